@@ -10,6 +10,7 @@ from kubelite.cli.errors import Exit
 from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import print_json
+from kubelite.cli.output.waiting import waiting
 
 
 @click.command(
@@ -34,9 +35,13 @@ def doctor(ctx: click.Context, output: str | None, deep: bool, repair: bool) -> 
     """
     if repair:
         for path in ("/kubelite/v1/repair", "/kubelite/v1/images/repair"):
-            for sentence in client(ctx).post(path, {"deep": deep})["done"]:
+            with waiting("repairing"):
+                done = client(ctx).post(path, {"deep": deep})["done"]
+            for sentence in done:
                 print(f"repair: {sentence}", file=sys.stderr)
-    findings = client(ctx).get("/kubelite/v1/doctor", query={"deep": "true"} if deep else None)["findings"]
+    with waiting("checking the node"):
+        answer = client(ctx).get("/kubelite/v1/doctor", query={"deep": "true"} if deep else None)
+    findings = answer["findings"]
     if output == "json":
         print_json({"findings": findings})
     else:

@@ -8,6 +8,7 @@ from kubelite.cli.groups import Command
 from kubelite.cli.images.images import size
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
+from kubelite.cli.output.waiting import waiting
 
 _json_option = click.option(
     "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format."
@@ -29,7 +30,8 @@ def df(ctx: click.Context, output: str | None) -> None:
 
     The output is like that of `docker system df`.
     """
-    found = client(ctx).get("/kubelite/v1/df")["usage"]
+    with waiting("measuring"):
+        found = client(ctx).get("/kubelite/v1/df")["usage"]
     if output == "json":
         print_json(found)
         return

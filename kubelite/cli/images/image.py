@@ -20,6 +20,7 @@ from kubelite.cli.images.rmi import rmi
 from kubelite.cli.images.save import save
 from kubelite.cli.images.tag import tag
 from kubelite.cli.options import client, socket_option
+from kubelite.cli.output.waiting import waiting
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -96,7 +97,8 @@ def pack(
     for key in ("entrypoint", "cmd"):
         if options[key] is not None:
             request[key] = shlex.split(options[key])
-    made = client(ctx).post("/kubelite/v1/images/pack", request)
+    with waiting("packing the image"):
+        made = client(ctx).post("/kubelite/v1/images/pack", request)
     print(f"Packed {made['reference']} ({size(made.get('size', 0))})")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.images.images import size
 from kubelite.cli.output.foreign import harmless
+from kubelite.cli.output.waiting import waiting
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -25,19 +27,35 @@ def finish(images_: list[Json], verb: str) -> None:
         print(f"{verb} {image.get('reference') or image['id']}")
 
 
-def show(events: Iterator[Json], *, quiet: bool, output: str | None = None) -> list[Json]:
-    """Show progress as it arrives (with output "json", each event as a line) and return the images. Raises ServerError
-    if the request failed."""
+def show(
+    events: Iterator[Json],
+    *,
+    quiet: bool = False,
+    output: str | None = None,
+    doing: str = "asking the node",
+    logged: bool = True,
+) -> list[Json]:
+    """Show progress as it arrives and return the images: bars on a terminal, with output "json" each event as a line,
+    else lines if `logged`. `doing` is shown before the first event. Raises ServerError if the request failed."""
     if output == "json":
         return _result(_told(events), lambda event: None)
     if quiet:
         return _result(events, lambda event: None)
     if sys.stderr.isatty():
-        from kubelite.cli.output.progress import bars
+        return _with_bars(events, doing)
+    return _result(events, _plain if logged else lambda event: None)
 
-        with bars() as show:
-            return _result(events, show)
-    return _result(events, _plain)
+
+def _with_bars(events: Iterator[Json], doing: str) -> list[Json]:
+    """Show what the command does until its first event, then a bar for each layer."""
+    with waiting(doing):
+        first = next(events, None)
+    if first is None or first.get("event") in ("done", "error"):
+        return _result(iter([first] if first is not None else ()), lambda event: None)
+    from kubelite.cli.output.progress import bars
+
+    with bars() as show:
+        return _result(itertools.chain((first,), events), show)
 
 
 def _result(events: Iterator[Json], show: Any) -> list[Json]:

@@ -11,6 +11,7 @@ from kubelite.cli.groups import Command
 from kubelite.cli.images.images import size
 from kubelite.cli.images.rmi import print_removed
 from kubelite.cli.options import client, socket_option
+from kubelite.cli.output.waiting import waiting
 
 _IMAGES = "/kubelite/v1/images"
 
@@ -45,7 +46,8 @@ def prune(ctx: click.Context, every: bool, force: bool, older: str | None) -> No
             raise CliError("error: not a terminal: use --force")
         if not click.confirm("Are you sure you want to continue?", err=True):
             return
-    answer = client(ctx).post(f"{_IMAGES}/prune", {"all": every, "olderSeconds": seconds})
+    with waiting("removing unused images"):
+        answer = client(ctx).post(f"{_IMAGES}/prune", {"all": every, "olderSeconds": seconds})
     print_removed(answer)
     print(f"Total reclaimed space: {size(answer['freed'])}")
 

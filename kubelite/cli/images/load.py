@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -11,6 +12,7 @@ from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.images.image_events import encode, finish, show
 from kubelite.cli.options import client, socket_option
+from kubelite.cli.output.waiting import waiting
 from kubelite.cli.transport.client import JSON_BODY
 
 _json_option = click.option(
@@ -47,12 +49,14 @@ def load(ctx: click.Context, file: str | None, given: str | None, quiet: bool, o
     server, file = client(ctx), str(file or given)
     if file == "-":
         headers = {"Content-Type": "application/x-tar"}
-        response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)
+        shown = contextlib.nullcontext() if quiet else waiting("reading the archive from standard input")
+        with shown:
+            response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)
     else:
         if not os.path.exists(file):
             raise CliError(f"error: file {file} does not exist")
         body = encode({"path": os.path.abspath(file)})
         response = server.open("POST", "/kubelite/v1/images/load", body=body, headers=JSON_BODY)
-    found = show(server.lines(response), quiet=quiet, output=output)
+    found = show(server.lines(response), quiet=quiet, output=output, doing=f"reading {file}")
     if output is None:
         finish(found, "Loaded")

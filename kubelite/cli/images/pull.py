@@ -38,6 +38,8 @@ def pull(ctx: click.Context, reference: str, quiet: bool, output: str | None) ->
     response = server.open(
         "POST", "/kubelite/v1/images/pull", body=encode({"reference": reference}), headers=JSON_BODY
     )
-    found = show(server.lines(response), quiet=quiet, output=output)
+    found = show(
+        server.lines(response), quiet=quiet, output=output, doing=f"asking the registry for {reference}"
+    )
     if output is None:
         finish(found, "Pulled")

@@ -57,6 +57,6 @@ def push(ctx: click.Context, /, **given: Any) -> None:
     how = {"compressionFormat": given["form"], "compressionLevel": given["level"]}
     body = encode({"reference": given["image"], "target": given["destination"], **how})
     response = server.open("POST", f"{_IMAGES}/push", body=body, headers=JSON_BODY)
-    (sent,) = show(server.lines(response), quiet=quiet, output=output)
+    (sent,) = show(server.lines(response), quiet=quiet, output=output, doing=f"pushing {given['image']}")
     if output is None:
         print(f"{sent['reference']}: digest: {sent['digest']} size: {sent['size']}")

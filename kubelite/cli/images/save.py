@@ -72,7 +72,7 @@ def save(ctx: click.Context, images: tuple[str, ...], path: str, form: str) -> N
 def _save(server: Client, images: tuple[str, ...], path: str, form: str) -> None:
     body = encode({"references": list(images), "path": path, "format": form})
     response = server.open("POST", f"{_IMAGES}/save", body=body, headers=JSON_BODY)
-    show(server.lines(response), quiet=True)
+    show(server.lines(response), doing=f"saving {', '.join(images)}", logged=False)
 
 
 def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:

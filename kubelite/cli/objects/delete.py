@@ -25,6 +25,7 @@ from kubelite.cli.options import (
     selector_option,
     socket_option,
 )
+from kubelite.cli.output.waiting import waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
@@ -168,8 +169,10 @@ class _Deleter:
         now = time.monotonic()
         # as in kubectl: without a timeout, or with 0, wait without limit
         until = until_of(self.options["timeout"] or "0", now)
-        for namespace, name, uid in self.waiting:
-            self._gone(namespace, name, uid, until if until > now else now + WEEK)
+        with waiting("") as line:
+            for namespace, name, uid in self.waiting:
+                line.now(f'waiting until pod "{name}" is gone')
+                self._gone(namespace, name, uid, until if until > now else now + WEEK)
 
     def _gone(self, namespace: str, name: str, uid: str, until: float) -> None:
         with contextlib.closing(states(self.server, PODS, namespace, name, until)) as every:

@@ -9,22 +9,25 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Group
 from kubelite.cli.names import PODS, path_of, resource_type
+from kubelite.cli.objects.pod_progress import progress_of
 from kubelite.cli.objects.wait import states, until_of
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
+from kubelite.cli.output.waiting import Waiting, waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
+PROGRESS_SECONDS = 600.0  # progressDeadlineSeconds of a Deployment that names none
 _KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
 _AT_ONCE = (
     "an edit takes effect as soon as its file is written; `kubelite diff -f FILE` shows the effect in advance"
@@ -189,7 +192,7 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
     default="0s",
     show_default=True,
     metavar="DURATION",
-    help="Maximum time to wait; 0 for no limit.",
+    help="Maximum time to wait; with 0, only pods without progress end the wait.",
 )
 @socket_option
 @click.pass_context
@@ -198,16 +201,17 @@ def rollout_status(
 ) -> None:
     """Wait until pods run as their manifests say.
 
-    A pod is done if all its containers are ready, or have succeeded. The exit code is 1 if a pod has failed or is
-    not done in time.
+    A pod is done if all its containers are ready, or have succeeded. The exit code is 1 if a pod has failed, is not
+    done in time, or has made no progress for ten minutes, which is the default progress deadline of a Deployment.
+    Progress is a new pod or one more ready container. What to do follows the error, as in `kubelite why`.
     """
     server, now = client(ctx), time.monotonic()
     until: float | None = until_of(timeout, now)
     if until is not None and until <= now:
         until = None
-    for pod in _pods(server, manifests, namespace, "waiting for"):
-        with contextlib.closing(states(server, PODS, pod.namespace, pod.name, until)) as every:
-            _follow(pod, every, watch=watch)
+    with waiting("the pods of the manifest") as line:
+        for pod in _pods(server, manifests, namespace, "waiting for"):
+            _follow(server, pod, until, line, watch=watch)
 
 
 class _Pod(NamedTuple):
@@ -215,66 +219,48 @@ class _Pod(NamedTuple):
     name: str
 
 
-class Progress(NamedTuple):
-    """A pod's progress: `done`, or `words` says what is missing. `failed`: the pod does not recover by itself."""
-
-    done: bool
-    failed: bool
-    words: str
-
-
-def progress_of(pod: Json | None) -> Progress:
-    """Evaluate a pod's document (None: the pod does not exist yet). Pure."""
-    if pod is None:
-        return Progress(done=False, failed=False, words="the pod does not exist yet")
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    if metadata.get("deletionTimestamp"):
-        return Progress(done=False, failed=False, words="the old pod is terminating")
-    if status.get("phase") == "Failed":
-        why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
-        return Progress(done=False, failed=True, words=f"has failed{f' ({why})' if why else ''}")
-    conditions = {c["type"]: c for c in status.get("conditions") or ()}
-    ready = conditions.get("Ready") or {}
-    seen = ready.get("observedGeneration") or 0
-    if seen and seen < (metadata.get("generation") or 0):
-        return Progress(done=False, failed=False, words="its last change has not taken effect yet")
-    if ready.get("status") == "True" or status.get("phase") == "Succeeded":
-        return Progress(done=True, failed=False, words="successfully rolled out")
-    placed = conditions.get("PodScheduled") or {}
-    if placed.get("status") == "False":
-        return Progress(
-            done=False,
-            failed=False,
-            words=f"it cannot be scheduled: {placed.get('message') or placed.get('reason')}",
-        )
-    statuses = status.get("containerStatuses") or ()
-    count = len(pod["spec"].get("containers") or ())
-    words = f"{sum(bool(c.get('ready')) for c in statuses)} of {count} containers are ready"
-    every = [*(status.get("initContainerStatuses") or ()), *statuses]
-    reasons = (((c.get("state") or {}).get("waiting") or {}).get("reason") for c in every)
-    troubles = [reason for reason in dict.fromkeys(reasons) if reason not in (None, *_PASSING)]
-    return Progress(done=False, failed=False, words=words + (f" ({', '.join(troubles)})" if troubles else ""))
+def _follow(server: Client, pod: _Pod, until: float | None, line: Waiting, *, watch: bool) -> None:
+    """Print each change of the progress. Raises CliError if the pod fails, is stuck, or is not done in time."""
+    said, mark = "", None
+    stuck = time.monotonic() + PROGRESS_SECONDS
+    while True:
+        stop = stuck if until is None else min(stuck, until)
+        with contextlib.closing(states(server, PODS, pod.namespace, pod.name, stop)) as every:
+            for document in every:
+                found = progress_of(document)
+                if found.failed:
+                    raise CliError(f'error: pod "{pod.name}" {found.words}{_advice(server, pod)}')
+                if found.done:
+                    line.print(f'pod "{pod.name}" {found.words}')
+                    return
+                if found.words != said:
+                    said = found.words
+                    line.print(f'Waiting for pod "{pod.name}" rollout to finish: {said}...')
+                    line.now(f'pod "{pod.name}": {said}')
+                if not watch:
+                    return
+                if mark != (mark := _mark(document, found.ready)):
+                    stuck = time.monotonic() + PROGRESS_SECONDS
+        now = time.monotonic()
+        if until is not None and now >= until:
+            raise CliError(f"error: timed out waiting for the condition{_advice(server, pod)}")
+        if now >= stuck:
+            raise CliError(f'error: pod "{pod.name}" exceeded its progress deadline{_advice(server, pod)}')
 
 
-_PASSING = ("ContainerCreating", "PodInitializing")  # waiting reasons that resolve by themselves
+def _mark(document: Json | None, ready: int) -> tuple[str, int, int]:
+    """Return what changes with progress: which pod it is, which version, how many containers are ready."""
+    metadata = (document or {}).get("metadata") or {}
+    return str(metadata.get("uid")), metadata.get("generation") or 0, ready
 
 
-def _follow(pod: _Pod, every: Any, *, watch: bool) -> None:
-    """Print each change of the progress. Raises CliError if the pod fails or is not done in time."""
-    said = ""
-    for document in every:
-        found = progress_of(document)
-        if found.failed:
-            raise CliError(f'error: pod "{pod.name}" {found.words}')
-        if found.done:
-            print(f'pod "{pod.name}" {found.words}', flush=True)
-            return
-        if found.words != said:
-            said = found.words
-            print(f'Waiting for pod "{pod.name}" rollout to finish: {said}...', flush=True)
-        if not watch:
-            return
-    raise CliError("error: timed out waiting for the condition")
+def _advice(server: Client, pod: _Pod) -> str:
+    """Return the node's advice for the pod, a line each (the one source of advice: `kubelite why`)."""
+    try:
+        found = server.get(f"/kubelite/v1/why/{pod.namespace}/{pod.name}").get("advice") or ()
+    except CliError:  # not decided about yet, or the daemon is gone
+        return ""
+    return "".join(f"\n  {sentence}" for sentence in found)
 
 
 def _pods(server: Client, manifests: Sequence[str], namespace: str | None, doing: str) -> list[_Pod]:

@@ -25,6 +25,7 @@ from kubelite.cli.options import (
     selector_option,
     socket_option,
 )
+from kubelite.cli.output.waiting import waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ class _Waiter:
             raise CliError("error: no matching resources found")
         for target in targets:
             try:
-                self._until(target)
+                with waiting(f"waiting for {target}: {self.options['condition']}"):
+                    self._until(target)
                 print(f"{target} condition met", flush=True)
             except CliError as error:
                 self._failure(error)

@@ -14,9 +14,10 @@ import os
 import shutil
 import stat
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
@@ -37,6 +38,7 @@ from runtime.images.store.store import (
 DOCKER, OCI, LAYOUT = "docker-archive", "oci-archive", "oci-dir"
 FORMATS = (DOCKER, OCI, LAYOUT)
 _FAILED = "ErrImageSave"
+_TELL_SECONDS = 0.2  # between two progress events of one layer
 Report = Callable[[dict[str, Any]], None]
 _Picked = list[tuple[ImageRecord, list[str]]]  # images, each with the names to save
 
@@ -54,12 +56,13 @@ def save(
         for record, _ in picked:
             _check_blobs(store, record)
         try:
+            progress = _Progress(store, picked, report)
             if form == LAYOUT:
-                _write_layout(store, picked, path)
+                _write_layout(store, picked, path, progress)
             else:
                 write = _write_docker if form == DOCKER else _write_oci
                 with _output(path) as file, tarfile.open(fileobj=file, mode="w|", bufsize=CHUNK) as archive:
-                    write(session, picked, archive)
+                    write(session, picked, archive, progress)
         except BrokenPipeError as error:
             raise ImageError(f"the reader of {path} closed it early", reason=_FAILED) from error
         except OSError as error:
@@ -67,6 +70,58 @@ def save(
             raise ImageError(f"cannot save to {path}: {error.strerror}{where}", reason=_FAILED) from error
         report({"event": "saved", "path": path, "format": form})
     return [record for record, _ in picked]
+
+
+class _Source(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Progress:
+    """Reports the layers and what is read of them, with the events of a pull: `resolved`, then `layer`."""
+
+    def __init__(self, store: ImageStore, picked: _Picked, report: Report) -> None:
+        found = {d["digest"]: d["size"] for record, _ in picked for d in store.manifest(record)["layers"]}
+        self._sizes: dict[str, int] = found
+        self._report, self._told = report, 0.0
+        names = ", ".join(name for record, names in picked for name in (names or [record.id]))
+        layers = [{"digest": digest, "size": size} for digest, size in found.items()]
+        report({"event": "resolved", "reference": names, "layers": layers, "size": sum(found.values())})
+
+    @contextmanager
+    def reading(self, digest: str, file: IO[bytes]) -> Iterator[_Source]:
+        """Report while somebody reads the file, which has this blob."""
+        if digest not in self._sizes:  # a manifest or config
+            yield file
+            return
+        self._tell(digest, "saving", 0)
+        yield _Counted(file, lambda: self._now_and_then(digest, file.tell()))
+        self._tell(digest, "done", self._sizes[digest])
+
+    def present(self, digest: str) -> None:
+        """Report a blob that the destination has already."""
+        if digest in self._sizes:
+            self._tell(digest, "present", self._sizes[digest])
+
+    def _now_and_then(self, digest: str, current: int) -> None:
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._tell(digest, "saving", current)
+
+    def _tell(self, digest: str, state: str, current: int) -> None:
+        self._told = time.monotonic()
+        total = self._sizes[digest]
+        self._report({"event": "layer", "digest": digest, "state": state, "current": current, "total": total})
+
+
+class _Counted:
+    """A file that calls `told` after each read."""
+
+    def __init__(self, file: IO[bytes], told: Callable[[], None]) -> None:
+        self._file, self._told = file, told
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self._told()
+        return data
 
 
 def _pick(store: ImageStore, wanted: Sequence[str]) -> _Picked:
@@ -124,7 +179,7 @@ def _output(path: str) -> Iterator[IO[bytes]]:
             os.unlink(temporary)
 
 
-def _add(archive: tarfile.TarFile, name: str, size: int, content: IO[bytes]) -> None:
+def _add(archive: tarfile.TarFile, name: str, size: int, content: _Source) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o644
     archive.addfile(member, content)
@@ -134,10 +189,10 @@ def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     _add(archive, name, len(data), io.BytesIO(data))
 
 
-def _add_blob(archive: tarfile.TarFile, store: ImageStore, digest: str) -> None:
-    with open(store.blob_path(digest), "rb") as file:
+def _add_blob(archive: tarfile.TarFile, store: ImageStore, digest: str, progress: _Progress) -> None:
+    with open(store.blob_path(digest), "rb") as file, progress.reading(digest, file) as content:
         name = f"blobs/{digest.replace(':', '/')}"
-        _add(archive, name, os.fstat(file.fileno()).st_size, file)
+        _add(archive, name, os.fstat(file.fileno()).st_size, content)
 
 
 # --- OCI ---
@@ -158,16 +213,16 @@ def _entries(store: ImageStore, picked: _Picked) -> list[dict[str, Any]]:
     return entries
 
 
-def _write_oci(session: Session, picked: _Picked, archive: tarfile.TarFile) -> None:
+def _write_oci(session: Session, picked: _Picked, archive: tarfile.TarFile, progress: _Progress) -> None:
     store = session.store
     _add_bytes(archive, "oci-layout", OCI_LAYOUT)
     index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": _entries(store, picked)}
     _add_bytes(archive, "index.json", json.dumps(index, indent=1).encode())
     for digest in dict.fromkeys(digest for record, _ in picked for digest in _blobs(store, record)):
-        _add_blob(archive, store, digest)
+        _add_blob(archive, store, digest, progress)
 
 
-def _write_layout(store: ImageStore, picked: _Picked, path: str) -> None:
+def _write_layout(store: ImageStore, picked: _Picked, path: str, progress: _Progress) -> None:
     """Write to a new directory, or add to an existing OCI layout. A name that exists there moves to the new image."""
     if os.path.isdir(path) and os.listdir(path) and not os.path.exists(f"{path}/oci-layout"):
         raise ImageError(f"{path} is neither empty nor an OCI layout", reason="InvalidRequest")
@@ -179,8 +234,11 @@ def _write_layout(store: ImageStore, picked: _Picked, path: str) -> None:
         for digest in dict.fromkeys(digest for record, _ in picked for digest in _blobs(store, record)):
             target = f"{path}/blobs/{digest.replace(':', '/')}"
             if not os.path.exists(target):
-                _copy_blob(store.blob_path(digest), target)
+                with open(store.blob_path(digest), "rb") as file, progress.reading(digest, file) as content:
+                    _copy_blob(content, target)
                 undo.callback(os.unlink, target)
+            else:
+                progress.present(digest)
         _list_images(store, picked, path)
         undo.pop_all()
 
@@ -190,12 +248,13 @@ def _rmdir(directory: str) -> None:
         os.rmdir(directory)
 
 
-def _copy_blob(source: str, target: str) -> None:
+def _copy_blob(source: _Source, target: str) -> None:
     temporary = f"{target}.{os.getpid()}.tmp"
     try:
-        shutil.copyfile(source, temporary)
-        with open(temporary, "rb") as copied:
-            os.fsync(copied.fileno())
+        with open(temporary, "wb") as copy:
+            shutil.copyfileobj(source, copy, CHUNK)
+            copy.flush()
+            os.fsync(copy.fileno())
         os.rename(temporary, target)
     finally:
         if os.path.exists(temporary):
@@ -224,7 +283,7 @@ def _ref_name(entry: dict[str, Any]) -> str:
 # --- docker ---
 
 
-def _write_docker(session: Session, picked: _Picked, archive: tarfile.TarFile) -> None:
+def _write_docker(session: Session, picked: _Picked, archive: tarfile.TarFile, progress: _Progress) -> None:
     """Write what any version of `docker load` reads: plain layers, each once, and manifest.json at the end."""
     store = session.store
     listed: list[dict[str, Any]] = []
@@ -235,7 +294,7 @@ def _write_docker(session: Session, picked: _Picked, archive: tarfile.TarFile) -
         for digest, diff_id in zip(record.layer_digests, diff_ids, strict=True):
             if diff_id not in written:
                 written.add(diff_id)
-                _add_plain_layer(session, archive, digest, diff_id)
+                _add_plain_layer(session, archive, digest, diff_id, progress)
         with open(store.blob_path(record.id), "rb") as file:
             raw = file.read()
         config_name = f"{record.id.partition(':')[2]}.json"
@@ -257,12 +316,18 @@ def _layer_name(diff_id: str) -> str:
     return f"{diff_id.partition(':')[2]}/layer.tar"
 
 
-def _add_plain_layer(session: Session, archive: tarfile.TarFile, digest: str, diff_id: str) -> None:
+def _add_plain_layer(
+    session: Session, archive: tarfile.TarFile, digest: str, diff_id: str, progress: _Progress
+) -> None:
     """Add a layer as a plain tar. tar states the size before the content, so a compressed layer is decompressed to a
     file first."""
     plain = session.temporary("plain")
     hashing = hashlib.sha256()
-    with open(session.store.blob_path(digest), "rb", buffering=0) as source, open(plain, "x+b") as file:
+    with (
+        open(session.store.blob_path(digest), "rb", buffering=0) as blob,
+        progress.reading(digest, blob) as source,
+        open(plain, "x+b") as file,
+    ):
         for chunk in decompress(source):
             hashing.update(chunk)
             file.write(chunk)

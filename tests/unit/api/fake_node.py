@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kubelite.api.node import ManifestFile, Progress, Why
+from kubelite.diagnosis.advice import advice
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.kube.json import Json
@@ -277,9 +278,12 @@ class FakeNode:
         return [{"object": "pod/default/web", "change": "update", "words": words}]
 
     async def why(self, namespace: str, name: str) -> Why | None:
-        if self.store.get("Pod", namespace, name) is None:
+        record = self.store.get("Pod", namespace, name)
+        if record is None:
             return None
+        events = [event.doc for event in self.store.list("Event", namespace)]
         return {
+            "advice": advice(record.doc, events),
             "pod": f"{namespace}/{name}",
             "observedAt": NOW,
             "observed": ["container app runs since 5s"],

@@ -1,0 +1,89 @@
+"""How far a pod is on its way to run as its manifest says, for `kubelite rollout status`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
+_PASSING = ("ContainerCreating", "PodInitializing")  # waiting reasons that resolve by themselves
+
+
+class Progress(NamedTuple):
+    """A pod's progress: `done`, or `words` says what is missing. `failed`: the pod does not recover by itself. `ready`
+    counts the ready containers, sidecars included, as in the column READY."""
+
+    done: bool
+    failed: bool
+    words: str
+    ready: int = 0
+
+
+def progress_of(pod: Json | None) -> Progress:
+    """Evaluate a pod's document (None: the pod does not exist yet)."""
+    if pod is None:
+        return Progress(done=False, failed=False, words="the pod does not exist yet")
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    if metadata.get("deletionTimestamp"):
+        return Progress(done=False, failed=False, words="the old pod is terminating")
+    if status.get("phase") == "Failed":
+        why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
+        return Progress(done=False, failed=True, words=f"has failed{f' ({why})' if why else ''}")
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    ready = conditions.get("Ready") or {}
+    seen = ready.get("observedGeneration") or 0
+    if seen and seen < (metadata.get("generation") or 0):
+        return Progress(done=False, failed=False, words="its last change has not taken effect yet")
+    count, total = ready_of(pod)
+    if ready.get("status") == "True" or status.get("phase") == "Succeeded":
+        return Progress(done=True, failed=False, words="successfully rolled out", ready=count)
+    placed = conditions.get("PodScheduled") or {}
+    if placed.get("status") == "False":
+        words = f"it cannot be scheduled: {placed.get('message') or placed.get('reason')}"
+        return Progress(done=False, failed=False, words=words)
+    missing = "; ".join(_missing(pod, ready))
+    words = f"{count} of {total} containers are ready" + (f" ({missing})" if missing else "")
+    return Progress(done=False, failed=False, words=words, ready=count)
+
+
+def ready_of(pod: Json) -> tuple[int, int]:
+    """Return the numbers of ready and of all containers. Sidecars count, other init containers do not (kubectl's
+    printPod)."""
+    spec, status = pod["spec"], pod.get("status") or {}
+    sidecars = {c["name"] for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
+    ready = sum(bool(c.get("ready")) for c in status.get("containerStatuses") or ())
+    started = (c for c in status.get("initContainerStatuses") or () if c.get("name") in sidecars)
+    ready += sum(bool(c.get("started") and c.get("ready")) for c in started)
+    return ready, len(spec.get("containers") or ()) + len(sidecars)
+
+
+def _missing(pod: Json, ready: Json) -> Iterator[str]:
+    """Say what the pod waits for: the reasons of waiting containers, the probes that have not succeeded, the gates."""
+    spec, status = pod["spec"], pod.get("status") or {}
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    reasons = (((c.get("state") or {}).get("waiting") or {}).get("reason") for c in statuses)
+    yield from (reason for reason in dict.fromkeys(reasons) if reason not in (None, *_PASSING))
+    specs = {c.get("name"): c for key in ("initContainers", "containers") for c in spec.get(key) or ()}
+    for found in statuses:
+        if "running" not in (found.get("state") or {}):
+            continue
+        kind = "" if found.get("ready") else "readiness" if found.get("started") else "startup"
+        probe = (specs.get(found.get("name")) or {}).get(f"{kind}Probe") if kind else None
+        if probe:
+            yield f"container {found['name']}: its {kind} probe ({probe_words(probe)}) has not succeeded"
+    if ready.get("reason") == "ReadinessGatesNotReady":
+        yield str(ready.get("message") or "a readiness gate is closed")
+
+
+def probe_words(probe: Json) -> str:
+    """Describe a probe's action: `HTTP GET :80/healthz`, `TCP :5432`, `gRPC :9000`, or its command."""
+    if http := probe.get("httpGet"):
+        where = f"{http.get('host') or ''}:{http.get('port')}{http.get('path') or '/'}"
+        return f"{http.get('scheme') or 'HTTP'} GET {where}"
+    if tcp := probe.get("tcpSocket"):
+        return f"TCP {tcp.get('host') or ''}:{tcp.get('port')}"
+    if grpc := probe.get("grpc"):
+        return f"gRPC :{grpc.get('port')}"
+    return " ".join((probe.get("exec") or {}).get("command") or ())
