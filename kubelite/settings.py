@@ -112,6 +112,14 @@ class Settings(BaseModel):
     web_hosts: str = ""
     """Host names under which a server on loopback answers, separated by commas, for example behind a proxy. It always
     answers to IP addresses, `localhost` and the node's name."""
+    api_group: str = ""
+    """Group, by name or number, whose members may read the API, except Secrets. All else needs root. Empty: none."""
+    audit_log_path: str = ""
+    """File for the audit log of the API. Default: `kubelite-audit.log` in `log_dir`. `none`: no audit log."""
+    audit_log_max_size: int = Field(10 * 1024 * 1024, ge=0)
+    """Size in bytes at which the audit log is rotated; 0: never."""
+    audit_log_max_files: int = Field(5, ge=1)
+    """Files kept of the audit log, the current one included."""
     bridge: str = "kubelite0"
     """Bridge of the pod network; at most 15 characters."""
     pod_cidr: str = "10.88.0.0/16"
@@ -215,11 +223,15 @@ class Settings(BaseModel):
     priority_classes: Annotated[dict[str, int], BeforeValidator(_classes)] = Field(default_factory=dict)
     """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
-    @field_validator("manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file")
+    @field_validator(
+        "manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file", "audit_log_path"
+    )
     @classmethod
     def _absolute(cls, value: str, info: ValidationInfo) -> str:
-        if not value and info.field_name in ("resolv_conf", "web_token_file"):
+        if not value and info.field_name in ("resolv_conf", "web_token_file", "audit_log_path"):
             return ""
+        if value == "none" and info.field_name == "audit_log_path":
+            return value
         if not value:
             raise ValueError("must name a directory")
         return os.path.abspath(os.path.expanduser(value))
@@ -374,6 +386,13 @@ class Settings(BaseModel):
 
         parse_thresholds(value)
         return value
+
+    @property
+    def audit_log(self) -> str:
+        """Path of the audit log; "" if there is none."""
+        return {"": f"{self.log_dir}/kubelite-audit.log", "none": ""}.get(
+            self.audit_log_path, self.audit_log_path
+        )
 
     @property
     def socket(self) -> str:

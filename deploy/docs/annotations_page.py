@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.docs.tables import table, titled
+from kubelite.api.audit import OBJECTS, PID
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
 from kubelite.kube.objects import SOURCE
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX
@@ -62,6 +63,10 @@ WRITTEN: Final = {
         f"`{PROVISIONER}` marks a volume that kubelite created for a claim.",
     ),
 }
+AUDIT: Final = {
+    OBJECTS: "an annotation: the objects of a request whose path does not name them",
+    PID: "an extra fact about the user: the process that connected",
+}
 PROVISIONERS: Final = {
     PROVISIONER: "The default: a directory below `claims/` in the state directory.",
     NO_PROVISIONER: "No volume is created; claims wait for a PersistentVolume.",
@@ -89,6 +94,8 @@ def page() -> str:
                 "\n## Finalizers\n\n",
                 "An object in use that is deleted stays, with the status `Terminating`, until it is unused.\n\n",
                 table(("finalizer", "of"), ((f"`{name}`", kind) for kind, name in FINALIZERS.items())),
+                "\n## Events of the audit log\n\n",
+                table(("key", "content"), ((f"`{key}`", said) for key, said in AUDIT.items())),
                 "\n## Provisioners of a StorageClass\n\n",
                 table(
                     ("provisioner", "effect"), ((f"`{name}`", said) for name, said in PROVISIONERS.items())
@@ -116,7 +123,7 @@ def _taints() -> list[tuple[str, str]]:
 
 def unlisted() -> list[str]:
     """Keys below kubelite.io/ that the code has and this page has not."""
-    listed = {*READ, *WRITTEN, *PROVISIONERS}
+    listed = {*READ, *WRITTEN, *PROVISIONERS, *AUDIT}
     own = re.compile(r"[\"`](kubelite\.io/[a-z-]+)[\"`]")
     sources = (path for room in ("kubelite", "manifests") for path in (REPO / room).rglob("*.py"))
     return sorted({key for path in sources for key in own.findall(path.read_text(encoding="utf-8"))} - listed)

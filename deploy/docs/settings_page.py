@@ -51,6 +51,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "cluster_domain",
         "resolv_conf",
     ),
+    "API": ("api_group", "audit_log_path", "audit_log_max_size", "audit_log_max_files"),
     "HTTP server and traces": ("listen", "web_token_file", "web_hosts", "otlp_endpoint"),
     "Resources": (
         "max_pods",

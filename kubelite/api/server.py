@@ -14,12 +14,13 @@ import uvicorn
 import uvicorn.server as uvicorn_server
 from starlette.types import ASGIApp
 
+from kubelite.api.peer import Peered
 from runtime.errors import StateError
 
 
-def listen_unix(path: str) -> socket.socket:
-    """Return a listening socket that only its owner (root) can reach. The file of a dead daemon is replaced; if a
-    daemon listens on it, StateError AlreadyRunning is raised."""
+def listen_unix(path: str, group: int | None = None) -> socket.socket:
+    """Return a listening socket that only its owner (root), and members of the group, can reach. The file of a dead
+    daemon is replaced; if a daemon listens on it, StateError AlreadyRunning is raised."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
         probe.connect(path)
@@ -31,6 +32,9 @@ def listen_unix(path: str) -> socket.socket:
         undo.callback(server.close)
         server.bind(path)
         os.chmod(path, 0o600)  # between bind and listen, while nobody can connect yet
+        if group is not None:
+            os.chown(path, -1, group)
+            os.chmod(path, 0o660)
         server.listen(128)
         server.setblocking(False)
         undo.pop_all()
@@ -98,9 +102,9 @@ async def serving(
         await task
 
 
-async def serve_unix(app: ASGIApp, path: str) -> None:
-    """Serve on a unix socket until cancelled, then remove its file."""
-    async with serving(app, [listen_unix(path)]):
+async def serve_unix(app: ASGIApp, path: str, *, group: int | None) -> None:
+    """Serve on a unix socket that root and the group can reach until cancelled, then remove its file."""
+    async with serving(app, [listen_unix(path, group)], http=Peered):
         try:
             await asyncio.Event().wait()
         finally:

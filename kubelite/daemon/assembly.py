@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
-from kubelite.api.app import create_app
-from kubelite.api.server import serve_unix
+from kubelite.daemon.api_server import serve_api
 from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
@@ -269,7 +268,7 @@ def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
 
 async def _start_servers(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     settings = agent.settings
-    _background(stack, serve_unix(create_app(agent), settings.socket), "api")
+    _background(stack, serve_api(agent), "api")
     if settings.listen:
         host, _, port = settings.listen.rpartition(":")
         await stack.enter_async_context(serve_metrics(agent, agent.pages(), host.strip("[]"), int(port)))

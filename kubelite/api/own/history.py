@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from kubelite.api.audit import note
 from kubelite.api.kube.routes import node_of, number_of
 from kubelite.api.own.routes import json_body
 from kubelite.kube.errors import bad_request
@@ -62,6 +63,10 @@ async def roll_back(request: Request) -> Response:
     if number is not None and (not isinstance(number, int) or number < 1):
         raise bad_request(f"toRevision must be the number of a revision, not {number!r}")
     dry_run = bool(wanted.pop("dryRun", False))
+    note(
+        request,
+        " ".join(str(wanted[key]) for key in ("file", "kind", "namespace", "name") if wanted.get(key)),
+    )
     return JSONResponse(await node_of(request).history.roll_back(wanted, number=number, dry_run=dry_run))
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from kubelite.api.audit import note
 from kubelite.api.kube.routes import node_of
 from kubelite.api.own.routes import json_body, progress_stream
 from kubelite.kube.errors import bad_request
@@ -28,6 +29,7 @@ async def push(request: Request) -> Response:
     form, level = wanted.get("compressionFormat") or "gzip", wanted.get("compressionLevel") or 0
     if not isinstance(form, str) or not isinstance(level, int):
         raise bad_request("compressionFormat must be a name, compressionLevel a number")
+    note(request, f"image {reference}", *([f"image {target}"] if target else []))
     images, how = node_of(request).images_api, {"form": form, "level": level}
     return progress_stream(lambda progress: images.push(reference, target, how, progress))
 
@@ -38,13 +40,19 @@ async def save(request: Request) -> Response:
     if not isinstance(references, list) or not references or not os.path.isabs(path):
         raise bad_request('save needs {"references": [IMAGE], "path": an absolute path, "format"}')
     images, names = node_of(request).images_api, [str(reference) for reference in references]
+    note(request, *[f"image {name}" for name in names], f"archive {path}")
     return progress_stream(lambda progress: images.save(names, path, form, progress))
 
 
 async def tag(request: Request) -> Response:
     wanted = await json_body(request)
-    images = node_of(request).images_api
-    return JSONResponse(await images.tag(_text(wanted, "reference"), _text(wanted, "target")))
+    images, reference, target = (
+        node_of(request).images_api,
+        _text(wanted, "reference"),
+        _text(wanted, "target"),
+    )
+    note(request, f"image {reference}", f"image {target}")
+    return JSONResponse(await images.tag(reference, target))
 
 
 async def prune(request: Request) -> Response:

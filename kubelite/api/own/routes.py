@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from kubelite.api.audit import note
 from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import ARCHIVE
 from kubelite.api.kube.routes import node_of
@@ -152,6 +153,7 @@ async def _carry_out(request: Request, node: NodeApi, plan: edits.Plan) -> Respo
     if request.query_params.get("dryRun") != "true" and plan.writes:
         edits.execute(plan)
         await node.rescan()
+    note(request, *[f"{o.key.kind.lower()}/{o.key.namespace}/{o.key.name} {o.result}" for o in plan.outcomes])
     objects = [
         {
             "kind": o.key.kind,
@@ -186,6 +188,7 @@ async def pull_image(request: Request) -> Response:
     if not isinstance(reference, str) or not reference:
         raise bad_request('pull needs {"reference": IMAGE}')
     node = node_of(request)
+    note(request, f"image {reference}")
 
     async def pull(progress: Progress) -> list[Json]:
         return [await node.pull(reference, progress)]
@@ -200,6 +203,7 @@ async def login(request: Request) -> Response:
         raise bad_request('login needs {"registry", "username", "password"}, all strings')
     if not registry or not username:
         raise bad_request("login needs a registry and a user name")
+    note(request, f"registry {registry} user {username}")
     return JSONResponse(await node_of(request).login(registry, username, password))
 
 
@@ -207,6 +211,7 @@ async def logout(request: Request) -> Response:
     registry = (await json_body(request)).get("registry")
     if not isinstance(registry, str):
         raise bad_request('logout needs {"registry": HOST}, or "" for all registries')
+    note(request, f"registry {registry or 'all'}")
     return JSONResponse({"removed": await node_of(request).logout(registry)})
 
 
@@ -217,6 +222,7 @@ async def load_image(request: Request) -> Response:
         path = (await json_body(request)).get("path")
         if not isinstance(path, str) or not os.path.isabs(path):
             raise bad_request('load needs {"path": an absolute path}')
+        note(request, f"archive {path}")
         return progress_stream(lambda progress: node.load(path, progress))
     if not request.headers.get("content-type", "").startswith(ARCHIVE):
         raise ApiError(
@@ -251,7 +257,9 @@ async def _spooled(request: Request, spool: IO[bytes]) -> None:
 
 
 async def pack_image(request: Request) -> Response:
-    return JSONResponse(await node_of(request).pack(await json_body(request)))
+    wanted = await json_body(request)
+    note(request, f"image {wanted.get('reference') or ''}".rstrip())
+    return JSONResponse(await node_of(request).pack(wanted))
 
 
 async def remove_image(request: Request) -> Response:

@@ -91,7 +91,7 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
     pod = server.get(path_of(PODS, there.namespace, there.pod))  # fail early if the pod is missing
     # -P: import no package of this name from the current directory
     execute = [sys.executable, "-P", "-m", "kubelite", "--socket", server.path]
-    execute += ["exec", "-q", "-n", there.namespace]
+    execute += ["exec", "--user-agent", "kubelite cp", "-q", "-n", there.namespace]
     container = options["container"] or default_container(pod)
     execute += ["-c", container]
     where = f"container {container} of pod {there.namespace}/{there.pod}"

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input to the command.")
 @click.option("-t", "--tty", is_flag=True, help="Connect this terminal to the command.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the output of the command.")
+@click.option("--user-agent", default="", hidden=True)  # of a command that runs this one: cp
 @socket_option
 @click.argument("pod", shell_complete=complete_pods)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG...]")
@@ -66,5 +67,12 @@ def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options
         query |= {"tty": "true", "width": width, "height": height}
     else:
         query["stderr"] = "true"
-    status = run_session(server.path, f"{path}/exec", query, stdin=options["stdin"], tty=tty)
+    status = run_session(
+        server.path,
+        f"{path}/exec",
+        query,
+        stdin=options["stdin"],
+        tty=tty,
+        user_agent=options["user_agent"],
+    )
     return exit_code(status, quiet=options["quiet"])

@@ -82,7 +82,8 @@ def port_forward(
     server, where = client(ctx), (namespace or "default", pod_name(pod))
     pairs = [pair_of(text) for text in ports]
     server.get(path_of(PODS, *where))
-    os.close(_namespace(server, where))  # report missing permission or a missing sandbox before listening
+    # Report missing permission or a missing sandbox before listening.
+    os.close(_namespace(server, where, pairs[0].remote))
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as listeners:
         for pair in pairs:
             for listener in _listening(address, pair.local):
@@ -115,10 +116,11 @@ def _listening(addresses: str, port: int) -> Iterator[socket.socket]:
             yield listener
 
 
-def _namespace(server: Client, where: tuple[str, str]) -> int:
-    """Open the pod's current network namespace. Raises CliError."""
+def _namespace(server: Client, where: tuple[str, str], port: int) -> int:
+    """Open the pod's current network namespace. The port is for the audit log. Raises CliError."""
     namespace, name = where
-    sandbox: dict[str, Any] | None = server.get(f"/kubelite/v1/inspect/{namespace}/{name}").get("sandbox")
+    path, query = f"/kubelite/v1/inspect/{namespace}/{name}", {"portForward": port}
+    sandbox: dict[str, Any] | None = server.get(path, query=query).get("sandbox")
     if not sandbox or not sandbox.get("pid"):
         raise CliError(f"error: pod {name} has no sandbox: `kubelite why {name}` explains why")
     try:
@@ -133,7 +135,7 @@ def _forward(server: Client, where: tuple[str, str], port: int, connection: sock
 
     with connection:
         try:
-            namespace = _namespace(server, where)
+            namespace = _namespace(server, where, port)
             try:
                 syscalls.setns(namespace, syscalls.CLONE_NEWNET, about="the pod's network namespace")
             finally:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.transport.client import connect
+from kubelite.cli.transport.client import agent, connect
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -64,10 +64,11 @@ def run_session(
     stdin: bool,
     tty: bool,
     silent: Callable[[], None] = lambda: None,
+    user_agent: str = "",
 ) -> Json | None:
-    """Call `silent` if the program ended without output."""
+    """Call `silent` if the program ended without output. `user_agent`: the command that the audit log names."""
     with contextlib.ExitStack() as undo:
-        session = _Session(socket_path, path, query)
+        session = _Session(socket_path, path, query, user_agent or agent())
         undo.callback(session.close)
         session.handshake()
         wake = -1
@@ -120,7 +121,7 @@ def _window_changes() -> Iterator[int]:
 class _Session:
     """The WebSocket: websockets' protocol without its I/O."""
 
-    def __init__(self, socket_path: str, path: str, query: Json) -> None:
+    def __init__(self, socket_path: str, path: str, query: Json, user_agent: str) -> None:
         from urllib.parse import quote, urlencode
 
         from websockets.client import ClientProtocol
@@ -128,6 +129,7 @@ class _Session:
         from websockets.uri import parse_uri
 
         self.socket = connect(socket_path)
+        self._user_agent = user_agent
         uri = parse_uri(f"ws://kubelite{quote(path)}?{urlencode(query, doseq=True)}")
         protocols = [Subprotocol("v5.channel.k8s.io"), Subprotocol("v4.channel.k8s.io")]
         self.protocol = ClientProtocol(uri, subprotocols=protocols, max_size=None)
@@ -143,7 +145,9 @@ class _Session:
     def handshake(self) -> None:
         from websockets.http11 import Response
 
-        self.protocol.send_request(self.protocol.connect())
+        request = self.protocol.connect()
+        request.headers["User-Agent"] = self._user_agent
+        self.protocol.send_request(request)
         self._collect()
         self.socket.sendall(bytes(self.out))
         self.out.clear()

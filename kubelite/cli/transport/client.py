@@ -31,7 +31,7 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
     except PermissionError:
         connection.close()
         raise CliError(
-            f"error: no permission to open {path}: only root may talk to kubelite, try sudo"
+            f"error: no permission to open {path}: only root (and the group api_group) may talk to kubelite, try sudo"
         ) from None
     except OSError:
         connection.close()
@@ -51,6 +51,14 @@ def _ways_to_start() -> str:
     return "`systemctl start kubelite` or `kubelite serve`"
 
 
+def agent() -> str:
+    """Return the User-Agent of this command, such as `kubelite cp`, which the daemon's audit log shows."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context.command_path if context is not None else "kubelite"
+
+
 class Client:
     """Send requests to one daemon. Every failure raises CliError. Warnings in a response go to standard error."""
 
@@ -58,6 +66,7 @@ class Client:
         self.path = path
         self._timeout = timeout
         self._warnings = warnings
+        self._agent = agent()
 
     def open(
         self,
@@ -92,7 +101,8 @@ class Client:
     ) -> tuple[Answer, socket.socket]:
         connection = connect(self.path, timeout=self._timeout)
         try:
-            response = ask(connection, method, target(path, query), body=body, headers=headers or {})
+            named = {"User-Agent": self._agent, **(headers or {})}
+            response = ask(connection, method, target(path, query), body=body, headers=named)
             for text in (
                 text
                 for name, value in response.headers

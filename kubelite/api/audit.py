@@ -1,0 +1,235 @@
+"""The audit log: a JSON line for each write, each exec and attach (cp is an exec), each port-forward, each refusal.
+
+The lines are events of audit.k8s.io/v1 at level Metadata (Kubernetes' docs, "Auditing"): no bodies, so no passwords. A
+WebSocket has two: ResponseStarted when it was accepted, ResponseComplete at its end. Paths that are not Kubernetes'
+name their objects in an annotation.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kubelite.api.peer import KEY, Peer
+from kubelite.kube.json import Json
+from kubelite.kube.times import rfc3339_micro
+
+log = logging.getLogger(__name__)
+
+OBJECTS = "kubelite.io/objects"  # annotation of an event
+PID = "kubelite.io/pid"  # extra fact of its user
+_NOTES = "kubelite.audit"  # in the scope of a request
+_VERBS = {
+    "GET": "get",
+    "HEAD": "get",
+    "POST": "create",
+    "PUT": "update",
+    "PATCH": "patch",
+    "DELETE": "delete",
+}
+_QUIET = frozenset({"/kubelite/v1/diff"})  # a POST that changes nothing
+_LAST = 64 * 1024  # bytes of a stream's end that are searched for its error
+
+
+def note(request: HTTPConnection, *objects: str) -> None:
+    """Name the objects of a request for its line."""
+    notes = request.scope.get(_NOTES)
+    if notes is not None:
+        notes.extend(objects)
+
+
+class AuditLog:
+    """A file of lines. It is renamed to `.1` when it would exceed `max_bytes`; `files` counts the current one too. A
+    full disk loses lines, which the daemon's log says once."""
+
+    def __init__(self, path: str, *, max_bytes: int, files: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._files = files
+        self._fd = -1
+        self._size = 0
+        self._failed = False
+
+    def write(self, event: Json) -> None:
+        line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        try:
+            if self._fd < 0 or not self._same():
+                self._open()
+            if self._size and self._size + len(line) > self._max_bytes > 0:
+                self._rotate()
+            os.write(self._fd, line)
+            self._size += len(line)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                log.error("cannot write the audit log %s: %s", self._path, error.strerror)
+            self._failed = True
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _same(self) -> bool:
+        """Tell whether the open file still has its name: logrotate or a person may have moved it."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+
+    def _open(self) -> None:
+        self.close()
+        os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def _rotate(self) -> None:
+        for number in range(self._files - 1, 0, -1):
+            before = f"{self._path}.{number - 1}" if number > 1 else self._path
+            try:
+                os.replace(before, f"{self._path}.{number}")
+            except FileNotFoundError:
+                continue
+        if self._files == 1:
+            os.truncate(self._path, 0)
+        self._open()
+
+
+def is_audited(scope: Scope) -> bool:
+    """Tell whether a request is recorded whatever its answer is. Pure."""
+    if scope["type"] == "websocket":
+        return True
+    if scope["method"] not in ("GET", "HEAD"):
+        return scope["path"] not in _QUIET
+    return b"portForward=" in scope["query_string"]
+
+
+def object_of(path: str) -> Json:
+    """Return the objectRef of a Kubernetes path, {} for other paths. Pure."""
+    parts = [part for part in path.split("/") if part]
+    group = ""
+    if parts[:1] == ["api"] and len(parts) > 2:
+        version, rest = parts[1], parts[2:]
+    elif parts[:1] == ["apis"] and len(parts) > 3:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return {}
+    found: Json = {}
+    if rest[0] == "namespaces" and len(rest) > 2:
+        found["namespace"], rest = rest[1], rest[2:]
+    found.update(zip(("resource", "name", "subresource"), rest, strict=False))
+    return {**found, **({"apiGroup": group} if group else {}), "apiVersion": version}
+
+
+class Audit:
+    """Writes the line of each request that calls for one."""
+
+    def __init__(self, app: ASGIApp, log: AuditLog) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        one = _Request(scope, self._log)
+        try:
+            await self._app(scope, receive, one.following(send))
+        except BaseException:
+            one.failed()
+            raise
+        finally:
+            one.complete()
+
+
+class _Request:
+    def __init__(self, scope: Scope, log: AuditLog) -> None:
+        self._scope = scope
+        self._log = log
+        self._id = str(uuid.uuid4())
+        self._received = time.time()
+        self._code = 0
+        self._stream = False
+        self._end = b""
+        self._notes: list[str] = []
+        scope[_NOTES] = self._notes
+
+    def following(self, send: Send) -> Send:
+        async def wrapped(message: Message) -> None:
+            self._see(message)
+            await send(message)
+
+        return wrapped
+
+    def _see(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            self._code = message["status"]
+            self._stream = any(value == b"application/x-ndjson" for _, value in message.get("headers", ()))
+        elif kind == "http.response.body" and self._stream:
+            self._end = (self._end + message.get("body", b""))[-_LAST:]
+        elif kind == "websocket.accept":
+            self._code = 101
+            self._write("ResponseStarted", {"code": 101})
+        elif kind == "websocket.close" and not self._code:
+            self._code = 403
+
+    def failed(self) -> None:
+        self._code = self._code or 500
+
+    def complete(self) -> None:
+        if is_audited(self._scope) or self._code in (401, 403, 421):
+            self._write("ResponseComplete", _outcome(self._code, self._end))
+
+    def _write(self, stage: str, outcome: Json) -> None:
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in self._scope["headers"]}
+        query = self._scope["query_string"].decode("latin-1")
+        path = self._scope["path"]
+        verb = _VERBS.get(self._scope.get("method", "GET"), "get")
+        if "portForward" in parse_qs(query):
+            verb = "portforward"
+        now = time.time()
+        self._log.write(
+            {
+                "kind": "Event",
+                "apiVersion": "audit.k8s.io/v1",
+                "level": "Metadata",
+                "auditID": self._id,
+                "stage": stage,
+                "requestURI": f"{path}{'?' if query else ''}{query}",
+                "verb": verb,
+                "user": _user(self._scope.get(KEY)),
+                "userAgent": headers.get("user-agent", ""),
+                **({"objectRef": ref} if (ref := object_of(path)) else {}),
+                "responseStatus": outcome,
+                "requestReceivedTimestamp": rfc3339_micro(self._received),
+                "stageTimestamp": rfc3339_micro(now),
+                **({"annotations": {OBJECTS: ", ".join(self._notes)}} if self._notes else {}),
+            }
+        )
+
+
+def _user(peer: Peer | None) -> Json:
+    if peer is None:
+        return {}
+    groups = [str(gid) for gid in dict.fromkeys((peer.gid, *peer.groups))]
+    extra = {PID: [str(peer.pid)]}
+    return {"username": f"uid:{peer.uid}", "uid": str(peer.uid), "groups": groups, "extra": extra}
+
+
+def _outcome(code: int, end: bytes) -> Json:
+    """Return the responseStatus. A stream begins with 200 and says at its end whether the work failed. Pure."""
+    try:
+        last: Any = json.loads(end.rstrip().rpartition(b"\n")[2]) if end else {}
+    except ValueError:
+        last = {}
+    if isinstance(last, dict) and last.get("event") == "error":
+        said = last.get("status") or {}
+        return {key: said[key] for key in ("code", "reason", "message") if key in said}
+    return {"code": code}

@@ -1,0 +1,129 @@
+"""Who is at the other end of the unix socket, and what each may ask for.
+
+The kernel names the peer's user, groups and process as they were at connect(2) (unix(7), SO_PEERCRED and
+SO_PEERGROUPS). Root may everything. Members of the group `api_group` may read what the ClusterRole `view` of Kubernetes
+lets its users read: neither Secrets, nor what shows their values, nor a shell in a container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from kubelite.api.errors import status
+from kubelite.kube.errors import ApiError
+
+SO_PEERGROUPS = 59  # asm-generic/socket.h; Python does not name it
+KEY = "kubelite.peer"  # in the scope of a request
+_UCRED = struct.Struct("3i")
+_MOST_GROUPS = 65536  # NGROUPS_MAX
+_READS = frozenset({"GET", "HEAD"})
+
+
+class Peer(NamedTuple):
+    """A process as it connected."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()  # supplementary
+
+
+def peer_of(connection: socket.socket) -> Peer | None:
+    """Return the peer of a unix socket; None for another kind of socket. Raises OSError."""
+    if connection.family != socket.AF_UNIX:
+        return None
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 256)
+    except OSError:  # ERANGE: more groups than that
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+    return Peer(pid, uid, gid, struct.unpack(f"{len(raw) // 4}I", raw))
+
+
+def gid_of(group: str) -> int | None:
+    """Return the id of a group, given by name or number; None for "". Raises KeyError."""
+    if not group:
+        return None
+    return int(group) if group.isascii() and group.isdigit() else grp.getgrnam(group).gr_gid
+
+
+def forbidden(peer: Peer | None, group: int | None, scope: Scope) -> ApiError | None:
+    """Return why the peer may not ask for this, or None. Pure, but for the daemon's own user."""
+    if peer is not None and peer.uid in (0, os.geteuid()):
+        return None
+    if peer is None or group is None or group not in (peer.gid, *peer.groups):
+        return ApiError("Forbidden", "only root may use the API")
+    who = f'User "{peer.uid}"'
+    if scope["type"] != "http" or scope["method"] not in _READS:
+        return ApiError(
+            "Forbidden", f"{who} is in the group that may read; only root may change or run anything"
+        )
+    if _shows_secrets(scope["path"].strip("/").split("/")):
+        return ApiError("Forbidden", f"{who} is in the group that may read, but only root may read Secrets")
+    return None
+
+
+def _shows_secrets(parts: Sequence[str]) -> bool:
+    """Tell whether a path shows Secrets, or a container's config.json with their values in its environment."""
+    kube = parts[:2] == ["api", "v1"] and (
+        parts[2:3] == ["secrets"] or (parts[2:3] == ["namespaces"] and parts[4:5] == ["secrets"])
+    )
+    return kube or parts[:3] == ["kubelite", "v1", "inspect"]
+
+
+class Peered(H11Protocol):
+    """A connection that puts its peer into the scope of each request, of WebSockets too."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.app = _WithPeer(self.app, peer_of(transport.get_extra_info("socket")))
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        kind = self.ws_protocol_class
+        assert kind is not None
+
+        def made(**options: Any) -> asyncio.Protocol:
+            protocol: Any = kind(**options)
+            protocol.app = self.app
+            return protocol  # type: ignore[no-any-return]
+
+        self.ws_protocol_class = made  # type: ignore[assignment]
+        super().handle_websocket_upgrade(event)
+
+
+class _WithPeer:
+    def __init__(self, app: Any, peer: Peer | None) -> None:
+        self._app = app
+        self._peer = peer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, KEY: self._peer}, receive, send)
+
+
+class Access:
+    """Answers with Forbidden what the peer may not ask for."""
+
+    def __init__(self, app: ASGIApp, group: int | None) -> None:
+        self._app = app
+        self._group = group
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = forbidden(scope.get(KEY), self._group, scope)
+        if error is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            denial = JSONResponse(status(error), error.code)
+            await WebSocket(scope, receive, send).send_denial_response(denial)
+        else:
+            await JSONResponse(status(error), error.code)(scope, receive, send)
