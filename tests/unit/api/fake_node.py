@@ -1,4 +1,5 @@
-"""A node for the API's and CLI's tests: the real store, files in a temporary directory, processes for containers."""
+"""A node for tests of the API and the CLI: the real store, files in a temporary directory, local processes as
+containers."""
 
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ TAKE_TERMINAL = (
 
 
 class FakeSession:
-    """A local process in the place of an exec: over pipes, or on a pty."""
+    """A local process in place of an exec: with pipes, or on a pty."""
 
     def __init__(self, command: list[str], *, tty: bool, width: int, height: int) -> None:
         self.tty = tty
@@ -166,7 +167,7 @@ class FakeSession:
 
 
 class FakeNode:
-    """See NodeApi."""
+    """Implements NodeApi."""
 
     images_api: Any = SimpleNamespace(spool=tempfile.TemporaryFile)  # the rest: whole nodes only
     builds_api: Any = None
@@ -183,7 +184,7 @@ class FakeNode:
         self.events_to_come: list[Json] = []  # recorded, not yet written
         self.packed: list[Json] = []
         self.sessions: list[FakeSession] = []
-        self.said: Json = {}  # of the node, by patches
+        self.said: Json = {}  # of the node, set by patches
 
     async def patch_node(self, patch: Json) -> Json:
         self.said = patched(self.said, patch)
@@ -244,7 +245,7 @@ class FakeNode:
         self.events_to_come.clear()
 
     async def rescan(self) -> None:
-        """As the daemon's source: what the files say is in the store."""
+        """Like the daemon's source: put the objects of the files into the store."""
         wanted: dict[tuple[str, str, str], Json] = {}
         for path in sorted(Path(self.manifests_dir).rglob("*.yaml")):
             if path.name.startswith("."):
@@ -354,7 +355,7 @@ class FakeNode:
         return {"id": ref, "state": "running"} if ref.startswith("abc") else None
 
     async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
-        """This very process, in place of a container's."""
+        """This process, in place of a container's."""
         if self.store.get("Pod", namespace, name) is None:
             return None
         return [process(os.getpid())]
@@ -363,7 +364,7 @@ class FakeNode:
         return {"pods": []}
 
     async def usage(self) -> Json:
-        """A container that takes 250 m of a core, and what the asking itself takes in time."""
+        """A container whose counters grow with each call, by 250 ms of CPU time among others."""
         self.looks = getattr(self, "looks", 0) + 1
         one = {
             "namespace": "default",

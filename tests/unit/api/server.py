@@ -1,4 +1,4 @@
-"""The API served on a real unix socket (and a loopback port) from a thread, over the fake node."""
+"""Serves the API of the fake node from a thread, on a real unix socket and on a loopback port."""
 
 from __future__ import annotations
 

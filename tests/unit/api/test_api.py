@@ -1,4 +1,4 @@
-"""The API's answers: Kubernetes' shapes, codes and sentences."""
+"""Responses of the API: Kubernetes' formats, status codes and messages."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_lists(http: Http) -> None:
     assert names(http.get("/api/v1/nodes").json()) == ["here"]
 
 
-def test_what_is_in_no_namespace_is_served_in_its_group(http: Http, node: FakeNode) -> None:
+def test_cluster_scoped_kinds_are_served_in_their_groups(http: Http, node: FakeNode) -> None:
     doc = {"metadata": {"name": "high", "uid": "pc-1"}, "value": 1000, "globalDefault": True}
     http.runner.run(node.store.create("PriorityClass", doc))
     path = "/apis/scheduling.k8s.io/v1/priorityclasses"
@@ -196,7 +196,7 @@ def test_get_and_status_of_errors(http: Http) -> None:
     assert http.get("/nowhere").json()["kind"] == "Status"
 
 
-def test_writes_point_at_apply(http: Http) -> None:
+def test_rejected_writes_mention_apply(http: Http) -> None:
     for answer in (
         http.post("/api/v1/namespaces/default/pods", json={}),
         http.request("PATCH", "/api/v1/namespaces/default/pods/web", json={}),
@@ -205,7 +205,7 @@ def test_writes_point_at_apply(http: Http) -> None:
         assert answer.status_code == 405 and "kubelite apply -f" in answer.json()["message"]
 
 
-def test_delete_says_which_file_brings_it_back(http: Http, node: FakeNode) -> None:
+def test_delete_names_the_file_that_recreates_the_pod(http: Http, node: FakeNode) -> None:
     doc = pod_doc("held")
     doc["metadata"]["annotations"] = {"kubelite.io/source": "/m/held.yaml"}
     http.runner.run(node.store.create("Pod", doc))
@@ -390,7 +390,7 @@ def test_watch_of_a_forgotten_version_is_gone(tmp_path: Path, monkeypatch: pytes
     asyncio.run(scenario())
 
 
-def test_a_client_that_does_not_read_its_watch_is_sent_away(
+def test_a_client_that_does_not_read_its_watch_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubelite.api.kube.watch.LIMIT", 50)
@@ -401,7 +401,7 @@ def test_a_client_that_does_not_read_its_watch_is_sent_away(
             doc = pod_doc("web")
             doc["metadata"]["annotations"] = {"padding": "x" * 100_000}
             await node.store.create("Pod", doc)
-            for number in range(200):  # 20 MB: more than all the buffers on the way hold
+            for number in range(200):  # 20 MB: more than all buffers in between can hold
                 doc["status"] = {"message": str(number)}
                 await node.store.update("Pod", doc)
             await until(lambda: not node.store._watches)
@@ -414,7 +414,7 @@ def test_a_client_that_does_not_read_its_watch_is_sent_away(
     asyncio.run(scenario())
 
 
-def test_watch_ends_after_its_time_and_marks_the_beginning(tmp_path: Path) -> None:
+def test_a_watch_ends_after_its_timeout_and_bookmarks_the_initial_list(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with served(tmp_path) as (node, socket):
             await node.store.create("Pod", pod_doc("web"))
@@ -431,9 +431,9 @@ def test_watch_ends_after_its_time_and_marks_the_beginning(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
-def test_a_living_daemon_keeps_its_socket(tmp_path: Path) -> None:
+def test_the_socket_of_a_running_daemon_is_not_replaced(tmp_path: Path) -> None:
     path = str(tmp_path / "k.sock")
     with listen_unix(path), pytest.raises(StateError, match="already listens"):
         listen_unix(path)
-    listen_unix(path).close()  # nobody listens any more: taken over
+    listen_unix(path).close()  # nobody listens any more: the socket is replaced
     assert Path(path).stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""Conditions of a pod that others than the node look after."""
+"""Pod conditions that other controllers maintain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEW = {"type": "x", "status": "True", "lastTransitionTime": "t1"}
         ([{"type": "example.com/lb", "$patch": "delete"}], False, [READY]),
     ],
 )  # fmt: skip
-def test_they_go_by_type_and_keep_the_time_of_their_change(
+def test_conditions_are_merged_by_type_and_keep_their_transition_time(
     given: list[dict[str, Any]], whole: bool, after: list[dict[str, Any]]
 ) -> None:
     assert conditions([READY, GATE], given, whole=whole, now="t1") == after

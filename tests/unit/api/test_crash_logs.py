@@ -1,4 +1,4 @@
-"""The end of what containers said that ended badly."""
+"""The last log lines of failed containers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_the_last_lines_of_the_instance_that_ended_last(node: Node) -> Non
     assert (await said(node, main={"state": ended(3)}))[-1] == "main: cannot open /etc/app.conf"
 
 
-async def test_of_those_that_ended_badly_alone(node: Node) -> None:
+async def test_only_failed_containers_are_quoted(node: Node) -> None:
     for name in ("fine", "runs", "never", "gone"):
         node.write(name, 0, "x")
     states: dict[str, Any] = {
@@ -63,7 +63,7 @@ async def test_of_those_that_ended_badly_alone(node: Node) -> None:
     assert await said(node, **states, never={"state": ended(128)}, lost={"state": ended(1)}) == []
 
 
-async def test_no_order_reaches_a_terminal(node: Node) -> None:
+async def test_control_characters_are_replaced(node: Node) -> None:
     node.write("main", 0, "\x1b[2J\x07red\there", "y" * 1000)
     lines = await said(node, main={"state": ended(1)})
     assert lines == ["main: ?[2J?red here", "main: " + "y" * WIDTH]

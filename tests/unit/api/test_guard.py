@@ -1,4 +1,4 @@
-"""What a web page can make a browser send, on both transports: none of it is answered, and nothing is changed."""
+"""Requests that a web page can make a browser send, on both transports: they are refused and change nothing."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_page_of_another_origin_is_refused(served: Served, transport: str, pag
 
 
 def test_a_rebound_name_is_refused(served: Served, transport: str) -> None:
-    """Its page is of the same origin, and may send any content type."""
+    """A page at a rebound name has the same origin and may send any content type."""
     page = ("Host: evil.example:8001", "Origin: http://evil.example:8001", "Sec-Fetch-Site: same-origin")
     assert ask(served, transport, "GET /api/v1/secrets", *page)[0] == 403
     assert ask(served, transport, f"GET {EXEC}", *page, *HANDSHAKE)[0] == 403
@@ -124,7 +124,7 @@ def test_own_names(host: str, own: bool) -> None:
 
 
 def test_no_write_changes_anything_without_a_body(tmp_path: Path) -> None:
-    """A write without a body needs no content type, so each route must ask for one that it finds wanting."""
+    """A write without a body needs no content type, so each route must reject a missing body itself."""
     from tests.unit.api.test_api import Http
 
     node = FakeNode(tmp_path)

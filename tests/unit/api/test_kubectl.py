@@ -1,4 +1,4 @@
-"""The real kubectl against the API: whether the shapes are right is for it to say. Ours prints the same."""
+"""The real kubectl against the API. kubelite's own commands print the same."""
 
 from __future__ import annotations
 
@@ -174,9 +174,9 @@ def kubectl(server: Served, *arguments: str) -> subprocess.CompletedProcess[str]
     ],
 )
 def test_same_output(server: Served, arguments: tuple[str, ...]) -> None:
-    for _ in range(3):  # a minute may begin between the two questions
+    for _ in range(3):  # a new minute may begin between the two commands
         theirs, ours = kubectl(server, *arguments), kubelite(server, *arguments)
-        if arguments == ("events",):  # kubectl's own table writes the kind as it is
+        if arguments == ("events",):  # kubectl's own tables have the kind in its original spelling
             theirs.stdout = theirs.stdout.replace("Pod/", "pod/")
         if _ageless(ours.stdout) == _ageless(theirs.stdout):
             break
@@ -185,7 +185,8 @@ def test_same_output(server: Served, arguments: tuple[str, ...]) -> None:
 
 
 def _ageless(text: str) -> str:
-    """Both are asked within a second or two of each other: their ages may differ by that, and be wider or narrower."""
+    """The two commands run within two seconds of each other, so their ages may differ, and with them the column's
+    width."""
     text = re.sub(r"\b(?:\d+m)?\d+s(?=[ )]|$)( {2,})?", _aged, text, flags=re.MULTILINE)
     return re.sub(r"(\d+/(?:TCP|UDP)) \([\w-]+\)", r"\1", text)  # kubectl after 1.32 names ports too
 

@@ -1,4 +1,4 @@
-"""Logs: joined lines, tails, rotation and restarts under the reader, and whose log it is."""
+"""Logs: partial lines, tails, rotation and restarts during reading, and the choice of the container."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def test_rotation_while_reading_loses_and_repeats_nothing(tmp_path: Path) -> Non
     assert reader.read_some() == b"a\n"
     with path.open("a") as writer:
         path.rename(tmp_path / "0.log.20261124-143301")
-        writer.write(lines("b"))  # the writer has it open still
+        writer.write(lines("b"))  # the writer still has it open
         writer.flush()
-        assert reader.read_some() == b"b\n"  # and the new file is not there yet
+        assert reader.read_some() == b"b\n"  # and the new file does not exist yet
         path.write_text(lines("c"))
         path.rename(tmp_path / "0.log.20261124-143302")
         path.write_text(lines("d"))
@@ -125,9 +125,11 @@ def state(pod: Json, **container: Any) -> Json:
     return pod
 
 
-def test_following_goes_on_when_the_attempts_log_went_with_its_container(tmp_path: Path) -> None:
+def test_following_continues_when_the_log_of_an_attempt_is_removed(tmp_path: Path) -> None:
     (tmp_path / "0.log").write_text(lines("a"))
-    reader = LogReader(str(tmp_path), 1, LogQuery(follow=True))  # chosen, and removed before it was opened
+    reader = LogReader(
+        str(tmp_path), 1, LogQuery(follow=True)
+    )  # removed between being chosen and being opened
     assert reader.read_some() == b""
     (tmp_path / "2.log").write_text(lines("c"))
     assert reader.read_some() == b"c\n"
@@ -172,7 +174,7 @@ def test_pick_attempt(tmp_path: Path) -> None:
         ("Never", 1, False),
     ],
 )
-def test_goes_on_as_long_as_it_may_be_started_again(policy: str, code: int, expected: bool) -> None:
+def test_following_continues_while_the_container_may_restart(policy: str, code: int, expected: bool) -> None:
     ended = {"terminated": {"exitCode": code}}
     pod = state(pod_doc("web", restartPolicy=policy), state=ended)
     assert can_grow(pod, "app") is expected
@@ -182,7 +184,7 @@ def test_goes_on_as_long_as_it_may_be_started_again(policy: str, code: int, expe
     assert not can_grow(pod, "app")
 
 
-def test_init_containers_are_not_started_again_after_success() -> None:
+def test_following_ends_after_an_init_container_succeeds() -> None:
     pod = pod_doc("web", initContainers=[{"name": "i"}, {"name": "s", "restartPolicy": "Always"}])
     done = {"state": {"terminated": {"exitCode": 0}}}
     pod["status"]["initContainerStatuses"] = [{"name": "i", **done}, {"name": "s", **done}]
@@ -198,7 +200,7 @@ async def _next(stream: AsyncGenerator[bytes, None]) -> str:
         return (await anext(stream)).decode()
 
 
-def test_follow_over_restart_and_rotation_until_the_pod_goes(tmp_path: Path) -> None:
+def test_following_survives_restart_and_rotation_until_the_pod_is_removed(tmp_path: Path) -> None:
     async def scenario() -> None:
         node = FakeNode(tmp_path)
         await node.store.create("Pod", pod_doc("web"))
@@ -217,7 +219,7 @@ def test_follow_over_restart_and_rotation_until_the_pod_goes(tmp_path: Path) -> 
         with log.open("a") as file:
             file.write(lines("two"))
         assert await waits == "two\n"
-        assert time.monotonic() - began < 2  # woken, not looked for every five seconds
+        assert time.monotonic() - began < 2  # the reader is woken; it does not poll every five seconds
 
         log.rename(f"{log}.20261124-143301")
         log.write_text(lines("three"))
@@ -239,7 +241,7 @@ def test_follow_over_restart_and_rotation_until_the_pod_goes(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
-def test_left_stream_holds_nothing(tmp_path: Path) -> None:
+def test_an_abandoned_stream_keeps_no_file_open(tmp_path: Path) -> None:
     async def scenario() -> None:
         node = FakeNode(tmp_path)
         await node.store.create("Pod", pod_doc("web"))
@@ -271,7 +273,7 @@ _STEPS = st.lists(
 
 @given(_STEPS, st.integers(1, 50))
 @settings(max_examples=150)
-def test_whatever_is_written_and_renamed_is_read_once_and_in_order(
+def test_every_line_is_read_once_and_in_order_during_rotation(
     steps: list[tuple[str, str, bool]], chunk: int
 ) -> None:
     with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The server's tables: one row for each branch of kubectl's rules."""
+"""Tables of the server: a row for each branch of kubectl's rules."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ GATED = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
         (pod("Failed", [ended(137, "OOMKilled")]), "0/1", "OOMKilled", "0"),
         (pod("Failed", [ended(3)]), "0/1", "ExitCode:3", "0"),
         (pod("Failed", [ended(143, signal=15)]), "0/1", "Signal:15", "0"),
-        # the first one by name has the word
+        # the first container by name determines the reason
         (
             pod("Running", [waiting("ErrImagePull", "a"), waiting("CrashLoopBackOff", "b")]),
             "0/2", "ErrImagePull", "0",
@@ -139,7 +139,7 @@ GATED = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
             pod("Pending", init=[running("i", restarts=2, last=crashed(300))]),
             "0/1", "Init:0/1", "2 (5m ago)",
         ),
-        # initialised: the init containers' restarts are forgotten
+        # initialized: restarts of init containers do not count
         (
             pod("Running", [running()], init=[ended(name="i", restarts=4)], conditions=[READY, INITIALIZED]),
             "1/1", "Running", "0",
@@ -181,7 +181,7 @@ def test_pod_summary(doc: Json, ready: str, status: str, restarts: str) -> None:
     assert summarize_pod(doc, NOW) == (ready, status, restarts)
 
 
-def test_pod_of_which_nothing_is_known() -> None:
+def test_pod_without_a_status() -> None:
     bare = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "a"}]}}
     cells = pod_cells(bare, NOW)
     assert cells == ["web", "0/1", "Pending", "0", "<unknown>", "<none>", "<none>", "<none>", "<none>"]
@@ -227,7 +227,7 @@ def test_other_cells() -> None:
     assert node_cells(node, NOW)[:4] == ["n", "NotReady", "edge", "<unknown>"]
 
 
-def test_table_carries_what_is_asked_of_each_object() -> None:
+def test_a_table_includes_the_requested_part_of_each_object() -> None:
     doc = pod("Running", [running()])
     made = table("Pod", [doc], now=NOW, resource_version=7)
     assert made["kind"] == "Table" and made["metadata"] == {"resourceVersion": "7"}

@@ -1,4 +1,4 @@
-"""How a node is put together: whatever an object needs it is given when it is made, so that none exists half-wired."""
+"""Assembly of the node: each object gets its dependencies in its constructor, so no object is ever incomplete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from kubelite.daemon import assembly
 
 
-def test_nothing_is_set_in_an_object_after_it_was_made() -> None:
+def test_no_attribute_is_set_after_construction() -> None:
     tree = ast.parse(Path(assembly.__file__).read_text(encoding="utf-8"))
     targets = [
         target

@@ -1,4 +1,4 @@
-"""The daemon's life where it needs no root: a start that is given up, background work that meets a full disk."""
+"""The daemon's lifecycle, as far as it needs no root: an aborted start, and background tasks on a full disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from state.errors import StorageFailed
 from tests.waiting import SECONDS
 
 
-def test_a_signal_ends_a_start_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_a_waiting_start(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
     @contextlib.asynccontextmanager
@@ -33,7 +33,7 @@ def test_a_signal_ends_a_start_that_waits(monkeypatch: pytest.MonkeyPatch) -> No
             await asyncio.Event().wait()
             yield
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)  # somebody is impatient
+            os.kill(os.getpid(), signal.SIGTERM)  # a second signal
             await asyncio.sleep(0.05)
             told.append("undone")
 
@@ -42,7 +42,7 @@ def test_a_signal_ends_a_start_that_waits(monkeypatch: pytest.MonkeyPatch) -> No
     assert told == ["undone"]
 
 
-def test_a_signal_ends_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_a_running_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.asynccontextmanager
     async def ready(_settings: Settings) -> AsyncIterator[None]:
         asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
@@ -54,7 +54,7 @@ def test_a_signal_ends_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeAgent(SimpleNamespace):
-    """What the background work sees of a node; `fail` are the errors of its next calls."""
+    """The node as background tasks see it. `fail`: the errors that its next calls raise."""
 
     def __init__(self, tmp_path: Path, **more: Any) -> None:
         (tmp_path / "pods").mkdir()
@@ -93,9 +93,7 @@ async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
     task.cancel()
 
 
-async def test_orphans_that_cannot_be_removed_are_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_removal_of_orphans_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relist, "REMOVE_AGAIN", 0.01)
     agent = FakeAgent(tmp_path)
     agent.running, agent.fail = {"u1"}, [StorageFailed("full")]
@@ -137,8 +135,8 @@ print(ask().hblkhd - before >= 1 << 20)
 
 
 @pytest.mark.parametrize("given_back", [True, False])
-def test_what_is_big_is_the_kernels_again_once_it_is_freed(given_back: bool) -> None:
-    """Mapped by itself, though something bigger was freed before; which it is not when nobody asks for it."""
+def test_freed_large_blocks_return_to_the_kernel(given_back: bool) -> None:
+    """Large blocks are mapped individually even after a larger one was freed, which glibc does not do by default."""
     code = _BIG.format(given_back=given_back)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{given_back}\n"

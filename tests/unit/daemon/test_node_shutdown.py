@@ -56,7 +56,8 @@ def test_pods_are_grouped_by_priority(seconds: float, critical: float, groups: l
 
 
 def test_each_priority_has_its_grace_period() -> None:
-    """K nodeshutdown_manager_linux_test.go Test_groupByPriority: what is below the lowest ends with that."""
+    """Pods below the lowest priority belong to the lowest group (Kubernetes
+    pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux_test.go, Test_groupByPriority)."""
     found = shutdown_groups(0, 0, {100_000: 10.0, 0: 60.0, 10_000: 180.0})
     pods = [ranked(name, number) for name, number in PRIORITIES.items()]
     said = [
@@ -142,7 +143,7 @@ def test_the_status_of_a_pod_that_a_shutdown_terminated(run: Run) -> None:
     run(story)
 
 
-def test_nothing_new_begins_meanwhile(run: Run) -> None:
+def test_new_pods_are_rejected_during_node_shutdown(run: Run) -> None:
     async def story(node: Node) -> None:
         node.worker.shutting_down = True
         await node.put()
@@ -164,7 +165,7 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogindPeer
     found.close()
 
 
-def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
+def test_logind_is_asked_for_a_delay_lock(peer: LogindPeer, tmp_path: Path) -> None:
     logind = Logind()
     assert logind.longest_delay() == 5.0
     logind.request_delay(30.0, "/node")
@@ -192,9 +193,9 @@ def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
     until(lambda: not peer.held(), "the second lock to be let go")
 
 
-def test_what_was_asked_of_logind_is_taken_back_by_who_asked(peer: LogindPeer, tmp_path: Path) -> None:
+def test_a_node_withdraws_only_its_own_delay(peer: LogindPeer, tmp_path: Path) -> None:
     file = tmp_path / "logind.conf.d" / "99-kubelite.conf"
-    withdraw_delay("/node")  # nothing was asked
+    withdraw_delay("/node")  # nothing was requested
     logind = Logind()
     logind.request_delay(30.0, "/node")
     logind.close()
@@ -212,9 +213,7 @@ def test_what_was_asked_of_logind_is_taken_back_by_who_asked(peer: LogindPeer, t
     assert file.exists(), "a person's"
 
 
-def test_without_logind_it_is_taken_back_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_delay_is_withdrawn_without_logind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "99-kubelite.conf"
     file.write_text("# kubelite: shutdown_grace_period of /node\n[Login]\nInhibitDelayMaxSec=30\n")
     monkeypatch.setattr(module, "OVERRIDE", str(file))
@@ -224,7 +223,7 @@ def test_without_logind_it_is_taken_back_all_the_same(
     assert not file.exists()
 
 
-def test_without_logind_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_logind_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
     with pytest.raises(RuntimeFault, match="No such file"):
         Logind()

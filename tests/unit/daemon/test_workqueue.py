@@ -1,4 +1,5 @@
-"""The queue's promises: once however often added, one worker a key, back when added meanwhile, back-off on failure."""
+"""The work queue: a key added several times runs once, one worker per key, a key added during its run runs again, and
+failures back off."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def started(work: Callable[[Any], Awaitable[float | None]], limit: int = 64) -> 
     return queue
 
 
-async def test_what_is_added_before_the_start_waits_for_it() -> None:
+async def test_keys_added_before_the_start_wait_for_it() -> None:
     seen: list[str] = []
 
     async def work(key: str) -> None:
@@ -36,7 +37,7 @@ async def test_what_is_added_before_the_start_waits_for_it() -> None:
     assert seen == ["b", "a", "c", "a"]
 
 
-async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
+async def test_several_adds_cause_one_run_and_an_add_during_it_another() -> None:
     seen: list[str] = []
     gate = asyncio.Event()
 
@@ -59,7 +60,7 @@ async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
     assert not queue.dirty("a")
 
 
-async def test_one_worker_a_key_but_keys_beside_each_other() -> None:
+async def test_one_worker_per_key_but_keys_run_concurrently() -> None:
     at_once: dict[str, int] = {"a": 0, "b": 0}
     most = 0
 
@@ -80,7 +81,7 @@ async def test_one_worker_a_key_but_keys_beside_each_other() -> None:
     assert most == 2
 
 
-async def test_the_limit_holds() -> None:
+async def test_concurrency_is_limited() -> None:
     now = most = 0
 
     async def work(_: int) -> None:
@@ -97,7 +98,7 @@ async def test_the_limit_holds() -> None:
     assert most == 3
 
 
-async def test_a_failure_comes_back_and_success_ends_it() -> None:
+async def test_a_failure_is_retried_until_success() -> None:
     attempts = 0
     third = asyncio.Event()
 
@@ -118,7 +119,7 @@ async def test_a_failure_comes_back_and_success_ends_it() -> None:
     assert queue.retries == 2
 
 
-async def test_the_earlier_appointment_wins() -> None:
+async def test_the_earlier_of_two_delayed_runs_wins() -> None:
     seen: list[float] = []
     looked = asyncio.Event()
     loop = asyncio.get_running_loop()

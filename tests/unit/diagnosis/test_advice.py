@@ -1,4 +1,4 @@
-"""Each reason that keeps a pod from running has words on what to do next, with the pod's own names in them."""
+"""Advice: every reason that keeps a pod from running has a sentence on what to do next, with the names of the pod."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_reason_of_a_container(reason: str) -> None:
     assert any(word in sentence for word in words)
 
 
-#: Reason of the pod itself → the very sentence.
+#: Reason of the pod itself → the exact sentence.
 OF_A_POD = {
     "Evicted": "the node ran short of a resource: see kubelite top node and kubelite df; reduce what the pod "
     "uses, or raise its requests",
@@ -66,7 +66,7 @@ def test_every_reason_of_a_pod(reason: str) -> None:
     assert advice(pod({"running": {}}, reason=reason)) == [OF_A_POD[reason]]
 
 
-#: <condition's type>=<status>/<reason> → its message, and the very sentence.
+#: <condition's type>=<status>/<reason> → its message, and the exact sentence.
 OF_CONDITIONS = {
     "Ready=False/ReadinessGatesNotReady": (
         'readiness gate "x/y" does not exist.',
@@ -96,7 +96,7 @@ OF_CONDITIONS = {
 
 
 @pytest.mark.parametrize("condition", sorted(OF_CONDITIONS))
-def test_what_a_condition_tells(condition: str) -> None:
+def test_advice_from_a_condition(condition: str) -> None:
     kind, status, reason = condition.replace("=", "/").split("/")
     message, sentence = OF_CONDITIONS[condition]
     one = {"type": kind, "status": status, "reason": reason, "message": message}
@@ -104,7 +104,7 @@ def test_what_a_condition_tells(condition: str) -> None:
     assert advice(pod({"running": {}}, conditions=[{**one, "reason": ""}])) == []
 
 
-def test_no_condition_is_left_without_a_sentence() -> None:
+def test_every_condition_has_a_test() -> None:
     assert OF_CONDITIONS.keys() == CONDITION.keys()
 
 
@@ -129,14 +129,14 @@ def test_kubelets_reasons_are_known(reason: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"))
-def test_a_pull_that_fails_of_an_image_that_is_here(reason: str) -> None:
+def test_a_failing_pull_of_an_image_that_is_on_the_node(reason: str) -> None:
     waiting = pod({"waiting": {"reason": reason}})
     (sentence,) = advice(waiting, is_here=lambda image: image == "nginx:1")
     assert sentence.startswith("app: nginx:1 is already on the node") and "IfNotPresent" in sentence
     assert advice(waiting, is_here=lambda image: False) == advice(waiting) != [sentence]
 
 
-def test_a_debugging_container_that_waits() -> None:
+def test_a_waiting_ephemeral_container() -> None:
     doc = pod({"running": {}}, conditions=[{"type": "Ready", "status": "True"}])
     doc["spec"]["ephemeralContainers"] = [{"name": "look", "image": "box"}]
     status = {"name": "look", "state": {"waiting": {"reason": "ErrImagePull"}}}
@@ -169,11 +169,11 @@ def test_another_namespace_is_in_the_command() -> None:
         {},
     ),
 )
-def test_a_pod_that_is_well_needs_none(state: dict[str, Any]) -> None:
+def test_a_healthy_pod_gets_no_advice(state: dict[str, Any]) -> None:
     assert advice(pod(state, {"terminated": {"reason": "Error"}})) == []
 
 
-def test_an_unknown_reason_is_not_kept_quiet() -> None:
+def test_an_unknown_reason_is_mentioned() -> None:
     assert advice(pod({"waiting": {"reason": "Odd"}})) == ["app: Odd: kubelite describe pod web"]
 
 
@@ -192,7 +192,7 @@ def event(
     }
 
 
-#: What is wrong → the very sentence: each failure of kubelet's status and of what comes before it.
+#: Problem → the exact sentence, for each failure that kubelet's status or an earlier check can have.
 SENTENCES = {
     "ErrImagePull": "app: check the image name, and that the registry is reachable: kubelite pull nginx:1",
     "ImagePullBackOff": "app: waiting before the next pull; see the registry's answer now: kubelite pull nginx:1",
@@ -228,7 +228,7 @@ def test_the_sentence_of_each_failure(reason: str) -> None:
     assert advice(pod({kind: {"reason": reason}})) == [SENTENCES[reason]]
 
 
-def test_a_pod_that_waits_to_be_placed() -> None:
+def test_a_pod_that_waits_to_be_scheduled() -> None:
     message = "0/1 nodes are available: 1 node(s) had what nobody foresaw. preemption: 0/1 nodes are available: 1 No."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     doc = {"metadata": {"name": "web"}, "spec": {}, "status": {"phase": "Pending", "conditions": [condition]}}
@@ -255,7 +255,7 @@ def test_a_pod_that_waits_to_be_placed() -> None:
          "logs web, and the probe's path, port or command"),
     ],
 )  # fmt: skip
-def test_what_only_an_event_tells(reason: str, message: str, sentence: str) -> None:
+def test_advice_from_an_event(reason: str, message: str, sentence: str) -> None:
     events = [
         event("FailedScheduling", "old"),
         event(reason, message, "2026-01-01T00:01:00Z"),
@@ -267,7 +267,7 @@ def test_what_only_an_event_tells(reason: str, message: str, sentence: str) -> N
     assert advice(doc, events) == [], "it is well now"
 
 
-#: Reason, its message → the very sentence, where the message says more than the reason.
+#: Reason, message → the exact sentence, where the message says more than the reason.
 OF_MESSAGES = [
     (
         "CreateContainerConfigError",
@@ -357,7 +357,7 @@ def test_the_sentence_of_each_message(reason: str, message: str, sentence: str) 
     assert advice(doc, events) == [sentence]
 
 
-def test_no_message_is_left_without_a_sentence() -> None:
+def test_every_message_has_a_test() -> None:
     for reason, parts in REFINED.items():
         for part in parts:
             assert any(part in message for known, message, _ in OF_MESSAGES if known == reason), (
@@ -398,7 +398,9 @@ def test_no_message_is_left_without_a_sentence() -> None:
         ),
     ],
 )
-def test_one_that_the_node_ends_again_and_again(killing: str, reason: str, said: str, sentence: str) -> None:
+def test_a_container_that_the_node_kills_repeatedly(
+    killing: str, reason: str, said: str, sentence: str
+) -> None:
     ended = {"terminated": {"reason": "Completed", "startedAt": "2026-01-01T00:00:00Z"}}
     doc = pod({"waiting": {"reason": "CrashLoopBackOff"}}, ended)
     where = {"involvedObject": {"fieldPath": "spec.containers{app}"}}
@@ -407,11 +409,11 @@ def test_one_that_the_node_ends_again_and_again(killing: str, reason: str, said:
         {**event("Killing", killing, "2026-01-01T00:00:02Z", "Normal"), **where},
     ]
     assert advice(doc, events) == [sentence]
-    ended["terminated"]["startedAt"] = "2026-01-01T00:00:03Z"  # the one that ended last ended by itself
+    ended["terminated"]["startedAt"] = "2026-01-01T00:00:03Z"  # the instance that ended last exited by itself
     assert advice(doc, events) == ["app: the container exits repeatedly: kubelite logs web -c app --previous"]
 
 
-def test_how_containers_of_an_evicted_pod_ended_is_no_news() -> None:
+def test_the_exit_of_an_evicted_pods_containers_gives_no_advice() -> None:
     doc = pod({"terminated": {"reason": "Error", "exitCode": 137}}, reason="DeadlineExceeded")
     assert advice(doc) == [OF_A_POD["DeadlineExceeded"]]
     doc["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
@@ -429,7 +431,7 @@ def test_a_pod_that_waits_for_its_init_container() -> None:
     ]
 
 
-#: Reason of an event with the message "why" → the very sentence.
+#: Reason of an event with the message "why" → the exact sentence.
 OF_EVENTS = {
     "FailedCreatePodSandBox": "its network or namespaces cannot be created (why): kubelite doctor",
     "FailedMount": "a volume is missing or cannot be set up (why): correct spec.volumes; mounting is retried",
@@ -463,7 +465,7 @@ def test_the_documentation_has_each_sentence() -> None:
 
 
 def table() -> str:
-    """The sentences as they stand in the documentation."""
+    """The sentences as the documentation lists them."""
     rows = {
         **POD,
         **CONTAINER,

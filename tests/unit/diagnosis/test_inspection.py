@@ -1,4 +1,4 @@
-"""What `inspect` says of a container in the kernel, where no container is needed for it."""
+"""`inspect`: what the kernel reports of a process, as far as no container is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kubelite.diagnosis.inspection import arithmetic, mounts, namespaces, proces
 RESOURCES = {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
 
 
-def test_the_arithmetic() -> None:
+def test_rates_and_limits_are_computed() -> None:
     assert (
         arithmetic("cpu limit", RESOURCES, v2=True)
         == "limits.cpu 500m = 500/1000 cores x 100000 µs = 50000 µs of every 100000"
@@ -24,7 +24,7 @@ def test_the_arithmetic() -> None:
     assert arithmetic("cpu limit", {}, v2=True) == ""
 
 
-def test_this_process() -> None:
+def test_the_test_process_is_inspected() -> None:
     me = os.getpid()
     found = process(me)
     assert found["uid"] == [str(os.geteuid())]

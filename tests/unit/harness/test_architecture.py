@@ -1,4 +1,4 @@
-"""What the import linter does not look at: circles of modules, the size of modules and of packages."""
+"""What the import linter does not check: cycles of modules, and the size of modules and packages."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def _circles(edges: dict[str, set[str]]) -> Iterator[list[str]]:
                         yield sorted(component)
 
 
-def test_a_circle_is_found() -> None:
+def test_a_cycle_is_found() -> None:
     assert list(_circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()})) == [["a", "b", "c"]]
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
-    """Lazy imports and those for type checkers count too: a circle is two modules that are one."""
+def test_there_is_no_cycle_of_modules() -> None:
+    """Lazy imports and imports for type checkers count, too: modules in a cycle are really one module."""
     graph = grimp.build_graph(*PRODUCT, cache_dir=None)
     edges = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
     assert list(_circles(edges)) == []
@@ -67,7 +67,7 @@ def _modules(*roots: str) -> list[Path]:
     return [path for root in roots for path in sorted((REPO / root).rglob("*.py"))]
 
 
-def test_no_module_is_long() -> None:
+def test_no_module_is_too_long() -> None:
     long = {
         str(path.relative_to(REPO)): lines
         for path in _modules(*PRODUCT, "tests", "deploy")
@@ -77,7 +77,7 @@ def test_no_module_is_long() -> None:
 
 
 @pytest.mark.parametrize("root", PRODUCT)
-def test_no_package_is_crowded(root: str) -> None:
+def test_no_package_has_too_many_modules(root: str) -> None:
     counts: dict[str, int] = {}
     for path in _modules(root):
         if path.name != "__init__.py":

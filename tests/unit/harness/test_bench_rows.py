@@ -1,4 +1,4 @@
-"""The benchmark's table: ratios, dashes, and whether a row is reached."""
+"""The table of the benchmark: ratios, dashes, and whether a row reaches its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of `make coverage`: files are counted by their room, and nothing is counted twice or left out."""
+"""The table of `make coverage`: files are summed by directory; none is counted twice or left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.coverage_table import Counts, counts, room, table
         ("runtime/syscalls.py", "runtime"),
     ],
 )
-def test_the_room_of_a_file(path: str, expected: str) -> None:
+def test_the_directory_of_a_file(path: str, expected: str) -> None:
     assert room(path) == expected
 
 
@@ -34,7 +34,7 @@ def of(statements: int, covered: int, branches: int, taken: int) -> dict[str, di
     }
 
 
-def test_rooms_and_total() -> None:
+def test_directories_and_total() -> None:
     rooms = counts(
         {
             "files": {

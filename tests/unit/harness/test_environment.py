@@ -1,4 +1,4 @@
-"""What scripts of this repository put into the environment suits a node that they start."""
+"""The environment variables that scripts of this repository set are valid for a node that they start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matcher that holds the documents to the truth must be able to say no."""
+"""The matcher that compares the documents with real output must be able to fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ X, Y = "db0e1fce-f77b-47ae-b2ea-7e300d158664", "e26a0f17-2aac-4f51-8159-4f7806ef
         ("+12.50 ms   0.67 ms  start", "+1440.00 ms  10.1 ms   start"),
         ("Hello at Tue Nov 24 15:33:06 UTC 2026", "Hello at Mon Jan  5 01:02:03 UTC 2027"),
         ("at 2026-11-24T15:26:57Z", "at 2027-01-02T03:04:05.678Z"),
-        ("pid 4711", "pid 12"),  # said to vary
+        ("pid 4711", "pid 12"),  # declared to vary
         ("a\n…\nz", "a\nb\nc\nz"),
         ("a\n…\nz", "a\nz"),
         ("a\n…", "a"),
@@ -29,7 +29,7 @@ X, Y = "db0e1fce-f77b-47ae-b2ea-7e300d158664", "e26a0f17-2aac-4f51-8159-4f7806ef
         ("", ""),
     ],
 )
-def test_what_is_the_same(written: str, said: str) -> None:
+def test_matching_output(written: str, said: str) -> None:
     assert Matcher(["4711"]).mismatch(written, said) == ""
 
 
@@ -37,25 +37,25 @@ def test_what_is_the_same(written: str, said: str) -> None:
     ("written", "said"),
     [
         ("web 1/1", "web 0/1"),
-        ("33554432", "16777216"),  # a number that is not said to vary
+        ("33554432", "16777216"),  # a number that is not declared to vary
         ("pid 4712", "pid 12"),
         ("", "something"),
         ("something", ""),
         ("a\nb", "a\nb\nc"),
         ("a\n…\nz", "a\nb"),
-        (f"{A} {A}", f"{X} {Y}"),  # the same thing twice, but it is two
-        (f"{A} {B}", f"{X} {X}"),  # two things, but they are one
+        (f"{A} {A}", f"{X} {Y}"),  # the document has the same value twice, the output two values
+        (f"{A} {B}", f"{X} {X}"),  # the document has two values, the output the same value twice
         ("4711 4711", "1 2"),
         ("CapEff: 00000000a80425fb", "CapEff: 000001ffffffffff"),
-        ("10.88.0.1", "10.88.0.7"),  # the bridge's address is no pod's
+        ("10.88.0.1", "10.88.0.7"),  # the bridge's address is not a pod's
         ("AGE 17s", "AGE never"),
     ],
 )
-def test_what_is_not(written: str, said: str) -> None:
+def test_mismatching_output(written: str, said: str) -> None:
     assert Matcher(["4711"]).mismatch(written, said) != ""
 
 
-def test_it_remembers_through_the_document() -> None:
+def test_values_are_remembered_within_a_document() -> None:
     matcher = Matcher()
     assert matcher.mismatch(A, X) == ""
     assert matcher.mismatch(f"again {A}", f"again {X}") == ""
@@ -63,7 +63,7 @@ def test_it_remembers_through_the_document() -> None:
     assert matcher.mismatch(f"another {B}", f"another {X}") != ""
 
 
-def test_the_commands_of_a_text() -> None:
+def test_commands_are_extracted_from_a_text() -> None:
     text = "x\n```console v2 nat\n$ one\nsays\nthis\n$ two \\\n  more\n```\n"
     text += "```\n$ not this\n```\n```console\n$ three\n```\n"
     found = list(steps(text))

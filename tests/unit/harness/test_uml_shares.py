@@ -1,4 +1,4 @@
-"""How test files are shared out among guests."""
+"""How test files are distributed among guests."""
 
 from __future__ import annotations
 

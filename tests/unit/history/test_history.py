@@ -43,8 +43,8 @@ STEPS = st.lists(
 
 @settings(max_examples=200)
 @given(STEPS)
-def test_the_past_is_the_present_with_the_changes_undone(steps: list[tuple[str, str, int]]) -> None:
-    """From any moment's present and what was kept since any earlier one, that one comes back whole."""
+def test_an_earlier_state_is_the_present_with_the_changes_undone(steps: list[tuple[str, str, int]]) -> None:
+    """For any two moments: the later state and the entries in between give the earlier state exactly."""
     now: dict[str, Record] = {}
     entries: list[Entry] = []
     snapshots: list[tuple[int, list[Json]]] = [(0, [])]
@@ -82,7 +82,7 @@ def _stepped(step: str, name: str, number: int, old: Json | None) -> Json | None
 
 
 def _bare(docs: Any) -> list[Json]:
-    """Without resourceVersion, which is the store's."""
+    """Without resourceVersion, which the store assigns."""
     stripped = [
         {**d, "metadata": {k: v for k, v in d["metadata"].items() if k != "resourceVersion"}} for d in docs
     ]
@@ -117,11 +117,11 @@ CRASHED: Json = {
          ["phase Running → Failed", "Evicted: it grew"]),
     ],
 )  # fmt: skip
-def test_words_of_a_status(old: Json, new: Json, words: list[str]) -> None:
+def test_changes_of_a_status_in_words(old: Json, new: Json, words: list[str]) -> None:
     assert list(status_words(old, new)) == words
 
 
-def test_words_of_other_changes_and_no_secret() -> None:
+def test_other_changes_in_words_without_secrets() -> None:
     old = Record("Pod", "default", "web", "u", 1, doc(spec={"containers": [{"image": "a"}]}))
     new = Record("Pod", "default", "web", "u", 2, doc(spec={"containers": [{"image": "b"}]}))
     entry = entry_of(old, Change("MODIFIED", new))
@@ -135,7 +135,7 @@ def test_words_of_other_changes_and_no_secret() -> None:
     assert entry_of(None, Change("ADDED", directory)) is None
 
 
-def test_an_event_that_repeats_is_kept_less_and_less_often() -> None:
+def test_a_repeated_event_is_recorded_at_growing_intervals() -> None:
     event = {"involvedObject": {"kind": "Pod", "namespace": "default", "name": "web", "uid": "u"},
              "type": "Warning", "reason": "BackOff", "message": "again"}  # fmt: skip
     kept = [count for count in range(1, 1000) if event_entry({**event, "count": count})]
@@ -144,7 +144,7 @@ def test_an_event_that_repeats_is_kept_less_and_less_often() -> None:
     assert entry is not None and (entry.what, entry.message) == ("Warning", "again (seen 3 times)")
 
 
-async def test_it_rides_with_the_commits_there_are(tmp_path: Path) -> None:
+async def test_history_is_written_with_the_commits_of_the_changes(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     commits = commits_of(store)
     await store.create("Pod", doc())
@@ -165,7 +165,7 @@ async def test_it_rides_with_the_commits_there_are(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_pods_of_a_moment_after_a_restart(tmp_path: Path) -> None:
+async def test_pods_of_a_past_moment_after_a_restart(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await store.create("Pod", doc("old"))
     await store.update_status("uid-old", {"phase": "Running"})
@@ -182,7 +182,7 @@ async def test_pods_of_a_moment_after_a_restart(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_versions_are_numbered_and_few(tmp_path: Path) -> None:
+async def test_versions_are_numbered_and_limited(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     for text in ("a", "a", "b", "a"):
         store.note(Version("f", 1.0, text))
@@ -196,7 +196,7 @@ async def test_versions_are_numbered_and_few(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_bounds(tmp_path: Path) -> None:
+async def test_history_is_pruned_by_age_and_size(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     for number in range(100):
         store.note(Entry(float(number + 1), "Pod", "default", "web", "u", "Normal", "", "x" * 900))
@@ -216,9 +216,7 @@ async def test_bounds(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_full_disk_costs_history_before_anything_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_on_a_full_disk_history_is_lost_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await opened(tmp_path)
     await store.create("Pod", doc())
     from state import history
@@ -261,11 +259,11 @@ async def test_an_older_file_gets_its_tables(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_where_changes_are_missing_history_begins_anew(tmp_path: Path) -> None:
-    """Written by one that keeps none: an older kubelite, or one that was told so."""
+async def test_history_restarts_after_a_gap(tmp_path: Path) -> None:
+    """The missing changes were written by an older kubelite, or by one with history turned off."""
     store = await opened(tmp_path)
     await store.create("Pod", doc())
-    await store.create("Other", doc("other"))  # history has no row of it, and misses nothing
+    await store.create("Other", doc("other"))  # history has no row of it and is complete
     _, began = await store.history(Question())
     await store.close()
     store = await opened(tmp_path)
@@ -281,7 +279,7 @@ async def test_where_changes_are_missing_history_begins_anew(tmp_path: Path) -> 
     await store.close()
 
 
-async def test_a_place_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_history_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await opened(tmp_path)
 
     def broken(*_: Any) -> None:
@@ -303,13 +301,13 @@ def revisions(*texts: str) -> list[Revision]:
     ("texts", "now", "chosen"),
     [
         ("ab", "b", 1),  # the version before
-        ("aba", "a", 2),  # after an undo: the undo of it
+        ("aba", "a", 2),  # after an undo: undo it
         ("abc", "c", 2),
-        ("ab", "broken", 2),  # an edit that was never understood: back to what runs
+        ("ab", "broken", 2),  # an edit that was never valid: back to the running version
         ("ab", None, 2),  # the file was deleted
     ],
 )
-def test_which_version_an_undo_takes(texts: str, now: str | None, chosen: int) -> None:
+def test_the_version_that_undo_restores(texts: str, now: str | None, chosen: int) -> None:
     assert choose("f", revisions(*texts), now).number == chosen
 
 
@@ -325,7 +323,7 @@ def test_nothing_to_undo(known: list[Revision], now: str, number: int | None, wo
         choose("f", known, now, number=number)
 
 
-def test_what_is_broken_is_passed_over_and_a_difference_is_shown() -> None:
+def test_undo_skips_invalid_versions_and_shows_the_difference() -> None:
     known = revisions("a\n", "broken", "b\n")
     chosen = choose("f", known, "b\n", valid=lambda r: r.text != "broken")
     assert chosen.number == 1

@@ -1,4 +1,5 @@
-"""Secrets in history: their values are in no version of a manifest, and an undo takes them from the present Secrets."""
+"""Secrets in history: versions of manifests do not contain their values, and an undo takes the values from the present
+Secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def test_values_go_and_the_rest_stays() -> None:
+def test_values_are_removed_and_the_rest_is_retained() -> None:
     found = redact(SECRET)
     assert found is not None
     assert "hunter2" not in found and "aHVudGVyMg" not in found and "BEGIN" not in found
@@ -53,7 +54,7 @@ def test_values_go_and_the_rest_stays() -> None:
     assert redact(found) == found
 
 
-def test_it_is_restored() -> None:
+def test_an_undo_restores_the_values() -> None:
     values = {"password": "hunter3", "key": "a\nb\n", "quoted": 'q"', "token": "t"}
     present = {("default", "login"): {key: b64(value) for key, value in values.items()}}
     secret, _ = yaml.safe_load_all(restore(redact(SECRET) or "", present))
@@ -64,7 +65,7 @@ def test_it_is_restored() -> None:
 @pytest.mark.parametrize(
     "present", [{}, {("default", "login"): {"password": b64("x")}}, {("other", "login"): {}}]
 )
-def test_what_is_gone_is_said(present: Any) -> None:
+def test_missing_values_are_reported(present: Any) -> None:
     with pytest.raises(
         Lost, match="history does not retain the values of Secrets, and secret default/login has no"
     ):
@@ -82,7 +83,7 @@ UNICODE = "kind: Secret\nmetadata: {name: ä€😀}\nstringData: {ü: hunter2�
 
 
 @pytest.mark.parametrize("text", [JSON_LIST, ANCHORED, ELSEWHERE, MERGED, FOLDED, BINARY, UNICODE, SECRET])
-def test_no_way_to_write_it_is_retained(text: str) -> None:
+def test_every_spelling_of_a_secret_is_redacted(text: str) -> None:
     found = redact(text)
     assert found is None or ("hunter2" not in found and "aHVudGVyMg" not in found)
     if text in (JSON_LIST, ELSEWHERE, FOLDED, UNICODE):
@@ -90,14 +91,14 @@ def test_no_way_to_write_it_is_retained(text: str) -> None:
         list(yaml.safe_load_all(found))
 
 
-def test_what_has_no_secret_is_left_alone() -> None:
+def test_a_text_without_secrets_is_unchanged() -> None:
     assert redact("kind: Pod\n") == "kind: Pod\n"
     assert redact("{: not yaml") == "{: not yaml"
     assert redact("kind: Secret\n{: not yaml") is None
 
 
-async def test_on_a_store(tmp_path: Path) -> None:
-    """The values are in no file of the store, neither new ones nor those that an older version recorded."""
+async def test_the_store_has_no_values(tmp_path: Path) -> None:
+    """No file of the store contains the values, neither new ones nor those that an older version recorded."""
     path, file = str(tmp_path / "state.db"), tmp_path / "m/s.yaml"
     file.parent.mkdir()
     store = Store.open(path)

@@ -1,4 +1,4 @@
-"""A removal and a start of the same image at the same time: one sees the other. And how often pulls may begin."""
+"""Removal and start of the same image at the same time, and the limits on pulls."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NAME = "docker.io/library/app:1"
 
 
 async def nothing() -> None:
-    """What happens meanwhile where nothing does."""
+    """The default for `meanwhile`."""
 
 
 class Client(ImageClient):
-    """The real one, whose worker works in this process; `meanwhile` runs when it has been sent off."""
+    """The real client with a worker in this process; `meanwhile` runs after the request is sent."""
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
@@ -49,7 +49,7 @@ class Client(ImageClient):
 
 
 class Cri:
-    """What a removal asks of the node."""
+    """The node, as far as a removal needs it."""
 
     def __init__(self, client: ImageClient) -> None:
         self._seen = ObservedImages(client)
@@ -96,7 +96,7 @@ def run(world: World, story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
-def test_a_pod_that_comes_while_users_are_asked_keeps_its_image(world: World) -> None:
+def test_a_pod_created_during_the_usage_check_keeps_its_image(world: World) -> None:
     async def story() -> None:
         await world.pod("other", "another:1")
 
@@ -114,7 +114,7 @@ def test_a_pod_that_comes_while_users_are_asked_keeps_its_image(world: World) ->
 
 
 @pytest.mark.parametrize("by", ["the collector", "rmi"])
-def test_a_pod_that_comes_while_its_image_goes_does_not_see_it(world: World, by: str) -> None:
+def test_a_pod_created_during_the_removal_does_not_see_the_image(world: World, by: str) -> None:
     async def story() -> None:
         pulls: list[asyncio.Task[Any]] = []
 
@@ -139,7 +139,7 @@ def test_a_pod_that_comes_while_its_image_goes_does_not_see_it(world: World, by:
     run(world, story)
 
 
-def test_an_image_that_was_not_removed_after_all_is_there_again(world: World) -> None:
+def test_an_image_is_visible_again_after_a_failed_removal(world: World) -> None:
     async def story() -> None:
         world.client.refuse = True
         with pytest.raises(ImageError):
@@ -157,16 +157,16 @@ def test_an_image_that_was_not_removed_after_all_is_there_again(world: World) ->
         (0.0, 1, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]),  # no limit
         (2.0, 1, [0.0, 0.0, 0.0], [0.0, 0.5, 1.0]),  # in the order in which they came
         (2.0, 3, [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.5]),
-        (1.0, 2, [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]),  # one has come meanwhile
-        (1.0, 2, [0.0, 0.0, 9.0, 9.0, 9.0], [0.0, 0.0, 0.0, 0.0, 1.0]),  # no more than the burst is kept
+        (1.0, 2, [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]),  # a token has been added meanwhile
+        (1.0, 2, [0.0, 0.0, 9.0, 9.0, 9.0], [0.0, 0.0, 0.0, 0.0, 1.0]),  # at most `burst` tokens are stored
     ],
 )
-def test_how_often_a_pull_may_begin(rate: float, burst: int, at: list[float], waits: list[float]) -> None:
+def test_pulls_are_limited_in_rate(rate: float, burst: int, at: list[float], waits: list[float]) -> None:
     bucket = Bucket(rate, burst)
     assert [bucket.take(1000.0 + now) for now in at] == waits
 
 
-def test_pulls_are_so_many_at_a_time() -> None:
+def test_pulls_are_limited_in_number() -> None:
     async def story() -> int:
         limits, now, most = PullLimits(2, Bucket(0, 1)), 0, 0
 

@@ -31,7 +31,7 @@ def test_what_is_not_a_duration(text: str) -> None:
         parse_duration(text)
 
 
-def test_days_are_units_of_the_command_line_alone() -> None:
+def test_only_the_command_line_accepts_days() -> None:
     assert parse_duration("1d12h", days=True) == 1.5 * 86400
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration("1d12h")

@@ -1,4 +1,4 @@
-"""One directory watched by inotify."""
+"""Watch one directory by inotify."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from kubelite.kube.inotify import IN_CREATE, DirectoryWatch, Event, Inotify
 
 
-async def test_a_change_in_the_directory_is_told_until_the_watch_ends(tmp_path: Path) -> None:
+async def test_changes_are_reported_until_the_watch_ends(tmp_path: Path) -> None:
     changed = asyncio.Event()
     with DirectoryWatch(str(tmp_path), changed.set) as watch:
         assert watch.active

@@ -1,8 +1,8 @@
-"""A `Cri` in memory, with the real one's rules and a clock of its own; breaks loudly when a rule is broken.
+"""A `Cri` in memory with the rules of the real one and its own clock. It raises an error if a rule is broken.
 
-`FakeCri` is the world: containers run until the test ends them (`exit`), obey or ignore their stop signal, sandboxes
-are lost, the machine reboots. It refuses what must never be asked: two living instances of one name, a start without
-a sandbox, the removal of what runs.
+In a `FakeCri`, containers run until the test ends them (`exit`); they obey or ignore their stop signal, sandboxes are
+lost, and the machine reboots. It rejects what must never be requested: two running instances of one name, a start
+without a sandbox, the removal of a running container.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from runtime.errors import ImageError, NotFoundError, RuntimeFault, StartError
 
 
 class BrokenRule(AssertionError):
-    """Something was asked of the node that must never be asked."""
+    """The node was asked for something that must never be requested."""
 
 
 class FakeCri:
-    """See the module's text. `now` is moved by `advance`; everything else changes only when asked to."""
+    """See the module's docstring. `advance` moves `now`; everything else changes only by calls."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
@@ -63,7 +63,7 @@ class FakeCri:
         return image
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: stop deadlines strike."""
+        """Let time pass. Containers whose stop deadline passes are killed."""
         self.now += seconds
         for uid, found in self.containers.items():
             for c in found:
@@ -75,18 +75,18 @@ class FakeCri:
         return [c for c in self.containers.get(uid, []) if c.state in living]
 
     def exit(self, uid: str, name: str, code: int = 0, **more: Any) -> None:
-        """The running instance of `name` ends by itself."""
+        """The running instance of `name` exits by itself."""
         for c in self.alive(uid):
             if c.name == name:
                 self._end(uid, c, code, **more)
 
     def lose_sandbox(self, uid: str) -> None:
-        """The shim is killed: what it knew is known no more, its containers died with it."""
+        """The shim is killed: its records are lost and its containers are dead."""
         self.sandboxes.pop(uid, None)
         self.containers[uid] = [self._gone(c) for c in self.containers.get(uid, [])]
 
     def reboot(self) -> None:
-        """Everything is gone, records too."""
+        """Everything is lost, also the records."""
         self.sandboxes.clear()
         self.containers.clear()
 

@@ -1,4 +1,4 @@
-"""What a shim is told of a sandbox: everything that was asked for, but for what is not the shim's."""
+"""The request to a shim for a sandbox: every field of the node's request that concerns the shim is in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubelite.node.model.cri import HostPort, SandboxRequest
 from kubelite.settings import Settings
 from runtime.shim.protocol import SandboxConfig
 
-NOT_THE_SHIMS = {"host_ports", "runtime_class"}  # the network's, and each container's own
+NOT_THE_SHIMS = {"host_ports", "runtime_class"}  # for the network, and for each container
 OTHERWISE: dict[str, Any] = {
     "uid": "u2",
     "namespace": "team",
@@ -39,13 +39,13 @@ def told(request: SandboxRequest) -> SandboxConfig:
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(SandboxRequest)])
-def test_each_wish_reaches_the_shim(name: str) -> None:
+def test_every_field_reaches_the_shim(name: str) -> None:
     plain = SandboxRequest("u1", "default", "web", "web", "/k/podu1", "s1")
     changed = dataclasses.replace(plain, **{name: OTHERWISE[name]})
     assert (told(changed) == told(plain)) == (name in NOT_THE_SHIMS)
 
 
-def test_wishes_arrive_under_their_names() -> None:
+def test_fields_keep_their_names() -> None:
     config = told(SandboxRequest(**OTHERWISE))
     shared = {f.name for f in dataclasses.fields(SandboxConfig)} & OTHERWISE.keys()
     assert {name: getattr(config, name) for name in shared} == {name: OTHERWISE[name] for name in shared}
@@ -55,7 +55,7 @@ def test_wishes_arrive_under_their_names() -> None:
     assert (config.run_dir, config.shim_cgroup) == ("/run/u", "/k/shims")
 
 
-def test_each_sandbox_has_an_id_of_its_own() -> None:
+def test_every_sandbox_has_its_own_id() -> None:
     request = SandboxRequest("u1", "default", "web", "web", "/k/podu1", "s1")
     made = {sandbox_config(request, "/run/u", Settings()).sandbox_id for _ in range(3)}
     assert len(made) == 3 and all(len(one) == 64 for one in made)

@@ -1,4 +1,4 @@
-"""The process of a command that runs beside a container's own."""
+"""The OCI process of a command that runs beside a container's own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from kubelite.node.cri.commands import exec_process
         (["MY_TERM=x"], True, ["MY_TERM=x", "TERM=xterm"]),
     ],
 )
-def test_a_terminal_has_a_type(tmp_path: Path, env: list[str], tty: bool, expected: list[str]) -> None:
+def test_a_terminal_gets_a_term_variable(
+    tmp_path: Path, env: list[str], tty: bool, expected: list[str]
+) -> None:
     config = {"process": {"args": ["main"], "env": env, "terminal": not tty, "consoleSize": {"width": 1}}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     process = exec_process(str(tmp_path), ["top"], tty=tty)

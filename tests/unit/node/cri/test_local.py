@@ -1,4 +1,4 @@
-"""LocalCri against shims that answer as a test wants: cancelled starts, exits that overtake them, what is forgotten."""
+"""LocalCri with fake shims: cancelled starts, exits that arrive before the reply to a start, and cleanup."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UID = "u1"
 
 
 class Shim:
-    """A shim and the connection to it in one."""
+    """A fake shim and the connection to it."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -137,7 +137,7 @@ def request(tmp_path: Path, identity: str = "c1", pod: str = "web") -> Container
     )
 
 
-async def test_a_start_cut_short_by_the_daemons_end_kills_nothing(
+async def test_a_start_interrupted_by_the_daemons_end_kills_nothing(
     cri: LocalCri, shim: Shim, tmp_path: Path
 ) -> None:
     shim.while_starting = lambda _id: asyncio.Event().wait()
@@ -159,7 +159,7 @@ async def test_a_start_that_fails_leaves_nothing_running(cri: LocalCri, shim: Sh
     assert shim.killed == ["c1"]
 
 
-async def test_an_exit_that_overtakes_the_answer_to_start_is_what_stays_on_record(
+async def test_an_exit_that_arrives_before_the_reply_to_start_stays_recorded(
     cri: LocalCri, shim: Shim, store: Store, tmp_path: Path
 ) -> None:
     shim.while_starting = shim.exit
@@ -168,7 +168,7 @@ async def test_an_exit_that_overtakes_the_answer_to_start_is_what_stays_on_recor
     assert [row.state for row in store.containers(UID)] == ["stopped"]
 
 
-async def test_nothing_is_remembered_of_a_pod_that_is_gone(
+async def test_nothing_is_remembered_of_a_removed_pod(
     cri: LocalCri, shim: Shim, store: Store, tmp_path: Path
 ) -> None:
     await cri.start_container(request(tmp_path))
@@ -181,7 +181,7 @@ async def test_nothing_is_remembered_of_a_pod_that_is_gone(
     assert cri._messages == {}
 
 
-async def test_nothing_new_is_the_very_same_record(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
+async def test_an_unchanged_record_is_the_same_object(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
     await cri.start_container(request(tmp_path))
     await cri.observe(UID)
     before = cri.running_sandboxes()[UID]
@@ -192,13 +192,13 @@ async def test_nothing_new_is_the_very_same_record(cri: LocalCri, shim: Shim, tm
     assert cri.running_sandboxes()[UID] is not before
 
 
-async def test_a_long_name_makes_no_pod_impossible(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
+async def test_a_long_name_is_possible(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
     await cri.start_container(request(tmp_path, "c" * 64, pod="w" * 200))
     links = os.listdir(tmp_path / "containers")
     assert len(links) == 1 and links[0].endswith(".log") and len(links[0]) == 255
 
 
-async def test_two_looks_at_once_share_a_connection(
+async def test_concurrent_observations_share_a_connection(
     cri: LocalCri, shim: Shim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Shim] = []
@@ -213,7 +213,7 @@ async def test_two_looks_at_once_share_a_connection(
     assert [shim.closed for shim in made] == [False, True]
 
 
-async def test_a_pod_that_is_not_in_order_keeps_no_node_from_starting(
+async def test_a_broken_pod_does_not_keep_the_node_from_starting(
     cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shims" / "broken").mkdir(parents=True)
@@ -232,10 +232,10 @@ async def test_a_pod_that_is_not_in_order_keeps_no_node_from_starting(
     assert list(await cri.adopt()) == [UID]
 
 
-async def test_an_address_that_cannot_be_given_back_is_asked_for_again(
+async def test_the_release_of_an_address_is_retried(
     cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run directory, which tells the next look that there is something to end, outlives the failure."""
+    """After the failure the run directory still exists, so the next round tries again."""
     run_dir = tmp_path / "shims" / UID
     run_dir.mkdir(parents=True)
     asked: list[str] = []
@@ -256,14 +256,15 @@ async def test_an_address_that_cannot_be_given_back_is_asked_for_again(
     monkeypatch.setattr(local, "shim_alive", lambda _record: False)
     shim.closed = True
     with pytest.raises(RuntimeFault):
-        await cri.stop_sandbox(UID)  # the shim died meanwhile
+        await cri.stop_sandbox(UID)  # the shim has died meanwhile
     assert run_dir.exists() and asked == [UID] * 3
 
 
-async def test_a_shim_that_hung_up_and_is_not_gone_yet_is_no_missing_sandbox(
+async def test_a_shim_that_is_exiting_is_not_a_missing_sandbox(
     cri: LocalCri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is killed closes its sockets before it is gone; what is taken for ended then is never buried."""
+    """A killed process closes its sockets before it has exited. If the pod counted as ended then, nothing would clean
+    up after its shim."""
     (tmp_path / "shims" / UID).mkdir(parents=True)
     looks, buried = [0], []
 
@@ -292,7 +293,7 @@ async def test_a_shim_that_hung_up_and_is_not_gone_yet_is_no_missing_sandbox(
     assert len(buried) == 1
 
 
-async def test_nothing_leads_to_a_log_that_is_not_there_yet(
+async def test_no_link_is_made_before_its_log_exists(
     cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dies(_request: CreateContainer) -> None:
@@ -304,10 +305,10 @@ async def test_nothing_leads_to_a_log_that_is_not_there_yet(
     assert not os.path.exists(tmp_path / "containers")
 
 
-async def test_a_link_that_cannot_be_made_ends_no_start(
+async def test_a_start_survives_a_failed_link(
     cri: LocalCri, shim: Shim, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The program may have begun by then: it is no more to be undone than in kubelet."""
+    """The program may already run, so the start is not undone, as in kubelet."""
     (tmp_path / "containers").write_text("no directory")
     observed = await cri.start_container(request(tmp_path))
     assert observed.state == "running" and not shim.killed
@@ -315,7 +316,7 @@ async def test_a_link_that_cannot_be_made_ends_no_start(
 
 
 async def _dies_at_its_start(cri: LocalCri, shim: Shim, wanted: ContainerRequest) -> None:
-    """Its log was made, and it was never recorded."""
+    """The daemon dies after the log was created and before the instance was recorded."""
 
     async def dies(_identity: str) -> None:
         raise RuntimeFault("the daemon was killed here")
@@ -325,7 +326,7 @@ async def _dies_at_its_start(cri: LocalCri, shim: Shim, wanted: ContainerRequest
         await cri.start_container(wanted)
 
 
-async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container(
+async def test_links_of_an_unrecorded_container_are_removed_with_the_pod(
     cri: LocalCri, shim: Shim, tmp_path: Path
 ) -> None:
     await _dies_at_its_start(cri, shim, request(tmp_path))
@@ -337,16 +338,15 @@ async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container
     assert os.listdir(tmp_path / "containers") == [other.name]
 
 
-async def test_a_link_to_a_log_goes_with_the_instance_that_a_killed_daemon_never_recorded(
-    cri: LocalCri, shim: Shim, tmp_path: Path
-) -> None:
-    """Its successor has the same number, and so the same log: removed with that one, it would leave a link behind."""
+async def test_links_of_an_unrecorded_instance_are_removed(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
+    """The next instance has the same attempt and therefore the same log. If only that log were removed, the earlier
+    link would remain."""
     await _dies_at_its_start(cri, shim, request(tmp_path, "c1"))
     await cri.start_container(request(tmp_path, "c2"))
     assert os.listdir(tmp_path / "containers") == ["web_default_a-c2.log"]
 
 
-async def test_a_log_goes_with_its_container_unless_another_writes_it(
+async def test_a_log_is_removed_with_its_container_unless_another_writes_it(
     cri: LocalCri, shim: Shim, tmp_path: Path
 ) -> None:
     path = tmp_path / "0.log"
@@ -364,5 +364,5 @@ async def test_a_log_goes_with_its_container_unless_another_writes_it(
         (tmp_path / name).touch()
     shim._put("c3", "stopped")
     shim.containers["c3"] = replace(shim.containers["c3"], log_path=str(tmp_path / "3.log"))
-    await cri.remove_container(UID, "c3", keep_log=True)  # this one is read by `logs -p`; those before it go
+    await cri.remove_container(UID, "c3", keep_log=True)  # `logs -p` reads this one; earlier ones are removed
     assert sorted(p.name for p in tmp_path.glob("*.log")) == ["10.log", "3.log", "note.log"]

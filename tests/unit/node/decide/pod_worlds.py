@@ -1,5 +1,5 @@
-"""Worlds for the tests of the decision: pods by a few words, and a node that decisions are applied to until nothing is
-left to do."""
+"""Worlds for tests of the decision: short ways to make pods, and a fake node on which decisions are carried out until
+nothing is left to do."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def container(name: str, **more: Any) -> dict[str, Any]:
 
 
 def make_pod(*containers: dict[str, Any] | str, **spec: Any) -> Pod:
-    """A pod of these containers (names suffice), init ones under `initContainers`."""
+    """A pod with these containers, given as objects or by name. Init containers: `initContainers`."""
     meta = {"name": "web", "namespace": "default", "uid": UID, "generation": 1}
     made = [container(c) if isinstance(c, str) else c for c in containers or ("app",)]
     return Pod.parse({"metadata": meta, "spec": {"restartPolicy": "Always", "containers": made, **spec}})
 
 
 def edited(pod: Pod, change: dict[str, Any]) -> Pod:
-    """The pod with spec fields replaced, status kept."""
+    """The pod with other spec fields and the same status."""
     doc = pod.to_json()
     doc["spec"].update(change)
     return Pod.parse(doc)
@@ -72,14 +72,15 @@ class World:
         self.pulls: dict[tuple[str, int], PullStatus] = {}
         self.started: list[tuple[str, int]] = []
         self.tallies: dict[tuple[str, Kind], Tally] = {}  # by container id
-        self.well = False  # whatever was not asked yet answers well
+        self.well = False  # probes that have not run yet succeed
         self.hooks: dict[tuple[str, Hook], HookPhase] = {}  # by container id
 
     def facts(self) -> Facts:
         return facts_of(self.fake, self.pod, pulls=self.pulls, health=self.health(), hooks=self.hooks)
 
     def health(self) -> dict[str, Health]:
-        """What the probes of every running instance say: what the test set, else nothing yet (or all `well`)."""
+        """The probe results of every running instance: those that the test has set, otherwise none (or, with `well`,
+        success)."""
         specs = {c.name: c for c in [*self.pod.spec.init_containers, *self.pod.spec.containers]}
         untold = Tally(good=True) if self.well else Tally()
         return {
@@ -92,7 +93,7 @@ class World:
         return compute_pod_actions(self.pod, self.fake.look(UID), self.facts(), CONFIG)
 
     def step(self) -> PodActions:
-        """Decide, write the status when something is to be forgotten, do, write the status."""
+        """One round: decide, write the status if records are to be removed, act, write the status."""
         actions = self.decide()
         if actions.kill_sandbox or actions.remove:
             self.write_status(actions)
@@ -106,7 +107,7 @@ class World:
         self.pod = self.pod.model_copy(update={"status": type(status).parse(status.to_json())})
 
     def settle(self, steps: int = 40) -> PodActions:
-        """Until there is nothing to do now; what waits for time still waits."""
+        """Run rounds until there is nothing to do now. Delays are not waited for."""
         for _ in range(steps):
             before = self.pod.status.to_json()
             actions = self.step()
@@ -115,7 +116,7 @@ class World:
         raise BrokenRule(f"it never settles: {actions.describe()} {actions.reasons}")
 
     def converge(self, rounds: int = 200) -> PodActions:
-        """Settle, then let time pass to the next look, until nothing waits for anything."""
+        """Settle and advance the time to the next round, until nothing waits for a time."""
         for _ in range(rounds):
             actions = self.settle()
             if not self.exists or actions.next_look is None:
@@ -170,7 +171,7 @@ class World:
             _drive(self.fake.label_container(UID, identity, {"post_start": "done"}))
 
     def restart_daemon(self) -> None:
-        """What only the daemon knew is gone."""
+        """Forget what only the daemon knew."""
         self.hooks.clear()
         self.pulls.clear()
 
@@ -203,7 +204,7 @@ class World:
 
 
 def _drive(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that never really waits: no event loop, so thousands of worlds take seconds."""
+    """Run a coroutine that never waits, without an event loop: thousands of worlds then take seconds."""
     try:
         work.send(None)
     except StopIteration:

@@ -1,4 +1,4 @@
-"""What a container's status tells of how it was made: a row for each field, and a resize that does not take."""
+"""Details in a container's status, a row for each field, and a failing resize."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SEEN = ObservedContainer("c1", "a", 0, ContainerState.RUNNING, image="app:1")
         ),
     ],
 )
-def test_the_user_is_whose_the_first_process_was(user: dict[str, Any], told: dict[str, Any]) -> None:
+def test_the_user_is_that_of_the_first_process(user: dict[str, Any], told: dict[str, Any]) -> None:
     found = user_of(replace(SEEN, user=user_text(user)))
     assert found is not None and found.to_json() == {"linux": told}
-    assert user_of(SEEN) is None  # an older kubelite started it
+    assert user_of(SEEN) is None  # started by an older kubelite
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_signals_have_kubernetes_names(number: int, name: str) -> None:
     assert signal_name(int(number)) == name and signal_number(name) == number
 
 
-def test_the_stop_signal_is_the_one_that_a_stop_sends() -> None:
+def test_the_stop_signal_is_the_one_that_is_sent() -> None:
     one = Container.parse({"name": "a", "image": "app:1"})
     image = ObservedImage("sha256:1", "app:1", config={"StopSignal": "SIGQUIT"})
     assert signal_name(stop_signal(one, SEEN, Facts(0.0))) == "SIGTERM"
@@ -58,7 +58,7 @@ def test_the_stop_signal_is_the_one_that_a_stop_sends() -> None:
     assert signal_name(stop_signal(own, SEEN, Facts(0.0, images={"app:1": image}))) == "SIGUSR1"
 
 
-def test_mounts_say_what_is_read_only_and_how_deep() -> None:
+def test_mounts_show_read_only_and_recursive_read_only() -> None:
     mounts = [
         {"name": "rw", "mountPath": "/rw"},
         {"name": "rw", "mountPath": "/ro", "readOnly": True},
@@ -91,9 +91,7 @@ def test_mounts_say_what_is_read_only_and_how_deep() -> None:
     ]
 
 
-def test_a_resize_that_does_not_take_is_said_and_tried_again(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_resize_is_reported_and_retried(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(node: Node) -> None:
         small, big = ({"limits": {"memory": size}} for size in ("64Mi", "128Mi"))
         await node.put(container("app", resources=big), container("side"))
@@ -130,9 +128,7 @@ def test_a_resize_that_does_not_take_is_said_and_tried_again(
     run(story)
 
 
-def test_limits_of_the_pod_that_do_not_take_hold_up_nothing(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_resize_of_the_pod_delays_nothing_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(node: Node) -> None:
         small, big = ({"limits": {"memory": size}} for size in ("64Mi", "128Mi"))
         await node.put(container("app", resources=big))

@@ -1,4 +1,4 @@
-"""What an edit of each field costs: asked of the decision itself, and kept in docs/reference/edits.md.
+"""The effect of an edit, for each field: computed by the decision, and listed in docs/reference/edits.md.
 
 `python -m tests.unit.node.decide.test_edit_costs` writes that document.
 """
@@ -21,7 +21,7 @@ RESTARTS = "restart of every container"
 
 
 class Edit(NamedTuple):
-    """A field before and after. `note`: what comes of an edit that costs nothing."""
+    """A field before and after an edit. `note`: the effect of an edit without restart."""
 
     path: str
     before: Any
@@ -144,7 +144,7 @@ NOT_EDITED = {"ephemeral_containers": "added by `kubelite debug`, never by a man
 
 
 def pod_with(edit: Edit, value: Any) -> Pod:
-    """A pod of two containers, `app` with a volume, and this value in a field of the pod's."""
+    """A pod with two containers, `app` having a volume, and this value in a field of the pod."""
     app = container("app", volumeMounts=[{"name": "v", "mountPath": "/data"}])
     spec: dict[str, Any] = {"volumes": [{"name": "v", "emptyDir": {}}]}
     names = value if edit.path == "containers" else ["app", "other"]
@@ -170,7 +170,7 @@ def _set(doc: dict[str, Any], path: str, value: Any) -> None:
 
 
 def cost(before: Pod, after: Pod) -> str:
-    """The dearest thing that the decision about a running pod comes to."""
+    """The most expensive action that the decision about a running pod has."""
     world = World(before)
     world.fake.add_image("app:2")
     world.settle()
@@ -194,7 +194,7 @@ def _of(found: PodActions) -> str:
 
 
 def costs() -> Iterator[tuple[str, str, str]]:
-    """(field, cost, note) of everything."""
+    """(field, cost, note) for each field."""
     yield "metadata.labels", cost(make_pod("app", "other"), _labelled({"a": "b"})), "downwardAPI files follow"
     yield (
         "metadata.annotations",
@@ -247,11 +247,11 @@ def document() -> str:
     return HEAD + "\n".join(rows) + "\n"
 
 
-def test_the_table_is_what_the_code_decides() -> None:
+def test_the_table_is_current() -> None:
     assert DOCUMENT.read_text() == document()
 
 
-def test_no_field_is_left_out() -> None:
+def test_every_field_is_listed() -> None:
     pods = {edit.path.partition(".")[0] for edit in POD}
     assert {_json_name(PodSpec, f) for f in PodSpec.model_fields if f not in NOT_EDITED} == pods
     containers = {edit.path.partition(".")[0].partition("[]")[0] for edit in CONTAINER}

@@ -1,4 +1,4 @@
-"""Ephemeral containers: what may be added, what is decided and said of them."""
+"""Ephemeral containers: validation, decision and status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def doc(*added: dict[str, Any]) -> dict[str, Any]:
 DEBUG = {"name": "debug", "image": "app:1", "targetContainerName": "app"}
 
 
-def test_one_is_added_with_defaults_and_a_new_generation() -> None:
+def test_an_ephemeral_container_is_added_with_defaults_and_a_new_generation() -> None:
     found = changed(doc(), [DEBUG])
     added = found["spec"]["ephemeralContainers"][0]
     assert added["imagePullPolicy"] == "IfNotPresent"
@@ -56,12 +56,12 @@ def test_one_is_added_with_defaults_and_a_new_generation() -> None:
         ([{"name": "d", "image": "b", "targetContainerName": "no"}], "targetContainerName: Not found"),
     ],
 )  # fmt: skip
-def test_what_may_not_be_in_one(wanted: list[dict[str, Any]], said: str) -> None:
+def test_invalid_fields_of_ephemeral_containers(wanted: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(InvalidObject, match=re.escape(said)):
         changed(doc(), wanted)
 
 
-def test_what_is_there_stays_as_it_is() -> None:
+def test_existing_ephemeral_containers_cannot_change() -> None:
     before = changed(doc(), [DEBUG])
     there = before["spec"]["ephemeralContainers"][0]
     with pytest.raises(InvalidObject, match="may not be removed"):
@@ -73,7 +73,7 @@ def test_what_is_there_stays_as_it_is() -> None:
     assert edited["spec"]["ephemeralContainers"] == [there], "an edit of the manifest leaves it"
 
 
-def test_a_strategic_patch_goes_by_name() -> None:
+def test_a_strategic_merge_patch_merges_by_name() -> None:
     assert by_name([{"name": "a", "image": "x"}], [{"name": "b"}, {"name": "a", "tty": True}]) == [
         {"name": "a", "image": "x", "tty": True},
         {"name": "b"},
@@ -81,7 +81,7 @@ def test_a_strategic_patch_goes_by_name() -> None:
     assert by_name([{"name": "a"}], [{"name": "a", "$patch": "delete"}]) == []
 
 
-def test_it_is_started_beside_the_others_once() -> None:
+def test_an_ephemeral_container_is_started_once() -> None:
     pod = Pod.parse(changed(doc(), [DEBUG]))
     app, side = instance(pod, "app"), instance(pod, "side")
     actions = decide(pod, app, side)
@@ -99,7 +99,7 @@ def test_it_is_started_beside_the_others_once() -> None:
     assert status.phase == "Running"
 
 
-def test_it_waits_for_its_target() -> None:
+def test_an_ephemeral_container_waits_for_its_target() -> None:
     pod = Pod.parse(changed(doc(), [DEBUG]))
     actions = decide(pod, instance(pod, "side"))
     assert "debug" not in dict(starts(actions))

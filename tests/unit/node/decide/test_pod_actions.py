@@ -1,4 +1,4 @@
-"""compute_pod_actions: a row for each branch, on worlds of a few words."""
+"""compute_pod_actions: a row for each branch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def instance(
 def decide(
     pod: Pod, *containers: ObservedContainer, box: ObservedSandbox | None = None, **facts: Any
 ) -> PodActions:
-    """With the pod's own sandbox standing, unless another (or `box=NONE`) is given, and its images present."""
+    """Decide with the pod's sandbox ready, unless another one (or `box=NONE`) is given, and with its images present."""
     world = World(pod)
     images = {"app:1": world.fake.image("app:1")}
     chosen = sandbox(pod) if box is None else None if box is NONE else box
@@ -175,8 +175,8 @@ def test_crash_back_off_doubles_to_five_minutes(crashes: int, wait: int, shown: 
         {"started_at": NOW - 601, "finished_at": NOW},  # it ran for more than ten minutes
         {"spec_hash": "other"},  # it was edited
         {"resources_hash": "other"},
-        {"stop_deadline": NOW + 5},  # we stopped it
-        {"finished_at": NOW + 999},  # the clock was set back: no endless wait
+        {"stop_deadline": NOW + 5},  # kubelite stopped it
+        {"finished_at": NOW + 999},  # the clock was set back: it does not wait forever
     ],
 )
 def test_what_resets_the_back_off(change: dict[str, Any]) -> None:
@@ -196,7 +196,8 @@ def test_an_instance_that_never_ran_is_forgotten_and_does_not_count() -> None:
 
 
 def test_of_instances_with_the_same_attempt_the_running_one_counts() -> None:
-    """The daemon died in two starts: the record of the first is still in the store, the second was never started."""
+    """The daemon died during two starts: the store still has the record of the first instance, and the second was never
+    started."""
     pod = make_pod("a")
     gone = instance(pod, "a", EXITED, id="first", started_at=0.0, exit_code=137, created_at=NOW - 9)
     made = instance(pod, "a", CREATED, id="second", started_at=0.0, created_at=NOW - 5)
@@ -216,7 +217,7 @@ def test_of_instances_with_the_same_attempt_the_running_one_counts() -> None:
 
 
 @pytest.mark.parametrize("state", [RUNNING, CREATED])
-def test_what_lives_beside_the_newest_instance_is_stopped(state: ContainerState) -> None:
+def test_older_running_instances_are_stopped(state: ContainerState) -> None:
     pod = make_pod("a", "b")
     old = instance(pod, "a", state, id="old", created_at=NOW - 5)
     new = instance(pod, "a", id="new", created_at=NOW - 3)
@@ -260,7 +261,7 @@ def test_a_start_error_is_a_crash() -> None:
         ),
     ],
 )
-def test_a_start_that_failed_is_told_before_its_back_off(
+def test_a_failed_start_is_shown_before_its_back_off(
     fields: dict[str, Any], reason: str, message: str
 ) -> None:
     pod = make_pod("a")
@@ -273,7 +274,7 @@ def test_a_start_that_failed_is_told_before_its_back_off(
     assert waits(decide(pod, later)) == {"a": "CrashLoopBackOff"}
 
 
-def test_a_failed_start_waits_until_its_time_or_an_edit() -> None:
+def test_a_failed_start_is_retried_after_its_delay_or_an_edit() -> None:
     pod = make_pod("a")
     failure = StartFailure(
         "CreateContainerError", "no room", container_hash(pod, pod.spec.containers[0]), NOW + 10
@@ -285,7 +286,7 @@ def test_a_failed_start_waits_until_its_time_or_an_edit() -> None:
     assert decide(pod, start_failures={"a": replace(failure, spec_hash="before")}).start
 
 
-def test_a_clock_that_is_set_back_makes_nothing_wait_for_it() -> None:
+def test_nothing_waits_for_a_clock_that_was_set_back() -> None:
     pod, later = make_pod("a"), NOW + 86400
     failure = StartFailure("CreateContainerError", "no", container_hash(pod, pod.spec.containers[0]), later)
     assert decide(pod, start_failures={"a": failure}).start
@@ -296,7 +297,7 @@ def test_a_clock_that_is_set_back_makes_nothing_wait_for_it() -> None:
     assert compute_pod_actions(pod, ObservedPod(UID), facts, CONFIG).create_sandbox
 
 
-def test_the_newest_dead_instance_is_kept_older_ones_go() -> None:
+def test_only_the_newest_ended_instance_is_retained() -> None:
     pod = make_pod("a")
     dead = [instance(pod, "a", EXITED, attempt=n) for n in range(3)]
     actions = decide(pod, *dead, instance(pod, "a", attempt=3))
@@ -316,7 +317,7 @@ def test_the_newest_dead_instance_is_kept_older_ones_go() -> None:
         ("Never", 1, []),
     ],
 )
-def test_init_containers_go_on_only_from_success(
+def test_the_next_init_container_starts_only_after_success(
     policy: str, code: int, expected: list[tuple[str, int]]
 ) -> None:
     pod = make_pod("a", restartPolicy=policy, initContainers=[container("i"), container("j")])
@@ -331,7 +332,7 @@ def test_nothing_else_starts_while_an_init_container_runs() -> None:
     assert not decide(pod, instance(pod, "i")).effects
 
 
-def test_an_initialised_pod_does_not_run_its_init_containers_again() -> None:
+def test_an_initialized_pod_does_not_rerun_its_init_containers() -> None:
     pod = make_pod("a", initContainers=[container("i")])
     changed = edited(pod, {"initContainers": [container("i", args=["new"])]})
     done = instance(pod, "i", EXITED)
@@ -339,7 +340,7 @@ def test_an_initialised_pod_does_not_run_its_init_containers_again() -> None:
     assert starts(decide(pod, instance(pod, "a", EXITED))) == [("a", 1)]
 
 
-def test_a_sidecar_lets_the_next_one_start_when_it_runs_and_ends_after_the_others() -> None:
+def test_a_running_sidecar_lets_the_next_container_start_and_ends_last() -> None:
     sidecar = container("s", restartPolicy="Always")
     pod = make_pod("a", restartPolicy="Never", initContainers=[sidecar, container("i")])
     assert starts(decide(pod, instance(pod, "s"))) == [("i", 0)]
@@ -354,7 +355,7 @@ def test_a_sidecar_lets_the_next_one_start_when_it_runs_and_ends_after_the_other
     assert starts(crashed) == [("s", 1)]
 
 
-def test_a_sidecar_with_a_startup_probe_lets_nobody_start_before_that_succeeded() -> None:
+def test_a_sidecar_with_a_startup_probe_delays_the_others_until_success() -> None:
     probed = container("s", restartPolicy="Always", startupProbe=TCP)
     pod = make_pod("a", initContainers=[probed])
     sidecar = instance(pod, "s")
@@ -377,7 +378,7 @@ TCP = {"tcpSocket": {"port": 80}}
         ("Never", Kind.LIVENESS, "Container a failed liveness probe"),
     ],
 )
-def test_a_container_that_fails_its_probe_is_killed_and_its_policy_decides(
+def test_a_container_that_fails_its_probe_is_killed_and_restarted_by_policy(
     policy: str, kind: Kind, message: str
 ) -> None:
     probed = container("a", livenessProbe=TCP, startupProbe={**TCP, "terminationGracePeriodSeconds": 3})
@@ -400,7 +401,7 @@ def test_a_container_that_fails_its_probe_is_killed_and_its_policy_decides(
     assert waits(waiting) == ({} if policy == "Never" else {"a": "CrashLoopBackOff"})
 
 
-def test_an_unhealthy_container_is_left_alone_while_it_is_stopped_for_something_else() -> None:
+def test_an_unhealthy_container_that_is_being_stopped_is_left_alone() -> None:
     pod = make_pod(container("a", livenessProbe=TCP))
     ill = {"a-0": Health(failed=Kind.LIVENESS)}
     assert not decide(pod, instance(pod, "a", stop_deadline=NOW + 20), health=ill).effects
@@ -420,10 +421,10 @@ def test_an_unhealthy_container_is_left_alone_while_it_is_stopped_for_something_
         ("Never", [("NotIn", [0])], 0, False),
         ("OnFailure", [("In", [0])], 0, True),
         ("Never", [("In", [9]), ("In", [3])], 3, True),
-        ("Always", [("In", [9])], 3, True),  # no rule fits: the policy decides
+        ("Always", [("In", [9])], 3, True),  # no rule matches: the policy decides
     ],
 )
-def test_a_container_s_own_rules_come_before_its_policy(
+def test_restart_policy_rules_precede_the_policy(
     policy: str, rules: list[tuple[str, list[int]]], code: int, again: bool
 ) -> None:
     made = [{"action": "Restart", "exitCodes": {"operator": op, "values": values}} for op, values in rules]
@@ -433,21 +434,21 @@ def test_a_container_s_own_rules_come_before_its_policy(
     assert actions.done is not again
 
 
-def test_what_is_no_image_s_name_is_said_whatever_the_pull_policy() -> None:
+def test_an_invalid_image_name_is_reported_with_every_pull_policy() -> None:
     pod = make_pod(container("a", image="Not A Name", imagePullPolicy="Never"))
     actions = decide(pod)
     assert waits(actions) == {"a": "InvalidImageName"}
     assert actions.waiting["a"].message.startswith('Failed to apply default image tag "Not A Name": ')
 
 
-def test_restarts_are_counted_from_the_logs_when_nothing_else_is_left() -> None:
+def test_restarts_are_counted_from_the_logs_as_a_last_resort() -> None:
     pod = make_pod("a", restartPolicy="Never")
     observed = ObservedPod(UID, None, (), {"a": 4})
     actions = compute_pod_actions(pod, observed, Facts(NOW, images=World(pod).facts().images), CONFIG)
     assert starts(actions) == [("a", 5)]
 
 
-def test_a_pod_that_outgrows_an_empty_dir_is_evicted() -> None:
+def test_a_pod_that_exceeds_an_empty_dir_limit_is_evicted() -> None:
     volumes = [
         {"name": "v", "emptyDir": {"sizeLimit": "1Mi"}},
         {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1"}},
@@ -469,7 +470,7 @@ def test_a_pod_that_outgrows_an_empty_dir_is_evicted() -> None:
     }
 
 
-def test_what_a_tree_takes(tmp_path: Path) -> None:
+def test_the_size_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "file").write_bytes(b"x" * 100_000)
     (tmp_path / "link").symlink_to("/")

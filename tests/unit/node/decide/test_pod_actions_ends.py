@@ -1,4 +1,4 @@
-"""compute_pod_actions, a row for each branch: hooks, edits, lost sandboxes, the end of a pod, images."""
+"""compute_pod_actions, a row for each branch: hooks, edits, lost sandboxes, terminating pods, images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOOKED = {"postStart": {"exec": {"command": ["x"]}}, "preStop": {"exec": {"comma
 POST, PRE = Hook.POST_START, Hook.PRE_STOP
 
 
-def test_a_post_start_hook_runs_once_and_holds_up_the_containers_behind_it() -> None:
+def test_a_post_start_hook_runs_once_and_delays_later_containers() -> None:
     pod = make_pod("first", container("a", lifecycle=HOOKED), "b")
     new = decide(pod, box=NONE)
     assert starts(new) == [("first", 0), ("a", 0)]
@@ -62,7 +62,7 @@ def test_a_post_start_hook_that_fails_ends_its_container_as_failed() -> None:
     assert decide(pod, dead).done
 
 
-def test_a_pre_stop_hook_comes_before_the_signal_and_eats_the_grace() -> None:
+def test_a_pre_stop_hook_precedes_the_signal_and_uses_the_grace_period() -> None:
     pod = make_pod(container("a", lifecycle=HOOKED), "b")
     gone = deleted(pod, grace=30)
     alive = (instance(pod, "a", post_start="done"), instance(pod, "b"))
@@ -74,7 +74,7 @@ def test_a_pre_stop_hook_comes_before_the_signal_and_eats_the_grace() -> None:
     waiting = replace(alive[0], stop_deadline=NOW + 32)
     rest = replace(alive[1], stop_deadline=NOW + 30, stop_signal=15)
     assert not decide(gone, waiting, rest, hooks={("a-0", PRE): HookPhase.RUNNING}).stop
-    later = replace(waiting, stop_deadline=NOW + 12)  # twenty seconds on
+    later = replace(waiting, stop_deadline=NOW + 12)  # twenty seconds later
     for phase in (HookPhase.DONE, HookPhase.FAILED):
         signal = decide(gone, later, rest, hooks={("a-0", PRE): phase})
         assert [(s.signal, s.grace, s.message) for s in signal.stop] == [(15, 10, "")]
@@ -84,7 +84,7 @@ def test_a_pre_stop_hook_comes_before_the_signal_and_eats_the_grace() -> None:
     assert not decide(gone, told, rest, hooks={("a-0", PRE): HookPhase.DONE}).stop
 
 
-def test_a_pre_stop_hook_and_a_new_daemon_or_a_shorter_grace() -> None:
+def test_a_pre_stop_hook_after_a_restart_or_with_a_shorter_grace_period() -> None:
     pod = make_pod(container("a", lifecycle=HOOKED))
     waiting = instance(pod, "a", post_start="done", stop_deadline=NOW + 12)
     again = decide(deleted(pod, grace=30), waiting)
@@ -128,7 +128,7 @@ def test_a_container_stopped_for_an_edit_runs_again_whatever_the_policy() -> Non
         {"volumes": [{"name": "unused", "emptyDir": {}}]},
     ],
 )
-def test_what_changes_without_touching_anything(spec: dict[str, Any]) -> None:
+def test_edits_without_effect_on_containers(spec: dict[str, Any]) -> None:
     pod = make_pod("a")
     changed = edited(pod, spec)
     assert not decide(changed, instance(pod, "a"), box=sandbox(pod)).effects
@@ -146,7 +146,7 @@ def test_what_changes_without_touching_anything(spec: dict[str, Any]) -> None:
         {"securityContext": {"sysctls": [{"name": "net.core.somaxconn", "value": "9"}]}},
     ],
 )
-def test_what_needs_a_new_sandbox(spec: dict[str, Any]) -> None:
+def test_edits_that_need_a_new_sandbox(spec: dict[str, Any]) -> None:
     pod = make_pod("a")
     changed = edited(pod, spec)
     first = decide(changed, instance(pod, "a"), box=sandbox(pod))
@@ -167,7 +167,7 @@ def test_limits_change_in_place() -> None:
     assert not actions.stop
 
 
-def test_a_container_that_left_the_manifest_is_stopped_then_forgotten() -> None:
+def test_a_container_removed_from_the_manifest_is_stopped_then_removed() -> None:
     pod = make_pod("a", "b")
     less = make_pod("a")
     assert [stop.name for stop in decide(less, instance(pod, "a"), instance(pod, "b")).stop] == ["b"]
@@ -201,7 +201,7 @@ def test_a_lost_sandbox(
     assert actions.done is (not expected)
 
 
-def test_a_reboot_leaves_only_the_status_to_count_from() -> None:
+def test_after_a_reboot_restarts_are_counted_from_the_status() -> None:
     entry = {"name": "a", "image": "app:1", "imageID": "", "ready": True, "restartCount": 3}
     pod = make_pod("a")
     ran = status(
@@ -239,7 +239,7 @@ def test_deletion_stops_mains_then_sidecars_in_reverse_then_everything() -> None
     assert last.finish
 
 
-def test_a_stop_under_way_is_left_alone_or_made_shorter() -> None:
+def test_a_running_stop_is_left_alone_or_shortened() -> None:
     pod = make_pod("a")
     stopping = instance(pod, "a", stop_deadline=NOW + 20)
     patient = decide(deleted(pod, grace=30), stopping)
@@ -248,7 +248,7 @@ def test_a_stop_under_way_is_left_alone_or_made_shorter() -> None:
     assert [stop.grace for stop in decide(deleted(pod, grace=0), stopping).stop] == [1.0]
 
 
-def test_deletion_with_nothing_there_is_over_at_once() -> None:
+def test_deletion_of_a_pod_without_containers_ends_at_once() -> None:
     actions = decide(deleted(make_pod("a")), box=NONE)
     assert actions.finish
 
@@ -333,7 +333,7 @@ def test_an_image_of_this_node_satisfies_always(name: str, registry: str, does: 
     assert absent.pull, "one that is not here may still come from somewhere"
 
 
-def test_a_field_that_cannot_work_blocks_only_who_needs_it() -> None:
+def test_an_unsupported_field_blocks_only_the_containers_it_concerns() -> None:
     needs = container("a", volumeMounts=[{"name": "v", "mountPath": "/v"}])
     pod = make_pod(needs, "b", volumes=[{"name": "v", "glusterfs": {"endpoints": "x", "path": "/y"}}])
     actions = decide(pod)
@@ -352,5 +352,5 @@ def test_signal_number(text: str | None, number: int) -> None:
     assert signal_number(text) == number
 
 
-def test_a_maximum_below_the_first_wait_lowers_it() -> None:
+def test_a_maximum_below_the_initial_back_off_lowers_it() -> None:
     assert [BackOff(10, 4).wait(n) for n in range(4)] == [0, 4, 4, 4]

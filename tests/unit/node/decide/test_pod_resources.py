@@ -1,4 +1,4 @@
-"""Requests and limits as the kernel takes them (C6)."""
+"""Requests and limits as cgroup values; hashes; unsupported fields."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_oom_score_adj(more: dict[str, Any], adj: int) -> None:
     assert resources.oom_score_adj(pod, pod.spec.containers[0], 8 << 30) == adj
 
 
-def test_a_sidecar_is_no_likelier_a_victim_than_whom_it_serves() -> None:
+def test_a_sidecar_has_no_higher_oom_score_than_its_main_containers() -> None:
     pod = make_pod(
         container("a", **asks(memory="4Gi")), initContainers=[container("s", restartPolicy="Always")]
     )
@@ -73,7 +73,7 @@ def test_cpu(milli: int, shares: int, quota: int) -> None:
     assert resources.cpu_quota(milli) == quota
 
 
-def test_a_limit_alone_is_the_request_too() -> None:
+def test_a_limit_without_request_is_also_the_request() -> None:
     pod = make_pod(container("a", **asks({"cpu": "500m"})))
     assert resources.container_resources(pod.spec.containers[0])["cpu"] == {
         "shares": 512,
@@ -93,7 +93,7 @@ def test_the_pods_own_cgroup() -> None:
     assert resources.pod_resources(init, CONFIG)["cpu"]["shares"] == 2048
 
 
-def test_hashes_see_wishes_not_spellings() -> None:
+def test_hashes_depend_on_values_not_on_spelling() -> None:
     plain = make_pod("a")
     explicit = make_pod(container("a", command=[], env=[]), volumes=[])
     assert container_hash(plain, plain.spec.containers[0]) == container_hash(
@@ -141,7 +141,7 @@ def test_unsupported_fields_are_named(
     assert [(field.path, field.blocks) for field in found] == [(path, blocks)]
 
 
-def test_annotations_of_seccomp_are_said_to_mean_nothing_where_no_field_is() -> None:
+def test_seccomp_annotations_without_the_field_are_reported() -> None:
     profile = {"seccompProfile": {"type": "RuntimeDefault"}}
     keys = (SECCOMP_POD, f"{SECCOMP}a", f"{SECCOMP}b")
     for shared, named in (({}, keys[:2]), ({"securityContext": profile}, keys[1:2])):

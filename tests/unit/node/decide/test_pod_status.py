@@ -1,4 +1,4 @@
-"""compute_pod_status: phase, conditions and container states as kubelet writes them (C5)."""
+"""compute_pod_status: phase, conditions and container states as kubelet writes them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_running_container_is_ready_and_described() -> None:
         ({"state": UNKNOWN, "exit_code": 137}, "ContainerStatusUnknown", 137),
     ],
 )
-def test_how_it_ended(change: dict[str, Any], reason: str, code: int) -> None:
+def test_how_a_container_ended(change: dict[str, Any], reason: str, code: int) -> None:
     pod = make_pod("a", restartPolicy="Never")
     dead = replace(instance(pod, "a", EXITED), **change)
     if dead.state is UNKNOWN:
@@ -210,7 +210,7 @@ def test_a_sidecar_counts_for_readiness_not_for_the_phase() -> None:
     assert ready["message"] == "containers with unready status: [s]"
 
 
-def test_a_deadline_says_so() -> None:
+def test_an_exceeded_deadline_is_reported() -> None:
     pod = then(make_pod("a", activeDeadlineSeconds=1), {"startTime": "2023-11-14T22:00:00Z"})
     status = report(pod, instance(pod, "a"))
     assert (status["phase"], status["reason"]) == ("Pending", "DeadlineExceeded"), "something of it runs"
@@ -241,14 +241,14 @@ TCP = {"tcpSocket": {"port": 80}}
     ("probe", "health", "started", "ready"),
     [
         ("livenessProbe", None, True, True),
-        ("readinessProbe", None, True, False),  # not before it has said so
+        ("readinessProbe", None, True, False),  # not before the probe has succeeded
         ("startupProbe", None, False, False),
         ("readinessProbe", Health(ready=False), True, False),
         ("readinessProbe", Health(), True, True),
         ("startupProbe", Health(), True, True),
     ],
 )
-def test_ready_and_started_are_what_the_probes_say(
+def test_ready_and_started_follow_the_probes(
     probe: str, health: Health | None, started: bool, ready: bool
 ) -> None:
     pod = make_pod(container("a", **{probe: TCP}), "b")
@@ -276,7 +276,7 @@ def test_a_sidecar_that_has_not_started_keeps_the_pod_pending() -> None:
     assert conditions(started)["Ready"] == ("True", "")
 
 
-def test_a_pod_keeps_the_class_of_its_cgroup() -> None:
+def test_a_pod_keeps_its_qos_class() -> None:
     pod = make_pod(container("a", resources={"requests": {"cpu": "100m"}}))
     for cgroup, qos in (("/kubelite/besteffort/pod1", "BestEffort"), ("", "Burstable")):
         observed = ObservedPod(UID, sandbox(pod, cgroup=cgroup), (instance(pod, "a"),))
@@ -285,7 +285,7 @@ def test_a_pod_keeps_the_class_of_its_cgroup() -> None:
         assert compute_pod_status(pod, observed, actions, facts, CONFIG).qos_class == qos
 
 
-def test_resources_of_a_container_and_of_one_that_is_being_resized() -> None:
+def test_resources_before_and_during_a_resize() -> None:
     one = {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}
     world = World(make_pod(container("app", resources=one), "bare"))
     world.settle()
@@ -304,8 +304,8 @@ def test_resources_of_a_container_and_of_one_that_is_being_resized() -> None:
     assert world.pod.status.container_statuses[0].to_json()["resources"] == two
 
 
-def test_an_init_container_that_came_by_an_edit_is_shown_as_completed_until_the_next_sandbox() -> None:
-    """K kubelet_pods.go convertToAPIContainerStatuses, HasAnyRegularContainerCreated."""
+def test_an_init_container_added_by_an_edit_is_shown_as_completed_until_the_next_sandbox() -> None:
+    """Kubernetes pkg/kubelet/kubelet_pods.go, convertToAPIContainerStatuses and HasAnyRegularContainerCreated."""
     world = World(make_pod("a"))
     world.settle()
     world.pod = edited(
@@ -326,7 +326,7 @@ def test_an_init_container_that_came_by_an_edit_is_shown_as_completed_until_the_
     assert conditions(status)["Ready"] == ("True", "")
     assert summarize_pod(world.pod.to_json(), NOW).status == "Running"
     assert world.started == [("a", 0), ("s", 0)]
-    world.fake.lose_sandbox(UID)  # it never ran: the next sandbox runs it for the first time
+    world.fake.lose_sandbox(UID)  # it has never run: it runs first in the next sandbox
     world.settle()
     assert ("i", 0) in world.started
     assert world.pod.status.init_container_statuses[0].restart_count == 0

@@ -1,4 +1,4 @@
-"""The property of the decision: from any random world, applying the actions converges to a legal end."""
+"""The property of the decision: from any random world, carrying out the actions converges to a legal end state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORLDS = 300  # a seed each; 5000 were run when this was written
 
 
 class Story:
-    """One pod with a random life; every step checks what must always hold."""
+    """One pod to which random things happen; every step checks the invariants."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -91,7 +91,7 @@ class Story:
                 pass
 
     def half_start(self, name: str) -> None:
-        """The daemon was killed between a container's creation and its start."""
+        """The daemon is killed between the creation of a container and its start."""
         for c in self.world.fake.alive(UID):
             if c.name == name and c.state is ContainerState.RUNNING and c.attempt == 0:
                 from dataclasses import replace
@@ -116,7 +116,7 @@ class Story:
         self.world.pod = edited(self.world.pod, self.spec)
 
     def check(self) -> None:
-        """No main before the init containers; no attempt twice (the fake sees to names)."""
+        """No main container runs before the init containers, and no attempt runs twice. The fake checks the names."""
         world = self.world
         assert len(world.started) == len(set(world.started)) or self.sandboxes_lost, world.started
         alive = {c.name for c in world.fake.alive(UID)}
@@ -128,9 +128,9 @@ class Story:
             assert one.stop_deadline or not one.killed_for, "what was given up is on its way out"
 
     def quiet_end(self) -> None:
-        """Nothing happens any more, except that containers that should end do: the pod comes to a legal rest."""
+        """Nothing more happens to the pod; containers that should end do so. The pod reaches a legal end state."""
         world, fake = self.world, self.world.fake
-        world.converge()  # with probes that never answer
+        world.converge()  # with probes that never respond
         world.well = True
         world.tallies = {key: Tally(good=True) for key in world.tallies}
         for _ in range(60):
@@ -173,14 +173,14 @@ class Story:
 
 
 @pytest.mark.parametrize("seed", range(WORLDS))
-def test_any_world_comes_to_a_legal_rest(seed: int) -> None:
+def test_every_world_reaches_a_legal_end_state(seed: int) -> None:
     story = Story(seed)
     story.live(events=story.rng.randrange(1, 25))
     story.quiet_end()
 
 
 @pytest.mark.parametrize("seed", range(WORLDS))
-def test_deletion_from_any_world_leaves_nothing(seed: int) -> None:
+def test_deletion_in_any_world_leaves_nothing(seed: int) -> None:
     story = Story(seed)
     story.live(events=story.rng.randrange(1, 15))
     story.world.pod = deleted(story.world.pod, grace=story.rng.choice([0, 1, 30]))
@@ -191,11 +191,13 @@ def test_deletion_from_any_world_leaves_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(WORLDS))
-def test_never_runs_nothing_twice_without_an_edit(seed: int) -> None:
+def test_restart_policy_never_runs_nothing_twice_without_an_edit(seed: int) -> None:
     story = Story(seed)
     story.policy = story.spec["restartPolicy"] = "Never"
     story.spec["initContainers"] = [c for c in story.spec["initContainers"] if "restartPolicy" not in c]
-    for one in story.spec["containers"]:  # before that has succeeded it counts as not having run
+    for one in story.spec[
+        "containers"
+    ]:  # until the hook has succeeded, the container counts as not having run
         one.get("lifecycle", {}).pop(Hook.POST_START, None)
     story.world = World(make_pod(**story.spec), FakeCri())
     story.edit = lambda: None  # type: ignore[method-assign]

@@ -1,5 +1,5 @@
-"""A decision reads of a pod's status what is in `Recorded` and nothing else: a status that leaves that as it was leaves
-the decision as it was, in any random world."""
+"""Of a pod's status, a decision reads only what is in `Recorded`: in any random world, a status with the same
+`Recorded` gives the same decision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.node.fake_cri import FakeCri
 
 
 class Witness(World):
-    """Each status it writes is compared with the one before."""
+    """Compares each written status with the previous one."""
 
     def __init__(self, pod: Pod) -> None:
         super().__init__(pod, FakeCri())
@@ -41,7 +41,7 @@ class Witness(World):
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_a_status_that_no_decision_reads_changes_none(seed: int) -> None:
+def test_an_irrelevant_change_of_status_changes_no_decision(seed: int) -> None:
     story = Story(seed)
     if story.rng.random() < 0.3:
         story.spec["activeDeadlineSeconds"] = story.rng.choice([1, 30, 3600])
@@ -63,7 +63,7 @@ def test_a_status_that_no_decision_reads_changes_none(seed: int) -> None:
           "state": {"terminated": {"exitCode": 1}}}]}, {}, True),
     ],
 )  # fmt: skip
-def test_which_parts_of_a_status_are_read(
+def test_the_parts_of_a_status_that_a_decision_reads(
     status: dict[str, Any], spec: dict[str, Any], differs: bool
 ) -> None:
     pending = make_pod(**spec)

@@ -1,4 +1,5 @@
-"""What makes containers begin anew beside their own ends: a rule for all of them, content, annotations; and sysctls."""
+"""Restarts for other reasons than a container's exit: the rule RestartAllContainers, changed content, annotations. Also
+sysctls and env files."""
 
 from __future__ import annotations
 
@@ -38,14 +39,14 @@ def rule(action: str, *codes: int, operator: str = "In") -> dict[str, Any]:
 ALL = {"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", 3), rule("RestartAllContainers", 88)]}
 
 
-def test_the_first_rule_that_fits_decides() -> None:
+def test_the_first_matching_rule_decides() -> None:
     pod = make_pod(container("a", **ALL), restartPolicy="Never")
     (one,) = pod.spec.containers
     assert [rule_for(one, code) for code in (3, 88, 1)] == ["Restart", "RestartAllContainers", ""]
     assert [should_restart(pod, one, code) for code in (3, 88, 1, 0)] == [True, True, False, False]
 
 
-def test_all_containers_are_killed_then_forgotten_then_run_again_from_the_first_init() -> None:
+def test_restart_all_kills_and_removes_all_containers_and_starts_over() -> None:
     pod = make_pod(container("a", **ALL), "b", initContainers=[container("i")], restartPolicy="Never")
     done = instance(pod, "i", EXITED)
     trigger = instance(pod, "a", EXITED, exit_code=88)
@@ -69,7 +70,7 @@ def test_all_containers_are_killed_then_forgotten_then_run_again_from_the_first_
     assert starts(decide(pod, again)) == [("a", 1), ("b", 1)]
 
 
-def test_it_waits_longer_each_time() -> None:
+def test_restart_all_backs_off() -> None:
     pod = make_pod(container("a", **ALL), "b", restartPolicy="Never")
     actions = decide(pod, instance(pod, "a", EXITED, attempt=2, exit_code=88), instance(pod, "b", attempt=2))
     assert waits(actions)["a"] == "CrashLoopBackOff"
@@ -96,13 +97,13 @@ def annotated(pod: Pod, **annotations: str) -> Pod:
         ({"crash_back_off_max": "0s"}, BackOff(10, 300), 1),
     ],
 )
-def test_a_pod_has_a_back_off_of_its_own(annotations: dict[str, str], found: BackOff, said: int) -> None:
+def test_annotations_set_a_pods_back_off(annotations: dict[str, str], found: BackOff, said: int) -> None:
     pod = annotated(make_pod("a"), **annotations)
     assert crash_back_off(pod, BackOff(10, 300)) == found
     assert len(unsupported_fields(pod)) == said
 
 
-def test_a_change_of_content_restarts_who_asked_for_it() -> None:
+def test_changed_content_restarts_containers_of_annotated_pods() -> None:
     env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]
     pod = annotated(make_pod(container("a", env=env), "b"), restart_on_change="true")
     assert RESTART_ON_CHANGE in pod.metadata.annotations
@@ -114,7 +115,7 @@ def test_a_change_of_content_restarts_who_asked_for_it() -> None:
     assert not decide(pod, stale, fresh).stop
 
 
-def test_the_digest_is_of_what_the_container_has() -> None:
+def test_the_content_hash_covers_what_the_container_uses() -> None:
     volumes = [
         {"name": "v", "secret": {"secretName": "s"}},
         {"name": "p", "projected": {"sources": [{"configMap": {"name": "in-p"}}]}},
@@ -178,7 +179,7 @@ def test_env_files(text: str, found: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["A=1", "='x'", "A='1", "A='1' 2", "just words"])
-def test_what_is_no_env_file(text: str) -> None:
+def test_invalid_env_files(text: str) -> None:
     with pytest.raises(ValueError, match="line 1"):
         env_file(text)
 
@@ -187,7 +188,7 @@ def test_stop_signal_of_the_manifest_wins() -> None:
     pod = make_pod(container("a", lifecycle={"stopSignal": "SIGUSR1"}), os={"name": "linux"})
     edited = replace(instance(pod, "a"), spec_hash="other")
     assert [s.signal for s in decide(pod, edited).stop] == [10]
-    assert Hook.PRE_STOP  # it has none: the signal is sent at once
+    assert Hook.PRE_STOP  # no hook: the signal is sent at once
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_stop_signal_of_the_manifest_wins() -> None:
         ({"podCertificate": {"keyType": "ED25519", "signerName": "a/b"}}, True),
     ],
 )
-def test_what_only_a_cluster_gives_is_named(source: dict[str, Any], blocks: bool) -> None:
+def test_fields_that_need_a_cluster_are_reported(source: dict[str, Any], blocks: bool) -> None:
     volume = {"name": "v", "projected": {"sources": [source]}}
     pod = make_pod(container("a", volumeMounts=[{"name": "v", "mountPath": "/v"}]), volumes=[volume])
     (found,) = unsupported_fields(pod)
@@ -206,7 +207,7 @@ def test_what_only_a_cluster_gives_is_named(source: dict[str, Any], blocks: bool
     assert bool(blocked_containers(pod)) is blocks
 
 
-def test_security_modules_are_asked_for_where_the_kernel_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_security_modules_are_used_if_the_kernel_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {
         "appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"},
         "seLinuxOptions": {"type": "spc_t", "level": "s0:c1"},

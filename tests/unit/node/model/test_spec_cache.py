@@ -1,4 +1,4 @@
-"""What is kept of a pod from one reading of it to the next."""
+"""What is reused of a pod when it is parsed again."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ PARTS = ("spec", "metadata", "status")
         ({"metadata": {"generation": 2}, "spec": {"hostPID": True}}, ("spec", "metadata")),
     ],
 )
-def test_what_says_the_same_is_the_very_same(fresh: dict[str, Any], other: tuple[str, ...]) -> None:
+def test_equal_parts_are_the_same_object(fresh: dict[str, Any], other: tuple[str, ...]) -> None:
     before, after = read(), read("2", **fresh)
     found = as_before(after, before)
     assert [part for part in PARTS if getattr(found, part) is not getattr(before, part)] == list(other)
     assert [getattr(found, part) == getattr(after, part) for part in other] == [True] * len(other)
 
 
-def test_the_first_reading_is_as_it_is() -> None:
+def test_the_first_parse_changes_nothing() -> None:
     pod = read()
     assert as_before(pod, None) is pod
 
 
-def test_an_answer_outlives_a_new_status() -> None:
+def test_a_cached_result_survives_a_new_status() -> None:
     asked: list[Pod] = []
 
     @once_a_spec

@@ -1,4 +1,4 @@
-"""Pressure: when there is any, who goes first, what is said, how long it is said to last."""
+"""Node pressure: thresholds, the order of eviction, messages, and how long a condition lasts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_thresholds_as_kubelet_writes_them() -> None:
             parse_thresholds(wrong)
 
 
-def test_what_is_set_apart() -> None:
+def test_reserved_resources() -> None:
     capacity = {"memory": 8 * GI, "ephemeral-storage": 100 * GI}
     found = reserved("cpu=100m,memory=200Mi", "memory=1Gi,pid=100", (MEMORY, DISK), capacity)
     assert found == {"cpu": 100, "memory": GI + 300 * MI, "ephemeral-storage": 10 * GI}
@@ -69,7 +69,7 @@ def test_which_thresholds_are_met() -> None:
     ]
 
 
-def test_who_goes_first() -> None:
+def test_the_order_of_eviction() -> None:
     uses = [
         PodUse(pod("modest", "1Gi"), memory=900 * MI),
         PodUse(pod("over", "100Mi"), memory=300 * MI),
@@ -82,7 +82,7 @@ def test_who_goes_first() -> None:
     assert order == ["far-over", "over", "over-but-dear", "modest"]
 
 
-def test_who_has_the_most_processes() -> None:
+def test_the_order_of_eviction_for_process_ids() -> None:
     uses = [
         PodUse(pod("few"), pids=3),
         PodUse(pod("many"), pids=300),
@@ -91,13 +91,13 @@ def test_who_has_the_most_processes() -> None:
     assert [use.pod.metadata.name for use in victims("pids", uses)] == ["many", "few", "dear"]
 
 
-def test_a_file_exempts_nobody() -> None:
+def test_a_manifest_does_not_exempt_a_pod() -> None:
     one = pod("static")
     one.metadata.annotations["kubernetes.io/config.source"] = "file"
     assert victims("memory", [PodUse(one, memory=MI)])
 
 
-def test_kubelets_sentence() -> None:
+def test_the_message_is_kubelets() -> None:
     (found,) = met((MEMORY,), {"memory.available": Observation(50 * MI + 1024, 8 * GI)})
     use = PodUse(pod("web", "100Mi"), memory=300 * MI, containers={"c": {"memory": 300 * MI}})
     assert sentence(found, use) == (
@@ -106,7 +106,7 @@ def test_kubelets_sentence() -> None:
     )
 
 
-def test_pressure_lasts_a_while() -> None:
+def test_a_pressure_condition_lasts_for_the_transition_period() -> None:
     (found,) = met((MEMORY,), {"memory.available": Observation(0, GI)})
     begun = pressure(Pressure(), [found], now=100.0, period=300.0)
     assert begun.conditions == {"MemoryPressure"}
@@ -133,7 +133,7 @@ def stored(*limits: str, **volume: Any) -> Pod:
     )
 
 
-def test_only_what_is_limited_is_measured() -> None:
+def test_only_limited_volumes_are_measured() -> None:
     assert measured(stored(""), CONFIG) == {}
     assert set(measured(stored("", sizeLimit="1Mi"), CONFIG)) == {"v"}
     assert set(measured(stored("1Mi", ""), CONFIG)) == {"v", "container/c0", "container/c1"}
@@ -154,7 +154,11 @@ def test_only_what_is_limited_is_measured() -> None:
             {"container/c0": MI // 2, "v": MI},
             "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
         ),
-        (stored("1Mi", ""), {"container/c1": 9 * MI, "v": MI}, ""),  # one without a limit: the pod has none
+        (
+            stored("1Mi", ""),
+            {"container/c1": 9 * MI, "v": MI},
+            "",
+        ),  # one container has no limit, so the pod has none
         (
             stored("", sizeLimit="1Mi"),
             {"v": MI + 1},
@@ -162,5 +166,5 @@ def test_only_what_is_limited_is_measured() -> None:
         ),
     ],
 )
-def test_the_disk_a_pod_may_use(one: Pod, used: dict[str, int], words: str) -> None:
+def test_the_ephemeral_storage_limit_of_a_pod(one: Pod, used: dict[str, int], words: str) -> None:
     assert excess(one, used) == words

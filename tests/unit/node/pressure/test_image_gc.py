@@ -1,4 +1,4 @@
-"""Which unused images go, and when."""
+"""Which unused images are removed, and when."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, 
 from runtime.images.store.store import ImageRecord, Removed
 
 NOW = 100_000.0
-FULL = Disk(1000, 50)  # 95 per cent used
+FULL = Disk(1000, 50)  # 95 percent used
 IMAGES = (
     ImageUse("recent", NOW - 130, NOW - 9000),
     ImageUse("oldest", NOW - 9000, NOW - 9000),
@@ -48,11 +48,11 @@ def plan(policy: ImageGcPolicy, disk: Disk, uptime: float = 50_000.0) -> GcPlan:
         (ImageGcPolicy(), Disk(0, 0), GcPlan()),
     ],
 )  # fmt: skip
-def test_the_plan(policy: ImageGcPolicy, disk: Disk, expected: GcPlan) -> None:
+def test_the_image_gc_plan(policy: ImageGcPolicy, disk: Disk, expected: GcPlan) -> None:
     assert plan(policy, disk) == expected
 
 
-def test_no_image_is_old_for_lack_of_a_look_at_it() -> None:
+def test_an_image_ages_only_while_it_is_observed() -> None:
     assert plan(ImageGcPolicy(maximum_age=8500), Disk(1000, 900), uptime=8500.0) == GcPlan()
 
 
@@ -73,7 +73,7 @@ _uses = st.builds(
     available=st.integers(0, 1000),
     maximum=st.sampled_from([0.0, 10.0, 50_000.0]),
 )
-def test_what_is_in_use_or_pinned_never_goes(
+def test_images_in_use_or_pinned_are_never_removed(
     images: list[ImageUse], high: int, low: int, available: int, maximum: float
 ) -> None:
     policy = ImageGcPolicy(high, min(low, high - 1), 120.0, maximum)
@@ -90,7 +90,7 @@ def test_what_is_in_use_or_pinned_never_goes(
 @pytest.mark.parametrize(("policy", "first"), [(ImageGcPolicy(high=0, low=0, minimum_age=5.0), True),
                                                (ImageGcPolicy(high=100, minimum_age=5.0), False),
                                                (ImageGcPolicy(high=100, maximum_age=50.0), True)])  # fmt: skip
-async def test_what_builds_left_goes_before_images(
+async def test_the_build_cache_is_removed_before_images(
     tmp_path: Path, policy: ImageGcPolicy, first: bool
 ) -> None:
     record = ImageRecord("sha256:image", "a:1", ("a@sha256:0",), 1, "", ())

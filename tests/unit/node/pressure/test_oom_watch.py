@@ -1,4 +1,4 @@
-"""What the kernel's log says of an OOM kill."""
+"""OOM kills in the kernel's log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POD = "/kubelite/burstable/pod1"
         ("6,1,5,-;Memory cgroup out of memory: Killed process 42 (sh)", None),
     ],
 )
-def test_records(record: str, found: OomKill | None) -> None:
+def test_records_of_the_kernel_log(record: str, found: OomKill | None) -> None:
     assert parse(record) == found
 
 
@@ -39,5 +39,5 @@ def test_records(record: str, found: OomKill | None) -> None:
         (f"{POD}0/abc", f"the memory limit of {POD}0/abc, which all its pods share, was reached"),
     ],
 )
-def test_whose_limit(limit: str, words: str) -> None:
+def test_whose_limit_was_exceeded(limit: str, words: str) -> None:
     assert whose(limit, POD) == words

@@ -1,4 +1,4 @@
-"""The prober against real servers on loopback and a fake node: what is asked, when it stops, what is said."""
+"""The prober with real servers on loopback and a fake node: requests, times, and events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.waiting import until_async
 
 
 class Server:
-    """Answers every connection with the next of `answers` (the last for ever), and keeps what it was asked."""
+    """Answers each connection with the next of `answers`, then with the last one, and records the requests."""
 
     def __init__(self) -> None:
         self.answers: list[bytes | None] = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]
@@ -52,7 +52,7 @@ class Server:
         self.asked.append(await reader.read(65536))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer is None:
-            await reader.read()  # says nothing until the client leaves
+            await reader.read()  # sends nothing until the client leaves
         else:
             writer.write(answer)
         writer.close()
@@ -77,7 +77,7 @@ async def test_get() -> None:
         assert b"\r\nX-A: b\r\n" in server.asked[0]
 
 
-async def test_redirects_are_followed_on_the_same_host_alone() -> None:
+async def test_redirects_are_followed_only_on_the_same_host() -> None:
     async with Server().serving() as server:
         away = b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/\r\n\r\n"
         here = b"HTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n"
@@ -90,7 +90,7 @@ async def test_redirects_are_followed_on_the_same_host_alone() -> None:
             await fetch(Get("http", "127.0.0.1", server.port, "/"), 5)
 
 
-async def test_what_goes_wrong_is_said_in_go_s_words() -> None:
+async def test_errors_have_gos_messages() -> None:
     port = closed_port()
     refused = f'Get "http://127.0.0.1:{port}/": dial tcp 127.0.0.1:{port}: connect: connection refused'
     with pytest.raises(exchange.WireError) as error:
@@ -108,14 +108,14 @@ async def test_what_goes_wrong_is_said_in_go_s_words() -> None:
         await exchange.connect("127.0.0.1", server.port, 5)
 
 
-async def test_a_large_answer_is_read_no_further_than_needed() -> None:
+async def test_a_large_response_is_read_only_as_far_as_needed() -> None:
     async with Server().serving() as server:
         server.answers = [b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000_000]
         assert len((await fetch(Get("http", "127.0.0.1", server.port, "/"), 5)).body) == 10240
 
 
 class Grpc:
-    """A gRPC health server by h2: answers with a status of serving, or an error."""
+    """A gRPC health server built on h2: answers with a serving status, or with an error."""
 
     def __init__(self, body: bytes = b"", status: str = "0", message: str = "") -> None:
         self.body = body
@@ -180,7 +180,7 @@ async def test_grpc(server: Grpc, expected: tuple[bool, str]) -> None:
     listener.close()
 
 
-async def test_grpc_that_does_not_answer() -> None:
+async def test_a_grpc_server_that_does_not_respond() -> None:
     async with Server().serving() as server:
         server.answers = [None]
         good, text = await grpc_health.check("127.0.0.1", server.port, "", 0.05)
@@ -194,7 +194,7 @@ async def test_grpc_that_does_not_answer() -> None:
 
 
 class Tries(Observer):
-    """Which probes were tried."""
+    """Records which probes ran."""
 
     def __init__(self) -> None:
         self.kinds: list[Kind] = []
@@ -204,7 +204,7 @@ class Tries(Observer):
 
 
 class Probed:
-    """A pod of one running container on a fake node, and the prober that follows it."""
+    """A pod with one running container on a fake node, and the prober."""
 
     def __init__(self, **probes: Any) -> None:
         self.pod = make_pod(container("a", **probes), hostNetwork=True)
@@ -234,7 +234,7 @@ class Probed:
         await until_async(condition)
 
     async def tries(self, number: int) -> None:
-        """Let time pass until so many have been made."""
+        """Let time pass until so many probes have run."""
         while len(self.tried) < number:
             self.fake.now += 0.5
             await asyncio.sleep(0.002)
@@ -248,7 +248,7 @@ class Probed:
 EXEC = {"exec": {"command": ["check"]}, "failureThreshold": 2, "periodSeconds": 1}
 
 
-async def test_readiness_comes_and_goes() -> None:
+async def test_readiness_changes_with_the_probe() -> None:
     node = Probed(readinessProbe=EXEC)
     assert node.follow() == Health(ready=False)
     await node.until(lambda: node.woken)
@@ -263,7 +263,7 @@ async def test_readiness_comes_and_goes() -> None:
     await node.prober.close()
 
 
-async def test_liveness_fails_once_and_is_not_asked_again() -> None:
+async def test_a_failed_liveness_probe_stops() -> None:
     node = Probed(livenessProbe={**EXEC, "failureThreshold": 1})
     node.fake.exec_result = ExecResult(137, "", timed_out=True)
     await node.until(lambda: node.woken)
@@ -280,7 +280,7 @@ async def test_liveness_fails_once_and_is_not_asked_again() -> None:
     await node.prober.close()
 
 
-async def test_the_others_wait_for_the_startup_probe_and_begin_with_its_success() -> None:
+async def test_other_probes_start_after_the_startup_probe_succeeds() -> None:
     node = Probed(startupProbe={**EXEC, "failureThreshold": 9}, readinessProbe=EXEC, livenessProbe=EXEC)
     node.fake.exec_result = ExecResult(1)
     await node.tries(3)
@@ -293,7 +293,7 @@ async def test_the_others_wait_for_the_startup_probe_and_begin_with_its_success(
     await node.prober.close()
 
 
-async def test_what_cannot_be_tried_counts_for_nothing() -> None:
+async def test_a_probe_that_cannot_run_does_not_count() -> None:
     node = Probed(livenessProbe={**EXEC, "failureThreshold": 1})
     node.fake.exec_result = StartError("check: no such file")
     await node.tries(1)
@@ -305,7 +305,7 @@ async def test_what_cannot_be_tried_counts_for_nothing() -> None:
     await node.prober.close()
 
 
-async def test_what_is_stopped_is_only_asked_for_readiness() -> None:
+async def test_only_readiness_is_probed_while_a_container_stops() -> None:
     node = Probed(livenessProbe=EXEC, readinessProbe=EXEC)
     await node.until(lambda: node.woken)
     gone = deleted(node.pod)
@@ -319,7 +319,7 @@ async def test_what_is_stopped_is_only_asked_for_readiness() -> None:
     await node.prober.close()
 
 
-async def test_a_new_daemon_believes_the_status_and_a_probe_may_say_otherwise() -> None:
+async def test_a_new_daemon_uses_the_status_until_the_first_probe() -> None:
     node = Probed()
     status = {"name": "a", "ready": True, "started": True, "containerID": "kubelite://c1", "restartCount": 0}
     probes = {"startupProbe": {**EXEC, "failureThreshold": 1}, "readinessProbe": EXEC, "livenessProbe": EXEC}
@@ -363,8 +363,8 @@ async def test_tcp_and_http_go_to_the_pods_address() -> None:
         await node.prober.close()
 
 
-async def test_a_try_that_lasts_until_the_next_is_followed_by_it_at_once() -> None:
-    """As by kubelet's ticker, which keeps one tick: else what hangs is asked every other time only."""
+async def test_a_probe_that_lasts_a_period_is_followed_by_the_next_at_once() -> None:
+    """Like kubelet's ticker, which keeps one tick. Otherwise a hanging probe would run only every other period."""
     async with Server().serving() as server:
         server.answers = [None, b"HTTP/1.0 200 OK\r\n\r\n"]
         node = Probed(
@@ -388,7 +388,7 @@ async def test_a_try_that_lasts_until_the_next_is_followed_by_it_at_once() -> No
         await node.prober.close()
 
 
-async def test_plain_tries_leave_no_task_timer_or_socket_behind() -> None:
+async def test_tcp_and_http_probes_leave_no_task_timer_or_socket() -> None:
     async with Server().serving() as server:
         server.answers = [None]
         every = {"periodSeconds": 3600, "timeoutSeconds": 3600}
@@ -406,7 +406,7 @@ async def test_plain_tries_leave_no_task_timer_or_socket_behind() -> None:
         assert all(watch.timer is None for watch in one.watches.values())
 
 
-async def test_tries_that_ended_are_not_kept_until_their_time_is_up() -> None:
+async def test_ended_probes_are_not_kept_until_their_timeout() -> None:
     async with Server().serving() as server:
         http = {
             "httpGet": {"port": server.port, "scheme": "HTTP"},

@@ -1,4 +1,4 @@
-"""What probes mean (C4): a row for each rule of the fold, of health, of the times of tries."""
+"""Probe semantics: a row for each rule of thresholds, health and times."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def box(**fields: Any) -> Container:
         ([F, F, S, F, F], {}, True),
         ([S, F, F], {}, True),
         ([S, F, F, F], {}, False),
-        ([F, U, F, U, F], {}, False),  # what could not be tried neither counts nor breaks a row
+        ([F, U, F, U, F], {}, False),  # a probe that could not run neither counts nor breaks a series
         ([U, U, U, U], {}, None),
         ([F], {"failureThreshold": 1}, False),
         ([F, S], {"failureThreshold": 1, "successThreshold": 2}, False),
@@ -84,14 +84,14 @@ ALL = {"startupProbe": TCP, "livenessProbe": TCP, "readinessProbe": TCP}
         (ALL, {Kind.READINESS: YES}, Health(False, False)),
         (ALL, {Kind.STARTUP: YES}, Health(True, False)),
         (ALL, {Kind.STARTUP: YES, Kind.READINESS: YES}, Health()),
-        ({}, {Kind.LIVENESS: NO, Kind.READINESS: NO, Kind.STARTUP: NO}, Health()),  # edited away
+        ({}, {Kind.LIVENESS: NO, Kind.READINESS: NO, Kind.STARTUP: NO}, Health()),  # removed by an edit
     ],
 )
 def test_health(given: dict[str, Any], tallies: dict[Kind, Tally], expected: Health) -> None:
     assert health(box(**given), tallies) == expected
 
 
-def test_a_new_daemon_goes_by_the_status_of_the_very_instance() -> None:
+def test_a_new_daemon_uses_the_status_of_the_same_instance_only() -> None:
     status = ContainerStatus.parse(
         {"name": "a", "ready": True, "started": True, "containerID": "kubelite://1", "image": "", "imageID": "",
          "restartCount": 0}
@@ -111,14 +111,18 @@ def test_a_new_daemon_goes_by_the_status_of_the_very_instance() -> None:
         ({"initialDelaySeconds": 5}, 100.0, 105.0),
         ({"initialDelaySeconds": 5, "periodSeconds": 2}, 106.0, 107.0),
         ({"periodSeconds": 1}, 163.2, 164.0),
-        ({"initialDelaySeconds": 5}, 20.0, 35.0),  # the clock was set back: no further away than it can be
+        (
+            {"initialDelaySeconds": 5},
+            20.0,
+            35.0,
+        ),  # the clock was set back: the next probe is at most a period away
     ],
 )
-def test_the_times_of_tries(given: dict[str, int], now: float, at: float) -> None:
+def test_the_times_of_probes(given: dict[str, int], now: float, at: float) -> None:
     assert slot(100.0, probe(**given), now) == at
 
 
-def test_messages_and_grace() -> None:
+def test_messages_and_grace_periods() -> None:
     assert kill_message("a", Kind.LIVENESS, restarts=True) == (
         "Container a failed liveness probe, will be restarted"
     )
@@ -164,7 +168,7 @@ def test_the_request() -> None:
     ("data", "done"),
     [
         (b"HTTP/1.1 200 OK\r\n", False),
-        (b"HTTP/1.1 200 OK\r\n\r\n", False),  # to the end of the connection
+        (b"HTTP/1.1 200 OK\r\n\r\n", False),  # until the connection ends
         (b"HTTP/1.1 204 No Content\r\n\r\n", True),
         (b"HTTP/1.1 100 Continue\r\n\r\n", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", False),
@@ -175,7 +179,7 @@ def test_the_request() -> None:
         (b"x" * 300_000, True),
     ],
 )
-def test_what_is_read(data: bytes, done: bool) -> None:
+def test_how_much_of_a_response_is_read(data: bytes, done: bool) -> None:
     assert is_complete(bytearray(data)) is done
 
 
@@ -202,7 +206,7 @@ def test_statuses(status: int, outcome: Outcome, text: str) -> None:
     assert (result.outcome, result.text) == (outcome, text)
 
 
-def test_a_token_in_a_query_is_in_no_message() -> None:
+def test_no_message_contains_a_token_of_a_query() -> None:
     url = "http://10.0.0.1:80/healthz?token=hunter2&x"
     assert str(failed(url, WireError("refused"))) == 'Get "http://10.0.0.1:80/healthz?…": refused'
     assert "hunter2" not in str(failed(url, TimedOut("late")))

@@ -96,7 +96,7 @@ SPREAD = "node(s) didn't match pod topology spread constraints"
             "",
         ),
         ({"affinity": near(term("db"))}, f"node(s) didn't match pod affinity rules{HELPLESS}"),
-        ({"affinity": near(term("web"))}, ""),  # the first of its own group
+        ({"affinity": near(term("web"))}, ""),  # the first pod of its own group
         ({"affinity": near(term("web", "zone"))}, f"node(s) didn't match pod affinity rules{HELPLESS}"),
         ({"affinity": near(term("db"), kind="podAntiAffinity")}, ""),
         (
@@ -118,11 +118,11 @@ SPREAD = "node(s) didn't match pod topology spread constraints"
         ({"schedulingGates": [{"name": "later"}]}, "Scheduling is blocked due to non-empty scheduling gates"),
     ],
 )
-def test_the_schedulers_words(spec: dict[str, Any], words: str) -> None:
+def test_messages_are_the_schedulers(spec: dict[str, Any], words: str) -> None:
     assert said(pod(**spec)) == words
 
 
-def test_preferences_never_keep_a_pod_away() -> None:
+def test_preferences_never_reject_a_pod() -> None:
     preferred = "preferredDuringSchedulingIgnoredDuringExecution"
     wish = {"weight": 1, "preference": {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}}
     other = {"weight": 1, "podAffinityTerm": term("db")}
@@ -130,7 +130,7 @@ def test_preferences_never_keep_a_pod_away() -> None:
     assert said(pod(affinity=affinity)) == ""
 
 
-def test_a_term_by_the_nodes_name() -> None:
+def test_affinity_to_the_nodes_name() -> None:
     fields = [{"key": "metadata.name", "operator": "In", "values": ["there"]}]
     required = {"nodeSelectorTerms": [{"matchFields": fields}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
@@ -138,7 +138,7 @@ def test_a_term_by_the_nodes_name() -> None:
     assert matches_node(pod(affinity=affinity), replace(NODE, name="there"))
 
 
-def test_pods_that_attract_and_repel() -> None:
+def test_pod_affinity_and_anti_affinity() -> None:
     db, other = pod("db"), pod("other")
     wants = pod(affinity=near(term("db")))
     assert said(wants, NODE, db) == ""
@@ -159,7 +159,7 @@ def test_pods_that_attract_and_repel() -> None:
     )
 
 
-def test_domains_that_are_missing_count_as_empty() -> None:
+def test_missing_topology_domains_count_as_empty() -> None:
     constraint = {
         "maxSkew": 1,
         "minDomains": 2,
@@ -192,7 +192,7 @@ def test_tolerations(toleration: dict[str, Any], taint: Taint, *, tolerated: boo
     assert tolerates(Toleration.parse(toleration), taint) is tolerated
 
 
-def test_taints_keep_pods_away() -> None:
+def test_taints_reject_pods() -> None:
     tainted = replace(NODE, taints=(Taint("team", "blue"),))
     words = f"node(s) had untolerated taint(s){HELPLESS} The taint is team=blue:NoSchedule."
     assert said(pod(), tainted) == words
@@ -205,7 +205,7 @@ def test_taints_keep_pods_away() -> None:
     assert taint_text(Taint("a", "", "NoExecute")) == "a:NoExecute"
 
 
-def test_who_is_driven_away_and_when() -> None:
+def test_pods_that_a_taint_evicts() -> None:
     taint = Taint("fire", "", "NoExecute", added=100.0)
     patient = {"key": "fire", "operator": "Exists", "effect": "NoExecute"}
     assert evicted_at(pod(), [taint]) == (100.0, taint)
@@ -240,7 +240,7 @@ def test_who_is_driven_away_and_when() -> None:
         ),
     ],
 )
-def test_a_full_node_refuses_with_numbers(requests: dict[str, str], reason: str, numbers: str) -> None:
+def test_a_full_node_rejects_with_numbers(requests: dict[str, str], reason: str, numbers: str) -> None:
     one, other = asking(**requests), asking("db", cpu="2", memory="2Gi")
     found = schedule_pod(one, reservation_of(one), NODE, ledger(other))
     assert (found.reason, found.rejected) == (reason, True)
@@ -256,7 +256,8 @@ def test_too_many_pods() -> None:
 
 
 def test_extended_resources_are_waited_for() -> None:
-    """As a scheduler has it, and no kubelet refuses: nobody offers it, too much was asked for, others have it."""
+    """A pod waits for an extended resource, which kubelet does not reject: the node does not offer it, the request is
+    too large, or other pods use it."""
     one, two = asking(**{"example.com/gpu": "1"}), asking("two", **{"example.com/gpu": "2"})
     assert said(one) == f"Insufficient example.com/gpu{NO_VICTIMS}"
     node = replace(NODE, allocatable={**NODE.allocatable, "example.com/gpu": 2})
@@ -267,7 +268,7 @@ def test_extended_resources_are_waited_for() -> None:
         assert "Insufficient example.com/gpu" in found.message
 
 
-def test_what_fits() -> None:
+def test_resource_requests_that_fit() -> None:
     other = asking("db", cpu="2", memory="2Gi")
     for one in (asking(cpu="2", memory="6Gi"), pod()):
         assert schedule_pod(one, reservation_of(one), NODE, ledger(other)) == SCHEDULED
@@ -275,8 +276,8 @@ def test_what_fits() -> None:
     assert said(missing) == f"Insufficient hugepages-1Gi{NO_VICTIMS}"
 
 
-def test_a_pod_waits_for_those_that_are_going() -> None:
-    """What replaces a pod is not refused for the room that the old one has until it has ended."""
+def test_a_pod_waits_for_terminating_pods() -> None:
+    """The replacement of a pod is not rejected for the room that the old pod uses until it has ended."""
     one, other = asking(cpu="3"), asking("db", cpu="2")
     leaving = replace(reservation_of(other), terminating=True)
     book = Ledger()
@@ -287,7 +288,7 @@ def test_a_pod_waits_for_those_that_are_going() -> None:
     assert book.remove(leaving.uid) and schedule_pod(one, reservation_of(one), NODE, book) == SCHEDULED
 
 
-def test_requests_of_a_whole_pod() -> None:
+def test_total_requests_of_a_pod() -> None:
     def c(name: str, cpu: str, **more: Any) -> dict[str, Any]:
         return {"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}, **more}
 
@@ -317,19 +318,19 @@ def test_requests_of_a_whole_pod() -> None:
         ({"hostIP": "127.0.0.1"}, {"hostIP": "127.0.0.1"}, True),
     ],
 )
-def test_ports_of_the_host(mine: dict[str, Any], theirs: dict[str, Any], *, conflict: bool) -> None:
+def test_host_ports(mine: dict[str, Any], theirs: dict[str, Any], *, conflict: bool) -> None:
     one, other = with_port("web", 8080, **mine), with_port("db", 8080, **theirs)
     words = said(one, NODE, other)
     assert ("node(s) didn't have free ports for the requested pod ports" in words) is conflict
     assert ("is taken by pod default/db" in words) is conflict
 
 
-def test_a_host_network_pod_has_its_container_ports() -> None:
+def test_a_host_network_pod_reserves_its_container_ports() -> None:
     one = pod(hostNetwork=True, containers=[{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}])
     assert reservation_of(one).ports == (Port(80),)
 
 
-def test_the_ledger_adds_up_again_after_anything() -> None:
+def test_the_sums_of_the_ledger_stay_correct() -> None:
     book, one = Ledger(), reservation_of(with_port("web", 80))
     book.add(replace(one, requests={"cpu": 5}))
     book.add(replace(one, requests={"cpu": 7}, terminating=True))
@@ -340,7 +341,7 @@ def test_the_ledger_adds_up_again_after_anything() -> None:
     assert (book.used("cpu"), book.used("pods"), book.holder(Port(80))) == (0, 0, None)
 
 
-def test_an_empty_claim_is_a_pod_all_the_same() -> None:
+def test_a_pod_without_requests_counts_as_a_pod() -> None:
     book = Ledger()
     book.add(Reservation("u", "default", "web"))
     assert book.used("pods") == 1

@@ -1,4 +1,5 @@
-"""Preemption and ReadWriteOncePod: who goes for whom, in the scheduler's words, and the whole of it on a fake node."""
+"""Preemption and ReadWriteOncePod: the choice of victims, the scheduler's messages, and a whole preemption on a fake
+node."""
 
 from __future__ import annotations
 
@@ -44,26 +45,26 @@ def names(found: ScheduleResult) -> list[str]:
 @pytest.mark.parametrize(
     ("others", "going"),
     [
-        ([pod("a", "2", 5), pod("b", "2", 1)], ["b"]),  # the least important one that makes room
-        ([pod("a", "3", 1), pod("b", "1", 5)], ["a"]),  # or the one that is big enough
-        ([pod("a", "2", 1), pod("b", "2", 10)], ["a"]),  # never one of the same priority
+        ([pod("a", "2", 5), pod("b", "2", 1)], ["b"]),  # the pod of lowest priority that frees enough
+        ([pod("a", "3", 1), pod("b", "1", 5)], ["a"]),  # or the one that is large enough
+        ([pod("a", "2", 1), pod("b", "2", 10)], ["a"]),  # never a pod of the same priority
         ([pod("a", "1", 1), pod("b", "1", 2), pod("c", "2", 10)], ["b", "a"]),
         ([pod("a", "3", -5), pod("b", "1", 9)], ["a"]),
     ],
 )
-def test_as_few_as_will_do(others: list[Pod], going: list[str]) -> None:
+def test_as_few_victims_as_possible(others: list[Pod], going: list[str]) -> None:
     found = asked(pod("high", "2", 10), *others)
     assert names(found) == going and not found.rejected and found.nominated
     assert found.message == (INSUFFICIENT if len(others) < 3 else "0/1 nodes are available: 1 Too many pods.")
 
 
-def test_of_equals_the_one_that_began_later_goes() -> None:
+def test_of_equal_victims_the_younger_is_preempted() -> None:
     early = replace(reservation_of(pod("early", "2")), since="2026-01-01T00:00:00Z")
     late = replace(reservation_of(pod("late", "2")), since="2026-01-02T00:00:00Z")
     assert names(asked(pod("high", "2", 1), late, early)) == ["late"]
 
 
-def test_who_never_preempts() -> None:
+def test_pods_that_never_preempt() -> None:
     full = pod("low", "4")
     never = asked(pod("high", "2", 10, preemptionPolicy="Never"), full)
     assert (never.victims, never.reason, never.rejected) == ((), "OutOfcpu", True)
@@ -76,8 +77,8 @@ def test_who_never_preempts() -> None:
     assert "preemption: not eligible due to preemptionPolicy=Never." in waits.message
 
 
-def test_what_does_not_help_ends_nobody() -> None:
-    """More than all the lower ones have: nobody goes in vain."""
+def test_no_pod_is_preempted_in_vain() -> None:
+    """All pods of lower priority together would not free enough: none is preempted in vain."""
     found = asked(pod("high", "3", 10), pod("low", "1"), pod("peer", "3", 10))
     assert (found.victims, found.reason) == ((), "OutOfcpu")
     away = [{"labelSelector": {"matchLabels": {"app": "peer"}}, "topologyKey": "kubernetes.io/hostname"}]
@@ -89,7 +90,7 @@ def test_what_does_not_help_ends_nobody() -> None:
     )
 
 
-def test_a_port_and_a_neighbour_are_worth_it_too() -> None:
+def test_preemption_for_a_host_port_or_an_anti_affinity() -> None:
     ported = [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 80}]}]
     assert names(asked(pod("high", priority=1, containers=ported), pod("low", containers=ported))) == ["low"]
     away = [{"labelSelector": {"matchLabels": {"app": "low"}}, "topologyKey": "kubernetes.io/hostname"}]
@@ -97,18 +98,20 @@ def test_a_port_and_a_neighbour_are_worth_it_too() -> None:
     assert names(asked(pod("high", priority=1, affinity=rule), pod("low"), pod("other"))) == ["low"]
 
 
-def test_those_that_are_ending_anyhow_are_waited_for() -> None:
+def test_terminating_pods_are_waited_for() -> None:
     leaving = replace(reservation_of(pod("leaving", "3")), terminating=True)
     found = asked(pod("high", "3", 10), leaving, pod("low", "1"), nominated=True)
     assert not found.victims and found.nominated and not found.rejected
     assert found.message.endswith("The pod will fit when the terminating pods are gone.")
 
 
-def test_room_that_pods_of_higher_priority_have_is_waited_for() -> None:
+def test_room_of_pods_with_higher_priority_is_waited_for() -> None:
     found = asked(pod("low", "2"), pod("high", "3", 10))
     assert (found.reason, found.rejected) == ("Unschedulable", False)
     assert found.message == f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority use the resource."
-    assert asked(pod("low", "5"), pod("high", "3", 10)).reason == "OutOfcpu"  # there will never be so much
+    assert (
+        asked(pod("low", "5"), pod("high", "3", 10)).reason == "OutOfcpu"
+    )  # the node will never have so much
 
 
 def mounting(name: str, claim: str, priority: int = 0) -> Pod:
@@ -116,7 +119,7 @@ def mounting(name: str, claim: str, priority: int = 0) -> Pod:
     return pod(name, priority=priority, volumes=[volume])
 
 
-def test_one_pod_at_a_time_has_a_claim_that_says_so() -> None:
+def test_a_read_write_once_pod_claim_is_for_one_pod_at_a_time() -> None:
     holder = mounting("holder", "data")
     found = asked(mounting("second", "data"), holder, alone={"data"})
     assert found.message == (
@@ -132,7 +135,7 @@ def test_one_pod_at_a_time_has_a_claim_that_says_so() -> None:
     assert names(asked(mounting("high", "data", 1), holder, alone={"data"})) == ["holder"]
 
 
-def test_nobody_goes_where_nobody_is_less() -> None:
+def test_no_pod_is_preempted_without_lower_priority() -> None:
     assert victims(reservation_of(pod("a")), Ledger([reservation_of(pod("b"))]), lambda _: True) == ()
 
 
@@ -155,9 +158,11 @@ def document(name: str, cpu: str, priority: int) -> dict[str, Any]:
     }
 
 
-def test_the_room_is_kept_for_whom_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pod goes for another; a third, and what its own manifest makes anew, do not come before it, nor does a daemon
-    that was killed in between forget for whom the room is."""
+def test_freed_room_is_reserved_for_the_preempting_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod is preempted for another. Neither a third pod nor the victim's replacement takes the room, and a daemon
+    that is killed in between remembers for whom it is reserved."""
     monkeypatch.setattr("runtime.syscalls.mount", lambda *_: None)
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""PriorityClasses: what is valid, what a pod has of one, what an edit of one changes."""
+"""PriorityClasses: validation, their effect on pods, and edits."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def document(**spec: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_is_valid(text: str, said: str) -> None:
+def test_validation(text: str, said: str) -> None:
     found = load_text(text, file="f.yaml")
     assert [f"{e.field}: {e.message}" for e in found.errors] == ([said] if said else [])
     assert [document.key for document in found.documents] == (
@@ -100,11 +100,13 @@ CLASSES = Classes(
         ({"priorityClassName": "nobody"}, CLASSES, {"priorityClassName": "nobody"}),
     ],
 )
-def test_what_a_pod_has_of_its_class(spec: dict[str, Any], classes: Classes, given: dict[str, Any]) -> None:
+def test_a_pod_gets_priority_and_policy_of_its_class(
+    spec: dict[str, Any], classes: Classes, given: dict[str, Any]
+) -> None:
     assert admitted(document(**spec), classes)["spec"] == given
 
 
-def test_manifests_win_over_settings_and_the_lowest_default_counts() -> None:
+def test_manifests_precede_settings_and_the_lowest_default_counts() -> None:
     docs = [
         {"metadata": {"name": "a"}, "value": 5, "globalDefault": True},
         {"metadata": {"name": "b"}, "value": 3, "globalDefault": True},
@@ -125,7 +127,7 @@ def spec_of(store: Store) -> dict[str, Any]:
     return {key: found.get(key) for key in ("priority", "priorityClassName", "preemptionPolicy")}
 
 
-async def test_a_pod_follows_its_class(directory: Path, store: Store, sources: Sources) -> None:
+async def test_an_edited_class_changes_its_pods(directory: Path, store: Store, sources: Sources) -> None:
     wants = pod().replace("spec:", "spec:\n  priorityClassName: high")
     (directory / "a.yaml").write_text(wants)
     await sources.scan()
@@ -148,7 +150,7 @@ async def test_a_pod_follows_its_class(directory: Path, store: Store, sources: S
     assert spec_of(store)["priority"] == 2_000_001_000
 
 
-async def test_the_default_class_is_for_pods_that_name_none_and_begins_none_again(
+async def test_the_default_class_applies_without_recreating_pods(
     directory: Path, store: Store, sources: Sources
 ) -> None:
     (directory / "a.yaml").write_text(pod() + "---\n" + pod("done"))
@@ -167,9 +169,7 @@ async def test_the_default_class_is_for_pods_that_name_none_and_begins_none_agai
     assert spec_of(store)["priority"] == 1000, "the last good version of the class stays"
 
 
-async def test_the_classes_of_the_settings_are_objects(
-    directory: Path, store: Store, sources: Sources
-) -> None:
+async def test_classes_of_the_settings_are_objects(directory: Path, store: Store, sources: Sources) -> None:
     await keep_classes(store, {"high": 10, "old": 1})
     (directory / "b.yaml").write_text(HIGH)
     await sources.scan()

@@ -1,4 +1,4 @@
-"""PersistentVolumes: which one a claim gets, what becomes of it, what a pod waits for."""
+"""Binding of PersistentVolumes: which volume a claim gets, what persists, and what a pod waits for."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ from tests.unit.node.storage.volume_kit import (
         ("what was made for it", claim(volumeName="pvc-u-c"), [volume("a", storageClassName="kubelite")], ""),
     ],
 )
-def test_what_a_claim_gets(what: str, wants: Json, there: list[Json], gets: str) -> None:
+def test_the_volume_of_a_claim(what: str, wants: Json, there: list[Json], gets: str) -> None:
     assert bind(wants, Shelf(NODE, by_name(there))) == Verdict("Bound", gets), what
 
 
-def test_what_it_had_is_remembered() -> None:
+def test_an_existing_binding_is_retained() -> None:
     shelf = Shelf(NODE, by_name([volume("a"), volume("b")]))
     assert bind(MANUAL, shelf, remembered="b").volume == "b"
     assert bind(MANUAL, shelf, remembered="gone").volume == "a"
@@ -182,7 +182,7 @@ NAMED = claim(storageClassName="manual", volumeName="a")
         ({**NAMED, **BOUND}, [volume("a", "1Gi", claimRef=ref("c", "u-c"))], "Bound", "", ""),
     ],
 )
-def test_why_it_waits(wants: Json, there: list[Json], phase: str, reason: str, message: str) -> None:
+def test_why_a_claim_waits(wants: Json, there: list[Json], phase: str, reason: str, message: str) -> None:
     classes = [
         storage_class("none", "kubernetes.io/no-provisioner"),
         storage_class("later", volumeBindingMode="WaitForFirstConsumer"),
@@ -191,12 +191,12 @@ def test_why_it_waits(wants: Json, there: list[Json], phase: str, reason: str, m
     assert (found.phase, found.reason, found.message) == (phase, reason, message)
 
 
-def test_a_class_that_waits_for_a_pod_makes_one_for_it() -> None:
+def test_wait_for_first_consumer_provisions_for_the_pod() -> None:
     classes = by_name([storage_class("later", volumeBindingMode="WaitForFirstConsumer")])
     assert bind(claim(storageClassName="later"), Shelf(NODE, {}, classes)) == Verdict("Bound")
 
 
-def test_the_default_is_the_manifests_newest() -> None:
+def test_the_newest_default_class_counts() -> None:
     marked = {"storageclass.kubernetes.io/is-default-class": "true"}
     classes = [
         {
@@ -255,14 +255,14 @@ def test_the_default_is_the_manifests_newest() -> None:
         ({"hostPath": None, "csi": {"driver": "d", "volumeHandle": "h"}}, []),
     ],
 )
-def test_which_manifests_are_valid(spec: Json, problems: list[str]) -> None:
+def test_validation_of_volumes_and_classes(spec: Json, problems: list[str]) -> None:
     doc = volume("a", **spec)
     doc["spec"] = {key: value for key, value in doc["spec"].items() if value is not None}
     found = load_text(json.dumps(doc), file="v.json")
     assert [f"{e.field}: {e.message}" for e in found.errors] == problems
 
 
-def test_what_binding_wrote_is_no_edit_and_an_edit_keeps_it() -> None:
+def test_fields_that_binding_set_survive_an_edit() -> None:
     wanted = volume("a")
     recorded = created(wanted, "/m/v.yaml", uid="u-a", now=0.0)
     recorded["spec"] = {**recorded["spec"], "claimRef": ref("c", "u-c")}

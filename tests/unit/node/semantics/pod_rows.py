@@ -1,4 +1,4 @@
-"""The row of a rule of Kubernetes' pod semantics, and what rows are made of."""
+"""Rows that check a rule of Kubernetes' pod semantics, and helpers for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of eviction, preemption and garbage collection (C8, docs/explanation/scheduling.md), a row for each.
+"""The rules of eviction, preemption and garbage collection (docs/explanation/scheduling.md), a row for each.
 
 Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
 have their rows in tests/e2e and tests/kernel.
@@ -42,7 +42,7 @@ def _refusal() -> object:
 
 
 def _scheduled(priority: int, *others: tuple[str, int], **spec: Any) -> ScheduleResult:
-    """Of a pod with half of what the others fill between them."""
+    """The result for a pod that requests half of the node, beside pods that fill it."""
     share = 1000 // len(others)
 
     def one(name: str, rank: int, milli: int, **more: Any) -> Pod:
@@ -85,7 +85,7 @@ def _dead_kept() -> object:
 
 
 def _evicted_status() -> object:
-    """Of a pod that has to go for memory, while it runs and then: phase, reason, message, and the condition of it."""
+    """Phase, reason, message and condition of a pod that is evicted for memory, while it terminates and afterwards."""
     pod, found = make_pod("app"), []
     words = "The node was low on resource: memory. "
     pod.status.phase = "Running"
@@ -114,15 +114,15 @@ def _not_old() -> object:
     return tuple(plan.old for plan in plans)
 
 
-C8 = [
+SCHEDULING = [
     Row(
-        "C8",
+        "scheduling",
         "images: from 85 to 80 %, nothing in use, nothing young",
         lambda: (_image_plan().to_free, _image_plan().order),
         (10, ("old",)),
     ),
     Row(
-        "C8",
+        "scheduling",
         "the thresholds, of 1000 Mi or inodes",
         lambda: {t.signal: t.value(1000 << 20) >> 20 for t in parse_thresholds(EVICTION_HARD)},
         {
@@ -134,7 +134,7 @@ C8 = [
         },
     ),
     Row(
-        "C8",
+        "scheduling",
         "images: the disk is looked at every 5 minutes; 85 and 80 %, 2 minutes of age",
         lambda: [
             getattr(Settings(), f"image_{name}")
@@ -148,9 +148,14 @@ C8 = [
         ],
         [300.0, 85, 80, 120.0, 0.0],
     ),
-    Row("C8", "a pressure lasts 5 minutes", lambda: Settings().eviction_pressure_transition_period, 300.0),
     Row(
-        "C8",
+        "scheduling",
+        "a pressure lasts 5 minutes",
+        lambda: Settings().eviction_pressure_transition_period,
+        300.0,
+    ),
+    Row(
+        "scheduling",
         "who is over what it asked for first, then lower priority, then who is furthest over",
         lambda: [
             u.pod.metadata.name
@@ -162,7 +167,7 @@ C8 = [
         ["c", "b", "a", "within"],
     ),
     Row(
-        "C8",
+        "scheduling",
         "OutOfcpu with the numbers",
         _refusal,
         (
@@ -172,26 +177,28 @@ C8 = [
         ),
     ),
     Row(
-        "C8",
+        "scheduling",
         "of lower priority goes who is least important, where that makes room",
         lambda: [claim.name for claim in _scheduled(10, ("a", 5), ("b", 1)).victims],
         ["b"],
     ),
-    Row("C8", "none of the same priority goes", lambda: _scheduled(5, ("a", 5), ("b", 9)).victims, ()),
     Row(
-        "C8",
+        "scheduling", "none of the same priority goes", lambda: _scheduled(5, ("a", 5), ("b", 9)).victims, ()
+    ),
+    Row(
+        "scheduling",
         "preemptionPolicy Never",
         lambda: _scheduled(10, ("a", 5), preemptionPolicy="Never").victims,
         (),
     ),
     Row(
-        "C8",
+        "scheduling",
         "ours: room that higher priorities have is waited for, not refused for good",
         lambda: (_scheduled(0, ("a", 5)).reason, _scheduled(5, ("a", 5)).reason),
         ("Unschedulable", "OutOfcpu"),
     ),
     Row(
-        "C8",
+        "scheduling",
         "the words of an eviction",
         lambda: sentence(
             met(parse_thresholds("memory.available<1Mi"), {"memory.available": Observation(0, 1 << 30)})[0],
@@ -199,27 +206,27 @@ C8 = [
         ),
         "The node was low on resource: memory. Threshold quantity: 1Mi, available: 0. ",
     ),
-    Row("C8", "of a container's dead instances the newest is kept", _dead_kept, [0, 1]),
+    Row("scheduling", "of a container's dead instances the newest is kept", _dead_kept, [0, 1]),
     Row(
-        "C8",
+        "scheduling",
         "OutOfmemory, OutOfpods",
         lambda: [_too_much({"memory": "2Gi"}), _too_much({}, pods=0)],
         ["OutOfmemory", "OutOfpods"],
     ),
     Row(
-        "C8",
+        "scheduling",
         "a host port that is taken, in the scheduler's words",
         lambda: str(_port_taken()).partition(". preemption")[0],
         "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports",
     ),
     Row(
-        "C8",
+        "scheduling",
         "who is evicted is Failed, Evicted, with the sentence, once nothing of it runs; though the node be restarted",
         _evicted_status,
         [("Running", "Evicted", True), ("Failed", "Evicted", True)],
     ),
     Row(
-        "C8",
+        "scheduling",
         "for processes: by priority, then who has most",
         lambda: [
             use.pod.metadata.name
@@ -228,16 +235,21 @@ C8 = [
         ["c", "b", "a"],
     ),
     Row(
-        "C8",
+        "scheduling",
         "a system-critical pod is never evicted",
         lambda: victims("memory", [_evicted("a", 2_000_001_000, 1 << 40)]),
         [],
     ),
-    Row("C8", "more in an emptyDir than its sizeLimit evicts", _over_its_empty_dir, "Evicted"),
-    Row("C8", "no image goes for its age before the node has watched for as long", _not_old, ((), ("old",))),
+    Row("scheduling", "more in an emptyDir than its sizeLimit evicts", _over_its_empty_dir, "Evicted"),
+    Row(
+        "scheduling",
+        "no image goes for its age before the node has watched for as long",
+        _not_old,
+        ((), ("old",)),
+    ),
 ]
 
 
-@pytest.mark.parametrize("row", C8, ids=[f"{row.rule}: {row.words}" for row in C8])
+@pytest.mark.parametrize("row", SCHEDULING, ids=[f"{row.rule}: {row.words}" for row in SCHEDULING])
 def test_semantics(row: Row) -> None:
     assert row.got() == row.wanted

@@ -1,8 +1,7 @@
-"""The rules of Kubernetes' pod semantics, C9 to C11, a row for each, named after it: what our own functions answer.
+"""The rules of environment, images and security in docs/explanation/pod-semantics.md, a row for each.
 
-C9 environment · C10 images · C11 security
-
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.node.decide.test_pod_actions import NOW, decide
 from tests.unit.node.semantics.pod_rows import SANDBOX, Row
 
-# -- C9 -----------------------------------------------------------------------------------------------------------
+# -- environment --------------------------------------------------------------------------------------------------
 
 
 def _env(*entries: dict[str, Any], find: Mapping[str, Any] | None = None, **more: Any) -> dict[str, str]:
@@ -81,16 +80,16 @@ FIELDS = (
     "status.hostIPs",
 )
 CONFIG_MAP = {"metadata": {"name": "c"}, "data": {"A": "map", "B": "map"}}
-C9 = [
+ENVIRONMENT = [
     Row(
-        "C9",
+        "environment",
         "$(VAR), $$, unknown, unterminated",
         lambda: [expand(t, {"A": "1"}) for t in ("$(A)", "$$(A)", "$(B)", "$(A", "$$$$A")],
         ["1", "$(A)", "$(B)", "$(A", "$$A"],
     ),
-    Row("C9", "one pass", lambda: expand("$(A)", {"A": "$(B)", "B": "2"}), "$(B)"),
+    Row("environment", "one pass", lambda: expand("$(A)", {"A": "$(B)", "B": "2"}), "$(B)"),
     Row(
-        "C9",
+        "environment",
         "earlier entries can be named, later win",
         lambda: _env(
             {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)"}, {"name": "A", "value": "2"}
@@ -98,7 +97,7 @@ C9 = [
         {"A": "2", "B": "1$(C)"},
     ),
     Row(
-        "C9",
+        "environment",
         "env overrides envFrom, prefixes",
         lambda: _env(
             {"name": "A", "value": "own"},
@@ -108,7 +107,7 @@ C9 = [
         {"A": "own", "B": "map", "P_A": "map", "P_B": "map"},
     ),
     Row(
-        "C9",
+        "environment",
         "fieldRef",
         lambda: [
             _field(p)
@@ -116,12 +115,15 @@ C9 = [
         ],
         ["web", "default", "node", "10.88.0.2", "192.0.2.1"],
     ),
-    Row("C9", "resourceFieldRef rounds up", lambda: _resource("limits.memory", "1Mi"), "2"),
+    Row("environment", "resourceFieldRef rounds up", lambda: _resource("limits.memory", "1Mi"), "2"),
     Row(
-        "C9", "a limit that is not there is the node's allocatable", lambda: _resource("limits.cpu", "1"), "4"
+        "environment",
+        "a limit that is not there is the node's allocatable",
+        lambda: _resource("limits.cpu", "1"),
+        "4",
     ),
     Row(
-        "C9",
+        "environment",
         "resourceFieldRef: disk and huge pages too",
         lambda: [
             _resource(f"{k}.{n}", "1Mi") for k in ("limits", "requests") for n in ("ephemeral-storage", PAGES)
@@ -129,20 +131,20 @@ C9 = [
         ["1048576", "4", "0", "4"],
     ),
     Row(
-        "C9",
+        "environment",
         "fieldRef: labels, annotations, uid, account and all addresses",
         lambda: [_field(path) for path in FIELDS],
         ["of label", "of annotation", UID, "default", "10.88.0.2,fd00::2", "192.0.2.1"],
     ),
-    Row("C9", "what is optional and missing is left out", lambda: _env(_key(optional=True)), {}),
+    Row("environment", "what is optional and missing is left out", lambda: _env(_key(optional=True)), {}),
     Row(
-        "C9",
+        "environment",
         "what is missing is named",
         lambda: [_fault(_key()), _fault(_key(), CONFIG_MAP)],
         ['configmap "c" not found', "couldn't find key none in ConfigMap default/c"],
     ),
     Row(
-        "C9",
+        "environment",
         "command and args have the final environment",
         lambda: process_args(
             make_pod(container("app", command=["$(A)"], args=["$(B)", "$$(A)"])).spec.containers[0],
@@ -151,17 +153,17 @@ C9 = [
         ),
         ["1", "$(B)", "$(A)"],
     ),
-    Row("C9", "ours: no variables of services: this node has none", _env, {}),
+    Row("environment", "ours: no variables of services: this node has none", _env, {}),
 ]
 
-# -- C10, C11 -------------------------------------------------------------------------------------------------------
+# -- images, security ---------------------------------------------------------------------------------------------
 
 
 CONDITIONAL = ("", "CAP_BPF", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT")
 
 
 def _seccomp(cap: str) -> list[str]:
-    """Names that the default profile allows who has this capability."""
+    """The system calls that the default profile allows with this capability."""
     rules = default_profile(frozenset([cap] if cap else []))["syscalls"]
     return [name for rule in rules if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]]
 
@@ -211,7 +213,7 @@ def _process(**security: Any) -> dict[str, Any]:
 
 
 def _seccomp_of(number: int) -> list[str]:
-    """Names of system calls whose first argument the default profile compares with this number, to refuse it."""
+    """The system calls that the default profile rejects if their first argument is this number."""
     rules = default_profile(frozenset())["syscalls"]
     return sorted(
         {
@@ -224,21 +226,21 @@ def _seccomp_of(number: int) -> list[str]:
     )
 
 
-C10 = [
+IMAGES = [
     Row(
-        "C10",
+        "images",
         "pull policies",
         lambda: [default_pull_policy(i) for i in ("a", "a:latest", "a:1", f"a@sha256:{0:064}")],
         ["Always", "Always", "IfNotPresent", "IfNotPresent"],
     ),
     Row(
-        "C10",
+        "images",
         "10 s, doubled, at most 300 s",
         lambda: (Settings().pull_backoff_initial, Settings().pull_backoff_max),
         (10.0, 300.0),
     ),
     Row(
-        "C10",
+        "images",
         "Always asks the registry though the image is here; IfNotPresent does not",
         lambda: [
             bool(decide(make_pod(container("a", imagePullPolicy=p))).pull) for p in ("Always", "IfNotPresent")
@@ -246,21 +248,21 @@ C10 = [
         [True, False],
     ),
     Row(
-        "C10",
+        "images",
         "the next try is not before its time, and is then made",
         lambda: [bool(_pull_of(retry_at=NOW + wait).pull) for wait in (1, 0)],
         [False, True],
     ),
 ]
-C11 = [
+SECURITY = [
     Row(
-        "C11",
+        "security",
         "the fourteen capabilities",
         lambda: sorted(c.removeprefix("CAP_") for c in DEFAULT_CAPS),
         DOCKERS,
     ),
     Row(
-        "C11",
+        "security",
         "masked paths",
         lambda: sorted(path for path in masked_paths() if not path.endswith("/thermal_throttle")),
         [
@@ -270,19 +272,19 @@ C11 = [
         ],
     ),
     Row(
-        "C11",
+        "security",
         "read-only paths",
         lambda: sorted(READONLY_PATHS),
         ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
     ),
     Row(
-        "C11",
+        "security",
         "seccomp: EPERM for the rest",
         lambda: default_profile(frozenset())["defaultErrnoRet"],
         errno.EPERM,
     ),
     Row(
-        "C11",
+        "security",
         "some names go with a capability",
         lambda: [
             [cap for cap in CONDITIONAL if name in _seccomp(cap)]
@@ -291,14 +293,16 @@ C11 = [
         [["CAP_SYS_ADMIN"], ["CAP_BPF", "CAP_SYS_ADMIN"], ["CAP_SYS_CHROOT"], ["CAP_SYS_ADMIN"]],
     ),
     Row(
-        "C11",
+        "security",
         "no sockets of AF_ALG and AF_VSOCK",
         lambda: [_seccomp_of(n) for n in (38, 40)],
         [["socket"]] * 2,
     ),
-    Row("C11", "no new namespaces by clone without SYS_ADMIN", lambda: _seccomp_of(0x7E020000), ["clone"]),
     Row(
-        "C11",
+        "security", "no new namespaces by clone without SYS_ADMIN", lambda: _seccomp_of(0x7E020000), ["clone"]
+    ),
+    Row(
+        "security",
         "clone3 is ENOSYS without SYS_ADMIN, so that clone is tried",
         lambda: [
             rule.get("errnoRet")
@@ -308,13 +312,13 @@ C11 = [
         [errno.ENOSYS],
     ),
     Row(
-        "C11",
+        "security",
         "no_new_privs by allowPrivilegeEscalation: false alone",
         lambda: [_process(**s)["noNewPrivileges"] for s in ({}, {"allowPrivilegeEscalation": False})],
         [False, True],
     ),
     Row(
-        "C11",
+        "security",
         "procMount Unmasked clears both lists",
         lambda: [
             (bool(made.get("maskedPaths")), bool(made.get("readonlyPaths")))
@@ -323,7 +327,7 @@ C11 = [
         [(True, True), (False, False)],
     ),
     Row(
-        "C11",
+        "security",
         "RuntimeDefault without being asked, none for Unconfined and privileged",
         lambda: [
             seccomp_wanted(pod, pod.spec.containers[0]) is not None
@@ -333,7 +337,7 @@ C11 = [
         [True, False, False],
     ),
     Row(
-        "C11",
+        "security",
         "a namespace of its own for all but what is shared",
         lambda: sorted(
             n["type"] for n in namespaces(make_pod("app", hostNetwork=True, hostPID=True), SANDBOX)
@@ -342,7 +346,7 @@ C11 = [
     ),
 ]
 
-ROWS = [*C9, *C10, *C11]
+ROWS = [*ENVIRONMENT, *IMAGES, *SECURITY]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
@@ -351,4 +355,4 @@ def test_semantics(row: Row) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == [f"C{n}" for n in range(9, 12)]
+    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["environment", "images", "security"]

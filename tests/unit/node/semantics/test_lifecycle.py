@@ -1,8 +1,7 @@
-"""The rules of Kubernetes' pod semantics, C1 and C2, a row for each, named after it: what our own functions answer.
+"""The rules of the manifest directory and of restarts in docs/explanation/pod-semantics.md, a row for each.
 
-C1 manifest directory · C2 restart and back-off
-
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tests.unit.node.decide.pod_worlds import World, container, make_pod
 from tests.unit.node.decide.test_pod_actions import EXITED, NONE, NOW, decide, instance, starts, waits
 from tests.unit.node.semantics.pod_rows import Row, box
 
-# -- C1 -----------------------------------------------------------------------------------------------------------
+# -- manifests ----------------------------------------------------------------------------------------------------
 
 
 def _state(file: str, *names: str) -> ManifestState:
@@ -69,7 +68,7 @@ def _doc(**metadata: Any) -> dict[str, Any]:
 
 
 def _listed() -> object:
-    """What a directory with a link, a sub-directory, a hidden one and a README is read as."""
+    """The manifests found in a directory with a link, a subdirectory, a hidden directory and a README."""
     with tempfile.TemporaryDirectory() as name:
         top, elsewhere = Path(name, "m"), Path(name, "elsewhere.yaml")
         for directory in (top / "b", top / ".git"):
@@ -94,7 +93,7 @@ def _made() -> dict[str, Any]:
 
 
 def _edited_when(**status: str) -> object:
-    """The pods that an edit has replaced."""
+    """The pods that an edit replaces."""
     record = _recorded("/m/a.yaml", "web")
     record.doc["status"] = status
     state = _state("/m/a.yaml", "web")
@@ -108,69 +107,69 @@ def _order_of_kinds() -> object:
     return [key[0] for key, _, _ in plan([ManifestState("/m/a.yaml", objects=docs)], []).create]
 
 
-C1 = [
-    Row("C1", "dotfiles are no manifests", lambda: readable_name(".web.yaml"), False),
+MANIFESTS = [
+    Row("manifests", "dotfiles are no manifests", lambda: readable_name(".web.yaml"), False),
     Row(
-        "C1",
+        "manifests",
         "nor are editors' backups, which win over the file in kubelet",
         lambda: readable_name("web.yaml~"),
         False,
     ),
     Row(
-        "C1",
+        "manifests",
         "a file removed ends its pods",
         lambda: plan([], [_recorded("/m/a.yaml", "web")]).remove,
         (("Pod", "default", "web"),),
     ),
     Row(
-        "C1",
+        "manifests",
         "ours: a file that fails to parse keeps what runs (kubelet kills it)",
         _broken_file_keeps_its_pods,
         (),
     ),
     Row(
-        "C1",
+        "manifests",
         "ours: the second file of a name is named, the first stays",
         _two_files_one_name,
         (["/m/a.yaml"], ["/m/b.yaml"]),
     ),
-    Row("C1", "the directory is listed again every 20 s", lambda: Settings().relist_seconds, 20.0),
+    Row("manifests", "the directory is listed again every 20 s", lambda: Settings().relist_seconds, 20.0),
     Row(
-        "C1",
+        "manifests",
         "by name, links are followed; ours: sub-directories are entered",
         _listed,
         ["a.yaml", "b/a.json", "c.yml"],
     ),
-    Row("C1", "10 MiB at most", lambda: MAX_BYTES, 10 << 20),
+    Row("manifests", "10 MiB at most", lambda: MAX_BYTES, 10 << 20),
     Row(
-        "C1",
+        "manifests",
         "ours: a directory that is not there ends nothing (kubelet kills every pod)",
         lambda: plan([], [_recorded("/m/a.yaml", "web")], lost=["/m"]).remove,
         (),
     ),
     Row(
-        "C1",
+        "manifests",
         "ours: a pod has its manifest's name, no node's behind it",
         lambda: _made()["metadata"]["name"],
         "web",
     ),
-    Row("C1", "it is this node's", lambda: _made()["spec"]["nodeName"], "node"),
-    Row("C1", "an explicit uid is kept", lambda: _made()["metadata"]["uid"], "mine"),
-    Row("C1", "it begins Pending", lambda: _made()["status"], {"phase": "Pending"}),
+    Row("manifests", "it is this node's", lambda: _made()["spec"]["nodeName"], "node"),
+    Row("manifests", "an explicit uid is kept", lambda: _made()["metadata"]["uid"], "mine"),
+    Row("manifests", "it begins Pending", lambda: _made()["status"], {"phase": "Pending"}),
     Row(
-        "C1",
+        "manifests",
         "an annotation names its file",
         lambda: _made()["metadata"]["annotations"],
         {"kubelite.io/source": "/m/a.yaml"},
     ),
     Row(
-        "C1",
+        "manifests",
         "ours: an edit keeps uid and status and counts the generation (kubelet: remove and add)",
         _edited_in_place,
         ("u1", 2, {"phase": "Running"}),
     ),
     Row(
-        "C1",
+        "manifests",
         "an edit of a pod that has ended, or is being ended, makes a new one",
         lambda: [
             _edited_when(phase="Succeeded"),
@@ -180,20 +179,20 @@ C1 = [
         [(("Pod", "default", "web"),)] * 2 + [()],
     ),
     Row(
-        "C1",
+        "manifests",
         "ours: ConfigMaps, Secrets and claims beside pods, before them",
         _order_of_kinds,
         ["Secret", "Pod"],
     ),
     Row(
-        "C1",
+        "manifests",
         "ours: no pod is critical for coming from a file",
         lambda: reservation_of(make_pod("app")).priority,
         0,
     ),
 ]
 
-# -- C2 -----------------------------------------------------------------------------------------------------------
+# -- restarts -----------------------------------------------------------------------------------------------------
 
 
 def _rule(operator: str, *values: int) -> Container:
@@ -216,14 +215,14 @@ def _back_off_words() -> object:
 
 
 def _again_after(policy: str, code: int, **facts: Any) -> object:
-    """What a pod with one container does once that has ended so."""
+    """What happens after the only container of a pod has ended in this way."""
     pod = make_pod("app", restartPolicy=policy)
     made = decide(pod, instance(pod, "app", EXITED, exit_code=code, **facts))
     return starts(made) or waits(made)
 
 
 def _sidecar(health: Health | None = None) -> object:
-    """Who starts while a sidecar with a startup probe runs."""
+    """The containers that start while a sidecar with a startup probe runs."""
     sidecar = container("side", restartPolicy="Always", startupProbe={"tcpSocket": {"port": 1}})
     pod = make_pod("app", initContainers=[sidecar, container("init")])
     return starts(decide(pod, instance(pod, "side"), health={"side-0": health} if health else {}))
@@ -249,111 +248,111 @@ def _restart_all() -> object:
 
 
 RAN_LONG, RAN_SHORT = {"started_at": NOW - 700, "crash_count": 5}, {"started_at": NOW - 500, "crash_count": 5}
-C2 = [
+RESTARTS = [
     Row(
-        "C2",
+        "restarts",
         "at once, then 10 s, doubled, at most 300 s",
         lambda: [BackOff().wait(n) for n in range(8)],
         [0, 10, 20, 40, 80, 160, 300, 300],
     ),
-    Row("C2", "a maximum below the first wait lowers that", lambda: BackOff(10, 1).wait(1), 1.0),
-    Row("C2", "Always restarts after success too", lambda: _policy("Always", 0)),
+    Row("restarts", "a maximum below the first wait lowers that", lambda: BackOff(10, 1).wait(1), 1.0),
+    Row("restarts", "Always restarts after success too", lambda: _policy("Always", 0)),
     Row(
-        "C2",
+        "restarts",
         "OnFailure restarts after failure",
         lambda: (_policy("OnFailure", 0), _policy("OnFailure", 1)),
         (False, True),
     ),
-    Row("C2", "Never does not", lambda: _policy("Never", 1), False),
+    Row("restarts", "Never does not", lambda: _policy("Never", 1), False),
     Row(
-        "C2",
+        "restarts",
         "an init container of an Always pod restarts on failure",
         lambda: restart_policy(make_pod("app", initContainers=[container("first")]), box(name="first")),
         "OnFailure",
     ),
-    Row("C2", "restartPolicyRules In", lambda: should_restart(make_pod("app"), _rule("In", 42), 42)),
+    Row("restarts", "restartPolicyRules In", lambda: should_restart(make_pod("app"), _rule("In", 42), 42)),
     Row(
-        "C2",
+        "restarts",
         "restartPolicyRules NotIn",
         lambda: should_restart(make_pod("app"), _rule("NotIn", 42), 42),
         False,
     ),
     Row(
-        "C2",
+        "restarts",
         "CrashLoopBackOff in kubelet's words",
         _back_off_words,
         ("CrashLoopBackOff", "back-off 10s restarting failed container=app"),
     ),
-    Row("C2", "the first crash restarts at once", lambda: _again_after("Always", 1), [("app", 1)]),
+    Row("restarts", "the first crash restarts at once", lambda: _again_after("Always", 1), [("app", 1)]),
     Row(
-        "C2",
+        "restarts",
         "the wait counts from its end",
         lambda: [_again_after("Always", 1, crash_count=1, finished_at=NOW - s) for s in (9, 10)],
         [{"app": "CrashLoopBackOff"}, [("app", 1)]],
     ),
     Row(
-        "C2",
+        "restarts",
         "more than ten minutes of running begin the count anew",
         lambda: [_again_after("Always", 1, **ran) for ran in (RAN_LONG, RAN_SHORT)],
         [[("app", 1)], {"app": "CrashLoopBackOff"}],
     ),
     Row(
-        "C2",
+        "restarts",
         "so does an edit of its image or resources",
         lambda: _again_after("Always", 1, crash_count=5, spec_hash="before"),
         [("app", 1)],
     ),
     Row(
-        "C2",
+        "restarts",
         "exit 0 under Always waits too",
         lambda: _again_after("Always", 0, crash_count=1),
         {"app": "CrashLoopBackOff"},
     ),
     Row(
-        "C2",
+        "restarts",
         "what was made and never ran is made again under Never, too",
         lambda: _again_after("Never", 137, started_at=0.0),
         [("app", 0)],
     ),
     Row(
-        "C2",
+        "restarts",
         "a container's own restartPolicy comes before the pod's",
         lambda: should_restart(make_pod("app", restartPolicy="Never"), box(restartPolicy="Always"), 0),
     ),
-    Row("C2", "RestartAllContainers ends the others as well", _restart_all, ["other"]),
+    Row("restarts", "RestartAllContainers ends the others as well", _restart_all, ["other"]),
     Row(
-        "C2",
+        "restarts",
         "init containers in order, each after the one before has succeeded",
         lambda: [_init("Always", 0), _init("Always", 1)],
         [[("two", 0)], [("one", 1)]],
     ),
-    Row("C2", "one that fails under Never ends the pod", lambda: _init("Never", 1), "one"),
+    Row("restarts", "one that fails under Never ends the pod", lambda: _init("Never", 1), "one"),
     Row(
-        "C2",
+        "restarts",
         "a sidecar lets the next one begin once it has started",
         lambda: [_sidecar(), _sidecar(Health(started=False, ready=False)), _sidecar(Health(ready=False))],
         [[], [], [("init", 0)]],
     ),
     Row(
-        "C2",
+        "restarts",
         "a sidecar restarts whatever the pod's policy",
         lambda: should_restart(make_pod("app", restartPolicy="Never"), box(restartPolicy="Always"), 1),
     ),
     Row(
-        "C2",
+        "restarts",
         "without its sandbox a pod begins again with its init containers",
         lambda: [_without_its_sandbox(*end) for end in (("Always", 0), ("OnFailure", 1))],
         [[("init", 1)], [("init", 1)]],
     ),
     Row(
-        "C2",
+        "restarts",
         "but not where all had succeeded under OnFailure, nor under Never",
         lambda: [_without_its_sandbox(*end) for end in (("OnFailure", 0), ("Never", 1))],
         [[], []],
     ),
 ]
 
-ROWS = [*C1, *C2]
+ROWS = [*MANIFESTS, *RESTARTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
@@ -362,4 +361,4 @@ def test_semantics(row: Row) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C1", "C2"]
+    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["manifests", "restarts"]

@@ -1,4 +1,4 @@
-"""The rules of resources (C6) and logs (C7) in docs/explanation/pod-semantics.md, a row for each.
+"""The rules of resources and logs in docs/explanation/pod-semantics.md, a row for each.
 
 Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
 have their rows in tests/e2e and tests/kernel.
@@ -24,7 +24,7 @@ from runtime.shim.supervisor import _set_oom_group
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.node.semantics.pod_rows import Row, defaulted
 
-# -- C6 -----------------------------------------------------------------------------------------------------------
+# -- resources ----------------------------------------------------------------------------------------------------
 
 
 def _qos(*given: dict[str, Any], **spec: Any) -> str:
@@ -87,31 +87,33 @@ def _node_critical() -> int:
     return resources.oom_score_adj(pod, pod.spec.containers[0], 8 * GIB)
 
 
-C6 = [
-    Row("C6", "Guaranteed: limits of both for every container", lambda: _qos(BOTH, BOTH), "Guaranteed"),
-    Row("C6", "Burstable: not of every one", lambda: _qos(BOTH, {}), "Burstable"),
-    Row("C6", "BestEffort: none", lambda: _qos({}), "BestEffort"),
-    Row("C6", "the pod's own resources win", lambda: _qos({}, resources=BOTH), "Guaranteed"),
+RESOURCES = [
     Row(
-        "C6",
+        "resources", "Guaranteed: limits of both for every container", lambda: _qos(BOTH, BOTH), "Guaranteed"
+    ),
+    Row("resources", "Burstable: not of every one", lambda: _qos(BOTH, {}), "Burstable"),
+    Row("resources", "BestEffort: none", lambda: _qos({}), "BestEffort"),
+    Row("resources", "the pod's own resources win", lambda: _qos({}, resources=BOTH), "Guaranteed"),
+    Row(
+        "resources",
         "other resources make no class",
         lambda: _qos({"limits": {"ephemeral-storage": "1Gi"}}),
         "BestEffort",
     ),
     Row(
-        "C6",
+        "resources",
         "oom_score_adj",
         lambda: [_adj(BOTH), _adj({}), _adj({"requests": {"memory": "4Gi"}})],
         [-997, 1000, 500],
     ),
     Row(
-        "C6",
+        "resources",
         "oom_score_adj: 3 to 999 for Burstable",
         lambda: [_adj({"requests": {"memory": amount}}) for amount in ("8Gi", "1Ki")],
         [3, 999],
     ),
     Row(
-        "C6",
+        "resources",
         "oom_score_adj: what the pod asks for and no container does is shared out",
         lambda: [
             resources.oom_score_adj(pod, c, 8 * GIB)
@@ -127,32 +129,32 @@ C6 = [
         [625, 875],
     ),
     Row(
-        "C6",
+        "resources",
         "shares, 2 at least",
         lambda: [resources.cpu_shares(m) for m in (0, 1, 100, 1000, 10**9)],
         [2, 2, 102, 1024, 262144],
     ),
     Row(
-        "C6",
+        "resources",
         "quota, 1 ms at least",
         lambda: [resources.cpu_quota(m) for m in (1, 10, 500)],
         [1000, 1000, 50000],
     ),
     Row(
-        "C6",
+        "resources",
         "ours: the new weight at every level",
         lambda: [weight(resources.cpu_shares(m)) for m in (0, 100, 250, 500, 1000, 2000, 4000, 10**9)],
         [1, 17, 35, 59, 100, 174, 303, 10000],
     ),
     Row(
-        "C6",
+        "resources",
         "a pod's limit only where every container has one",
         lambda: [(_pod_limit(*both), _pod_limit(*both, of="cpu")) for both in ((BOTH, BOTH), (BOTH, {}))],
         [(2 << 30, 200_000), (-1, -1)],
     ),
-    Row("C6", "the QoS cgroups: the sum of requests, and the minimum", _qos_limits, (256, 2)),
+    Row("resources", "the QoS cgroups: the sum of requests, and the minimum", _qos_limits, (256, 2)),
     Row(
-        "C6",
+        "resources",
         "a limit alone is the request too",
         lambda: (
             resources.amounts(
@@ -164,11 +166,14 @@ C6 = [
         500,
     ),
     Row(
-        "C6", "oom_score_adj: a sidecar is no likelier a victim than whom it serves", _sidecar_adj, [500, 500]
+        "resources",
+        "oom_score_adj: a sidecar is no likelier a victim than whom it serves",
+        _sidecar_adj,
+        [500, 500],
     ),
-    Row("C6", "oom_score_adj: node-critical as Guaranteed", _node_critical, -997),
+    Row("resources", "oom_score_adj: node-critical as Guaranteed", _node_critical, -997),
     Row(
-        "C6",
+        "resources",
         "no swap; LimitedSwap for Burstable alone, by its share of the memory",
         lambda: [
             _unified(replace(V2, swap_bytes=4 * GIB, swap_behavior=how), given).get("memory.swap.max")
@@ -182,13 +187,13 @@ C6 = [
         ["0", str(GIB // 2), "0", "0"],
     ),
     Row(
-        "C6",
+        "resources",
         "MemoryQoS is off by default",
         lambda: (_unified(V2, HALF), Settings().memory_qos),
         ({}, False),
     ),
     Row(
-        "C6",
+        "resources",
         "MemoryQoS: memory.high between request and limit, memory.low; memory.min where they are one",
         lambda: [_unified(MEMORY_QOS, given) for given in (HALF, BOTH)],
         [
@@ -197,7 +202,7 @@ C6 = [
         ],
     ),
     Row(
-        "C6",
+        "resources",
         "the tree: Guaranteed at the top, the others in the cgroup of their QoS class",
         lambda: [
             resources.pod_cgroup(make_pod(container("app", resources=given)), CONFIG)
@@ -206,14 +211,14 @@ C6 = [
         [f"/kubelite{qos}/pod{UID}" for qos in ("", "/burstable", "/besteffort")],
     ),
     Row(
-        "C6",
+        "resources",
         "an OOM kill takes the whole container, unless singleProcessOOMKill",
         lambda: [_oom_group(), _oom_group(single_process_oom_kill=True)],
         ["1", "0"],
     ),
 ]
 
-# -- C7 -----------------------------------------------------------------------------------------------------------
+# -- logs -----------------------------------------------------------------------------------------------------------
 
 
 def _tags(text: bytes) -> list[bytes]:
@@ -241,35 +246,38 @@ def _rotated() -> int:
         return len(os.listdir(name))
 
 
-C7 = [
+LOGS = [
     Row(
-        "C7", "time, stream, F, text", lambda: _text(b"hi\n"), b"1970-01-01T00:00:00.000000000Z stdout F hi\n"
+        "logs",
+        "time, stream, F, text",
+        lambda: _text(b"hi\n"),
+        b"1970-01-01T00:00:00.000000000Z stdout F hi\n",
     ),
     Row(
-        "C7",
+        "logs",
         "what is longer than 16 KiB is cut, the last part F",
         lambda: _tags(b"x" * 40000 + b"\n"),
         [b"P", b"P", b"F"],
     ),
-    Row("C7", "no newline at the end: P", lambda: _tags(b"hi"), [b"P"]),
-    Row("C7", "CR LF loses its CR", lambda: _text(b"hi\r\n").endswith(b" hi\n")),
-    Row("C7", "10 Mi, 5 files", lambda: (Settings().log_max_size, Settings().log_max_files), (10 << 20, 5)),
+    Row("logs", "no newline at the end: P", lambda: _tags(b"hi"), [b"P"]),
+    Row("logs", "CR LF loses its CR", lambda: _text(b"hi\r\n").endswith(b" hi\n")),
+    Row("logs", "10 Mi, 5 files", lambda: (Settings().log_max_size, Settings().log_max_files), (10 << 20, 5)),
     Row(
-        "C7",
+        "logs",
         "/var/log/pods/<ns>_<pod>_<uid>/<ctr>/<n>.log",
         lambda: CONFIG.log_path("ns", "p", "u", "c", 2),
         "/var/log/pods/ns_p_u/c/2.log",
     ),
     Row(
-        "C7",
+        "logs",
         "a link <pod>_<ns>_<ctr>-<id>.log for shippers",
         _link,
         ["p_ns_c-0123.log"],
     ),
-    Row("C7", "the newest five are kept, the current one among them", _rotated, 5),
+    Row("logs", "the newest five are kept, the current one among them", _rotated, 5),
 ]
 
-ROWS = [*C6, *C7]
+ROWS = [*RESOURCES, *LOGS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
@@ -278,4 +286,4 @@ def test_semantics(row: Row) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C6", "C7"]
+    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["resources", "logs"]

@@ -1,6 +1,7 @@
-"""The rules of Kubernetes' pod semantics, C4 (probes), a row for each, named after it: what our own functions answer.
+"""The rules of probes in docs/explanation/pod-semantics.md, a row for each.
 
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tests.unit.node.decide.test_pod_actions import NOW, decide, instance
 from tests.unit.node.probing.test_prober import Probed
 from tests.unit.node.semantics.pod_rows import Row, box, defaulted, probe
 
-# -- C4 -----------------------------------------------------------------------------------------------------------
+# -- probes -----------------------------------------------------------------------------------------------------------
 
 
 def _folded(*outcomes: Outcome, **fields: int) -> bool | None:
@@ -56,7 +57,7 @@ def _answer(status: int) -> object:
 
 
 def _url(**action: Any) -> str:
-    """What an httpGet probe of a pod at 10.88.0.2 asks for."""
+    """The URL that an httpGet probe of a pod at 10.88.0.2 requests."""
     found = probe(httpGet={"port": 80, **action}).http_get
     assert found is not None
     return http_get(box(ports=[{"name": "web", "containerPort": 8080}]), found, "10.88.0.2").url
@@ -69,7 +70,7 @@ def _redirected(location: str) -> str:
 def _tried(
     kind: Kind, result: ExecResult | RuntimeFault, *, times: int = 1, **fields: Any
 ) -> tuple[object, ...]:
-    """(what its health says, the events, how often the program ran) after so many tries of an exec probe."""
+    """(health, events, number of runs) after so many runs of an exec probe."""
 
     async def story() -> tuple[object, ...]:
         one = {"exec": {"command": ["check"]}, "periodSeconds": 1, "failureThreshold": 1, **fields}
@@ -84,7 +85,7 @@ def _tried(
 
 
 def _on_hold() -> object:
-    """What is asked of an instance that failed, and is being stopped for it."""
+    """The probes that run for an instance that is being stopped because it failed one."""
     pod = make_pod(container("app", livenessProbe={"tcpSocket": {"port": 80}}))
     ill = {"app-0": Health(failed=Kind.LIVENESS)}
     first = decide(pod, instance(pod, "app"), health=ill)
@@ -93,7 +94,7 @@ def _on_hold() -> object:
 
 
 def _known_before() -> object:
-    """What a daemon that has just begun takes for granted of an instance that the last one knew."""
+    """What a new daemon assumes of an instance that the previous daemon knew."""
     known = ContainerStatus(
         name="app",
         image="",
@@ -111,7 +112,7 @@ S, W, F, U = Outcome.SUCCESS, Outcome.WARNING, Outcome.FAILURE, Outcome.UNKNOWN
 
 
 def _asked(**action: Any) -> list[str]:
-    """The request of an httpGet probe, but for its first line."""
+    """The request of an httpGet probe without its first line."""
     found = probe(httpGet={"port": 80, **action}).http_get
     assert found is not None
     get = http_get(box(), found, "10.88.0.2")
@@ -119,7 +120,8 @@ def _asked(**action: Any) -> list[str]:
 
 
 def _between() -> list[int]:
-    """How often the readiness of what is not ready was asked: at first, at a look at once after, a second later."""
+    """The number of readiness probes of a container that is not ready: at first, in a round right after, a second
+    later."""
 
     async def story() -> list[int]:
         node = Probed(readinessProbe={"exec": {"command": ["check"]}, "periodSeconds": 100})
@@ -127,7 +129,7 @@ def _between() -> list[int]:
         for later in (0.0, EAGER / 2, EAGER):
             node.fake.now += later
             node.follow()
-            for _ in range(20):  # turns of the loop: a try on the fake node takes a few
+            for _ in range(20):  # turns of the event loop: a probe on the fake node takes a few
                 await asyncio.sleep(0)
             found.append(len(node.tried))
         await node.prober.close()
@@ -136,13 +138,13 @@ def _between() -> list[int]:
     return asyncio.run(story())
 
 
-C4 = [
-    Row("C4", "timeout 1, period 10, success 1, failure 3", _defaults, (1, 10, 1, 3)),
-    Row("C4", "three failures in a row", lambda: (_folded(F, F), _folded(F, F, F)), (None, False)),
-    Row("C4", "a success between them begins anew", lambda: _folded(F, F, S, F, F)),
-    Row("C4", "what could not be tried counts for nothing", lambda: _folded(F, U, F, U, F), False),
+PROBES = [
+    Row("probes", "timeout 1, period 10, success 1, failure 3", _defaults, (1, 10, 1, 3)),
+    Row("probes", "three failures in a row", lambda: (_folded(F, F), _folded(F, F, F)), (None, False)),
+    Row("probes", "a success between them begins anew", lambda: _folded(F, F, S, F, F)),
+    Row("probes", "what could not be tried counts for nothing", lambda: _folded(F, U, F, U, F), False),
     Row(
-        "C4",
+        "probes",
         "not ready before the first try, alive all the same",
         lambda: (
             health(box(readinessProbe={"tcpSocket": {"port": 1}}), {}).ready,
@@ -151,48 +153,48 @@ C4 = [
         (False, None),
     ),
     Row(
-        "C4",
+        "probes",
         "not started before the startup probe has succeeded",
         lambda: health(box(startupProbe={"tcpSocket": {"port": 1}}), {}),
         Health(started=False, ready=False),
     ),
     Row(
-        "C4",
+        "probes",
         "the first try after initialDelaySeconds",
         lambda: slot(100.0, probe(initialDelaySeconds=5), 100.0),
         105.0,
     ),
     Row(
-        "C4",
+        "probes",
         "200 to 399 is success, a redirect with a warning",
         lambda: [_answer(c) for c in (199, 200, 299, 399, 400, 500)],
         [F, S, S, W, F, F],
     ),
     Row(
-        "C4",
+        "probes",
         "successThreshold is 1 for liveness and startup",
         lambda: [len(problems(**{f"{kind}Probe": ONCE})) for kind in ("liveness", "startup", "readiness")],
         [1, 1, 0],
     ),
     Row(
-        "C4",
+        "probes",
         "http asks the pod's address; a port by its name",
         lambda: [_url(), _url(port="web", path="/x?y"), _url(host="db", scheme="HTTPS")],
         ["http://10.88.0.2:80/", "http://10.88.0.2:8080/x?y", "https://db:80/"],
     ),
     Row(
-        "C4",
+        "probes",
         "a redirect is followed on the same host alone",
         lambda: [bool(_redirected(to)) for to in ("/b", "http://10.88.0.2:81/", "http://elsewhere.test/")],
         [True, True, False],
     ),
     Row(
-        "C4",
+        "probes",
         "10 KiB of an answer are read",
         lambda: is_complete(bytearray(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 10240)),
     ),
     Row(
-        "C4",
+        "probes",
         "http: kubelet's headers, the manifest's in their place; no connection is kept",
         lambda: [
             _asked(),
@@ -203,11 +205,11 @@ C4 = [
             ["Host: x", "user-agent: x", "Accept: x", "Connection: close"],
         ],
     ),
-    Row("C4", "exec: 10 KiB of the output are kept", lambda: MAX_OUTPUT, 10240),
-    Row("C4", "readiness of what is not ready is asked between its times, too", _between, [1, 1, 2]),
-    Row("C4", "grpc: SERVING (1) alone is healthy", lambda: serving_status(b"\0\0\0\0\2\x08\x01"), 1),
+    Row("probes", "exec: 10 KiB of the output are kept", lambda: MAX_OUTPUT, 10240),
+    Row("probes", "readiness of what is not ready is asked between its times, too", _between, [1, 1, 2]),
+    Row("probes", "grpc: SERVING (1) alone is healthy", lambda: serving_status(b"\0\0\0\0\2\x08\x01"), 1),
     Row(
-        "C4",
+        "probes",
         "exec: $(VAR) of what the manifest itself says",
         lambda: exec_command(
             box(
@@ -221,7 +223,7 @@ C4 = [
         ["1", "$(B)"],
     ),
     Row(
-        "C4",
+        "probes",
         "exec: a timeout is a failure, in the event's words",
         lambda: _tried(Kind.LIVENESS, ExecResult(137, "", timed_out=True)),
         (
@@ -231,25 +233,25 @@ C4 = [
         ),
     ),
     Row(
-        "C4",
+        "probes",
         "a try that could not be made is made three times, then counts for nothing",
         lambda: _tried(Kind.LIVENESS, StartError("no shell"))[::2],
         (Health(), 3),
     ),
     Row(
-        "C4",
+        "probes",
         "a container that failed is killed once, and asked no more until it is another",
         _on_hold,
         (["Container app failed liveness probe, will be restarted"], ()),
     ),
     Row(
-        "C4",
+        "probes",
         "a new daemon goes by what is recorded of the very instance",
         _known_before,
         ([Kind.READINESS, Kind.STARTUP], {}),
     ),
     Row(
-        "C4",
+        "probes",
         "readiness means nothing before the startup probe has succeeded",
         lambda: (
             health(
@@ -261,7 +263,7 @@ C4 = [
     ),
 ]
 
-ROWS = C4
+ROWS = PROBES
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])

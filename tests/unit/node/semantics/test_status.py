@@ -1,7 +1,7 @@
-"""The rules of Kubernetes' pod semantics, C5 (phase, conditions, status), a row for each, named after it: what our own
-functions answer.
+"""The rules of phase, conditions and status in docs/explanation/pod-semantics.md, a row for each.
 
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.unit.node.decide.test_pod_actions import (
 from tests.unit.node.decide.test_pod_status import IMAGE, report
 from tests.unit.node.semantics.pod_rows import Row
 
-# -- C5 -----------------------------------------------------------------------------------------------------------
+# -- status -----------------------------------------------------------------------------------------------------------
 
 
 def _end(state: ContainerState, **fields: Any) -> tuple[str | None, int]:
@@ -76,7 +76,7 @@ def _inits(state: ContainerState | None = None, policy: str = "Always", **fields
 
 
 def _waiting(spec: dict[str, Any] | None = None, **facts: Any) -> tuple[str, str]:
-    """Why the container of a pod waits, in status' words."""
+    """Why the container of a pod waits, as its status shows it."""
     made = decide(make_pod(spec or "app"), **facts).waiting["app"]
     return made.reason, made.message
 
@@ -106,7 +106,7 @@ def _message(wrote: bytes) -> str:
 
 
 def _all_messages(containers: int, message: str) -> list[int]:
-    """Lengths, in bytes, of what is kept of the same message of so many containers."""
+    """The lengths, in bytes, of the messages in the status if so many containers have the same message."""
     pod = make_pod(*(f"c{n}" for n in range(containers - 1)), initContainers=[container("init")])
     ended = [replace(instance(pod, c.name, EXITED), message=message) for c in pod.spec.containers]
     return [
@@ -115,8 +115,8 @@ def _all_messages(containers: int, message: str) -> list[int]:
 
 
 def _ended_early(*inits: dict[str, Any], observed: dict[str, int] | None = None) -> object:
-    """(phase, each container's state and reason, why it is not initialized) of a pod whose time is up when these have
-    ended so."""
+    """(phase, state and reason of each container, why it is not initialized) of a pod whose deadline passes after these
+    containers have ended in this way."""
     pod = make_pod("app", initContainers=list(inits), restartPolicy="Never", activeDeadlineSeconds=1)
     old = status(pod, startTime="2023-11-14T22:00:00Z", phase="Pending")
     found = report(
@@ -131,7 +131,8 @@ def _ended_early(*inits: dict[str, Any], observed: dict[str, int] | None = None)
 
 
 def _going_over() -> object:
-    """Phase and reason of a pod whose time is up, while it runs and when it has ended; its readiness meanwhile."""
+    """Phase and reason of a pod whose deadline has passed, while it runs and after it has ended; its readiness in
+    between."""
     pod = status(make_pod("app", activeDeadlineSeconds=1), startTime="2023-11-14T22:00:00Z", phase="Running")
     first = report(pod, instance(pod, "app"))
     then = pod.model_copy(update={"status": PodStatus.parse(first), "spec": make_pod("app").spec})
@@ -159,37 +160,42 @@ def _tail(lines: int, width: int) -> object:
 
 PULL = {"images": {"app:1": None}}
 FAILED = PullStatus(PullPhase.FAILED, "ErrImagePull", "no route", NOW, NOW + 10)
-C5 = [
-    Row("C5", "Completed", lambda: _end(EXITED, exit_code=0), ("Completed", 0)),
-    Row("C5", "Error", lambda: _end(EXITED, exit_code=3), ("Error", 3)),
-    Row("C5", "OOMKilled", lambda: _end(EXITED, exit_code=137, oom_killed=True), ("OOMKilled", 137)),
+STATUS = [
+    Row("status", "Completed", lambda: _end(EXITED, exit_code=0), ("Completed", 0)),
+    Row("status", "Error", lambda: _end(EXITED, exit_code=3), ("Error", 3)),
+    Row("status", "OOMKilled", lambda: _end(EXITED, exit_code=137, oom_killed=True), ("OOMKilled", 137)),
     Row(
-        "C5",
+        "status",
         "128 and the signal, and the signal itself",
         lambda: terminated_of(
             replace(instance(make_pod("app"), "app", EXITED), exit_code=137, signal=9)
         ).to_json()["signal"],
         9,
     ),
-    Row("C5", "a lost container", lambda: _end(UNKNOWN), ("ContainerStatusUnknown", 137)),
-    Row("C5", "all ended well: Succeeded", lambda: _phase_of("Never", 0, 0), "Succeeded"),
-    Row("C5", "one did not: Failed", lambda: _phase_of("Never", 0, 1), "Failed"),
-    Row("C5", "one may restart: Running", lambda: _phase_of("Always", 0, 1), "Running"),
-    Row("C5", "statuses by name", lambda: [s.name for s in _new().pod.status.container_statuses], ["a", "b"]),
+    Row("status", "a lost container", lambda: _end(UNKNOWN), ("ContainerStatusUnknown", 137)),
+    Row("status", "all ended well: Succeeded", lambda: _phase_of("Never", 0, 0), "Succeeded"),
+    Row("status", "one did not: Failed", lambda: _phase_of("Never", 0, 1), "Failed"),
+    Row("status", "one may restart: Running", lambda: _phase_of("Always", 0, 1), "Running"),
     Row(
-        "C5",
+        "status",
+        "statuses by name",
+        lambda: [s.name for s in _new().pod.status.container_statuses],
+        ["a", "b"],
+    ),
+    Row(
+        "status",
         "the conditions",
         lambda: sorted(c.type for c in _new().pod.status.conditions),
         ["ContainersReady", "Initialized", "PodReadyToStartContainers", "PodScheduled", "Ready"],
     ),
     Row(
-        "C5",
+        "status",
         "each condition names the generation",
         lambda: {c.observed_generation for c in _new().pod.status.conditions},
         {1},
     ),
     Row(
-        "C5",
+        "status",
         "podIP and podIPs, hostIP and hostIPs",
         lambda: (
             [ip.ip for ip in _new().pod.status.pod_ips] == [_new().pod.status.pod_ip],
@@ -198,14 +204,14 @@ C5 = [
         (True, True),
     ),
     Row(
-        "C5",
+        "status",
         "Pending while an init container waits or runs",
         lambda: [_inits(state)["phase"] for state in (None, RUNNING)],
         ["Pending", "Pending"],
     ),
-    Row("C5", "Pending before a sidecar has started", _sidecar_starts, "Pending"),
+    Row("status", "Pending before a sidecar has started", _sidecar_starts, "Pending"),
     Row(
-        "C5",
+        "status",
         "Pending while a container waits for its first run, Running once it has run",
         lambda: [
             report(pod, *observed)["phase"]
@@ -218,14 +224,14 @@ C5 = [
         ["Pending", "Running"],
     ),
     Row(
-        "C5",
+        "status",
         "an init container that may not restart fails the pod",
         lambda: _inits(EXITED, "Never", exit_code=1)["phase"],
         "Failed",
     ),
-    Row("C5", "terminal phases never change", _terminal, ("Failed", "Evicted", "no room")),
+    Row("status", "terminal phases never change", _terminal, ("Failed", "Evicted", "no room")),
     Row(
-        "C5",
+        "status",
         "a container that has no other reason to wait",
         lambda: [
             found["containerStatuses"][0]["state"]["waiting"]["reason"]
@@ -234,19 +240,19 @@ C5 = [
         ["ContainerCreating", "PodInitializing"],
     ),
     Row(
-        "C5",
+        "status",
         "ContainersNotReady, with their names",
         lambda: _of("Ready", make_pod("b", "a")),
         ("False", "ContainersNotReady", "containers with unready status: [b a]"),
     ),
     Row(
-        "C5",
+        "status",
         "ContainersNotInitialized, with their names",
         lambda: _conditions(_inits())["Initialized"],
         ("False", "ContainersNotInitialized", "containers with incomplete status: [init]"),
     ),
     Row(
-        "C5",
+        "status",
         "PodCompleted and PodFailed",
         lambda: [
             _of("ContainersReady", pod, instance(pod, "app", EXITED, exit_code=code))[:2]
@@ -256,7 +262,7 @@ C5 = [
         [("False", "PodCompleted"), ("False", "PodFailed")],
     ),
     Row(
-        "C5",
+        "status",
         "ReadinessGatesNotReady",
         lambda: [_gated()[1:], _gated({"type": "lb", "status": "True"})],
         [
@@ -268,10 +274,13 @@ C5 = [
         ],
     ),
     Row(
-        "C5", "StartError, 128", lambda: _end(EXITED, exit_code=128, reason="StartError"), ("StartError", 128)
+        "status",
+        "StartError, 128",
+        lambda: _end(EXITED, exit_code=128, reason="StartError"),
+        ("StartError", 128),
     ),
     Row(
-        "C5",
+        "status",
         "ErrImagePull, then ImagePullBackOff with the last error",
         lambda: [
             _waiting(pulls={("app", 0): pull}, **PULL)
@@ -283,25 +292,25 @@ C5 = [
         ],
     ),
     Row(
-        "C5",
+        "status",
         "ErrImageNeverPull",
         lambda: _waiting(container("app", imagePullPolicy="Never"), **PULL),
         ("ErrImageNeverPull", 'Container image "app:1" is not present with pull policy of Never'),
     ),
     Row(
-        "C5",
+        "status",
         "InvalidImageName",
         lambda: _waiting(container("app", image="A B", imagePullPolicy="Never"))[0],
         "InvalidImageName",
     ),
     Row(
-        "C5",
+        "status",
         "what is missing, what cannot be made; a volume that is missing holds them in creation",
         lambda: (ConfigError("x").reason, CreateError("x").reason, MountError("x").reason),
         ("CreateContainerConfigError", "CreateContainerError", "ContainerCreating"),
     ),
     Row(
-        "C5",
+        "status",
         "restartCount from the logs, where nothing else remembers",
         lambda: starts(
             compute_pod_actions(
@@ -314,26 +323,26 @@ C5 = [
         [("app", 5)],
     ),
     Row(
-        "C5",
+        "status",
         "of a termination message the last 4096 bytes",
         lambda: _message(b"x" * 5000 + b"end")[-5:],
         "xxend",
     ),
-    Row("C5", "of a termination message 4096 bytes at most", lambda: len(_message(b"x" * 5000)), 4096),
+    Row("status", "of a termination message 4096 bytes at most", lambda: len(_message(b"x" * 5000)), 4096),
     Row(
-        "C5",
+        "status",
         "12 KiB for the messages of all containers, in equal parts and whole characters",
         lambda: [_all_messages(n, "\u20ac" * 1365) for n in (3, 4, 25)],
         [[4095] * 2, [3072] * 3, [489] * 24],
     ),
     Row(
-        "C5",
+        "status",
         "a pod is over when nothing of it runs, though its reason is known, and it is not ready, before",
         _going_over,
         ([("Running", "DeadlineExceeded"), ("Failed", "DeadlineExceeded")], ("False", "PodFailed")),
     ),
     Row(
-        "C5",
+        "status",
         "where init containers failed, the others go on waiting, and the pod is not initialized",
         lambda: _ended_early(
             container("one"), container("two"), container("three"), observed={"one": 0, "two": 1}
@@ -350,7 +359,7 @@ C5 = [
         ),
     ),
     Row(
-        "C5",
+        "status",
         "what should have run and did not is not known of",
         lambda: [
             _ended_early(),
@@ -368,7 +377,7 @@ C5 = [
         ],
     ),
     Row(
-        "C5",
+        "status",
         "PodResizePending and PodResizeInProgress",
         lambda: [
             _resizing(resize=Resize("Deferred", "no room")),
@@ -382,14 +391,14 @@ C5 = [
         ],
     ),
     Row(
-        "C5",
+        "status",
         "FallbackToLogsOnError: 80 lines, 2048 bytes",
         lambda: [_tail(100, 3), _tail(10, 1000)],
         [(80, 320), (3, 2048)],
     ),
 ]
 
-ROWS = C5
+ROWS = STATUS
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])

@@ -1,7 +1,8 @@
-"""The rules of Kubernetes' pod semantics, C5 and C8 once more, a row for each: what status says of starts that failed,
-of claims, and at node shutdown; which pod has room, by its class.
+"""The rules of status and scheduling that concern failed starts, claims, node shutdown and QoS classes
+(docs/explanation/pod-semantics.md, docs/explanation/scheduling.md), a row for each.
 
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _rejected() -> tuple[str | None, str | None]:
 
 
 def _waits_for(found: Json | None, *, held: Json | None = None) -> str:
-    """What a pod that wants the claim c is told, without what preemption is said to be good for."""
+    """The scheduler's message for a pod that mounts the claim c, without the part about preemption."""
     pod = make_pod("a", volumes=VOLUME)
     kinds = {"PersistentVolumeClaim": found, "PersistentVolume": held}
     waits = unbound(pod, lambda kind, *_: kinds.get(kind), HERE)
@@ -161,15 +162,15 @@ def _extended() -> str:
 
 
 BY_HAND = {**claim(volumeName="a", storageClassName="manual"), **BOUND}
-C5 = [
+STATUS = [
     Row(
-        "C5",
+        "status",
         "RunContainerError, before the back-off",
         lambda: _failed_start(reason="StartError", message="no such file", exit_code=128),
         ("RunContainerError", "no such file"),
     ),
     Row(
-        "C5",
+        "status",
         "PostStartHookError, with what the hook said",
         lambda: _failed_start(
             killed_for="postStart", post_start_error="no", exit_code=137, stop_deadline=NOW
@@ -177,20 +178,20 @@ C5 = [
         ("PostStartHookError", "no"),
     ),
     Row(
-        "C5",
+        "status",
         "an init container that came to an initialised pod is Completed",
         _of_an_edit,
         ("Running", "Completed", 0),
     ),
     Row(
-        "C5",
+        "status",
         "a pod that a node shutdown terminated",
         _terminated_by_shutdown,
         ("Failed", "Terminated", MESSAGE, "TerminationByKubelet"),
     ),
-    Row("C5", "a new pod during node shutdown", _rejected, ("Failed", "NodeShutdown")),
+    Row("status", "a new pod during node shutdown", _rejected, ("Failed", "NodeShutdown")),
     Row(
-        "C5",
+        "status",
         "a claim that is missing, that is not bound, whose volume is gone, that is going",
         lambda: [
             _waits_for(None),
@@ -206,7 +207,7 @@ C5 = [
         ],
     ),
     Row(
-        "C5",
+        "status",
         "a claim binds the smallest volume of its class, or waits for one",
         lambda: [
             _bound(MANUAL, volume("big", "9Gi"), volume("fits", "3Gi"), volume("small", "1Gi")),
@@ -215,7 +216,7 @@ C5 = [
         [("Bound", "fits", ""), ("Pending", "", "FailedBinding")],
     ),
     Row(
-        "C5",
+        "status",
         "a StorageClass: the default one, and WaitForFirstConsumer",
         lambda: [
             class_of(claim(), {"a": storage_class("a"), "kubelite": storage_class("kubelite")}),
@@ -227,7 +228,7 @@ C5 = [
         ["kubelite", ("Pending", "", "WaitForFirstConsumer")],
     ),
     Row(
-        "C5",
+        "status",
         "volumeMode Block is a device; a file system is none",
         lambda: [
             _plan(
@@ -238,7 +239,7 @@ C5 = [
         [Kind.BLOCK, "volume v has volumeMode Filesystem, but is specified in volumeDevices"],
     ),
     Row(
-        "C5",
+        "status",
         "nfs: of the pod, of a PersistentVolume with its mountOptions",
         lambda: [
             _plan({"nfs": {"server": "s", "path": "/e", "readOnly": True}}).share,
@@ -252,11 +253,11 @@ C5 = [
         ],
         [Share("s", "/e", ("ro",)), Share("s", "/e", ("vers=3",))],
     ),
-    Row("C5", "an image volume is the image's layers", _image, (Kind.IMAGE, ("/l2", "/l1"))),
+    Row("status", "an image volume is the image's layers", _image, (Kind.IMAGE, ("/l2", "/l1"))),
 ]
-C8 = [
+SCHEDULING = [
     Row(
-        "C8",
+        "scheduling",
         "PriorityClass: the one that is named, the global default, Never",
         lambda: [
             _ranked("high", _class("high", 7)),
@@ -272,26 +273,26 @@ C8 = [
         ],
     ),
     Row(
-        "C8",
+        "scheduling",
         "of a ReadWriteOncePod claim one pod at a time is scheduled",
         _one_pod_at_a_time,
         f"{NO_NODE}1 {IN_USE}. preemption: {NO_NODE}1 No preemption victims found for incoming pod. "
         "PersistentVolumeClaim c is used by pod default/other.",
     ),
     Row(
-        "C8",
+        "scheduling",
         "node shutdown: critical pods last, within their part of the grace period",
         lambda: _groups(30, 10, {}),
         [(20, ["web", "db"]), (10, ["dns"])],
     ),
     Row(
-        "C8",
+        "scheduling",
         "node shutdown by priority",
         lambda: _groups(0, 0, {0: 60, 1000: 5}),
         [(60, ["web"]), (5, ["db", "dns"])],
     ),
     Row(
-        "C8",
+        "scheduling",
         "an extended resource that nobody offers is waited for",
         _extended,
         "1 Insufficient example.com/gpu",
@@ -299,7 +300,7 @@ C8 = [
 ]
 
 
-ROWS = [*C5, *C8]
+ROWS = [*STATUS, *SCHEDULING]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
@@ -308,4 +309,4 @@ def test_semantics(row: Row) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C5", "C8"]
+    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["status", "scheduling"]

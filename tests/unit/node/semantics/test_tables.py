@@ -1,4 +1,4 @@
-"""The rules of Kubernetes' pod semantics, C14, a row for each, named after it: what kubectl prints of our objects."""
+"""What kubectl prints of the node's objects: a row for each rule, named after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubelite.api.kube.printers import EVENT_COLUMNS, POD_COLUMNS, pod_cells, su
 from kubelite.kube.durations import age_of, human_duration
 from tests.unit.node.semantics.pod_rows import Row
 
-# -- C14 ------------------------------------------------------------------------------------------------------------
+# -- kubectl ------------------------------------------------------------------------------------------------------
 
 
 def _shown(status: dict[str, Any], **spec: Any) -> tuple[str, ...]:
@@ -84,21 +84,21 @@ WIDE = {
         "conditions": [{"type": "a", "status": "True"}, {"type": "b", "status": "False"}],
     },
 }
-C14 = [
+KUBECTL = [
     Row(
-        "C14",
+        "kubectl",
         "ages",
         lambda: [human_duration(s) for s in (5, 119, 120, 599, 3600, 10800, 90000, 8 * 86400)],
         ["5s", "119s", "2m", "9m59s", "60m", "3h", "25h", "8d"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "READY, STATUS, RESTARTS of a pod that waits",
         lambda: _shown({"phase": "Pending", "containerStatuses": [_waits("ImagePullBackOff")]}),
         ("0/1", "ImagePullBackOff", "0"),
     ),
     Row(
-        "C14",
+        "kubectl",
         "Init:N/M",
         lambda: _shown(
             {"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]},
@@ -107,7 +107,7 @@ C14 = [
         "Init:0/1",
     ),
     Row(
-        "C14",
+        "kubectl",
         "SchedulingGated",
         lambda: _shown(
             {
@@ -118,10 +118,13 @@ C14 = [
         "SchedulingGated",
     ),
     Row(
-        "C14", "a pod's own reason", lambda: _shown({"phase": "Failed", "reason": "OutOfcpu"})[1], "OutOfcpu"
+        "kubectl",
+        "a pod's own reason",
+        lambda: _shown({"phase": "Failed", "reason": "OutOfcpu"})[1],
+        "OutOfcpu",
     ),
     Row(
-        "C14",
+        "kubectl",
         "wide: <none> where there is nothing",
         lambda: list(pod_cells({"metadata": {"name": "web"}, "spec": {"containers": []}, "status": {}}, 0.0))[
             -2:
@@ -129,7 +132,7 @@ C14 = [
         ["<none>", "<none>"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "ages: two parts where the first is small",
         lambda: [
             human_duration(s)
@@ -137,9 +140,9 @@ C14 = [
         ],
         ["3h30m", "7h59m", "47h", "2d7h", "7d23h", "10d", "3y1d"],
     ),
-    Row("C14", "the age of what has no time", lambda: age_of(None, 0.0), "<unknown>"),
+    Row("kubectl", "the age of what has no time", lambda: age_of(None, 0.0), "<unknown>"),
     Row(
-        "C14",
+        "kubectl",
         "RESTARTS are those of init containers until these are done",
         lambda: _shown(
             {
@@ -152,19 +155,19 @@ C14 = [
         "4",
     ),
     Row(
-        "C14",
+        "kubectl",
         "wide: address, node, nominated node, how many readiness gates are open",
         lambda: list(pod_cells(WIDE, 0.0))[-4:],
         ["10.88.0.2", "n", "m", "1/2"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "ages: zero parts dropped, what is in the future",
         lambda: [human_duration(s) for s in (-2, 600, 28800, 172800, 63072000, 8 * 31536000)],
         ["<invalid>", "10m", "8h", "2d", "2y", "8y"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "Init:<Reason>, Init:ExitCode:N, Init:Signal:N",
         lambda: [
             _init(waiting={"reason": "ImagePullBackOff"}),
@@ -175,19 +178,19 @@ C14 = [
         ["Init:ImagePullBackOff", "Init:ExitCode:3", "Init:Signal:9", "Init:0/1"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "ExitCode:N, Signal:N where there is no reason",
         lambda: [_status_of(_ended(exitCode=3)), _status_of(_ended(exitCode=137, signal=9))],
         ["ExitCode:3", "Signal:9"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "the first container by name has the word",
         lambda: _status_of(_waits("ErrImagePull"), {**_waits("CrashLoopBackOff"), "name": "b"}),
         "ErrImagePull",
     ),
     Row(
-        "C14",
+        "kubectl",
         "Completed beside one that runs: Running while the pod is Ready, else the error, else NotReady",
         lambda: [
             _status_of(_ended(reason="Completed"), _runs(), ready=True),
@@ -202,13 +205,13 @@ C14 = [
         ["Running", "Error", "NotReady"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "sidecars count: READY of all, restarts together, and when the last was",
         lambda: [_sidecar(), _sidecar(ready=False, restartCount=2, **_crashed(60))],
         [("2/2", "Running", "1 (5m ago)"), ("1/2", "Running", "3 (60s ago)")],
     ),
     Row(
-        "C14",
+        "kubectl",
         "Terminating, but not of a pod that has ended; Unknown with NodeLost",
         lambda: [
             _going(phase="Running"),
@@ -218,7 +221,7 @@ C14 = [
         ["Terminating", "Succeeded", "Unknown"],
     ),
     Row(
-        "C14",
+        "kubectl",
         "the columns of pods and of events",
         lambda: [[c.name for c in columns if not c.priority] for columns in (POD_COLUMNS, EVENT_COLUMNS)],
         [
@@ -227,7 +230,7 @@ C14 = [
         ],
     ),
     Row(
-        "C14",
+        "kubectl",
         "a Table, with the objects' metadata",
         lambda: [
             made[key]
@@ -238,7 +241,7 @@ C14 = [
     ),
 ]
 
-ROWS = C14
+ROWS = KUBECTL
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])

@@ -1,7 +1,7 @@
-"""The rules of Kubernetes' pod semantics, C3 (termination), a row for each, named after it: what our own functions
-answer.
+"""The rules of termination in docs/explanation/pod-semantics.md, a row for each.
 
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tests.unit.node.semantics.pod_rows import Row, box
 from tests.unit.node.worker.worker_kit import Events
 from tests.waiting import until_async
 
-# -- C3 -----------------------------------------------------------------------------------------------------------
+# -- termination --------------------------------------------------------------------------------------------------
 
 
 def _stop_order() -> list[list[str]]:
-    """Who is stopped together when a pod with two sidecars is deleted."""
+    """The containers that are stopped together when a pod with two sidecars is deleted."""
     inits = [container(name, restartPolicy="Always") for name in ("one", "two")]
     world = World(make_pod("a", "b", initContainers=inits))
     world.well = True
@@ -49,7 +49,7 @@ def _stop_order() -> list[list[str]]:
 
 
 def _killed(gone: Pod, hooks: dict[tuple[str, Hook], HookPhase] | None = None, **observed: Any) -> object:
-    """(signal, grace, seconds for the hook) of the stop that is asked for of a pod that goes."""
+    """(signal, grace period, seconds for the hook) of the stop of a terminating pod."""
     made = decide(gone, instance(gone, "app", **observed), hooks=hooks or {})
     return [(stop.signal, stop.grace, stop.pre_stop) for stop in made.stop]
 
@@ -60,7 +60,7 @@ def _with_hook(grace: int) -> Pod:
 
 
 def _stop_signals() -> object:
-    """Of the spec, else of the image, else SIGTERM."""
+    """The stop signals: from the spec, otherwise from the image, otherwise SIGTERM."""
     found = []
     for own, image in (("SIGUSR1", "SIGQUIT"), ("", "SIGQUIT"), ("", "")):
         lifecycle = {"lifecycle": {"stopSignal": own}} if own else {}
@@ -81,7 +81,7 @@ def _post_start_failed() -> object:
 
 
 def _asked_of_one_that_goes() -> object:
-    """Which probes are still asked of a container of a pod that is being deleted."""
+    """The probes that still run for a container of a terminating pod."""
 
     async def story() -> object:
         one = {"exec": {"command": ["check"]}}
@@ -97,7 +97,7 @@ def _asked_of_one_that_goes() -> object:
 
 
 def _hook(**handler: Any) -> object:
-    """How a preStop hook of this kind ends that takes longer than the pod's grace."""
+    """The end of a preStop hook of this kind that takes longer than the grace period."""
 
     async def story() -> object:
         pod, ended = make_pod(container("app", lifecycle={"preStop": handler})), list[str]()
@@ -116,17 +116,22 @@ def _hook(**handler: Any) -> object:
     return asyncio.run(story())
 
 
-C3 = [
-    Row("C3", "30 s by default", lambda: grace_period(make_pod("app")), 30.0),
-    Row("C3", "the pod's own", lambda: grace_period(make_pod("app", terminationGracePeriodSeconds=5)), 5.0),
+TERMINATION = [
+    Row("termination", "30 s by default", lambda: grace_period(make_pod("app")), 30.0),
     Row(
-        "C3",
+        "termination",
+        "the pod's own",
+        lambda: grace_period(make_pod("app", terminationGracePeriodSeconds=5)),
+        5.0,
+    ),
+    Row(
+        "termination",
         "the deletion's, one second at least",
         lambda: grace_period(deleted(make_pod("app"), grace=0)),
         1.0,
     ),
     Row(
-        "C3",
+        "termination",
         "a probe's own grace for the kills that it asks for",
         lambda: kill_grace(
             box(livenessProbe={"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 7}),
@@ -135,21 +140,26 @@ C3 = [
         ),
         7.0,
     ),
-    Row("C3", "mains together, then sidecars from the last", _stop_order, [["a", "b"], ["two"], ["one"]]),
     Row(
-        "C3",
+        "termination",
+        "mains together, then sidecars from the last",
+        _stop_order,
+        [["a", "b"], ["two"], ["one"]],
+    ),
+    Row(
+        "termination",
         "the grace can only shrink",
         lambda: [_killed(deleted(make_pod("app"), grace=g), stop_deadline=NOW + 20) for g in (60, 5)],
         [[], [(15, 5.0, 0.0)]],
     ),
     Row(
-        "C3",
+        "termination",
         "a preStop hook runs before any signal, for as long as the grace",
         lambda: _killed(_with_hook(30)),
         [(0, 32.0, 30.0)],
     ),
     Row(
-        "C3",
+        "termination",
         "the signal after it has what is left of the grace, two seconds at least",
         lambda: [
             _killed(
@@ -160,31 +170,31 @@ C3 = [
         [[(15, 10.0, 0.0)], [(15, 2.0, 0.0)]],
     ),
     Row(
-        "C3",
+        "termination",
         "the stop signal: the manifest's, the image's, SIGTERM",
         _stop_signals,
         ["SIGUSR1", "SIGQUIT", "SIGTERM"],
     ),
     Row(
-        "C3",
+        "termination",
         "a postStart hook that fails kills its container",
         _post_start_failed,
         [("FailedPostStartHook", "postStart")],
     ),
     Row(
-        "C3",
+        "termination",
         "once a pod goes, readiness alone is asked of it",
         _asked_of_one_that_goes,
         [Kind.READINESS],
     ),
     Row(
-        "C3",
+        "termination",
         "a sleep as preStop hook, which the grace ends",
         lambda: _hook(sleep={"seconds": 60}),
         ("running", "failed"),
     ),
     Row(
-        "C3",
+        "termination",
         "the sandbox goes last, and then every trace",
         lambda: [
             (bool(made.kill_sandbox), made.finish)
@@ -194,14 +204,14 @@ C3 = [
         [(False, False), (True, True)],
     ),
     Row(
-        "C3",
+        "termination",
         "a deletion that was forced leaves a preStop hook one second",
         lambda: _killed(_with_hook(0)),
         [(0, 3.0, 1.0)],
     ),
 ]
 
-ROWS = C3
+ROWS = TERMINATION
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])

@@ -1,8 +1,7 @@
-"""The rules of Kubernetes' pod semantics, C12 and C13, a row for each, named after it: what our own functions answer.
+"""The rules of network files and volumes in docs/explanation/pod-semantics.md, a row for each.
 
-C12 network files · C13 volumes
-
-What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
+Each row is named after its rule and checks what kubelite's pure functions return. Rules that need a node or a kernel
+have their rows in tests/e2e and tests/kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from manifests.types.defaults import default_pod
 from tests.unit.node.decide.pod_worlds import CONFIG, container, make_pod
 from tests.unit.node.semantics.pod_rows import NONE, SANDBOX, Row
 
-# -- C12, C13 -------------------------------------------------------------------------------------------------------
+# -- network files, volumes ---------------------------------------------------------------------------------------
 
 
 def _conflict(mine: str, theirs: str, protocol: str = "TCP") -> bool:
@@ -68,7 +67,7 @@ def _aliases() -> list[str]:
 
 
 def _own_hosts() -> list[str]:
-    """What is mounted at /etc/hosts of a container that has a volume of its own there."""
+    """What is mounted at /etc/hosts if the container has a volume there."""
     pod = make_pod(
         container("app", volumeMounts=[{"name": "v", "mountPath": "/etc/hosts"}]),
         volumes=[{"name": "v", "hostPath": {"path": "/x"}}],
@@ -91,7 +90,8 @@ def _empty_dir_mode() -> str:
 
 
 def _swapped() -> object:
-    """What a volume looks like, where its file leads, whether a change is another directory, and what it then says."""
+    """The entries of a volume, the target of its file's link, whether a change uses a new directory, and the content
+    afterwards."""
     with tempfile.TemporaryDirectory() as name:
         path = f"{name}/v"
         first, second = (VolumePlan("v", Kind.FILES, path, files={"k": File(c, 0o644)}) for c in (b"1", b"2"))
@@ -114,27 +114,27 @@ def _sub_path() -> list[str]:
     return [m["source"] for m in made if "x-beneath=v" in m["options"]]
 
 
-C12 = [
+NETWORK_FILES = [
     Row(
-        "C12",
+        "network files",
         "the hosts file",
         lambda: netfiles.hosts_file(make_pod("app"), ["10.88.0.2"], CONFIG).splitlines()[0],
         "# Kubernetes-managed hosts file.",
     ),
     Row(
-        "C12",
+        "network files",
         "a pod's line",
         lambda: netfiles.hosts_file(make_pod("app", subdomain="s"), ["10.88.0.2"], CONFIG).splitlines()[-1],
         "10.88.0.2\tweb.s.default.svc.cluster.local\tweb",
     ),
     Row(
-        "C12",
+        "network files",
         "hostname: 63 characters, none of -. at the end",
         lambda: netfiles.pod_hostname(make_pod("app", hostname="x" * 62 + "-y")),
         "x" * 62,
     ),
     Row(
-        "C12",
+        "network files",
         "ClusterFirst",
         _resolv,
         [
@@ -144,20 +144,20 @@ C12 = [
         ],
     ),
     Row(
-        "C12",
+        "network files",
         "Default is the host's",
         lambda: _resolv(dnsPolicy="Default"),
         ["search corp", "nameserver 192.0.2.53"],
     ),
     Row(
-        "C12",
+        "network files",
         "host ports: the same address, or either everywhere",
         lambda: [_conflict(*pair) for pair in (("", "10.0.0.1"), ("10.0.0.1", ""), ("10.0.0.1", "10.0.0.2"))],
         [True, True, False],
     ),
-    Row("C12", "another protocol is another port", lambda: _conflict("", "", "UDP"), False),
+    Row("network files", "another protocol is another port", lambda: _conflict("", "", "UDP"), False),
     Row(
-        "C12",
+        "network files",
         "with hostNetwork a container's port is the host's",
         lambda: (
             reservation_of(make_pod(container("app", ports=[{"containerPort": 80}]), hostNetwork=True)).ports
@@ -165,7 +165,7 @@ C12 = [
         (Port(80),),
     ),
     Row(
-        "C12",
+        "network files",
         "localhost and the six names of IPv6, then the pod",
         lambda: netfiles.hosts_file(make_pod("app"), ["10.88.0.2"], CONFIG).splitlines()[1:],
         [
@@ -178,18 +178,23 @@ C12 = [
             "10.88.0.2\tweb",
         ],
     ),
-    Row("C12", "hostAliases", _aliases, ["# Entries added by HostAliases.", "192.0.2.7\tdb\tdb.local"]),
     Row(
-        "C12",
+        "network files",
+        "hostAliases",
+        _aliases,
+        ["# Entries added by HostAliases.", "192.0.2.7\tdb\tdb.local"],
+    ),
+    Row(
+        "network files",
         "with hostNetwork a copy of the host's",
         lambda: netfiles.hosts_file(make_pod("app", hostNetwork=True), [], CONFIG, HOST_FILES).splitlines()[
             1:
         ],
         ["127.0.0.1 localhost"],
     ),
-    Row("C12", "none where the manifest mounts its own", _own_hosts, ["/x"]),
+    Row("network files", "none where the manifest mounts its own", _own_hosts, ["/x"]),
     Row(
-        "C12",
+        "network files",
         "ClusterFirst with hostNetwork is Default; ClusterFirstWithHostNet is not",
         lambda: [
             _resolv(hostNetwork=True, dnsPolicy=policy)[1]
@@ -198,13 +203,13 @@ C12 = [
         ["nameserver 192.0.2.53", "nameserver 10.96.0.10"],
     ),
     Row(
-        "C12",
+        "network files",
         "None: dnsConfig alone",
         lambda: _dns(nameservers=["192.0.2.9"], searches=["a.b"], options=[{"name": "ndots", "value": "2"}]),
         ["search a.b", "nameserver 192.0.2.9", "options ndots:2"],
     ),
     Row(
-        "C12",
+        "network files",
         "dnsConfig is appended, without doubles; its options win",
         lambda: _resolv(
             dnsConfig={
@@ -221,7 +226,7 @@ C12 = [
         ],
     ),
     Row(
-        "C12",
+        "network files",
         "three servers, 32 searches of 253 characters, 2048 together",
         lambda: (
             len(_dns(nameservers=[f"192.0.2.{n}" for n in range(9)])),
@@ -232,37 +237,42 @@ C12 = [
         (3, 32, ["search ok"], True),
     ),
     Row(
-        "C12",
+        "network files",
         "no cluster DNS: as Default",
         lambda: netfiles.resolv_conf(make_pod("app"), CONFIG, "nameserver 192.0.2.53\n").splitlines(),
         ["nameserver 192.0.2.53"],
     ),
 ]
-C13 = [
+VOLUMES = [
     Row(
-        "C13",
+        "volumes",
         "emptyDir on disk, or in memory",
         lambda: [str(_volume({"emptyDir": e}).kind) for e in ({}, {"medium": "Memory"})],
         ["directory", "memory"],
     ),
     Row(
-        "C13",
+        "volumes",
         "sizeLimit is a tmpfs' size",
         lambda: _volume({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}).size,
         1 << 20,
     ),
-    Row("C13", "files of a ConfigMap are 0644", _mode, {"k": "0o644"}),
-    Row("C13", "an emptyDir is 0777", _empty_dir_mode, "0o777"),
-    Row("C13", "files change together, behind one link", _swapped, (["..data", "k"], "..data/k", True, b"2")),
+    Row("volumes", "files of a ConfigMap are 0644", _mode, {"k": "0o644"}),
+    Row("volumes", "an emptyDir is 0777", _empty_dir_mode, "0o777"),
     Row(
-        "C13",
+        "volumes",
+        "files change together, behind one link",
+        _swapped,
+        (["..data", "k"], "..data/k", True, b"2"),
+    ),
+    Row(
+        "volumes",
         "a sub-path is opened in its volume, so that what is swapped in does not reach it",
         _sub_path,
         ["v/k"],
     ),
 ]
 
-ROWS = [*C12, *C13]
+ROWS = [*NETWORK_FILES, *VOLUMES]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
@@ -271,4 +281,4 @@ def test_semantics(row: Row) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C12", "C13"]
+    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["network files", "volumes"]

@@ -1,4 +1,4 @@
-"""Objects that pods read, without a store."""
+"""ConfigMaps and Secrets for pods, without a store."""
 
 from __future__ import annotations
 

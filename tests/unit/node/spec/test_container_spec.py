@@ -1,4 +1,4 @@
-"""container_spec: config.json field by field (C9, C11), and that the validation of the engine itself takes it."""
+"""container_spec: config.json field by field. The engine's own validation accepts it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def namespaces(spec: dict[str, Any]) -> dict[str, str]:
     return {entry["type"]: entry.get("path", "") for entry in spec["linux"]["namespaces"]}
 
 
-def test_the_engine_takes_it_and_it_is_json() -> None:
+def test_the_engine_accepts_it_and_it_is_json() -> None:
     spec = made(container("a"))
     oci.validate(json.loads(json.dumps(spec)))
 
@@ -167,7 +167,7 @@ def test_restrictions() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "//.", "."])
-def test_a_volume_does_not_take_the_place_of_the_root(path: str) -> None:
+def test_a_volume_cannot_replace_the_root(path: str) -> None:
     mounted = container("a", volumeMounts=[{"name": "v", "mountPath": path}])
     with pytest.raises(CreateError, match="is the container's root"):
         made(mounted, volumes=[{"name": "v", "emptyDir": {}}])
@@ -180,7 +180,7 @@ def test_user_and_groups() -> None:
     assert spec["process"]["user"]["additionalGids"] == [9, 7], "the primary group is one of them, once"
 
 
-def test_what_is_shared_with_the_host_is_in_no_namespace() -> None:
+def test_namespaces_shared_with_the_host_are_left_out() -> None:
     spec = made(container("a"), hostNetwork=True, hostPID=True, hostIPC=True)
     assert set(namespaces(spec)) == {"mount", "cgroup"}
     assert (mount(spec, "/dev/shm") or {})["source"] == "/dev/shm"
@@ -209,7 +209,7 @@ def test_volumes_are_mounted_parents_first() -> None:
     assert sub["options"] == ["rbind", "rprivate", "rw", "x-beneath=/h/1"]
 
 
-def test_a_volume_takes_the_place_of_the_pods_own_files() -> None:
+def test_a_volume_can_replace_the_pods_own_files() -> None:
     spec = made(volumes({"mountPath": "/etc/hosts"}), prepared(volumes={"/etc/hosts": Source("/h/hosts")}))
     assert (mount(spec, "/etc/hosts") or {})["source"] == "/h/hosts"
 
@@ -221,19 +221,19 @@ def test_mount_propagation() -> None:
     assert spec["linux"]["rootfsPropagation"] == "rslave"
 
 
-def test_a_volume_that_is_not_there() -> None:
+def test_a_missing_volume() -> None:
     with pytest.raises(ConfigError, match='volume "v" does not exist'):
         made(volumes({"mountPath": "/v"}))
 
 
-def test_shared_memory_is_the_pods_or_its_own() -> None:
+def test_shared_memory_of_the_pod_or_of_the_container() -> None:
     assert (mount(made(container("a")), "/dev/shm") or {})["type"] == "tmpfs"
     shared = mount(made(container("a"), prepared(shm="/p/shm")), "/dev/shm")
     assert shared is not None
     assert (shared["type"], shared["source"]) == ("bind", "/p/shm")
 
 
-def test_a_pod_says_who_it_is() -> None:
+def test_annotations_identify_the_pod() -> None:
     pod: Pod = make_pod("a")
     notes = container_spec(pod, pod.spec.containers[0], prepared(), CONFIG)["annotations"]
     assert notes["io.kubernetes.pod.name"] == "web"

@@ -1,4 +1,4 @@
-"""What a node's machine and settings add to a container's limits, and which processors a container may run on."""
+"""Limits that depend on the machine and on settings, and the processors a container may run on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BEST_EFFORT = asking()
     [
         (BURSTABLE, CONFIG, {}),  # off by default
         (BURSTABLE, replace(QOS, cgroup_v2=False), {}),
-        (GUARANTEED, QOS, {"memory.min": str(GI)}),  # request and limit are one: no memory.high
+        (GUARANTEED, QOS, {"memory.min": str(GI)}),  # request and limit are equal: no memory.high
         (BURSTABLE, QOS, {"memory.low": str(GI), "memory.high": str(int(GI + 0.9 * GI) // 4096 * 4096)}),
         (
             BURSTABLE,
@@ -96,7 +96,7 @@ def test_a_volume_of_huge_pages() -> None:
             plan(medium, **limits)
 
 
-def test_a_pod_has_no_more_processes_than_the_setting_says() -> None:
+def test_the_setting_limits_the_processes_of_a_pod() -> None:
     assert pod_limits(make_pod(), replace(CONFIG, pod_pids_limit=64))["pids"] == {"limit": 64}
     assert "pids" not in pod_limits(make_pod(), CONFIG)
 
@@ -112,7 +112,7 @@ def test_the_qos_cgroups() -> None:
         "burstable": {"cpu": {"shares": 512}},
         "besteffort": {"cpu": {"shares": 2}},
     }
-    resized = [*pods, ("BestEffort", {"cpu": 500})]  # it was given a request where it runs
+    resized = [*pods, ("BestEffort", {"cpu": 500})]  # it got a request while running
     assert qos_cgroup_limits(resized, CONFIG)["besteffort"] == {"cpu": {"shares": 512}}
     kept = qos_cgroup_limits(pods, QOS)
     assert kept["burstable"]["unified"] == {"memory.low": str(MI)}
@@ -128,7 +128,7 @@ def test_the_qos_cgroups() -> None:
 # -- resizing in place ------------------------------------------------------------------------------------------
 
 
-def test_what_changed_can_be_told() -> None:
+def test_the_changed_resource_is_recognized() -> None:
     def mark(cpu: int, memory: int, cpus: str = "") -> str:
         return resources_hash({"cpu": {"shares": cpu, "cpus": cpus}, "memory": {"limit": memory}})
 
@@ -162,7 +162,7 @@ def test_resize_policy(changed: dict[str, str], *, restarted: bool) -> None:
 # -- processors -------------------------------------------------------------------------------------------------
 
 
-def test_lists_of_processors() -> None:
+def test_cpu_lists() -> None:
     assert parse_cpus("0-2, 5") == {0, 1, 2, 5} and cpus_text({5, 1, 0, 2}) == "0-2,5"
     for wrong in ("a", "1-", "-1"):
         with pytest.raises(ValueError, match="not a processor"):
@@ -177,17 +177,17 @@ def guaranteed(name: str, *cpus: str, **spec: Any) -> Pod:
     return pod
 
 
-def test_whole_processors_of_guaranteed_pods_are_their_own() -> None:
+def test_guaranteed_pods_have_exclusive_processors() -> None:
     book = CpuBook(Machine({n: n // 2 for n in range(8)}, frozenset({0})), {})
     two, part = guaranteed("a", "2"), guaranteed("b", "1500m")
     assert book.assign(two) and book.of(two) == {
         "c0": "2-3"
-    }  # a whole core, not the reserved one's neighbour
+    }  # a whole core, not the sibling of the reserved processor
     assert not book.assign(two) and not book.assign(part)
     assert book.of(part) == {"c0": "0-1,4-7"}
     assert exclusive(asking(None, {"cpu": "2"}), asking(None, {"cpu": "2"}).spec.containers[0]) == 0
     one = guaranteed("c", "1")
-    assert book.assign(one) and book.of(one) == {"c0": "1"}  # the half of a broken core
+    assert book.assign(one) and book.of(one) == {"c0": "1"}  # half of a core that is already shared
     again = CpuBook(Machine({n: n // 2 for n in range(8)}, frozenset({0})), book.to_json())
     assert again.of(two) == book.of(two) and again.shared() == book.shared()
     with pytest.raises(NotEnough, match="requested=5, available=4"):
@@ -195,7 +195,7 @@ def test_whole_processors_of_guaranteed_pods_are_their_own() -> None:
     assert book.release("a") and book.shared() == {0, 2, 3, 4, 5, 6, 7}
 
 
-def test_an_init_container_gives_its_processors_on() -> None:
+def test_an_init_container_passes_its_processors_on() -> None:
     book = CpuBook(Machine({n: n for n in range(4)}, frozenset()), {})
     first = container("first", resources={"limits": {"cpu": "2", "memory": "1Gi"}})
     pod = guaranteed("a", "2", initContainers=[first])
@@ -203,7 +203,7 @@ def test_an_init_container_gives_its_processors_on() -> None:
     assert book.of(pod) == {"first": "0-1", "c0": "0-1"} and book.shared() == {2, 3}
 
 
-def test_a_pool_that_shrinks_is_written_in_place() -> None:
+def test_a_shrunk_shared_pool_is_written_in_place() -> None:
     world = World(make_pod())
     world.settle()
     facts = replace(world.facts(), cpus={"app": "1-3"})

@@ -1,4 +1,4 @@
-"""What a pod's containers find in their files: users, environment, network files; their last words."""
+"""Users, environment, network files and termination messages of containers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ref(kind: str, **fields: Any) -> dict[str, Any]:
     return {"name": "V", "valueFrom": {kind: fields}}
 
 
-def test_later_wins_and_earlier_can_be_named() -> None:
+def test_later_variables_win_and_may_reference_earlier_ones() -> None:
     made = variables(
         {"name": "a", "value": "own"},
         {"name": "X", "value": "$(P_b)-$(LATER)"},
@@ -86,7 +86,7 @@ def test_later_wins_and_earlier_can_be_named() -> None:
         (ref("resourceFieldRef", resource="limits.memory", divisor="1Mi"), "8192"),
     ],
 )
-def test_values_from_elsewhere(entry: dict[str, Any], value: str) -> None:
+def test_values_from_other_sources(entry: dict[str, Any], value: str) -> None:
     assert variables(entry)["V"] == value
 
 
@@ -99,12 +99,12 @@ def test_values_from_elsewhere(entry: dict[str, Any], value: str) -> None:
         (ref("fieldRef", fieldPath="spec.nope"), "unsupported fieldPath"),
     ],
 )
-def test_what_is_missing_is_named(entry: dict[str, Any], message: str) -> None:
+def test_a_missing_source_is_named(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         variables(entry)
 
 
-def test_optional_and_missing_is_left_out() -> None:
+def test_a_missing_optional_source_is_left_out() -> None:
     assert variables(ref("configMapKeyRef", name="none", key="a", optional=True)) == {}
     assert variables(envFrom=[{"secretRef": {"name": "none", "optional": True}}]) == {}
 
@@ -114,7 +114,8 @@ def test_optional_and_missing_is_left_out() -> None:
 
 @pytest.fixture
 def layers(tmp_path: Path) -> list[str]:
-    """Three layers: the top one replaces passwd and deletes /etc/secret, the middle one has a link out of the image."""
+    """Three layers: the top one replaces passwd and deletes /etc/secret; the middle one has a link that leads out of
+    the image."""
     top, middle, base = (tmp_path / name for name in ("top", "middle", "base"))
     for layer in (top, middle, base):
         (layer / "etc").mkdir(parents=True)
@@ -159,7 +160,7 @@ def test_users(
     assert who(layers, image, own, **shared) == expected
 
 
-def test_a_name_that_no_file_has(layers: list[str]) -> None:
+def test_an_unknown_user_name(layers: list[str]) -> None:
     with pytest.raises(CreateError, match="unable to find user nobody: no matching entries in passwd file"):
         who(layers, "nobody")
     with pytest.raises(CreateError, match="unable to find group nogroup"):
@@ -184,7 +185,7 @@ def test_run_as_non_root(layers: list[str], image: str, own: dict[str, Any], mes
 
 @pytest.mark.parametrize("image", ["2147483648", "99999999999999999999", "web:2147483648", "4294967296"])
 def test_digits_are_never_a_name(layers: list[str], image: str) -> None:
-    """An image could list a user whose name is a number out of range, with uid 0."""
+    """An image could have a user with uid 0 whose name is a number out of range."""
     lines = "".join(f"{name}:x:0:0::/:\n" for name in ("web", *image.split(":")))
     Path(layers[0], "etc/passwd").write_text(lines)
     for own in ({}, {"runAsNonRoot": True}):
@@ -292,7 +293,7 @@ def test_resolv_conf(spec: dict[str, Any], expected: list[str]) -> None:
     assert netfiles.resolv_conf(make_pod("a", **spec), config, HOST).splitlines() == expected
 
 
-def test_without_a_cluster_dns_cluster_first_is_the_hosts() -> None:
+def test_without_cluster_dns_cluster_first_means_the_hosts_dns() -> None:
     assert "nameserver 192.0.2.53" in netfiles.resolv_conf(make_pod("a"), CONFIG, HOST)
 
 
@@ -318,13 +319,11 @@ STUB, BEHIND = (
         (HOST, BEHIND, HOST),
     ],
 )
-def test_a_stub_on_the_loopback_is_replaced_by_the_servers_behind_it(
-    host: str, resolved: str, expected: str
-) -> None:
+def test_a_loopback_stub_is_replaced_by_its_upstream_servers(host: str, resolved: str, expected: str) -> None:
     assert netfiles.reachable_resolv_conf(host, resolved) == expected
 
 
-def test_the_node_reads_the_file_that_a_pod_can_use(tmp_path: Path) -> None:
+def test_the_resolv_conf_with_reachable_servers_is_read(tmp_path: Path) -> None:
     own, behind, chosen = tmp_path / "own", tmp_path / "behind", tmp_path / "chosen"
     own.write_text(STUB)
     config = replace(CONFIG, host_resolv_conf=str(own), resolved_conf=str(behind))
@@ -344,7 +343,7 @@ def test_the_node_reads_the_file_that_a_pod_can_use(tmp_path: Path) -> None:
 # -- last words -------------------------------------------------------------------------------------------------
 
 
-def test_the_end_of_the_log_is_the_message_when_asked_for(tmp_path: Path) -> None:
+def test_fallback_to_logs_on_error(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     head = "2026-01-01T00:00:00.000000000Z stdout"
     log.write_text("".join(f"{head} F line {n}\n" for n in range(100)) + f"{head} P half\n")
@@ -364,7 +363,7 @@ def test_the_end_of_the_log_is_the_message_when_asked_for(tmp_path: Path) -> Non
     assert found == ["xxx", "", "own", ""]
 
 
-def test_a_hostname_of_its_own_wins_over_the_pods_names() -> None:
+def test_the_hostname_override_wins() -> None:
     pod = make_pod("a", hostname="box", subdomain="inner", hostnameOverride="own.example")
     assert netfiles.pod_hostname(pod) == "own.example"
     assert netfiles.pod_fqdn(pod, "cluster.local") == ""
@@ -382,7 +381,7 @@ def test_a_hostname_of_its_own_wins_over_the_pods_names() -> None:
     )
 
 
-def test_the_directory_of_the_longest_pods_logs_has_a_name_that_a_file_can_have() -> None:
+def test_the_longest_log_directory_is_a_valid_file_name() -> None:
     uid = "1f8aaa33-34fa-87f6-ac7b-1c4600000015"
     long = pod_log_name("n" * 63, "p" * 253, uid)
     assert len(long) == 255

@@ -1,4 +1,4 @@
-"""A pod's imagePullSecrets: what becomes of each."""
+"""imagePullSecrets of a pod."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SECRETS = {
         ("elsewhere", "not found"),
     ],
 )
-def test_each_secret(name: str, problem: str) -> None:
+def test_pull_secrets(name: str, problem: str) -> None:
     pod = Pod.model_validate(
         {
             "metadata": {"name": "p", "namespace": "apps"},

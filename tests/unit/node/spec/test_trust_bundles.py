@@ -1,4 +1,4 @@
-"""ClusterTrustBundles: what a manifest may be, and what pods get of them."""
+"""ClusterTrustBundles: validation, and what pods get from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from manifests.yaml.loader import load_text
 from tests.unit.node.decide.pod_worlds import container, make_pod
 from tests.unit.node.semantics.pod_rows import NONE
 
-# Two authorities and one that is none; nobody has their keys.
+# Two authorities and a certificate that is not an authority. Their keys do not exist any more.
 ONE = """\
 -----BEGIN CERTIFICATE-----
 MIIBcDCCARWgAwIBAgIUImfwDMeROtShghKhgYz3Hgi0XQ4wCgYIKoZIzj0EAwIw
@@ -98,7 +98,7 @@ ANCHORS = 'spec.trustBundle: Invalid value: "<value omitted>": '
         ),
     ],
 )
-def test_what_a_manifest_may_be(name: str, signer: str, text: str, wanted: str) -> None:
+def test_validation_of_trust_bundles(name: str, signer: str, text: str, wanted: str) -> None:
     found = errors(name, text, signer)
     if not wanted:
         assert found == []
@@ -124,7 +124,7 @@ THERE = [
         ({"name": "none", "optional": True}, set()),
     ],
 )
-def test_which_anchors_a_pod_gets(wanted: dict[str, Any], has: set[str]) -> None:
+def test_the_trust_anchors_that_a_pod_gets(wanted: dict[str, Any], has: set[str]) -> None:
     def every(kind: str) -> Iterable[dict[str, Any]]:
         return THERE if kind == KIND else []
 
@@ -143,7 +143,7 @@ def test_which_anchors_a_pod_gets(wanted: dict[str, Any], has: set[str]) -> None
         ),
     ],
 )
-def test_a_pod_waits_for_one_that_is_missing(wanted: dict[str, Any], words: str) -> None:
+def test_a_pod_waits_for_a_missing_bundle(wanted: dict[str, Any], words: str) -> None:
     volume = {"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"path": "ca", **wanted}}]}}
     pod = make_pod(container("a", volumeMounts=[{"name": "v", "mountPath": "/v"}]), volumes=[volume])
     assert not blocked_containers(pod)

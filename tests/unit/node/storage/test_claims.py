@@ -1,4 +1,4 @@
-"""PersistentVolumeClaims: what is valid, what is bound, what an edit of the manifest leaves."""
+"""PersistentVolumeClaims: validation, binding, and edits of the manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def claim(**spec: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted}
 
 
-def test_a_claim_is_bound_to_a_volume_of_its_own_and_stays_so() -> None:
+def test_a_claim_is_bound_to_its_own_volume_and_stays_bound() -> None:
     found = bound(claim(), {})
     assert found["status"] == {
         "phase": "Bound",

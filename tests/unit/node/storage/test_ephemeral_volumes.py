@@ -1,4 +1,5 @@
-"""Generic ephemeral volumes: a claim of the pod's own, made from its template, gone with it, never another pod's."""
+"""Generic ephemeral volumes: a claim that is created from the pod's template, is removed with the pod, and never
+belongs to another pod."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def pod_doc(uid: str = "u-1", name: str = "web", size: str = "1Gi") -> dict[str,
 
 
 class Disk:
-    """Claims over a store of its own; `again()` is the same after the daemon was killed."""
+    """Claims with their own store. `again()` returns the same after the daemon was killed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -60,7 +61,7 @@ class Disk:
         return self.root / "claims/default/web-scratch"
 
     async def pod(self, doc: dict[str, Any]) -> Pod:
-        """The pod in the store, and its claims."""
+        """Store the pod and provide its claims."""
         if self.store.get_uid(doc["metadata"]["uid"]) is None:
             await self.store.create("Pod", doc)
         pod = Pod.parse(doc)
@@ -92,7 +93,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     yield runs
 
 
-def test_the_claim_is_the_pods_and_goes_with_it(run: Run) -> None:
+def test_the_claim_belongs_to_the_pod_and_is_removed_with_it(run: Run) -> None:
     async def story(disk: Disk) -> None:
         pod = await disk.pod(pod_doc())
         record = disk.store.get("PersistentVolumeClaim", "default", "web-scratch")
@@ -122,7 +123,7 @@ def test_the_claim_is_the_pods_and_goes_with_it(run: Run) -> None:
     run(story)
 
 
-def test_a_claim_of_somebody_else_is_in_the_way(run: Run) -> None:
+def test_an_unrelated_claim_of_the_same_name_blocks_the_pod(run: Run) -> None:
     async def story(disk: Disk) -> None:
         doc = {**own_claims(Pod.parse(pod_doc()))[0]}
         doc["metadata"] = {"name": "web-scratch", "namespace": "default", "uid": "claim"}
@@ -148,22 +149,22 @@ def test_a_claim_of_somebody_else_is_in_the_way(run: Run) -> None:
     run(story)
 
 
-def test_a_new_pod_of_the_name_finds_nothing_of_the_old_one(run: Run) -> None:
-    """Whatever a dead daemon had got done of the old one's end."""
+def test_a_new_pod_of_the_same_name_finds_no_old_data(run: Run) -> None:
+    """Wherever the daemon was killed during the removal of the old pod."""
 
     async def story(disk: Disk) -> None:
         await disk.pod(pod_doc("u-1"))
         (disk.directory / "data/secret").write_text("old")
         await disk.store.delete("u-1")
         await disk.store.close()
-        disk.again()  # killed before it had looked
+        disk.again()  # killed before it observed the deletion
         pod = await disk.pod(pod_doc("u-2"))
         assert disk.path(pod) == f"{disk.directory}/data"
         assert list((disk.directory / "data").iterdir()) == []
         assert json.loads((disk.directory / "claim.json").read_text())["owner"] == "u-2"
         await disk.claims.look()
         assert [p.name for p in disk.directory.parent.iterdir()] == ["web-scratch"]
-        (disk.directory.parent / ".gone-1" / "data").mkdir(parents=True)  # a removal that was cut short
+        (disk.directory.parent / ".gone-1" / "data").mkdir(parents=True)  # an interrupted removal
         await disk.claims.look()
         assert [p.name for p in disk.directory.parent.iterdir()] == ["web-scratch"]
 
@@ -171,7 +172,7 @@ def test_a_new_pod_of_the_name_finds_nothing_of_the_old_one(run: Run) -> None:
 
 
 @pytest.mark.parametrize("left", ["nothing in it", "claim.json", "its mode", "all but the quota"])
-def test_a_claim_half_made_is_made_whole(run: Run, left: str) -> None:
+def test_a_half_created_claim_is_completed(run: Run, left: str) -> None:
     async def story(disk: Disk) -> None:
         disk.directory.mkdir(parents=True)
         if left != "nothing in it":
@@ -189,7 +190,7 @@ def test_a_claim_half_made_is_made_whole(run: Run, left: str) -> None:
     run(story)
 
 
-def test_a_claim_that_another_pod_mounts_by_name_stays_for_it(run: Run) -> None:
+def test_a_claim_stays_while_another_pod_mounts_it(run: Run) -> None:
     async def story(disk: Disk) -> None:
         await disk.pod(pod_doc())
         other = pod_doc("u-9", "other")
@@ -210,7 +211,7 @@ def test_a_claim_that_another_pod_mounts_by_name_stays_for_it(run: Run) -> None:
     run(story)
 
 
-def test_an_edited_template_is_followed() -> None:
+def test_an_edited_template_takes_effect() -> None:
     old, new = own_claims(Pod.parse(pod_doc()))[0], own_claims(Pod.parse(pod_doc(size="2Gi")))[0]
     stored = {
         **old,
@@ -225,7 +226,7 @@ def test_an_edited_template_is_followed() -> None:
     assert claim_names(Pod.parse(pod_doc())) == ("web-scratch",)
 
 
-def test_a_manifest_cannot_take_a_pods_own_claim(run: Run) -> None:
+def test_a_manifest_cannot_take_over_a_pods_claim(run: Run) -> None:
     async def story(disk: Disk) -> None:
         await disk.pod(pod_doc())
         record = disk.store.get("PersistentVolumeClaim", "default", "web-scratch")

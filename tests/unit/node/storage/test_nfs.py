@@ -1,4 +1,4 @@
-"""NFS volumes: what the kernel is asked for, and how long anybody waits for it."""
+"""NFS volumes: the mount attempts, and how long a mount may take."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ CLIENT = "addr=192.0.2.7,clientaddr=192.0.2.1"
         (("vers=4", "noatime"), [("nfs4", 1024, f"vers=4.{n},{CLIENT}") for n in (2, 1, 0)]),
     ],
 )
-def test_what_is_tried(options: tuple[str, ...], tried: list[tuple[str, int, str]]) -> None:
+def test_mount_attempts(options: tuple[str, ...], tried: list[tuple[str, int, str]]) -> None:
     assert [tuple(one) for one in attempts(Share("nas", "/export", options), *TO)] == tried
 
 
-def test_what_the_volume_is() -> None:
+def test_source_and_options_of_the_volume() -> None:
     pod = make_pod("a", volumes=[{"name": "v", "nfs": {"server": "nas", "path": "/e", "readOnly": True}}])
     plan = volume_plans.plan_volume(pod, pod.spec.volumes[0], sources())
     path = f"/var/lib/kubelite/pods/{UID}/volumes/kubernetes.io~nfs/v"
@@ -55,7 +55,7 @@ def test_what_the_volume_is() -> None:
 
 
 class Kernel:
-    """mount(2) as the test has it."""
+    """A fake mount(2)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: int) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -74,7 +74,7 @@ class Kernel:
 
 
 def mounted(tmp_path: Path, server: str = "127.0.0.1") -> str:
-    """What an attempt says; "" where it is mounted."""
+    """The error of an attempt to mount, or ""."""
     try:
         asyncio.run(SlowMounts().mount("v", str(tmp_path / "v"), Share(server, "/e")))
     except MountError as error:
@@ -97,7 +97,7 @@ def mounted(tmp_path: Path, server: str = "127.0.0.1") -> str:
         ),
     ],
 )
-def test_versions_and_answers(
+def test_versions_and_errors(
     answers: tuple[int, ...],
     said: str,
     versions: list[str],
@@ -110,7 +110,9 @@ def test_versions_and_answers(
     assert all(call[:2] == ("127.0.0.1:/e", str(tmp_path / "v")) for call in kernel.calls)
 
 
-def test_a_server_that_is_away_is_waited_for_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_thread_waits_for_an_unreachable_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel = Kernel(monkeypatch)
     kernel.go.clear()
     monkeypatch.setattr(slow_mounts, "WAIT", 0.01)

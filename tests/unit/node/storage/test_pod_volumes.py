@@ -1,4 +1,4 @@
-"""What a pod's volumes are on this node: kinds, files that are swapped in whole, host paths, sub-paths."""
+"""Volumes of pods: their kinds, atomic updates, host paths and sub-paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plan(volume: dict[str, Any], **pod: Any) -> VolumePlan:
     return volume_plans.plan_volume(whole, whole.spec.volumes[0], sources())
 
 
-def test_what_volumes_are() -> None:
+def test_the_kinds_of_volumes() -> None:
     base = f"/var/lib/kubelite/pods/{UID}/volumes"
     assert plan({"emptyDir": {}}) == VolumePlan("v", Kind.DIRECTORY, f"{base}/kubernetes.io~empty-dir/v")
     memory = plan({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
@@ -48,12 +48,12 @@ def test_what_volumes_are() -> None:
         ({"configMap": {"name": "cm", "items": [{"key": "a", "path": "../z"}]}}, "invalid path"),
     ],
 )
-def test_volumes_that_cannot_be(volume: dict[str, Any], message: str) -> None:
+def test_invalid_volumes(volume: dict[str, Any], message: str) -> None:
     with pytest.raises(MountError, match=message):
         plan(volume)
 
 
-def test_files_are_swapped_in_whole(tmp_path: Path) -> None:
+def test_updates_are_atomic(tmp_path: Path) -> None:
     path = tmp_path / "v"
     first = VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"1", 0o640), "d/b": File(b"2", 0o644)})
     assert mounts.write_files(first)
@@ -74,7 +74,7 @@ def test_files_are_swapped_in_whole(tmp_path: Path) -> None:
     assert not (path / old).exists()
 
 
-def test_an_empty_dir_is_everybodys(tmp_path: Path) -> None:
+def test_an_empty_dir_is_writable_for_everyone(tmp_path: Path) -> None:
     made = VolumePlan("v", Kind.DIRECTORY, str(tmp_path / "pod/volumes/v"), fs_group=os.getgid())
     mounts.set_up(made)
     found = Path(made.path).stat()
@@ -115,7 +115,7 @@ def test_host_path_types(tmp_path: Path, kind: str, there: str | None, message: 
         assert path.is_file() if kind == "FileOrCreate" or there == "file" else path.is_dir()
 
 
-def test_a_host_path_is_not_taken_from_the_daemons_own_directory(
+def test_a_relative_host_path_is_not_resolved_in_the_daemons_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -135,7 +135,7 @@ def held(volume: Path, sub_path: str) -> str:
         os.close(fd)
 
 
-def test_a_sub_path_is_made_inside_its_volume(tmp_path: Path) -> None:
+def test_a_sub_path_is_created_in_its_volume(tmp_path: Path) -> None:
     assert held(tmp_path, "a/b") == str(tmp_path / "a/b")
     assert (tmp_path / "a/b").is_dir()
     (tmp_path / "file").write_text("")
@@ -158,8 +158,9 @@ def test_a_sub_path_never_leads_out_of_its_volume(tmp_path: Path, target: str) -
         mounts.open_sub_path(str(volume), "../outside")
 
 
-def test_what_was_opened_stays_what_is_mounted(tmp_path: Path) -> None:
-    """The name is replaced by a link to elsewhere after the check: the descriptor does not follow."""
+def test_the_checked_directory_is_mounted(tmp_path: Path) -> None:
+    """After the check the name is replaced by a link to another place: the descriptor still refers to the checked
+    directory."""
     fd = mounts.open_sub_path(str(tmp_path), "data")
     try:
         (tmp_path / "data").rename(tmp_path / "moved")

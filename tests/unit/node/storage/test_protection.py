@@ -1,4 +1,5 @@
-"""Claims and volumes that are in use stay when their manifests go (K pvcprotection, pvprotection)."""
+"""Claims and volumes in use are retained when their manifests are removed (Kubernetes
+pkg/controller/volume/pvcprotection and pvprotection)."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ async def said(disk: Disk) -> list[str]:
 
 
 @pytest.mark.parametrize(("status", "stays"), [(PLACED, True), ({"phase": "Failed"}, True), (WAITS, False)])
-def test_a_claim_stays_as_long_as_a_pod_of_the_node_has_it(tmp_path: Path, status: Json, stays: bool) -> None:
+def test_a_claim_is_retained_while_a_pod_uses_it(tmp_path: Path, status: Json, stays: bool) -> None:
     async def story(disk: Disk) -> None:
         await disk.put(claim())
         await use(disk, "p", status)
@@ -59,7 +60,7 @@ def test_a_claim_stays_as_long_as_a_pod_of_the_node_has_it(tmp_path: Path, statu
     run(tmp_path, story)
 
 
-def test_a_volume_stays_as_long_as_a_claim_has_it(tmp_path: Path) -> None:
+def test_a_volume_is_retained_while_a_claim_is_bound_to_it(tmp_path: Path) -> None:
     async def story(disk: Disk) -> None:
         await disk.put(volume("a"), MANUAL)
         await use(disk, "p", PLACED)
@@ -76,7 +77,7 @@ def test_a_volume_stays_as_long_as_a_claim_has_it(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_a_volume_that_nobody_has_goes_at_once(tmp_path: Path) -> None:
+def test_an_unused_volume_is_removed_at_once(tmp_path: Path) -> None:
     async def story(disk: Disk) -> None:
         await disk.put(volume("a"))
         await take_away(disk, VOLUME, "a")
@@ -85,7 +86,7 @@ def test_a_volume_that_nobody_has_goes_at_once(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_what_is_going_is_for_nobody_new() -> None:
+def test_a_terminating_claim_is_not_for_new_pods() -> None:
     going = terminating(claim(volumeName="pvc-u-c"), CLAIM, 1.0)
     assert going is not None and terminating(going, CLAIM, 2.0) is None
     waits = unbound(pod(), lambda kind, *_: going if kind == CLAIM else None, NODE)
@@ -98,7 +99,7 @@ def test_what_is_going_is_for_nobody_new() -> None:
 
 
 @pytest.mark.parametrize(("kind", "doc"), [(CLAIM, claim()), (VOLUME, volume("c"))])
-def test_a_manifest_that_is_put_back_takes_the_deletion_back(kind: str, doc: Json) -> None:
+def test_a_restored_manifest_cancels_the_deletion(kind: str, doc: Json) -> None:
     namespace = "" if kind == VOLUME else "default"
     bare = {**doc, "metadata": {k: v for k, v in doc["metadata"].items() if k in ("name", "namespace")}}
     made = created(bare, "/m/c.yaml", uid="u", now=1.0)
@@ -118,7 +119,7 @@ def test_a_manifest_that_is_put_back_takes_the_deletion_back(kind: str, doc: Jso
     assert back["metadata"] == made["metadata"]
 
 
-def test_the_claim_of_an_ephemeral_volume_is_its_pods(tmp_path: Path) -> None:
+def test_the_claim_of_an_ephemeral_volume_is_removed_with_its_pod(tmp_path: Path) -> None:
     spec: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     volumes = [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}]
     metadata = {"name": "p", "namespace": "default", "uid": "u-p"}

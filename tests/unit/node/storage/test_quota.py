@@ -1,5 +1,5 @@
-"""What a project's quota says, as the kernel lays it out (linux/quota.h, if_dqblk; linux/dqblk_xfs.h, fs_quota_statv;
-linux/fs.h, fsxattr). That the kernel does: tests/kernel/test_quota.py."""
+"""Project quotas, on a fake file system with the kernel's structures (linux/quota.h, if_dqblk; linux/dqblk_xfs.h,
+fs_quota_statv; linux/fs.h, fsxattr). tests/kernel/test_quota.py uses the real ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROJECT, INHERIT, COUNTS, HOLDS = quota.FIRST_PROJECT, 0x200, 0x10, 0x20
 
 @dataclass
 class Disk:
-    """A file system that keeps projects."""
+    """A fake file system with project quotas."""
 
     flags: int = COUNTS | HOLDS
     of: dict[int, tuple[int, int]] = field(default_factory=dict)  # inode → its flags, its project
@@ -82,7 +82,7 @@ def with_project(disk: Disk, place: Path, flags: int = INHERIT, project: int = P
     disk.of[place.stat().st_ino] = (flags, project)
 
 
-def test_what_a_project_has(disk: Disk, tmp_path: Path) -> None:
+def test_the_usage_of_a_project(disk: Disk, tmp_path: Path) -> None:
     with_project(disk, tmp_path)
     disk.uses[PROJECT] = (5 << 20, 7)
     size = (5 << 20) - tmp_path.stat().st_blocks * 512
@@ -98,7 +98,7 @@ def test_what_a_project_has(disk: Disk, tmp_path: Path) -> None:
     [{"project": 0}, {"flags": 0}, {"around": PROJECT}, {"valid": 1}, {"keeps": 0}],
     ids=lambda other: next(iter(other)),
 )
-def test_one_that_is_not_counted_is_walked(disk: Disk, tmp_path: Path, other: dict[str, int]) -> None:
+def test_a_directory_without_a_project_is_walked(disk: Disk, tmp_path: Path, other: dict[str, int]) -> None:
     with_project(disk, tmp_path, other.get("flags", INHERIT), other.get("project", PROJECT))
     with_project(disk, tmp_path.parent, INHERIT, other.get("around", 0))
     disk.uses[PROJECT] = (5 << 20, 7)
@@ -110,7 +110,7 @@ def test_one_that_is_not_counted_is_walked(disk: Disk, tmp_path: Path, other: di
     assert bytes_of("volume", [str(tmp_path)]) == (tmp_path / "file").stat().st_blocks * 512
 
 
-def test_a_container_is_its_instances_and_its_logs(disk: Disk, tmp_path: Path) -> None:
+def test_the_usage_of_a_container_has_its_instances_and_logs(disk: Disk, tmp_path: Path) -> None:
     for attempt, counted in (("0", False), ("1", True)):
         for name in ("upper", "work/work"):
             (tmp_path / "main" / attempt / name).mkdir(parents=True)
@@ -126,9 +126,7 @@ def test_a_container_is_its_instances_and_its_logs(disk: Disk, tmp_path: Path) -
     assert bytes_of("container/main", paths) == (5 << 20) - own + sum(walked)
 
 
-def test_the_first_project_that_nothing_has(
-    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_free_project(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "_turns", iter([0, 3]))
     disk.uses = {PROJECT: (0, 1), PROJECT + 1: (4096, 1), PROJECT + 2: (0, 0)}
     disk.limits[PROJECT + 2] = 77
@@ -145,13 +143,13 @@ def test_the_first_project_that_nothing_has(
 
 
 @pytest.mark.parametrize("flags", [0, COUNTS])
-def test_one_that_holds_nobody_says_so(disk: Disk, tmp_path: Path, flags: int) -> None:
+def test_an_unenforced_quota_is_reported(disk: Disk, tmp_path: Path, flags: int) -> None:
     disk.flags = flags
     assert "has no project quotas" in quota.set_quota(str(tmp_path), 1 << 20)
     assert not disk.limits
 
 
-def test_an_ordinary_directory(tmp_path: Path) -> None:
+def test_a_directory_without_quota_support(tmp_path: Path) -> None:
     assert quota.used(str(tmp_path)) is None
     quota.count(str(tmp_path))
     with pytest.raises(FileNotFoundError):

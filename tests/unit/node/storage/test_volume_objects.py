@@ -1,4 +1,4 @@
-"""PersistentVolumes on a disk: how they are bound, released, reclaimed and had again."""
+"""PersistentVolumes on disk: binding, release, reclaim, and recovery of lost objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.unit.node.storage.volume_kit import MANUAL, ON_SSD, claim, pod, volum
 
 
 class Disk:
-    """Claims and volumes over a store of their own."""
+    """Claims and volumes with their own store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -69,7 +69,7 @@ def run(tmp_path: Path, story: Callable[[Disk], Awaitable[None]]) -> None:
     asyncio.run(told())
 
 
-def test_a_volume_is_bound_released_and_had_again(tmp_path: Path) -> None:
+def test_a_volume_is_bound_released_and_bound_again(tmp_path: Path) -> None:
     async def story(disk: Disk) -> None:
         await disk.put(volume("a"))
         assert disk.phase("a") == "Available"
@@ -102,7 +102,7 @@ def test_a_volume_is_bound_released_and_had_again(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_what_was_bound_is_so_again_when_the_state_is_lost(tmp_path: Path) -> None:
+def test_bindings_survive_the_loss_of_the_state(tmp_path: Path) -> None:
     async def first(disk: Disk) -> None:
         await disk.put(volume("b"), MANUAL)
         await disk.put(volume("a"))
@@ -152,7 +152,7 @@ def test_reclaim_policies(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_delete_is_for_what_is_below_tmp(tmp_path: Path) -> None:
+def test_only_paths_below_tmp_are_deleted(tmp_path: Path) -> None:
     if not str(tmp_path).startswith("/tmp/"):
         pytest.fail("pytest's directories are expected below /tmp")
 
@@ -169,7 +169,7 @@ def test_delete_is_for_what_is_below_tmp(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_a_volume_that_is_made_has_an_object_too(tmp_path: Path) -> None:
+def test_a_provisioned_volume_has_an_object(tmp_path: Path) -> None:
     async def story(disk: Disk) -> None:
         await disk.volumes.keep_class("Retain")
         await disk.put(claim())
@@ -206,7 +206,7 @@ def test_a_block_claim_is_a_device(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_what_a_container_may_do_with_its_device() -> None:
+def test_device_permissions_of_a_container() -> None:
     rules = device_rules(privileged=False, block=[Device("/dev/a", 7, 1), Device("/dev/b", 7, 2, True)])
     mine = [(r["type"], r["major"], r["minor"], r["access"]) for r in rules if r.get("major") == 7]
     assert mine == [("b", 7, 1, "mrw"), ("b", 7, 2, "mr")]

@@ -1,4 +1,4 @@
-"""What tests of claims and volumes are told on: their documents."""
+"""Documents of claims and volumes for tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How often a look at a pod asks its shim and decides: once more for each time that something was done, and a decision
-more where what was put on record is anything that one reads."""
+"""The number of observations and decisions in a round of a pod: one of each, one more of each after every effect, and
+another decision if the written status changes an input of the decision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Costs:
     decisions: int = 0
 
     def count(self, node: Node) -> None:
-        """From here on."""
+        """Start counting."""
         self.observations = self.decisions = 0
         observe = type(node.fake).observe
 
@@ -96,17 +96,17 @@ async def edited(node: Node) -> None:
 @pytest.mark.parametrize(
     ("story", "observations", "decisions"),
     [
-        (new, 2, 2),  # looked at, started, looked at
-        (at_rest, 1, 0),  # all as it was
-        (probe_changed, 1, 1),  # nothing is done; the status that is written means nothing to a decision
+        (new, 2, 2),  # observed, started, observed
+        (at_rest, 1, 0),  # nothing has changed
+        (probe_changed, 1, 1),  # nothing is done, and the written status is not an input of the decision
         (crashed, 2, 2),
         (crashed_twice, 2, 2),  # the first attempt is removed; it waits
-        (job_over, 2, 3),  # Succeeded is on record: now the sandbox may go
-        (deleted, 2, 3),  # stopped, Failed on record, all of it removed: nothing is left to look at
+        (job_over, 2, 3),  # Succeeded is recorded: now the sandbox can be removed
+        (deleted, 2, 3),  # stopped, Failed recorded, everything removed: nothing is left to observe
         (edited, 3, 3),  # stopped, started
     ],
 )
-def test_a_look_costs(
+def test_observations_and_decisions_of_a_round(
     run: Run, costs: Costs, story: Callable[[Node], Awaitable[None]], observations: int, decisions: int
 ) -> None:
     async def look(node: Node) -> None:
@@ -122,7 +122,7 @@ def test_a_look_costs(
     run(look)
 
 
-def test_what_is_heard_meanwhile_is_looked_at_before_more_is_done(run: Run) -> None:
+def test_an_event_during_a_round_is_observed_before_further_effects(run: Run) -> None:
     async def story(node: Node) -> None:
         await job_over(node)
         modify = node.store.modify
@@ -143,7 +143,7 @@ def test_what_is_heard_meanwhile_is_looked_at_before_more_is_done(run: Run) -> N
     run(story)
 
 
-def test_an_edit_meanwhile_is_looked_at_before_more_is_done(run: Run) -> None:
+def test_an_edit_during_a_round_is_observed_before_further_effects(run: Run) -> None:
     async def story(node: Node) -> None:
         await job_over(node)
         modify = node.store.modify

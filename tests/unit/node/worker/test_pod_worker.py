@@ -1,4 +1,4 @@
-"""The pod worker on a fake node and a real store: what is asked of the node, in which order, and what is reported."""
+"""The pod worker on a fake node and a real store: the calls to the node, their order, and the reported status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.node.decide.pod_worlds import UID, container
 from tests.unit.node.worker.worker_kit import Node, Run
 
 
-def test_a_new_pod_runs_after_one_look_and_is_reported_after_the_start(run: Run) -> None:
+def test_a_new_pod_runs_after_one_round_and_is_reported_after_the_start(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(container("app"), container("side"))
         version = node.store.resource_version
@@ -33,7 +33,7 @@ def test_a_new_pod_runs_after_one_look_and_is_reported_after_the_start(run: Run)
     run(story)
 
 
-def test_a_settled_pod_is_not_decided_on_again_until_a_fact_is_another(run: Run) -> None:
+def test_a_settled_pod_needs_no_decision_until_a_fact_changes(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put()
         assert await node.settle() is None
@@ -49,7 +49,7 @@ def test_a_settled_pod_is_not_decided_on_again_until_a_fact_is_another(run: Run)
         (instance,) = node.fake.containers[UID]
         node.fake.containers[UID] = [
             replace(instance, state=ContainerState.EXITED, exit_code=1)
-        ]  # and nobody said so
+        ]  # without an event
         await node.worker.reconcile(UID)
         assert node.state()["restartCount"] == 1
         await node.settle()
@@ -59,7 +59,7 @@ def test_a_settled_pod_is_not_decided_on_again_until_a_fact_is_another(run: Run)
     run(story)
 
 
-def test_its_own_status_is_no_news_and_everything_else_is(run: Run) -> None:
+def test_only_its_own_status_needs_no_round(run: Run) -> None:
     async def story(node: Node) -> None:
         async with node.store.watch("Pod") as watch:
             await node.put(container("app"))
@@ -99,7 +99,7 @@ def _watching(node: Node, version: int) -> Any:
     return watched
 
 
-def test_containers_of_a_pod_share_their_shared_memory(run: Run, mounted: list[str]) -> None:
+def test_containers_of_a_pod_share_dev_shm(run: Run, mounted: list[str]) -> None:
     async def story(node: Node) -> None:
         await node.put(container("app"), container("side"))
         await node.settle()
@@ -112,7 +112,7 @@ def test_containers_of_a_pod_share_their_shared_memory(run: Run, mounted: list[s
     run(story)
 
 
-def test_the_request_is_whole(run: Run) -> None:
+def test_the_request_is_complete(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(container("app", args=["serve"], env=[{"name": "A", "value": "1"}], tty=True))
         await node.settle()
@@ -155,7 +155,7 @@ def test_a_crash_is_restarted_at_once_then_backs_off(run: Run) -> None:
     run(story)
 
 
-def test_a_run_to_completion_ends_the_pod_and_gives_its_sandbox_back(run: Run) -> None:
+def test_a_completed_pod_releases_its_sandbox(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(restartPolicy="Never")
         await node.settle()
@@ -194,8 +194,8 @@ def test_deletion_stops_gracefully_and_leaves_nothing(run: Run) -> None:
     run(story)
 
 
-def test_a_pod_that_nobody_can_read_can_still_be_deleted(run: Run) -> None:
-    """As an older version left it in the store."""
+def test_an_invalid_pod_can_still_be_deleted(run: Run) -> None:
+    """An older version stored the pod like this."""
 
     async def story(node: Node) -> None:
         await node.put()
@@ -211,7 +211,7 @@ def test_a_pod_that_nobody_can_read_can_still_be_deleted(run: Run) -> None:
     run(story)
 
 
-def test_an_image_is_pulled_beside_the_sandbox(run: Run) -> None:
+def test_an_image_is_pulled_while_the_sandbox_is_created(run: Run) -> None:
     async def story(node: Node) -> None:
         node.fake.pullable["remote:2"] = ObservedImage(
             "sha256:2", "r/remote:2", size=7, config={"Cmd": ["x"]}
@@ -254,9 +254,7 @@ def test_a_pull_that_fails_backs_off(run: Run) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ValueError("no JSON")])
-def test_a_pull_that_breaks_is_a_pull_that_failed(
-    run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crashed_pull_counts_as_failed(run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(node: Node) -> None:
         async def pull(_uid: str, _reference: str, _secrets: object) -> ObservedImage:
             raise error
@@ -284,7 +282,7 @@ def test_a_program_that_cannot_start_is_a_start_error(run: Run) -> None:
     run(story)
 
 
-def test_what_cannot_be_created_waits_with_its_reason(run: Run) -> None:
+def test_a_container_that_cannot_be_created_waits_with_a_reason(run: Run) -> None:
     async def story(node: Node) -> None:
         node.fake.fail_start["app"] = RuntimeFault("no room")
         await node.put()
@@ -301,7 +299,7 @@ def test_what_cannot_be_created_waits_with_its_reason(run: Run) -> None:
     run(story)
 
 
-def test_a_missing_key_is_a_config_error_and_heals(run: Run) -> None:
+def test_a_missing_key_is_a_config_error_until_it_exists(run: Run) -> None:
     async def story(node: Node) -> None:
         key = {"configMapKeyRef": {"name": "settings", "key": "mode"}}
         await node.put(container("app", env=[{"name": "MODE", "valueFrom": key}]))
@@ -323,7 +321,7 @@ def test_a_missing_key_is_a_config_error_and_heals(run: Run) -> None:
     run(story)
 
 
-def test_a_sandbox_that_cannot_be_made_is_tried_again_later(run: Run) -> None:
+def test_a_failed_sandbox_is_retried_later(run: Run) -> None:
     async def story(node: Node) -> None:
         node.fake.fail_sandbox = NetworkError("port 80 is taken by pod other")
         await node.put()

@@ -1,4 +1,4 @@
-"""The pod worker when something changes: edits, losses, hooks, deadlines, room; what it says of itself."""
+"""The pod worker and changes: edits, lost sandboxes, hooks, deadlines, resources; `why` and `preview`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.node.decide.pod_worlds import UID, container, make_pod
 from tests.unit.node.worker.worker_kit import Node, Run
 
 
-def test_edits_restart_no_more_than_they_must(run: Run) -> None:
+def test_edits_restart_no_more_than_necessary(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(container("app"), container("side"))
         await node.settle()
@@ -59,7 +59,7 @@ def test_edits_restart_no_more_than_they_must(run: Run) -> None:
     run(story)
 
 
-def test_a_lost_sandbox_is_made_anew_but_not_at_full_speed(run: Run) -> None:
+def test_a_lost_sandbox_is_recreated_with_back_off(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put()
         await node.settle()
@@ -117,7 +117,7 @@ def test_init_containers_run_in_order_before_the_others(run: Run) -> None:
     run(story)
 
 
-def test_no_field_is_silent(run: Run) -> None:
+def test_unsupported_fields_cause_events(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(
             container("app"),
@@ -136,7 +136,7 @@ def test_no_field_is_silent(run: Run) -> None:
     run(story)
 
 
-def test_host_path_is_checked_in_kubelets_words(run: Run, tmp_path: Path) -> None:
+def test_host_path_errors_are_kubelets(run: Run, tmp_path: Path) -> None:
     async def story(node: Node) -> None:
         path = str(tmp_path / "missing")
         await node.put(
@@ -177,7 +177,7 @@ def test_config_map_volume_follows_its_source(run: Run) -> None:
     run(story)
 
 
-def test_why_says_what_was_seen_decided_and_for_which_reason(run: Run) -> None:
+def test_why_has_observation_decision_and_reasons(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put()
         await node.settle()
@@ -224,13 +224,13 @@ def test_a_host_network_pod_has_the_hosts_address(run: Run) -> None:
     run(story)
 
 
-def test_warming_up_touches_nothing(tmp_path: Path) -> None:
+def test_warm_up_has_no_effects(tmp_path: Path) -> None:
     config = NodeConfig("node-1", "192.0.2.1", str(tmp_path), str(tmp_path / "logs"))
     warm_up(config)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_deadline_that_passed_is_said_once(run: Run) -> None:
+def test_a_passed_deadline_is_reported_once(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(container("app"), activeDeadlineSeconds=30)
         await node.settle()
@@ -270,7 +270,7 @@ def test_hooks_run_through_the_worker(run: Run) -> None:
     run(story)
 
 
-def test_a_hook_that_fails_is_said_and_ends_the_container(run: Run) -> None:
+def test_a_failed_hook_is_reported_and_ends_the_container(run: Run) -> None:
     async def story(node: Node) -> None:
         node.fake.exec_result = ExecResult(1, "secret")
         await node.put(
@@ -289,8 +289,9 @@ def test_a_hook_that_fails_is_said_and_ends_the_container(run: Run) -> None:
     run(story)
 
 
-def test_a_resize_waits_for_room(run: Run) -> None:
-    """Deferred while another pod has it, carried out when that has gone; a restart of the daemon changes nothing."""
+def test_a_resize_waits_for_free_resources(run: Run) -> None:
+    """Deferred while another pod uses the resources, and carried out when that pod is gone, also across a restart of
+    the daemon."""
 
     def asking(cpu: str) -> dict[str, Any]:
         return container("app", resources={"requests": {"cpu": cpu}})
@@ -344,8 +345,9 @@ def test_a_resize_waits_for_room(run: Run) -> None:
     run(story)
 
 
-def test_processors_of_ones_own_are_given_once(run: Run) -> None:
-    """An edit of their number waits, and the pod goes on with those it has; one of memory alone is carried out."""
+def test_exclusive_processors_are_assigned_once(run: Run) -> None:
+    """An edit of their number waits, and the pod keeps the processors that it has. An edit of memory alone is carried
+    out."""
 
     async def story(node: Node) -> None:
         static = replace(node.config, cpu_policy="static", cores=dict.fromkeys(range(4), 0))
@@ -373,8 +375,8 @@ def test_processors_of_ones_own_are_given_once(run: Run) -> None:
     run(story)
 
 
-def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: Run) -> None:
-    """The daemon died as the sandbox was made: no record says that the pod was scheduled."""
+def test_resources_of_an_unrecorded_pod_are_free(run: Run) -> None:
+    """The daemon died while the sandbox was being created: no record says that the pod was scheduled."""
 
     async def story(node: Node) -> None:
         port = container("app", ports=[{"containerPort": 80, "hostPort": 8080}])
@@ -433,7 +435,7 @@ def test_a_pod_that_waits_for_the_room_of_one_that_is_over_is_not_rejected(run: 
     run(story)
 
 
-def test_processors_that_nobody_can_give_refuse_a_pod(run: Run) -> None:
+def test_a_pod_without_free_exclusive_processors_is_rejected(run: Run) -> None:
     async def story(node: Node) -> None:
         static = replace(node.config, cpu_policy="static", cores={0: 0, 1: 1}, reserved_cpus=frozenset({0}))
         node.worker = node.new_worker(static)

@@ -1,4 +1,4 @@
-"""Ranges of user ids for pods."""
+"""User id ranges of pods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.shim.protocol import ID_RANGE as R
         ([], [], R),
         ([Ids(R, R)], [], 2 * R),
         ([Ids(2 * R, R)], [], R),
-        ([Ids(100000, 65536)], [], 3 * R),  # useradd's first range lies over two of ours
+        ([Ids(100000, 65536)], [], 3 * R),  # useradd's first range overlaps two ranges of ID_RANGE
         ([Ids(R, 1)], [], 2 * R),
         ([Ids(3 * R, R), Ids(R, 2 * R)], [], 4 * R),
         ([], [Ids(10 * R + 5, 3 * R)], 11 * R),
@@ -30,11 +30,11 @@ from runtime.shim.protocol import ID_RANGE as R
         ([Ids(FIRST, LAST - FIRST)], [], None),
     ],
 )
-def test_the_lowest_free_range(taken: list[Ids], allowed: list[Ids], found: int | None) -> None:
+def test_the_lowest_free_range_is_chosen(taken: list[Ids], allowed: list[Ids], found: int | None) -> None:
     assert free_range(taken, allowed) == found
 
 
-def test_ranges_never_overlap_whatever_was_taken_and_given_back() -> None:
+def test_ranges_never_overlap() -> None:
     chance = random.Random(6)
     for _ in range(200):
         people = [Ids(chance.randrange(1000, 40 * R), chance.randrange(1, 3 * R)) for _ in range(3)]
@@ -50,12 +50,12 @@ def test_ranges_never_overlap_whatever_was_taken_and_given_back() -> None:
             pods.append(found)
 
 
-def test_subuid_says_whose_they_are() -> None:
+def test_subuid_is_parsed_by_owner() -> None:
     ours, others = subordinate("alice:100000:65536\nkubelet:262144:131072\n#x\nbad:1\n")
     assert (ours, others) == ([Ids(262144, 131072)], [Ids(100000, 65536)])
 
 
-def test_a_claim_is_kept_and_another_pods_is_another(tmp_path: Path) -> None:
+def test_each_pod_keeps_its_own_range(tmp_path: Path) -> None:
     config = dataclasses.replace(NodeConfig("n", "", str(tmp_path), str(tmp_path)))
     first = claim(config, "a")
     assert claim(config, "a") == first == claimed(config, "a")

@@ -1,4 +1,4 @@
-"""A pod worker on a fake node and a real store, with time under the test's hand."""
+"""A pod worker on a fake node and a real store; the test controls the time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Events:
 
 
 class Woken(list[str]):
-    """The pods that are to be looked at, in the test's hand."""
+    """A queue that the test controls."""
 
     def add(self, uid: str, /) -> None:
         self.append(uid)
@@ -45,11 +45,11 @@ class Woken(list[str]):
 
 
 async def bound(_pod: Pod) -> None:
-    """Its claims are."""
+    """Claims that are always bound."""
 
 
 def make_worker(store: Store, fake: FakeCri, events: Recorder, config: NodeConfig, **more: Any) -> PodWorker:
-    """A worker with all that it works with, by the fake's clock."""
+    """A worker and its parts, with the clock of the fake node."""
     parsed, queue = ParsedPods(), more.pop("queue", Woken())
     scheduler = Scheduler(store, config, node_state(store, config), parse=parsed.of, wake=queue.add)
     return PodWorker(
@@ -59,7 +59,7 @@ def make_worker(store: Store, fake: FakeCri, events: Recorder, config: NodeConfi
 
 
 class Node:
-    """A worker, its fake node and its store, with time under the test's hand."""
+    """A worker, its fake node and its store; the test controls the time."""
 
     def __init__(self, root: Path) -> None:
         self.fake = FakeCri()
@@ -74,7 +74,7 @@ class Node:
         self.worker = self.new_worker(self.config)
 
     def new_worker(self, config: NodeConfig) -> PodWorker:
-        """As another daemon's on the same store."""
+        """Replace the worker, like a new daemon on the same store."""
         told = {"queue": self.woken, "decided": self.decided.append}
         return make_worker(self.store, self.fake, self.events, config, **told)
 
@@ -95,7 +95,7 @@ class Node:
         await self.edit(lambda old: {**old, "metadata": {**old["metadata"], **stamp}})
 
     async def settle(self, limit: int = 20) -> float | None:
-        """Look until there is nothing to do at once; the seconds to the next look."""
+        """Run rounds until nothing is left to do now. Return the seconds until the next round."""
         for _ in range(limit):
             self.woken.clear()
             before = self.store.resource_version
