@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,43 @@ def test_pressure_evicts_and_keeps_away_until_it_ends(tmp_path: Path, images: Pa
         node.restart()
         node.wait_status("late", "Running")
         assert node.pod("cheap")["status"]["reason"] == "Evicted"
+
+
+def test_a_hog_is_evicted_alone(tmp_path: Path, images: Path) -> None:
+    """What the evicted pod held on disk is removed while its manifest stands: else the others would be evicted, too."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "kubelite-test", disk], check=True)
+    try:
+        quick = {"eviction_hard": "nodefs.available<10%", "eviction_monitoring_period": "0.2"}
+        with running_node(disk / "node", images, **quick) as node:
+            data = container(
+                script="echo mine > /data/file; echo mine > /layer; exec sleep 1000",
+                volumeMounts=[{"name": "data", "mountPath": "/data"}],
+            )
+            volumes = [{"name": "data", "emptyDir": {}}]
+            innocent = [pod(f"innocent-{n}", data, volumes=volumes) for n in range(3)]
+            node.apply("pods.yaml", "---\n".join(innocent))
+            for n in range(3):
+                node.wait_status(f"innocent-{n}", "Running")
+            filling = "dd if=/dev/zero of=/data/big bs=1M count=108 2>/dev/null; exec sleep 1000"
+            node.apply("hog.yaml", pod("hog", {**data, "command": ["sh", "-c", filling]}, volumes=volumes))
+            node.wait(lambda: node.pod("hog")["status"].get("reason") == "Evicted", "the hog to be evicted")
+            node.wait(lambda: _free(disk) > 0.8, "its volume to be removed")
+            time.sleep(1.0)  # five observations
+            for n in range(3):
+                assert node.status_of(f"innocent-{n}") == "Running"
+                assert (
+                    node.cli("exec", f"innocent-{n}", "--", "cat", "/data/file", "/layer").out == "mine\n" * 2
+                )
+            assert node.pod("hog")["status"]["reason"] == "Evicted"
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def _free(directory: Path) -> float:
+    disk = os.statvfs(directory)
+    return disk.f_bavail / disk.f_blocks
 
 
 def test_a_container_that_outgrows_its_share_of_the_disk_is_evicted(node: Node) -> None:

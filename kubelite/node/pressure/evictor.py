@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.capacity import Threshold
+from kubelite.node.pressure.ended_pods import free
 from kubelite.node.pressure.eviction_policy import (
     Met,
     Observation,
@@ -137,10 +138,17 @@ class Evictor:
         found = self._look()
         if not found:
             return
-        if any(one.condition == "DiskPressure" for one in found) and await self._free_images():
-            found = self._look()
+        for make_room in (self._free_ended, self._free_images):
+            if any(one.condition == "DiskPressure" for one in found) and await make_room():
+                found = self._look()
         if found and not self._terminating():
             await self._evict(found)
+
+    async def _free_ended(self) -> bool:
+        """Remove what ended pods hold on disk; whether there was anything."""
+        worker, running = self._node.worker, self._node.cri.running_sandboxes()
+        uids = [uid for uid in worker.scheduler.ended() if uid not in running]
+        return any([await asyncio.to_thread(free, worker.config, uid) for uid in uids])
 
     def _look(self) -> tuple[Met, ...]:
         found = met(self._thresholds, observe(*self._roots))

@@ -257,6 +257,13 @@ class Scheduler:
         ledger = self._open()
         return [self._parse(record) for record in self._store.list("Pod") if record.uid in ledger]
 
+    def ended(self) -> list[str]:
+        """The uids of the pods in a terminal phase, as last recorded."""
+        phases = (
+            (record.uid, (record.doc.get("status") or {}).get("phase")) for record in self._store.list("Pod")
+        )
+        return [uid for uid, phase in phases if phase in ("Succeeded", "Failed")]
+
     def pod_changed(self, pod: Pod) -> None:
         """Update the reservation after a new version of the pod was read: it may need other resources or terminate."""
         if self._ledger is not None and pod.metadata.uid in self._ledger:
