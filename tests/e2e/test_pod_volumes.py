@@ -399,3 +399,23 @@ def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:
     node.wait_status("share", "ContainerCreating")
     (node.manifests / "share.yaml").unlink()
     node.wait_gone("share")
+
+
+def test_a_missing_secret_holds_back_the_whole_pod_until_it_is_there(node: Node) -> None:
+    first = container("first", script="echo ran")  # which does not mount it
+    main = container(volumeMounts=[{"name": "keys", "mountPath": "/keys"}])
+    volumes = [{"name": "keys", "secret": {"secretName": "keys"}}]
+    node.apply("p.yaml", pod("p", main, initContainers=[first], volumes=volumes))
+    said = 'MountVolume.SetUp failed for volume "keys" : secret "keys" not found'
+
+    def counted() -> bool:
+        return [(e["message"], e["count"] >= 2) for e in node.events("FailedMount")] == [(said, True)]
+
+    node.wait(counted, "one event, counted")
+    assert node.status_of("p") == "Init:0/1"
+    assert node.container("p", "first")["state"] == {"waiting": {"reason": "PodInitializing"}}
+    assert not list((node.run_dir / "shims").iterdir()), "not even a sandbox"
+    assert "secret" in node.cli("why", "p").out
+    node.apply("s.yaml", manifest("Secret", "keys", stringData={"token": "x"}))
+    node.wait_status("p", "Running", timeout=10)
+    assert run(node, "p", "cat /keys/token") == "x"

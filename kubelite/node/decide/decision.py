@@ -173,6 +173,8 @@ class Decision(RestartingAll, Starting):
         ]
 
     def _may_create(self) -> bool:
+        if self._volumes_wait():
+            return False
         failure = self.facts.sandbox_failure
         if failure and failure.spec_hash == hashes.sandbox_hash(self.pod) and not self._due(failure.retry_at):
             self.reasons.append(f"creating the sandbox is retried later: {failure.message}")

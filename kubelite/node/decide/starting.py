@@ -38,6 +38,8 @@ class Starting(DecisionState):
         if name in self.blocked:
             self._wait(name, Waiting("CreateContainerConfigError", self.blocked[name]))
             return
+        if self._volumes_wait():
+            return
         restart = self._restart(container, view, fresh=fresh)
         if self.now < restart.at and (failed := _just_failed(view, self.now)) is not None:
             until = min(view.ended.finished_at + TOLD, restart.at) if view.ended else restart.at
@@ -66,6 +68,22 @@ class Starting(DecisionState):
                     name, view.attempts, init, why, restart.crashes, discard, self.facts.cpus.get(name, "")
                 )
             )
+
+    def _volumes_wait(self) -> bool:
+        """Whether the mounting of volumes failed a moment ago. It holds back the sandbox and all containers, init
+        containers too (Kubernetes pkg/kubelet/kubelet.go, SyncPod: WaitForAttachAndMount)."""
+        failure = self.facts.volume_failure
+        if (
+            failure is None
+            or failure.generation != (self.pod.metadata.generation or 0)
+            or self._due(failure.retry_at)
+        ):
+            return False
+        reason = f"volumes cannot be mounted, which is retried later: {failure.message}"
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.wakes.append(failure.retry_at)
+        return True
 
     def _why(self, container: Container, view: View) -> str:
         if view.attempts == 0:

@@ -49,6 +49,15 @@ class SandboxFailure:
     retry_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeFailure:
+    """Volumes that could not be mounted: none of the pod's containers starts before."""
+
+    message: str
+    generation: int  # of the pod at that time: after an edit there is no wait
+    retry_at: float
+
+
 class Hook(StrEnum):
     POST_START = "postStart"
     PRE_STOP = "preStop"
@@ -71,6 +80,7 @@ class Facts:
     pulls: Mapping[tuple[str, int], PullStatus] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
+    volume_failure: VolumeFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, only containers with probes
     hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
     content: Mapping[str, str] = field(default_factory=dict)  # by container, with RESTART_ON_CHANGE: digests

@@ -131,16 +131,9 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
             return VolumePlan(name, Kind.DIRECTORY, path, fs_group=group, whole_tree=_whole_tree(pod))
         size = empty.size_limit.value() if empty.size_limit is not None else _pod_memory(pod)
         return VolumePlan(name, Kind.MEMORY, path, size=size, fs_group=group)
-    for plugin, source in (
-        ("kubernetes.io~configmap", volume.config_map),
-        ("kubernetes.io~secret", volume.secret),
-        ("kubernetes.io~downward-api", volume.downward_api),
-        ("kubernetes.io~projected", volume.projected),
-    ):
-        if source is not None:
-            path = config.volume_dir(uid, plugin, name)
-            files = payload(pod, volume, sources)
-            return VolumePlan(name, Kind.FILES, path, files=files, fs_group=group, secret=has_secrets(volume))
+    if path := content_dir(volume, uid, config):
+        files = payload(pod, volume, sources)
+        return VolumePlan(name, Kind.FILES, path, files=files, fs_group=group, secret=has_secrets(volume))
     if claim_name(pod, volume):
         return _claim(pod, volume, sources)
     if (nfs := volume.nfs) is not None:
@@ -155,6 +148,19 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
             name, Kind.IMAGE, config.volume_dir(uid, "kubernetes.io~image", name), layers=found.layers
         )
     raise ConfigError(f'volume "{name}": volumes of this kind are not available on this node')
+
+
+def content_dir(volume: Volume, uid: str, config: NodeConfig) -> str:
+    """The directory of a configMap, secret, downwardAPI or projected volume; "" for any other."""
+    for plugin, source in (
+        ("kubernetes.io~configmap", volume.config_map),
+        ("kubernetes.io~secret", volume.secret),
+        ("kubernetes.io~downward-api", volume.downward_api),
+        ("kubernetes.io~projected", volume.projected),
+    ):
+        if source is not None:
+            return config.volume_dir(uid, plugin, volume.name)
+    return ""
 
 
 def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from kubelite.node.model.claim_names import claim_name
 from kubelite.node.model.cri import ObservedSandbox
+from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import env, volume_plans
@@ -23,7 +24,7 @@ from kubelite.node.storage import loopdev, mounts
 from kubelite.node.storage.block_devices import Disk, is_device, mount_point
 from kubelite.node.storage.nfs import Share
 from kubelite.node.storage.slow_mounts import SlowMounts
-from manifests.types.core import Container, Pod
+from manifests.types.core import Container, Pod, Volume
 
 
 def container_volumes(
@@ -58,6 +59,25 @@ def container_volumes(
     return found
 
 
+def missing_content(pod: Pod, sources: env.Sources) -> list[str]:
+    """For each volume that a container mounts and whose ConfigMap, Secret or key is missing: why, in kubelet's words. A
+    volume that is set up already retains its content (Kubernetes pkg/kubelet/volumemanager, WaitForAttachAndMount)."""
+    every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
+    used = {mount.name for container in every for mount in container.volume_mounts}
+    found = []
+    for volume in pod.spec.volumes:
+        path = volume_plans.content_dir(volume, pod.metadata.uid or "", sources.config)
+        if volume.name not in used or not path or volume.downward_api is not None:
+            continue
+        if _is_set_up(volume, path):
+            continue
+        try:
+            volume_plans.payload(pod, volume, sources)
+        except MountError as error:
+            found.append(str(error))
+    return found
+
+
 async def mount_slow(pod: Pod, container: Container, sources: env.Sources, slow: SlowMounts) -> None:
     """Mount the volumes that may take long, before the others. Raises MountError."""
     names = {mount.name for mount in container.volume_mounts}
@@ -84,12 +104,28 @@ def _set_up(plugin: str, plan: volume_plans.VolumePlan, mounted: Callable[[str, 
 def _plans(
     pod: Pod, names: Collection[str], sandbox: ObservedSandbox, sources: env.Sources
 ) -> dict[str, volume_plans.VolumePlan]:
-    plans = {plan.name: plan for plan in volume_plans.plan_volumes(pod, names, sources)}
+    wanted = set(names)
+    plans = {volume.name: _plan(pod, volume, sources) for volume in pod.spec.volumes if volume.name in wanted}
     if pod.spec.host_users is False:  # an image's files are mapped to the pod's users before they are mounted
         of_pod = f"/proc/{sandbox.pause}/ns/user"
         images = {n: replace(p, users=of_pod) for n, p in plans.items() if p.kind is volume_plans.Kind.IMAGE}
         plans |= images
     return plans
+
+
+def _plan(pod: Pod, volume: Volume, sources: env.Sources) -> volume_plans.VolumePlan:
+    """Plan a volume. One whose content was removed after it was set up is used as it is."""
+    try:
+        return volume_plans.plan_volume(pod, volume, sources)
+    except MountError:
+        path = volume_plans.content_dir(volume, pod.metadata.uid or "", sources.config)
+        if path and _is_set_up(volume, path):
+            return volume_plans.VolumePlan(volume.name, volume_plans.Kind.HOST, path)
+        raise
+
+
+def _is_set_up(volume: Volume, path: str) -> bool:
+    return os.path.ismount(path) if volume_plans.has_secrets(volume) else os.path.isdir(path)
 
 
 def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple[Device, ...]:

@@ -8,9 +8,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.node.decide.back_off import crash_back_off
+from kubelite.node.decide.back_off import LONGEST_RETRY, crash_back_off
 from kubelite.node.decide.explanation import Look
-from kubelite.node.model.actions import Facts, PodActions, SandboxFailure, StartFailure
+from kubelite.node.model.actions import Facts, PodActions, SandboxFailure, StartFailure, VolumeFailure
 from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.recorder import PodEvents
@@ -32,6 +32,8 @@ class Memory:
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
     sandbox_failures: int = 0  # consecutive: not created, or lost early
+    volumes: VolumeFailure | None = None
+    volume_failures: int = 0  # consecutive
     sandbox_since: float = 0.0  # Unix time when the current sandbox was created; 0 = no sandbox should exist
     sync_failures: int = 0
     said: set[str] = field(default_factory=set)  # warnings about fields that were sent for this generation
@@ -48,6 +50,7 @@ class Memory:
         for name, failure in list(self.starts.items()):
             if failure.reason in _FOR_WANT_OF_CONTENT:
                 del self.starts[name]
+        self.volumes, self.volume_failures = None, 0
 
     def notice_loss(self, pod: Pod, observed: ObservedPod, node: BackOff, now: float) -> None:
         """Back off before a sandbox that ended by itself soon after its creation is recreated. `node`: the node's
@@ -70,6 +73,12 @@ class Memory:
             if failure is not None:
                 self.starts[name] = failure
         self.resize_error = results.resize_error
+        if results.volumes:
+            wait = min(0.5 * 2.0 ** min(self.volume_failures, 10), LONGEST_RETRY)
+            self.volume_failures += 1
+            self.volumes = VolumeFailure(results.volumes, pod.metadata.generation or 0, now + wait)
+        elif actions.create_sandbox or actions.start:
+            self.volumes, self.volume_failures = None, 0
         if actions.kill_sandbox:
             self.sandbox_since = 0.0
         if results.made_sandbox is not None:

@@ -327,6 +327,7 @@ class PodWorker:
             pulls=self._node.puller.states(pod.metadata.uid or "", wanted),
             start_failures=memory.starts,
             sandbox_failure=memory.sandbox,
+            volume_failure=memory.volumes,
             health=self.prober.follow(pod, observed) if health is None else health,
             hooks=self._node.hooks.states(pod.metadata.uid or "", observed),
             scheduling=self._schedule(pod, observed, reserve=health is None),

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,7 +36,12 @@ from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
 from kubelite.node.storage import mounts
-from kubelite.node.storage.container_volumes import block_devices, container_volumes, mount_slow
+from kubelite.node.storage.container_volumes import (
+    block_devices,
+    container_volumes,
+    missing_content,
+    mount_slow,
+)
 from kubelite.node.storage.slow_mounts import SlowMounts
 from kubelite.node.worker import userns
 from kubelite.node.worker.hooks import HookRun, Hooks, handler_of
@@ -60,6 +65,7 @@ class Results:
 
     starts: dict[str, StartFailure | None] = field(default_factory=dict)
     sandbox: str = ""  # why it failed
+    volumes: str = ""  # why they cannot be mounted
     made_sandbox: ObservedSandbox | None = None
     finished: bool = False
     resize_error: str = ""  # why new limits could not be written
@@ -87,6 +93,7 @@ async def sync_pod(
     """Apply the actions. Raises RuntimeFault or OSError if anything but the start of a container fails."""
     results, uid = Results(), pod.metadata.uid or ""
     await _stop(node, pod, observed, actions, events)
+    actions = _without_volumes(node, pod, actions, results, events)
     for pull in actions.pull:
         node.puller.begin(pod, pull, events)
     if actions.kill_sandbox:
@@ -122,6 +129,21 @@ async def sync_pod(
         await node.cri.remove_pod(uid)
         results.finished = True
     return results
+
+
+def _without_volumes(
+    node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
+) -> PodActions:
+    """Return the actions without those that need the pod's volumes, if a volume's content is missing."""
+    if not (actions.create_sandbox or actions.start):
+        return actions
+    missing = missing_content(pod, env.Sources(node.find, node.config, (), node.every))
+    if not missing:
+        return actions
+    for sentence in missing:
+        events.pod(WARNING, "FailedMount", sentence)
+    results.volumes = "; ".join(missing)
+    return replace(actions, pull=(), create_sandbox="", start=())
 
 
 async def _stop(node: Node, pod: Pod, observed: ObservedPod, actions: PodActions, events: PodEvents) -> None:
