@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,10 +11,12 @@ import pytest
 
 from tests.conformance.conftest import Bundle, Done, Runtime
 from tests.conformance.systemd_peer import Systemd
-from tests.waiting import until
+from tests.waiting import remove_cgroup
 
-SLICE = "klt-test.slice"
-WHERE = f"/klt.slice/{SLICE}"
+# Each pytest process has slices of its own: it removes them after each test, beside the tests of another.
+TOP = f"klt{os.getpid()}"
+SLICE = f"{TOP}-test.slice"
+WHERE = f"/{TOP}.slice/{SLICE}"
 
 
 @pytest.fixture
@@ -27,32 +28,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path / 'bus'}")
     yield made
     made.close()
-    for place in ("unified", "systemd", "pids", "."):
-        for name in (f"{place}{WHERE}", f"{place}/klt.slice"):
-            path = Path("/sys/fs/cgroup", name)
-            if path.is_dir():
-                for child in path.iterdir():
-                    if child.is_dir():
-                        remove(child)
-                path.rmdir()
-    for other in Path("/sys/fs/cgroup").glob("*/klt.slice"):
-        (other / SLICE).rmdir()
-        other.rmdir()
-
-
-def remove(cgroup: Path) -> None:
-    """As soon as the last that was killed in it has gone."""
-
-    def removed() -> bool:
-        try:
-            cgroup.rmdir()
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return False
-        return True
-
-    until(removed, f"{cgroup} can be removed")
+    remove_cgroup(f"{TOP}.slice")  # as soon as the last that was killed in it has gone
 
 
 def create(bundle: Bundle, *args: str) -> Done:
