@@ -14,6 +14,7 @@ import pytest
 
 from runtime import cgroups
 from runtime.cgroups import Cgroup, Mode, open_cgroup
+from runtime.cgroups.reading.stats import Stats
 from runtime.cgroups.v2 import V2Cgroup
 from runtime.errors import NotFoundError, SpecError, StateError, SyscallError
 from tests.kernel.cgroup_kit import (
@@ -214,10 +215,16 @@ def test_hybrid_has_its_cgroup2_side(group: Cgroup, machine: cgroups.Layout) -> 
     assert fine > 0
 
 
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def test_a_reader_that_rests_says_what_a_fresh_one_says(group: Cgroup) -> None:
     """It also notices immediately when something runs again."""
+    read, write = os.pipe()
 
     def by_turns() -> None:
+        os.write(write, b".")
         while signal.sigwait({signal.SIGUSR1}):
             data = bytearray(16 << 20)
             data[::4096] = b"x" * len(data[::4096])
@@ -228,17 +235,20 @@ def test_a_reader_that_rests_says_what_a_fresh_one_says(group: Cgroup) -> None:
     )  # it stays pending until the child waits for it
     pid = spawn(group, by_turns)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    os.read(read, 1)
+    os.close(read)
+    os.close(write)
+    until(lambda: sleeps(pid), "it to wait for the signal")  # an empty cgroup rests, too
     with group.reader() as reader:
 
-        def rested(at: float) -> bool:
+        def rested(at: float) -> tuple[Stats, Stats] | None:
+            """What it says and what a fresh one says, provided that nothing ran meanwhile."""
             reader.read(at)
-            seen = reader.read(at + 10)
-            return not reader.awake and seen.cpu == group.stats().cpu
+            seen, fresh, after = reader.read(at + 10), group.stats(), reader.read(at + 20)
+            return (seen, fresh) if not reader.awake and seen.cpu == fresh.cpu == after.cpu else None
 
         moments = itertools.count(100, 100)
-        until(lambda: rested(next(moments)))
-        before, fresh = reader.read(1e6), group.stats()
-        assert not reader.awake
+        before, fresh = until(lambda: rested(next(moments)))
         assert (before.pids, before.io) == (fresh.pids, fresh.io)
         for name in ("max_usage", "failcnt", "oom_kills", "limit"):
             assert getattr(before.memory, name) == getattr(fresh.memory, name), name
