@@ -312,6 +312,11 @@ class Sources:
         wanted = plan(self._files.values(), self._recorded(), self._lost, priorities=self._priorities)
         self._duplicates = wanted.duplicates
         now = self._clock()
+        # Before anything is created that needs them: a claim that finds no volume gets a directory.
+        restored = {key for key, _, _ in wanted.update if self._terminating(key)}
+        for key, _, file in wanted.update:
+            if key in restored:
+                await self._restore(key, file, wanted.classes, now)
         jobs: list[Awaitable[object]] = []
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
@@ -320,7 +325,9 @@ class Sources:
             # Need not be durable until the pod's first status, which is: it can be recreated from its manifest.
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(
-            self._put(self._update(key, file, wanted.classes), file) for key, _, file in wanted.update
+            self._put(self._update(key, file, wanted.classes), file)
+            for key, _, file in wanted.update
+            if key not in restored
         )
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
@@ -330,6 +337,17 @@ class Sources:
             elif isinstance(result, BaseException):
                 raise result
         self._typed.clear()
+
+    def _terminating(self, key: Key) -> bool:
+        record = self._store.get(*key)
+        return record is not None and record.deleting
+
+    async def _restore(self, key: Key, file: str, classes: Classes, now: float) -> None:
+        """Cancel the deletion of a volume or claim whose manifest is back. If it was deleted after the plan was made,
+        create it."""
+        if await self._update(key, file, classes) is None:
+            doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
+            await self._store.create(key[0], doc, durable=False)
 
     def _hand_over(self, file: str, key: Key, doc: Json) -> None:
         """Offer the typed spec to its users, so that nobody has to parse the document again."""

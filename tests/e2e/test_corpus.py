@@ -19,6 +19,7 @@ import yaml
 
 from kubelite.cli.output.tables import list_of, to_yaml
 from kubelite.kube.json import Json
+from kubelite.kube.objects import SOURCE
 from tests.e2e.corpus_runs import (
     CORPUS,
     api,
@@ -154,13 +155,16 @@ def comes_to(node: Node, run: Json, name: str, namespace: str) -> None:
 
 
 def remove(node: Node, index: int) -> None:
-    (node.manifests / f"c{index}.json").unlink()
+    """Its volumes and claims, too: a volume of the same name in the next run would be this one, which has a claim."""
+    manifest = node.manifests / f"c{index}.json"
+    manifest.unlink()
 
     def gone() -> bool:
-        items: list[Any] = api(node).get(f"/api/v1/namespaces/c{index}/pods")["items"]
-        return not items
+        paths = (f"namespaces/c{index}/pods", "persistentvolumeclaims", "persistentvolumes")
+        items: list[Any] = [one for path in paths for one in api(node).get(f"/api/v1/{path}")["items"]]
+        return not any(one["metadata"].get("annotations", {}).get(SOURCE) == str(manifest) for one in items)
 
-    node.wait(gone, f"the pods of {RUNS[index]['file']} to go")
+    node.wait(gone, f"the objects of {RUNS[index]['file']} to go")
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")

@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from kubelite.kube.objects import SOURCE, mark_deleting
 from kubelite.sources import files
 from kubelite.sources.directory import Sources
 from kubelite.sources.files import readable_name
-from state.store import Store
-from tests.unit.sources.kit import BROKEN, CONFIG, directory, image, names, pod, sources, web
+from state.store import Record, Store
+from tests.unit.sources.kit import BROKEN, CLAIM, CONFIG, VOLUME, directory, image, names, pod, sources, web
 from tests.waiting import SECONDS
 from tests.waiting import until_async as until
 
@@ -168,6 +169,33 @@ async def test_a_pod_deleted_while_its_manifest_stands_comes_back(
     await store.delete(first)
     await sources.scan()
     assert web(store).uid != first
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["it is still there", "it is deleted meanwhile"])
+async def test_a_volume_whose_manifest_is_back_exists_before_a_new_claim(
+    directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    (directory / "a.yaml").write_text(VOLUME)
+    await sources.scan()
+    (directory / "a.yaml").unlink()
+    await sources.scan(settle=0)
+    (first,) = store.list("PersistentVolume")
+    assert first.deleting
+    modify = store.modify
+
+    async def after_all_others(uid: str, *more: Any, **options: Any) -> Record | None:
+        if deleted:
+            await store.delete(first.uid)
+        return await modify(uid, *more, **options)
+
+    monkeypatch.setattr(store, "modify", after_all_others)
+    (directory / "b.yaml").write_text(f"{VOLUME}---\n{CLAIM}")
+    async with store.watch("PersistentVolumeClaim") as watch:
+        scan = asyncio.create_task(sources.scan())
+        await anext(watch)
+        (volume,) = store.list("PersistentVolume")
+        await scan
+    assert not volume.deleting and (volume.uid == first.uid) is not deleted
 
 
 async def test_an_edit_of_an_ended_pod_makes_a_new_one(
