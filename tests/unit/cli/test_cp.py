@@ -284,7 +284,8 @@ def _slow_copy(server: Served, directory: Path, *shell: str) -> Iterator[subproc
 def test_a_copy_that_a_signal_ends_leaves_nothing(
     server: Served, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
-    with _slow_copy(server, tmp_path / "there") as process:
+    listening = ("env", "--default-signal=TERM,HUP")  # the tests themselves may run under nohup
+    with _slow_copy(server, tmp_path / "there", *listening) as process:
         send(process.pid, number)
         assert process.wait(SECONDS) == -number
         assert list((tmp_path / "there").iterdir()) == []
