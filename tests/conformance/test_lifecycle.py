@@ -66,7 +66,7 @@ def test_config_is_what_it_was_at_create(runtime: Runtime, bundle: Bundle) -> No
 
 
 @pytest.mark.parametrize("operation", ["state", "start", "kill", "delete", "pause", "resume"])
-def test_what_is_not_there(runtime: Runtime, operation: str) -> None:
+def test_operations_on_an_unknown_container(runtime: Runtime, operation: str) -> None:
     done = runtime(operation, "klt-nobody")
     assert done.code != 0
     assert "does not exist" in done.err

@@ -1,4 +1,4 @@
-"""A store, and a node for a story: what tests of the pod worker are told on."""
+"""Fixtures: a store, and a node on which tests of the pod worker run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from state.store import Store
 from tests.unit.node.worker.worker_kit import Node
 
-# How long an example takes says something of the machine, nothing of the code.
+# The duration of an example depends on the machine, not on the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
@@ -26,7 +26,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def mounted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where a file system would have been mounted: these tests need no root and leave the mount table alone."""
+    """The mount points that would have been used. These tests need no root and do not change the mount table."""
     points: list[str] = []
     monkeypatch.setattr("runtime.syscalls.mount", lambda _source, target, *_: points.append(str(target)))
     return points

@@ -1,4 +1,4 @@
-"""`kubelite` as a process of its own against a served API, and on a terminal."""
+"""Runs `kubelite` as a separate process against a served API, with pipes or on a terminal."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 
 class Terminal:
-    """kubelite on a pty, as in somebody's terminal."""
+    """kubelite on a pty, as in a user's terminal."""
 
     def __init__(self, server: Served, *arguments: str) -> None:
         self.master, slave = os.openpty()
@@ -117,18 +117,18 @@ class Terminal:
             if select.select([self.master], [], [], 0.1)[0]:
                 try:
                     self.seen += os.read(self.master, 4096)
-                except OSError:  # EIO: the other end has gone
+                except OSError:  # EIO: the other end is closed
                     assert text in self.seen, self.seen
         self.seen = self.seen.partition(text)[2]
 
     def sees(self, text: bytes) -> bool:
-        """Whether it has come, without waiting for it."""
+        """Whether the text has arrived. Does not wait for it."""
         import select
 
         while select.select([self.master], [], [], 0)[0]:
             try:
                 self.seen += os.read(self.master, 4096)
-            except OSError:  # EIO: the command has gone, and the terminal's other end with it
+            except OSError:  # EIO: the command has exited, and with it the other end of the terminal
                 break
         return text in self.seen
 

@@ -1,4 +1,4 @@
-"""The short way of an unchanged build: what is answered again, and every change after which it is not."""
+"""The fast path of an unchanged build: which result is reused, and every change after which it is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = ["build", "-q", "-t", "x:1", "."]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A node's run directory whose daemon lives, and a context in which nothing changed lately."""
+    """The run directory of a node with a running daemon, and a context without recent changes."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run/kubelite.pid").write_text(f"{os.getpid()}\n")
     (tmp_path / "context").mkdir()
@@ -50,24 +50,24 @@ def noted(place: Path, *, began: int | None = None, progress: str = "quiet") -> 
     )
 
 
-def test_the_answer_is_given_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_is_reused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build_again.attempt(WORDS) is None
     noted(place)
     os.utime(place / "record", (1, 1))
     assert build_again.attempt(WORDS) == 0
     assert capsys.readouterr().out == "sha256:0123\n"
-    assert (place / "record").stat().st_mtime > 1  # it was used
+    assert (place / "record").stat().st_mtime > 1  # the note was used
     assert (place / "run/builds").stat().st_mode & 0o777 == 0o700
 
 
-def test_the_steps_are_told_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_steps_are_printed_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noted(place, progress="plain")
     assert build_again.attempt(WORDS) == 0
     assert capsys.readouterr().err == "#1 [s 1/1] COPY file /\n#1 CACHED\n"
 
 
 def rewrite(place: Path) -> None:
-    """Another content, everything else as it was."""
+    """Change the content and nothing else."""
     before = (place / "context/file").stat()
     (place / "context/file").write_text("after!")
     os.utime(place / "context/file", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -92,26 +92,26 @@ def rewrite(place: Path) -> None:
         lambda place: next((place / "run/builds").iterdir()).write_bytes(b""),
     ],
 )
-def test_after_a_change_it_is_not(place: Path, change: Callable[[Path], object]) -> None:
+def test_the_result_is_not_reused_after_a_change(place: Path, change: Callable[[Path], object]) -> None:
     noted(place)
     change(place)
     assert build_again.attempt(WORDS) is None
 
 
-def test_other_words_are_another_build(place: Path) -> None:
+def test_other_arguments_are_another_build(place: Path) -> None:
     noted(place)
     assert build_again.attempt([*WORDS, "--no-cache"]) is None
     assert build_again.attempt(["images"]) is None
 
 
-def test_what_has_changed_just_now_is_not_noted(place: Path) -> None:
-    """It may change once more within the same tick of the file system's clock."""
+def test_a_file_changed_just_now_is_not_noted(place: Path) -> None:
+    """It may change again within the same tick of the file system's clock."""
     noted(place, began=time.time_ns())
     assert not (place / "run/builds").exists()
 
 
-def test_what_people_write_rests_as_long_as_the_builder_wants(place: Path) -> None:
-    """A page that is dirty already is written to by mmap, and no time changes (runtime.builder.known)."""
+def test_the_age_of_files_is_the_builders(place: Path) -> None:
+    """A write by mmap to a page that is already dirty changes no timestamp (runtime.builder.known)."""
     assert build_again.SETTLED == known.SETTLED
     noted(place, began=time.time_ns() + known.SETTLED - 10**9)
     assert not (place / "run/builds").exists()
@@ -119,7 +119,7 @@ def test_what_people_write_rests_as_long_as_the_builder_wants(place: Path) -> No
     assert build_again.attempt(WORDS) == 0
 
 
-def test_notes_do_not_grow_without_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_notes_is_limited(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_again, "_KEEP", 2)
     for number in range(4):
         (place / f"context{number}").mkdir()

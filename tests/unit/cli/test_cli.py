@@ -1,4 +1,4 @@
-"""The command line as people call it: a process of its own against a served API."""
+"""The command line as users call it: a separate process against a served API."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_get_by_name_in_all_forms(server: Served) -> None:
     assert some.stderr == 'Error from server (NotFound): pods "nix" not found\n'
 
 
-def test_get_nothing(server: Served) -> None:
+def test_get_without_objects(server: Served) -> None:
     done = kubelite(server, "get", "configmaps")
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
@@ -74,7 +74,7 @@ def test_watch_keeps_its_columns(server: Served) -> None:
         assert row.index("0/1") == head.index("READY")
 
 
-def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
+def test_get_manifests_shows_errors(server: Served) -> None:
     Path(server.node.manifests_dir, "good.yaml").write_text(WEB)
     Path(server.node.manifests_dir, "bad.yaml").write_text(WEB.replace("image:", "imagee:"))
     out = ok(server, "get", "manifests")
@@ -121,7 +121,7 @@ def test_a_manifest_of_unsupported_kinds_is_shown_as_ignored(server: Served) -> 
         (["serve", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
     ],
 )
-def test_one_clear_sentence(server: Served, arguments: list[str], code: int, words: str) -> None:
+def test_an_error_is_one_clear_sentence(server: Served, arguments: list[str], code: int, words: str) -> None:
     done = kubelite(server, *arguments)
     assert done.returncode == code and words in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
@@ -138,7 +138,7 @@ def test_a_daemon_that_is_not_running(server: Served) -> None:
     assert kubelite(server, "--socket", "/nowhere/k.sock", "version").stdout.startswith("Client Version: ")
 
 
-def test_reader_that_leaves_early(server: Served) -> None:
+def test_a_reader_that_closes_the_pipe(server: Served) -> None:
     done = subprocess.run(
         f'{sys.executable} -c "from kubelite.cli.main import main; main()" get pods -o yaml | head -1',
         shell=True, env=environment(server), capture_output=True, text=True, check=False,
@@ -147,7 +147,7 @@ def test_reader_that_leaves_early(server: Served) -> None:
 
 
 @pytest.mark.uninstrumented
-def test_nothing_heavy_is_imported(server: Served) -> None:
+def test_help_imports_nothing_heavy(server: Served) -> None:
     heavy = [
         "pydantic",
         "starlette",
@@ -217,7 +217,7 @@ def test_apply_of_a_bad_manifest_changes_nothing(server: Served, tmp_path: Path)
     )
 
 
-def test_delete_by_name_says_what_brings_it_back(server: Served) -> None:
+def test_delete_by_name_names_the_file_that_recreates_the_pod(server: Served) -> None:
     ok(server, "apply", "-f", "-", stdin=WEB)
     done = kubelite(server, "delete", "pod/nginx", "--grace-period", "5")
     assert done.stdout == 'pod "nginx" deleted from default namespace\n'
@@ -266,7 +266,7 @@ def test_logs(server: Served) -> None:
         assert process.wait(5) == 0
 
 
-def test_default_container_is_said(server: Served) -> None:
+def test_the_default_container_is_named(server: Served) -> None:
     two = pod_doc("two", containers=[{"name": n, "image": "i"} for n in ("app", "side")])
     server.run(server.node.store.create("Pod", two))
     for name in ("app", "side"):
@@ -282,7 +282,7 @@ def test_default_container_is_said(server: Served) -> None:
 # -- the rest ------------------------------------------------------------------------------------------------
 
 
-def test_what_the_node_says_of_itself(server: Served) -> None:
+def test_diagnosis_commands(server: Served) -> None:
     assert "Decided:\n  - nothing to do\n" in ok(server, "why", "web")
     assert "execve" in ok(server, "trace", "pod/web")
     assert "Started container app" in ok(server, "events", "--for", "pod/web")
@@ -338,7 +338,7 @@ def test_version_help_and_completion(server: Served) -> None:
     assert done.stdout.splitlines() == ["plain,db", "plain,web"]
 
 
-def test_the_names_of_commands_are_completed_without_their_modules() -> None:
+def test_command_names_are_completed_without_their_modules() -> None:
     code = "import sys; from kubelite.cli.main import cli; cli(prog_name='kubelite')"
     words = {"COMP_WORDS": "kubelite lo", "COMP_CWORD": "1", "_KUBELITE_COMPLETE": "zsh_complete"}
     done = subprocess.run(
@@ -361,7 +361,7 @@ def test_the_names_of_commands_are_completed_without_their_modules() -> None:
 # -- history --------------------------------------------------------------------------------------------------
 
 
-def test_history_and_pods_of_a_moment(server: Served) -> None:
+def test_history_and_pods_of_a_past_moment(server: Served) -> None:
     time.sleep(0.01)
     moment = datetime.now(UTC).isoformat()
     changed = pod_doc("web")
@@ -395,7 +395,7 @@ def test_history_and_pods_of_a_moment(server: Served) -> None:
         assert done.returncode != 0 and sentence in done.stderr, (words, done)
 
 
-def test_rollout_undo_and_the_undo_of_it(server: Served) -> None:
+def test_rollout_undo_twice(server: Served) -> None:
     path = Path(server.node.manifests_dir) / "nginx.yaml"
     second = WEB.replace("nginx:1", "nginx:2")
     for text in (WEB, second):
@@ -411,7 +411,7 @@ def test_rollout_undo_and_the_undo_of_it(server: Served) -> None:
     assert "nginx:2" in ok(server, "rollout", "history", path.name, "--revision", "2")
     shown = ok(server, "rollout", "undo", path.name, "--to-revision", "4", "--dry-run")
     assert "+    image: nginx:2" in shown and "nginx:1" in path.read_text()
-    # a broken edit, and a file that somebody removed
+    # an invalid edit, and a removed file
     path.write_text("broken: [")
     assert "rolled back to revision 5" in ok(server, "rollout", "undo", path.name)
     path.unlink()

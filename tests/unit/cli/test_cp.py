@@ -1,4 +1,4 @@
-"""`kubelite cp`, and the ports of `kubelite port-forward`: their grammar, and what a container may say of its files."""
+"""`kubelite cp`, with hostile containers, and the port arguments of `kubelite port-forward`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.waiting import SECONDS, until
 
 __all__ = ["server"]
 
-# the containers of these tests are processes of this machine, and so are their programs
+# the containers of these tests are local processes and use the programs of this machine
 needs_tar = pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
 # PEP 706
 needs_filter = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="needs Python 3.11.4")
@@ -35,25 +35,25 @@ needs_filter = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="n
     ("text", "place"),
     [
         ("web:/etc/hosts", Place("web", "default", "/etc/hosts")),
-        ("pod/web:x", Place("web", "pod", "x")),  # the namespace pod, as kubectl has it
+        ("pod/web:x", Place("web", "pod", "x")),  # the namespace "pod", as in kubectl
         ("prod/api:/x:y", Place("api", "prod", "/x:y")),
         ("file", Place("", "", "file")),
         ("/a:b", Place("", "", "/a:b")),
         ("./a:b", Place("", "", "./a:b")),
     ],
 )
-def test_what_a_place_is(text: str, place: Place) -> None:
+def test_arguments_of_cp(text: str, place: Place) -> None:
     assert place_of(text, "default") == place
 
 
 @pytest.mark.parametrize("text", [":x", "a/b/c:x", "web:", "a/:x"])
-def test_what_no_place_is(text: str) -> None:
+def test_invalid_arguments_of_cp(text: str) -> None:
     with pytest.raises(CliError):
         place_of(text, "default")
 
 
 @needs_tar
-def test_nothing_of_the_current_directory_is_executed(server: Served, tmp_path: Path) -> None:
+def test_no_module_of_the_current_directory_is_imported(server: Served, tmp_path: Path) -> None:
     (tmp_path / "kubelite").mkdir()
     (tmp_path / "kubelite/__init__.py").write_text("raise SystemExit('this package is not ours')")
     (tmp_path / "file").write_text("content")
@@ -73,7 +73,7 @@ def test_nothing_of_the_current_directory_is_executed(server: Served, tmp_path: 
 
 @needs_tar
 @needs_filter
-def test_there_and_back(server: Served, tmp_path: Path) -> None:
+def test_copies_in_both_directions(server: Served, tmp_path: Path) -> None:
     tree, there = tmp_path / "tree", tmp_path / "there"
     (tree / "deep").mkdir(parents=True)
     there.mkdir()
@@ -81,7 +81,7 @@ def test_there_and_back(server: Served, tmp_path: Path) -> None:
     (tree / "run").write_text("#!/bin/sh\n")
     (tree / "run").chmod(0o755)
     (tree / "link").symlink_to("/etc/passwd")
-    ok(server, "cp", str(tree), f"web:{there}")  # into a directory that is there
+    ok(server, "cp", str(tree), f"web:{there}")  # into an existing directory
     ok(server, "cp", str(tree), f"default/web:{there}/other")  # under another name
     for name in ("tree", "other"):
         assert (there / name / "deep" / "data").read_bytes() == (tree / "deep" / "data").read_bytes()
@@ -106,7 +106,7 @@ def test_there_and_back(server: Served, tmp_path: Path) -> None:
         (("/no/such/file", "web:/tmp"), 1, "/no/such/file doesn't exist in local filesystem"),
     ],
 )
-def test_what_cannot_be_copied(server: Served, arguments: tuple[str, str], code: int, words: str) -> None:
+def test_errors_of_cp(server: Served, arguments: tuple[str, str], code: int, words: str) -> None:
     done = kubelite(server, "cp", *arguments)
     assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done
 
@@ -125,14 +125,14 @@ def test_what_cannot_be_copied(server: Served, arguments: tuple[str, str], code:
         (("web:/etc/hostname", "/no/such/directory/x"), 1, "directory /no/such/directory does not exist"),
     ],
 )
-def test_what_cannot_be_copied_out(server: Served, arguments: tuple[str, str], code: int, words: str) -> None:
+def test_errors_of_copies_from_a_container(
+    server: Served, arguments: tuple[str, str], code: int, words: str
+) -> None:
     done = kubelite(server, "cp", *arguments)
     assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done
 
 
-def test_a_python_that_cannot_unpack_safely_is_told_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unsafe_python_version_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with pytest.raises(CliError, match=r"needs Python 3\.11\.4 or newer"):
         _out(["false"], Place("pod", "default", "/f"), str(tmp_path / "f"), "container app")
@@ -140,10 +140,10 @@ def test_a_python_that_cannot_unpack_safely_is_told_so(
 
 
 @needs_filter
-def test_a_container_writes_nowhere_but_where_it_was_asked_to(
+def test_a_container_cannot_write_outside_the_destination(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its tar is its own: it may name what it likes."""
+    """The container controls its tar, which may send any names."""
     told = io.BytesIO()
     with tarfile.open(fileobj=told, mode="w") as archive:
 
@@ -178,7 +178,7 @@ def test_a_container_writes_nowhere_but_where_it_was_asked_to(
 def test_the_default_container_is_named_on_stderr_alone(
     quiet: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What goes to stdout is the command's: an archive, in a copy from a pod of several containers."""
+    """stdout belongs to the command: when copying from a pod with several containers, it is an archive."""
     pod = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "app"}, {"name": "side"}]}}
     assert default_container(pod, quiet=quiet) == "app"
     said = capsys.readouterr()
@@ -186,7 +186,8 @@ def test_the_default_container_is_named_on_stderr_alone(
 
 
 def _archive(*members: tuple[str, bytes, str]) -> bytes:
-    """Members by name, type and link; a regular file's content is its link."""
+    """An archive with members of this name, type and link target. A regular file's content is given as its link
+    target."""
     told = io.BytesIO()
     with tarfile.open(fileobj=told, mode="w") as archive:
         for name, kind, link in members:
@@ -206,7 +207,7 @@ RUN = ["sh", "-c", 'shift; exec "$@"']
 
 
 def _hostile_tar(directory: Path, output: bytes, code: int = 0) -> str:
-    """A path in which `tar` writes these bytes."""
+    """A PATH whose `tar` writes these bytes."""
     directory.mkdir()
     (directory / "answer").write_bytes(output)
     program = directory / "tar"
@@ -225,10 +226,11 @@ def _hostile_tar(directory: Path, output: bytes, code: int = 0) -> str:
         [("f", tarfile.SYMTYPE, ".bashrc"), ("f", tarfile.REGTYPE, "bad")],
     ],
 )
-def test_a_hostile_tar_reaches_no_file_beside_the_target(
+def test_a_hostile_tar_cannot_write_to_other_files(
     tmp_path: Path, members: list[tuple[str, bytes, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hard link to a neighbour, then a file of the same name: the write goes through the link."""
+    """A hard link to another file of the directory, then a file of the same name, which would be written through the
+    link."""
     monkeypatch.setenv("PATH", _hostile_tar(tmp_path / "bin", _archive(*members)))
     home = tmp_path / "home"
     home.mkdir()
@@ -241,7 +243,7 @@ def test_a_hostile_tar_reaches_no_file_beside_the_target(
 
 @needs_filter
 @pytest.mark.parametrize(("output", "code"), [(b"", 0), (b"Defaulted container\n" * 100, 0), (b"", 2)])
-def test_what_is_no_archive_is_an_error(
+def test_output_that_is_not_an_archive_is_an_error(
     tmp_path: Path, output: bytes, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", _hostile_tar(tmp_path / "bin", output, code))
@@ -280,7 +282,7 @@ def _slow_copy(server: Served, directory: Path, *shell: str) -> Iterator[subproc
 
 @needs_filter
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("send", [os.kill, os.killpg])  # killpg: as a terminal that is closed
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # killpg: as when a terminal is closed
 def test_a_copy_that_a_signal_ends_leaves_nothing(
     server: Served, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
@@ -302,9 +304,7 @@ def test_a_copy_under_nohup_goes_on(server: Served, tmp_path: Path) -> None:
 
 
 @needs_filter
-def test_a_copy_into_a_directory_keeps_what_else_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_into_a_directory_retains_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = _archive(
         ("d", tarfile.DIRTYPE, ""), ("d/new", tarfile.REGTYPE, "1"), ("d/old", tarfile.REGTYPE, "2")
     )
@@ -320,7 +320,7 @@ def test_a_copy_into_a_directory_keeps_what_else_is_there(
     }
 
 
-def test_what_a_pair_of_ports_is(server: Served) -> None:
+def test_arguments_of_port_forward(server: Served) -> None:
     assert [pair_of(text) for text in ("8080:80", "80", ":80", "0:80")] == [
         Pair(8080, 80), Pair(80, 80), Pair(0, 80), Pair(0, 80),
     ]  # fmt: skip

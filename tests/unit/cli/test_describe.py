@@ -1,4 +1,4 @@
-"""`describe` of what is not a pod: the text of each kind, and which objects are meant."""
+"""`describe` of objects other than pods: the text of each kind, and the selection of objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def words(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_values_of_a_config_map_are_shown_as_they_are() -> None:
+def test_values_of_a_config_map_are_shown() -> None:
     doc = {
         "metadata": {"name": "c", "namespace": "d"},
         "data": {"b": "x\ty\n", "a": "1"},
@@ -41,7 +41,7 @@ def test_values_of_a_config_map_are_shown_as_they_are() -> None:
     assert "Events" not in describe_config_map(doc, None, NOW)
 
 
-def test_a_secret_does_not_say_what_it_holds() -> None:
+def test_values_of_a_secret_are_not_shown() -> None:
     text = describe_secret({"metadata": {"name": "s"}, "data": {"password": "aHVudGVyMg=="}}, [], NOW)
     assert "password: 7 bytes" in words(text) and "aHVu" not in text and "hunter2" not in text
 
@@ -50,7 +50,7 @@ def test_a_secret_does_not_say_what_it_holds() -> None:
     ("volume", "capacity", "modes"),
     [("", "Capacity:", "Access Modes:"), ("v", "Capacity: 1Gi", "Access Modes: RWO")],
 )
-def test_a_claim_has_what_its_volume_gives(volume: str, capacity: str, modes: str) -> None:
+def test_a_claim_shows_the_capacity_of_its_volume(volume: str, capacity: str, modes: str) -> None:
     doc = {
         "metadata": {"name": "c", "namespace": "d", "deletionTimestamp": "2001-09-09T01:46:30Z"},
         "spec": {"volumeName": volume, "dataSource": {"kind": "VolumeSnapshot", "name": "s"}},
@@ -63,7 +63,7 @@ def test_a_claim_has_what_its_volume_gives(volume: str, capacity: str, modes: st
     assert lines[lines.index("DataSource:") + 1] == "Kind: VolumeSnapshot"
 
 
-def test_where_a_volume_is_and_what_of() -> None:
+def test_the_source_of_a_volume() -> None:
     terms = [
         {
             "matchExpressions": [
@@ -81,7 +81,7 @@ def test_where_a_volume_is_and_what_of() -> None:
     assert "Claim: n/c" in lines and lines[lines.index("Source:") + 1] == "<unknown>"
 
 
-def test_what_pods_have_of_the_node() -> None:
+def test_resources_that_pods_use_of_the_node() -> None:
     asked = {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "1"}}
     init = [{"name": "i", "image": "i", "resources": {"requests": {"cpu": "1500m"}}}]
     pods = [
@@ -111,7 +111,7 @@ def test_what_pods_have_of_the_node() -> None:
     ]
 
 
-def test_what_is_no_kind_of_its_own_is_shown_field_by_field() -> None:
+def test_other_kinds_are_shown_field_by_field() -> None:
     doc = event_doc("e", "web", "Started", "m") | {"list": [{"podIP": "a"}, "b"], "odd.key": True}
     lines = words(describe_any(doc, [], NOW))
     for line in (
@@ -126,7 +126,7 @@ def test_what_is_no_kind_of_its_own_is_shown_field_by_field() -> None:
         assert line in lines
 
 
-def test_which_objects_are_meant(server: Served, tmp_path: Path) -> None:
+def test_the_selection_of_objects(server: Served, tmp_path: Path) -> None:
     assert ok(server, "describe", "pod").count("Name: ") == 2
     assert words(ok(server, "describe", "pod", "we"))[0] == "Name: web", "the beginning of a name"
     assert "Started container app" in ok(server, "describe", "po/web")
@@ -156,12 +156,12 @@ def test_which_objects_are_meant(server: Served, tmp_path: Path) -> None:
         (("pod", "web", "-f", "x.yaml"), 2, "error: name objects, or files with -f, not both\n"),
     ],
 )
-def test_what_cannot_be_described(server: Served, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_errors_of_describe(server: Served, arguments: tuple[str, ...], code: int, said: str) -> None:
     done = kubelite(server, "describe", *arguments)
     assert (done.returncode, done.stderr) == (code, said)
 
 
-def test_what_others_wrote_does_not_steer_the_terminal(server: Served) -> None:
+def test_foreign_text_does_not_control_the_terminal(server: Served) -> None:
     doc = {
         "kind": "ConfigMap",
         "metadata": {"name": "c", "namespace": "default", "uid": "c"},

@@ -1,4 +1,4 @@
-"""What the documents tell people to type is there: each `kubelite …` in them is a command, with these flags."""
+"""Commands in the documents exist: each `kubelite …` is a command and has the flags that the document uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 def commands_of(text: str) -> Iterator[str]:
-    """Each command without `kubelite`, up to a comment, a pipe, or what is the container's own."""
+    """Each command without `kubelite`, up to a comment, a pipe, or the container's command."""
     found = [span[1] for span in SPAN.finditer(text)]
     found += [line[1] for block in BLOCK.finditer(text) for line in LINE.finditer(block[1])]
     for command in found:
@@ -28,7 +28,7 @@ def commands_of(text: str) -> Iterator[str]:
 
 
 def flags_of(command: click.Command, words: list[str]) -> set[str]:
-    """Of the command, or of all its subcommands that the words may mean (`rollout history|undo`)."""
+    """The flags of the command, or of all subcommands that the words may mean (`rollout history|undo`)."""
     alone = not words or words[0].startswith("-")  # `create -f FILE`
     if not isinstance(command, click.Group) or (alone and command.invoke_without_command):
         return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
@@ -50,7 +50,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
-def test_what_a_document_says_to_type_is_there(document: Path) -> None:
+def test_the_commands_of_a_document_exist(document: Path) -> None:
     for line in commands_of(document.read_text()):
         name, *words = line.split()
         for one in name.split("|"):

@@ -1,4 +1,4 @@
-"""`kubelite edit`: which file is meant, what an editor leaves, and what becomes of it."""
+"""`kubelite edit`: the choice of the file, the editor's result, and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drafts(server: Served) -> list[Path]:
 
 
 @pytest.mark.parametrize("what", [("pod/nginx",), ("pods", "nginx"), ("nginx",), ("FILE",)])
-def test_what_is_typed_is_in_the_file(server: Served, file: Path, what: tuple[str, ...]) -> None:
+def test_the_edited_text_is_written_to_the_file(server: Served, file: Path, what: tuple[str, ...]) -> None:
     file.chmod(0o640)
     said = ok(server, "edit", *(word.replace("FILE", file.name) for word in what))
     assert said == f"{file} edited\n"
@@ -35,7 +35,7 @@ def test_what_is_typed_is_in_the_file(server: Served, file: Path, what: tuple[st
     assert list(file.parent.iterdir()) == [file] and not drafts(server)
 
 
-def test_nothing_is_changed_where_nothing_was(
+def test_an_unchanged_text_changes_nothing(
     server: Served, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = file.stat()
@@ -44,7 +44,7 @@ def test_nothing_is_changed_where_nothing_was(
     assert file.stat().st_mtime_ns == before.st_mtime_ns and not drafts(server)
 
 
-def test_an_error_changes_nothing_and_what_was_typed_is_kept(
+def test_an_invalid_edit_changes_nothing_and_is_saved(
     server: Served, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDITOR", "sed -i s/image/imgae/")
@@ -64,7 +64,7 @@ def test_an_error_changes_nothing_and_what_was_typed_is_kept(
         (("pod/nginx",), "/no/editor", "error: cannot start the editor /no/editor"),
     ],
 )
-def test_what_cannot_be_edited(
+def test_errors_of_edit(
     server: Served, file: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[tuple[str, ...], str, str]
 ) -> None:
     what, editor, words = case

@@ -1,4 +1,4 @@
-"""`kubelite exec` as people call it, with pipes and on a terminal; and what a pull shows there."""
+"""`kubelite exec` with pipes and on a terminal, and the progress of a pull on a terminal."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_exec_is_binary_safe_and_closes_stdin(server: Served) -> None:
         check=True,
     )
     assert done.stdout == data
-    # without -i nothing of our stdin is read: cat sees its end at once
+    # without -i, stdin is not read: cat gets end of input at once
     assert ok(server, "exec", "web", "--", "cat", stdin="not read") == ""
-    # a command that does not read its input does not hold us up
+    # a command that does not read its input does not block kubelite
     assert ok(server, "exec", "-i", "web", "--", "true", stdin=b"x" * (4 << 20)) == ""
 
 
@@ -73,7 +73,7 @@ def test_exec_on_a_terminal(server: Served) -> None:
     terminal = Terminal(server, "exec", "-it", "web", "--", "sh", "-c", script)
     terminal.expect(b"ready\r\n")
     terminal.size(31, 97)
-    for _ in range(600):  # the new size travels beside the keys, not before them
+    for _ in range(600):  # the new size is sent beside the keys, not before them
         terminal.type(b"\n")
         time.sleep(0.05)
         if terminal.sees(b"31 97"):
@@ -90,7 +90,7 @@ def test_exec_on_a_terminal(server: Served) -> None:
     assert terminal.wait() == 9
 
 
-def test_tty_without_a_terminal_goes_on_without(server: Served) -> None:
+def test_a_tty_without_a_terminal_is_not_used(server: Served) -> None:
     done = kubelite(server, "exec", "-it", "web", "--", "tty", stdin="x")
     assert done.stderr.startswith("Unable to use a TTY - input is not a terminal or the right kind of file\n")
     assert "not a tty" in done.stdout

@@ -1,4 +1,4 @@
-"""`kubelite explain`: each description is of a field that is there, a pod's fields all have one; what is printed."""
+"""`kubelite explain`: every description belongs to an existing field, every field of a pod has one, and the output."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def models() -> dict[str, Any]:
     return found
 
 
-def test_descriptions_are_of_fields_that_are_there() -> None:
+def test_described_fields_exist() -> None:
     there = {(name, entry.name) for name, model in models().items() for entry in fields_of(model)}
     assert not set(DESCRIPTIONS) - there - {("Container", "targetContainerName")}
 
 
 @pytest.mark.parametrize("kind", sorted(name.lower() for _, name in KINDS))
-def test_each_kind_says_what_it_is(kind: str) -> None:
+def test_every_kind_has_a_description(kind: str) -> None:
     assert "DESCRIPTION:\n    " in explanation(kind, [])
 
 
@@ -64,7 +64,7 @@ def test_each_field_of_a_pod_and_its_containers_is_described(model: Any) -> None
     assert not [entry.name for entry in fields_of(model) if not entry.words]
 
 
-def test_what_is_printed_of_a_field() -> None:
+def test_the_output_for_a_field() -> None:
     text = explanation("po", ["spec", "containers", "livenessProbe", "httpGet"])
     assert text.startswith(
         "KIND:       Pod\nVERSION:    v1\n\nFIELD: httpGet\t<HTTPGetAction>\n\nDESCRIPTION:\n    "
@@ -76,7 +76,7 @@ def test_what_is_printed_of_a_field() -> None:
     assert "VERSION:    scheduling.k8s.io/v1\n" in explanation("pc", [])
 
 
-def test_all_that_is_below() -> None:
+def test_recursive_output() -> None:
     text = explanation("pod", ["spec"], recursive=True)
     assert "\n        port\t<IntOrString> -required-\n" in text and "\n      privileged\t<boolean>\n" in text
     assert len(text.splitlines()) > 500
@@ -95,7 +95,7 @@ def test_all_that_is_below() -> None:
         ("pods2", [], 'resource type "pods2"'),
     ],
 )
-def test_what_is_not_there(kind: str, path: list[str], words: str) -> None:
+def test_unknown_fields(kind: str, path: list[str], words: str) -> None:
     with pytest.raises(CliError) as failed:
         explanation(kind, path)
     assert words in str(failed.value)

@@ -1,4 +1,4 @@
-"""What others wrote is printed, and steers no terminal."""
+"""Foreign text is printed without controlling the terminal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kubelite.cli.output.tables import TablePrinter
         ("a\u202eb", "a\\u202eb"),
     ],
 )
-def test_control_characters_are_written_by_their_names(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert harmless(text) == shown
 
 
-def test_a_message_forges_no_line_of_ours() -> None:
+def test_a_message_cannot_forge_a_line() -> None:
     answer = {
         "pod": "default/web",
         "observedAt": "now",

@@ -1,4 +1,4 @@
-"""What people's fingers know from kubectl and docker, and the places a command is run in that are no terminal."""
+"""Habits of kubectl and docker users, and commands without a usable terminal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.unit.cli.kit import KUBELITE, WEB, environment, kubelite, ok, server
 __all__ = ["server"]
 
 
-def test_what_is_elsewhere_is_not_here() -> None:
+def test_commands_of_kubectl_and_docker_that_do_not_exist() -> None:
     assert not set(ELSEWHERE) & set(COMMANDS)
 
 
-def test_commands_of_kubectl_and_docker_say_what_does_the_same(server: Served) -> None:
+def test_commands_of_kubectl_and_docker_name_the_equivalent(server: Served) -> None:
     done = kubelite(server, "restart", "web")
     assert (
         done.returncode == 2
@@ -39,7 +39,7 @@ def test_commands_of_kubectl_and_docker_say_what_does_the_same(server: Served) -
     )
 
 
-def test_types_that_are_not_here_name_those_that_are(server: Served) -> None:
+def test_unknown_types_name_the_known_ones(server: Served) -> None:
     done = kubelite(server, "get", "services")
     assert done.returncode == 1 and "pods, events, configmaps" in done.stderr
     assert ok(server, "get", "all", "-o", "name") == ok(server, "get", "pods", "-o", "name")
@@ -56,7 +56,7 @@ def test_flags_as_kubectl_writes_them(server: Served) -> None:
     assert done.returncode == 2 and "--watch" in done.stderr
 
 
-def test_no_command_and_no_subcommand_show_help_not_an_error(server: Served) -> None:
+def test_without_a_command_help_is_shown(server: Served) -> None:
     for arguments in ((), ("top",), ("image",), ("rollout",)):
         done = kubelite(server, *arguments)
         assert (done.returncode, done.stdout) == (2, "")
@@ -64,7 +64,7 @@ def test_no_command_and_no_subcommand_show_help_not_an_error(server: Served) -> 
     assert "  pod " not in kubelite(server, "top", "--help").stdout
 
 
-def test_forms_and_orders_of_kubectl(server: Served) -> None:
+def test_argument_forms_of_kubectl(server: Served) -> None:
     assert ok(server, "get", "pods", "-o", "jsonpath={.items[*].metadata.name}") == "db web"
     assert ok(server, "get", "pod", "web", "-o", 'jsonpath={.metadata.name}{"\\n"}') == "web\n"
     table = ok(server, "get", "pods", "-o", "custom-columns=POD:.metadata.name,NODE:.spec.nix")
@@ -126,7 +126,7 @@ def test_a_full_disk_under_the_output(server: Served) -> None:
         )
 
 
-def test_a_locale_without_the_signs(server: Served) -> None:
+def test_a_locale_without_unicode(server: Served) -> None:
     plain = environment(server) | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     plain.pop("PYTHONIOENCODING", None)
     doc = pod_doc("web")
@@ -137,7 +137,7 @@ def test_a_locale_without_the_signs(server: Served) -> None:
     assert (done.returncode, b"says: ?so??" in done.stdout, done.stderr) == (0, True, b"")
 
 
-def test_a_bundle_says_once_that_there_is_no_daemon(tmp_path: Path) -> None:
+def test_a_bundle_reports_a_missing_daemon_once(tmp_path: Path) -> None:
     done = subprocess.run(
         [*KUBELITE, "--socket", str(tmp_path / "none.sock"), "support-bundle"],
         capture_output=True,
@@ -150,7 +150,7 @@ def test_a_bundle_says_once_that_there_is_no_daemon(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-def test_what_else_get_takes(server: Served, tmp_path: Path) -> None:
+def test_further_options_of_get(server: Served, tmp_path: Path) -> None:
     assert ok(server, "get", "pods", "-L", "app,none", "--no-headers").split()[5] == "db"
     assert ok(server, "get", "pods", "-L", "x.test/app").splitlines()[0].split()[-2:] == ["AGE", "APP"]
     assert ok(server, "get", "pods", "--show-kind", "--no-headers").startswith("pod/")
@@ -199,7 +199,7 @@ def test_templates_from_files_and_as_json(server: Served, tmp_path: Path) -> Non
         assert done.returncode == 2 and words in done.stderr, done
 
 
-def test_help_is_a_command_and_flags_that_mean_nothing_here_are_taken(server: Served) -> None:
+def test_help_is_a_command_and_flags_without_effect_are_accepted(server: Served) -> None:
     assert ok(server, "help", "get") == ok(server, "get", "--help")
     assert "port-forward" in ok(server, "help") and ok(server, "help", "rollout", "status").startswith(
         "Usage: kubelite rollout status"

@@ -17,7 +17,7 @@ WIDTH = 100
 
 
 def every(group: click.Group, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Each command below the group, with its words."""
+    """Each command below the group, with its name in full."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -52,7 +52,7 @@ def examples_of(command: click.Command) -> list[list[str]]:
 
 
 @each
-def test_it_begins_with_a_summary(words: tuple[str, ...]) -> None:
+def test_help_begins_with_a_summary(words: tuple[str, ...]) -> None:
     summary, *rest = (EVERY[words].help or "").splitlines()
     assert re.fullmatch(r"[A-Z].{8,78}\.", summary), summary
     assert rest[:1] in ([], [""]), "the summary is a paragraph of its own"
@@ -77,7 +77,7 @@ def test_every_option_has_a_sentence(words: tuple[str, ...]) -> None:
 
 
 @each
-def test_its_examples_can_be_parsed(words: tuple[str, ...]) -> None:
+def test_the_examples_of_a_command_can_be_parsed(words: tuple[str, ...]) -> None:
     command = EVERY[words]
     called = []
     for comment, *lines in examples_of(command):
@@ -92,7 +92,7 @@ def test_its_examples_can_be_parsed(words: tuple[str, ...]) -> None:
     assert any(found[: len(name)] == name for found in called for name in names), "none is of this command"
 
 
-def test_the_help_shows_them_before_the_options() -> None:
+def test_examples_precede_the_options() -> None:
     for words in (("get",), ("node", "label"), ("image",)):
         context = click.Context(EVERY[words], info_name=words[-1])
         text = EVERY[words].get_help(context)
@@ -111,7 +111,7 @@ def test_the_help_shows_them_before_the_options() -> None:
         ["rollout", "undo"],
     ],
 )
-def test_what_is_wrong_is_noticed(arguments: list[str]) -> None:
+def test_invalid_examples_are_recognized(arguments: list[str]) -> None:
     with pytest.raises(click.ClickException):
         parse(arguments)
 

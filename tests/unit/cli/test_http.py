@@ -1,5 +1,4 @@
-"""The command line's own HTTP: what is sent, how a body is read, what a broken answer is; and that the commands which
-people run most import nothing heavy."""
+"""The command line's HTTP client: requests, bodies, broken responses. And: frequent commands import nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def answer(data: bytes) -> Answer:
-    """Of a server that says this and closes."""
+    """The response of a server that sends these bytes and closes."""
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(data)
@@ -61,7 +60,7 @@ def test_bodies(data: bytes, body: bytes) -> None:
         CHUNKED + b"zz\r\n",
     ],
 )
-def test_what_breaks_off_is_no_answer(data: bytes) -> None:
+def test_a_truncated_response_is_an_error(data: bytes) -> None:
     with pytest.raises(Broken):
         answer(data).read()
     with pytest.raises(Broken):
@@ -72,7 +71,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(path=TEXT, query=st.dictionaries(TEXT, TEXT | st.lists(TEXT, min_size=1) | st.integers()))
-def test_targets_are_read_as_they_were_meant(path: str, query: dict[str, object]) -> None:
+def test_request_targets_are_encoded(path: str, query: dict[str, object]) -> None:
     from urllib.parse import unquote
 
     found = urlsplit(f"http://x/{target(path, query)}")
@@ -82,7 +81,7 @@ def test_targets_are_read_as_they_were_meant(path: str, query: dict[str, object]
 
 
 def said(body: bytes | IO[bytes] | None, headers: Mapping[str, str], method: str = "POST") -> bytes:
-    """What the server hears."""
+    """The bytes that the server receives."""
     ours, theirs = socket.socketpair()
     heard: list[bytes] = []
 
@@ -107,7 +106,7 @@ def test_requests() -> None:
     assert said(io.BytesIO(b"ab"), {"Content-Length": "2"}) == start + b"Content-Length: 2\r\n\r\nab"
 
 
-def test_an_answer_before_the_body_was_heard_is_the_answer() -> None:
+def test_a_response_before_the_end_of_the_body_is_used() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
     theirs.close()
@@ -142,7 +141,8 @@ HEAVY = {
 
 @pytest.mark.parametrize("command", [("get", "pods"), ("get", "pods", "-o", "json"), ("logs", "web")])
 def test_a_command_imports_nothing_heavy(command: tuple[str, ...]) -> None:
-    """An import of these costs more than the daemon takes to answer; a command gets them where it needs them."""
+    """Importing one of these takes longer than the daemon's response; a command imports them only when it needs
+    them."""
     code = (
         "import sys\nfrom kubelite.cli.main import run\n"
         "print(run(sys.argv[1:]), *sorted(name for name in sys.modules))"

@@ -1,4 +1,4 @@
-"""kubectl's JSONPath: the examples of its documentation, and what cannot be read."""
+"""kubectl's JSONPath: the examples of its documentation, and invalid expressions."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ LIST: dict[str, Any] = {
         ("{.items[*].metadata.labels.kubernetes\\.io/hostname}", "127.0.0.1"),
         ("{.items[0].metadata.labels['kubernetes.io/hostname']}", "127.0.0.1"),
         ("{range .users[*]}{$.kind}{end}", "ListList"),
-        # values that are no text are JSON; what is not there is nothing
+        # values other than strings are printed as JSON; missing values print nothing
         ("{.users[1].user}", '{"username":"admin","password":"secret"}'),
         ("{.users[1].on} {.users[1].age}", "true 30"),
         ("<{.nothing.at.all}{.users[7].name}>", "<>"),
-        # the braces may be left out
+        # braces are optional
         (".kind", "List"),
         ("{'}'}{\"{\"}", "}{"),
         ("{.users[?(@.name<3)].name}", ""),
@@ -90,7 +90,7 @@ def test_templates(text: str, printed: str) -> None:
         "{.items[]}",
     ],
 )
-def test_what_cannot_be_read_is_said(text: str) -> None:
+def test_invalid_templates_are_reported(text: str) -> None:
     with pytest.raises(CliError, match="JSONPath"):
         template(text)
 
@@ -104,7 +104,7 @@ def test_columns() -> None:
             columns(text)
 
 
-def test_the_order_is_a_persons() -> None:
+def test_sorting_is_natural() -> None:
     docs = [{"n": v} for v in ("pod-10", "pod-2", 7, None, 3.5, "a")]
     assert [d["n"] for d in sorted(docs, key=sort_key(".n"))] == [None, 3.5, 7, "a", "pod-2", "pod-10"]
     assert path("{.n}")(docs[0]) == ["pod-10"]

@@ -1,4 +1,4 @@
-"""Taints as `kubelite node taint` is given them."""
+"""Taints as arguments of `kubelite node taint`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_taint_is_removed_by_key_and_effect(given: str, left: list[str]) -> No
     assert [f"{t['key']}:{t['effect']}" for t in _without(NOW, given)] == left
 
 
-def test_a_taint_that_is_not_there_is_said() -> None:
+def test_a_missing_taint_is_reported() -> None:
     with pytest.raises(CliError, match='taint "old:NoExecute" not found'):
         _without(NOW, "old:NoExecute")
 

@@ -1,4 +1,4 @@
-"""What a person sees while a command waits, and how far a pod is."""
+"""Progress of waiting commands, and of pods."""
 
 from __future__ import annotations
 

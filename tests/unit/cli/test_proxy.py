@@ -1,4 +1,4 @@
-"""`kubelite proxy`: who has access, what is passed on, and what is left at the end."""
+"""`kubelite proxy`: access, the forwarded requests, and cleanup."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def proxy(served: Served, tmp_path: Path) -> Iterator[Running]:
             process.kill()
 
 
-def test_the_kubeconfig_has_access_and_goes_with_the_command(proxy: Running) -> None:
+def test_the_kubeconfig_has_access_and_is_removed_at_the_end(proxy: Running) -> None:
     assert stat.S_IMODE(proxy.kubeconfig.stat().st_mode) == 0o600
     status, pods = proxy.ask("GET", f"/{proxy.secret}/api/v1/pods")
     assert (status, [pod["metadata"]["name"] for pod in pods["items"]]) == (200, ["web"])
@@ -75,7 +75,7 @@ def test_the_kubeconfig_has_access_and_goes_with_the_command(proxy: Running) -> 
 
 
 @pytest.mark.parametrize("path", ["/api/v1/pods", "/", "/x/api/v1/pods", "//api/v1/pods"])
-def test_others_have_none(proxy: Running, path: str) -> None:
+def test_other_clients_have_no_access(proxy: Running, path: str) -> None:
     status, answer = proxy.ask("GET", path)
     assert (status, answer["kind"], answer["reason"]) == (401, "Status", "Unauthorized")
     assert proxy.ask("GET", path, Authorization=f"Bearer {proxy.secret[:-1]}")[0] == 401
@@ -85,18 +85,18 @@ def test_others_have_none(proxy: Running, path: str) -> None:
     "headers",
     [{"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}, {"Host": "evil.example:8001"}],
 )
-def test_pages_have_none_even_with_the_secret(proxy: Running, headers: dict[str, str]) -> None:
+def test_web_pages_have_no_access_even_with_the_secret(proxy: Running, headers: dict[str, str]) -> None:
     assert proxy.ask("GET", f"/{proxy.secret}/api/v1/pods", **headers)[0] == 403
 
 
-def test_a_form_has_none(proxy: Running) -> None:
+def test_a_form_has_no_access(proxy: Running) -> None:
     path = f"/{proxy.secret}/kubelite/v1/apply?dryRun=true"
     assert proxy.ask("POST", path, "kind: Pod", Content_Type="text/plain")[0] == 415
     assert proxy.ask("POST", path, "kind: Pod", Content_Type="application/yaml")[0] == 422
 
 
-def test_a_second_request_does_not_ride_on_the_first(proxy: Running) -> None:
-    """A browser behind a shared connection, or a smuggled request: the daemon gets one request a connection."""
+def test_a_second_request_on_a_connection_is_not_forwarded(proxy: Running) -> None:
+    """A browser behind a shared connection, or a smuggled request: the daemon gets one request per connection."""
     with socket.create_connection(("127.0.0.1", proxy.port)) as connection:
         connection.settimeout(10)
         first = f"GET /{proxy.secret}/version HTTP/1.1\r\n{HOST}\r\n"
@@ -108,7 +108,7 @@ def test_a_second_request_does_not_ride_on_the_first(proxy: Running) -> None:
     assert b"PodList" not in data
 
 
-def test_a_file_that_exists_is_not_written(served: Served, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(served: Served, tmp_path: Path) -> None:
     for target in (tmp_path / "file", tmp_path / "link"):
         if target.name == "file":
             target.write_text("mine")
@@ -128,7 +128,7 @@ def head(text: str) -> bytes:
     return found.head
 
 
-def test_what_is_passed_on() -> None:
+def test_forwarded_requests() -> None:
     assert admitted(b"GET / HTTP/1.1\r\n", SECRET) is None
     text = f"POST /{SECRET}/a%2Fb?x=/y HTTP/1.1\r\n{HOST}Connection: keep-alive\r\nContent-Type: application/json\r\n"
     found = admitted(f"{text}Content-Length: 4\r\n\r\n{{}}".encode(), SECRET)
@@ -156,7 +156,7 @@ def test_what_is_passed_on() -> None:
         (f"CONNECT 10.0.0.1:22 HTTP/1.1\r\n{HOST}\r\n", 401),
     ],
 )
-def test_what_is_refused(text: str, code: int) -> None:
+def test_rejected_requests(text: str, code: int) -> None:
     with pytest.raises(Refused) as caught:
         admitted(text.encode("latin-1"), SECRET)
     assert caught.value.code == code

@@ -1,4 +1,4 @@
-"""The support bundle: what is in it, and above all what is not."""
+"""The support bundle: its content, and what must not be in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.cli.kit import kubelite, ok, server
 __all__ = ["server"]
 
 
-def test_what_could_hold_a_password_is_left_out() -> None:
+def test_possible_passwords_are_left_out() -> None:
     pod = {
         "metadata": {"annotations": {"kubelite.io/source": "/m/a.yaml", "note": "hunter2"}},
         "spec": {
@@ -56,7 +56,7 @@ def test_what_could_hold_a_password_is_left_out() -> None:
     assert found["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "Error"
 
 
-def test_a_bundle(server: Served, tmp_path: Path) -> None:
+def test_the_content_of_a_bundle(server: Served, tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
     assert "no secrets" in ok(server, "support-bundle", "-f", str(path))
     assert path.stat().st_mode & 0o777 == 0o600
@@ -75,7 +75,7 @@ def test_a_bundle(server: Served, tmp_path: Path) -> None:
     assert not any("secret" in name or "configmap" in name for name in names)
 
 
-def test_a_place_that_cannot_be_written(server: Served, tmp_path: Path) -> None:
+def test_an_unwritable_destination(server: Served, tmp_path: Path) -> None:
     done = kubelite(server, "support-bundle", "-f", f"{tmp_path}/missing/b.tar.gz")
     assert done.returncode == 1
     assert done.stderr == f"error: cannot write {tmp_path}/missing/b.tar.gz: No such file or directory\n"

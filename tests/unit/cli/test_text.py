@@ -1,4 +1,4 @@
-"""The CLI's pure parts: describe's text, alignment, names, durations, YAML."""
+"""Pure functions of the CLI: text of describe, alignment, names, durations, YAML."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.unit.api.fake_node import event_doc, pod_doc
 NOW = 1_000_000_000.0  # 2001-09-09T01:46:40Z
 
 
-def test_columns_are_as_wide_as_their_neighbours_need() -> None:
+def test_columns_are_aligned_per_section() -> None:
     assert tabbed(["a\tb", "long:\tc\td", "plain", "x\ty"]) == "a      b\nlong:  c  d\nplain\nx  y\n"
 
 
-def test_describe_of_a_pod_that_ends() -> None:
+def test_describe_of_a_terminating_pod() -> None:
     pod = pod_doc("web")
     pod["metadata"] |= {"deletionTimestamp": "2001-09-09T01:46:30Z", "deletionGracePeriodSeconds": 30}
     pod["status"] |= {"reason": "Why", "message": "because"}
@@ -61,7 +61,7 @@ def test_describe_of_a_pod_that_ends() -> None:
         ({"ephemeral-storage": "1Gi"}, {}, "BestEffort"),
     ],
 )
-def test_qos_where_the_status_is_silent(limits: Json, requests: Json, qos: str) -> None:
+def test_qos_class_without_a_status(limits: Json, requests: Json, qos: str) -> None:
     resources = {"limits": limits, "requests": requests}
     pod = pod_doc(
         "web", containers=[{"name": "app", "image": "i", "resources": resources}], status={"phase": "Pending"}
@@ -69,7 +69,7 @@ def test_qos_where_the_status_is_silent(limits: Json, requests: Json, qos: str) 
     assert f"{qos}\n" in describe_pod(pod, [], NOW)
 
 
-def test_events_stand_at_the_end_in_order() -> None:
+def test_events_are_last_and_in_order() -> None:
     first, second = event_doc("a", "web", "Pulled", "one"), event_doc("b", "web", "Started", "two")
     first |= {"firstTimestamp": "2001-09-09T01:36:40Z", "lastTimestamp": "2001-09-09T01:46:35Z", "count": 3}
     second |= {"firstTimestamp": "2001-09-09T01:46:30Z", "lastTimestamp": "2001-09-09T01:46:30Z"}
@@ -78,7 +78,7 @@ def test_events_stand_at_the_end_in_order() -> None:
     assert event_age(first, NOW) == "5s (x3 over 10m)" and event_age(second, NOW) == "10s"
 
 
-def test_a_table_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     TablePrinter().print(("A", "B"), [["\x1b[2Jx", "a\rb"]])
     assert capsys.readouterr().out == "A        B\n^[[2Jx   a\\rb\n"
 
@@ -114,12 +114,12 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5x", "-1s", "1h 2m", "soon"])
-def test_no_durations(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(CliError, match="invalid duration"):
         duration(text)
 
 
-def test_yaml_is_what_it_says_and_looks_as_kubectl_writes_it() -> None:
+def test_yaml_is_equivalent_and_formatted_as_by_kubectl() -> None:
     document: Json = {
         "b": "true",
         "a": ["1", "x: y", "", "2026-11-24"],

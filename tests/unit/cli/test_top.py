@@ -1,4 +1,4 @@
-"""`kubelite top` and `stats`, and the forms of a trace."""
+"""`kubelite top` and `stats`, and the output formats of a trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite, ok, server
 
 __all__ = ["server"]
-NOW = ("--interval", "0.05")  # the fake's clock goes on by a second with each look
+NOW = ("--interval", "0.05")  # the fake's clock advances by a second with each call
 
 
 def test_pods_with_kubectls_columns(server: Served) -> None:
@@ -41,7 +41,7 @@ def test_pods_with_kubectls_columns(server: Served) -> None:
     assert ok(server, "top", "pods", "--containers", "--no-headers", *NOW).split()[1] == "app"
 
 
-def test_wide_shows_what_slows_it_down(server: Served) -> None:
+def test_wide_output_shows_throttling_and_stalls(server: Served) -> None:
     header, row = ok(server, "top", "pods", "-o", "wide", *NOW).splitlines()
     assert "THROTTLED" in header
     assert row.split() == [
@@ -61,19 +61,19 @@ def test_wide_shows_what_slows_it_down(server: Served) -> None:
     ]
 
 
-def test_the_sum_of_all(server: Served) -> None:
+def test_the_sum_of_all_pods(server: Served) -> None:
     row, line, total = ok(server, "top", "pods", "-A", "--sum", "--no-headers", *NOW).splitlines()
     assert row.split()[-2:] == total.split() == ["250m", "64Mi"] and line.split() == ["________"] * 2
     assert [text.index("250m") for text in (row, total)] == [line.index("_")] * 2, "under their columns"
 
 
-def test_the_node(server: Served) -> None:
+def test_top_of_the_node(server: Served) -> None:
     header, row = ok(server, "top", "node", *NOW).splitlines()
     assert header.split() == ["NAME", "CPU(CORES)", "CPU(%)", "MEMORY(BYTES)", "MEMORY(%)"]
     assert row.split() == ["here", "500m", "25%", "1024Mi", "25%"]
 
 
-def test_json_and_nothing(server: Served) -> None:
+def test_json_output_and_no_pods(server: Served) -> None:
     (item,) = json.loads(ok(server, "top", "pods", "-o", "json", *NOW))["items"]
     assert item["cpu"] == pytest.approx(250)
     assert (
@@ -99,8 +99,8 @@ def test_stats_of_every_namespace(server: Served) -> None:
     assert row.split()[:3] == ["default", "web", "app"]
 
 
-def test_a_screenful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written over what stands there; what the terminal has no room for is counted."""
+def test_stats_fill_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each screen overwrites the previous one; lines that do not fit are counted."""
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((6, 4)))
     assert _screenful(["one", "two and more"]) == "\x1b[Hone\x1b[K\ntwo an\x1b[K\n\x1b[J"
     assert _screenful(["a", "b", "c", "d"]).splitlines() == [
@@ -111,7 +111,7 @@ def test_a_screenful(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_counter_that_went_back_is_no_rate() -> None:
+def test_a_counter_that_decreased_gives_no_rate() -> None:
     found = rates({"cpu": 5, "received": 100}, {"cpu": 3, "received": 40}, 1.0)
     assert (found["cpu"], found["received"]) == (0, 0)
 
@@ -147,7 +147,7 @@ def test_a_trace_for_perfetto() -> None:
 
 
 def test_steps_that_follow_each_other_do_not_overlap() -> None:
-    """Unix seconds are too big for a float to have their microseconds' parts."""
+    """As a float, Unix seconds have no fractions of a microsecond."""
     rng, at, steps = random.Random(1), 1795893248.059279, []
     for number in range(2000):
         took = rng.choice((4e-7, 0.9e-6, 1.5e-6, 0.000123456, 0.5))
@@ -159,7 +159,7 @@ def test_steps_that_follow_each_other_do_not_overlap() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20), st.sampled_from(["", "app"])), max_size=30))
-def test_on_each_row_of_a_trace_steps_lie_within_each_other_or_apart(
+def test_steps_on_a_row_are_nested_or_disjoint(
     rows: list[tuple[int, int, str]],
 ) -> None:
     steps: list[dict[str, Any]] = [
@@ -192,7 +192,7 @@ def test_a_waterfall() -> None:
     assert all(len(b) <= WIDTH for b in bars)
 
 
-def test_a_later_start_has_a_measure_of_its_own() -> None:
+def test_a_later_start_has_its_own_scale() -> None:
     steps: Any = TRACE["steps"]
     later = [{"at": 110.0, "step": "manifest read"}, {"at": 110.5, "step": "start", "took": 1.0}]
     assert spans([*steps, *later]) == [*spans(steps), (110.0, 111.5), (110.0, 111.5)]
@@ -208,7 +208,7 @@ def test_names_of_steps_fit_beside_the_waterfall() -> None:
     assert short(f"bind {long} on /etc/hosts") == "bind …/etc-hosts on /etc/hosts"
 
 
-def test_steps_of_an_init_are_taken_apart() -> None:
+def test_steps_of_an_init_are_split() -> None:
     text = (
         "1000000000 clone3\n clone3\n1001000000 rootfs\n mount move_mount \n"
         "1003000000 rootfs: mount proc on /proc\n mount mkdirat openat2 mount\n"
@@ -225,12 +225,12 @@ def test_steps_of_an_init_are_taken_apart() -> None:
     assert inner_steps("app", "cut off", 0.0) == inner_steps("app", "", 0.0) == []
 
 
-def test_a_shim_of_an_older_kubelite_does_not_say_what_it_called() -> None:
+def test_a_shim_of_an_older_kubelite_sends_no_system_calls() -> None:
     steps = inner_steps("app", "5 start\n7 seccomp\n9 \n", 0.0)
     assert [(s.step, s.call) for s in steps] == [("start", UNKNOWN), ("seccomp", UNKNOWN)]
 
 
-def test_a_trace_outlives_its_daemon(tmp_path: Path) -> None:
+def test_a_trace_survives_the_daemon(tmp_path: Path) -> None:
     async def life(*, container: str) -> list[dict[str, Any]]:
         tracer = Tracer(directory=str(tmp_path))
         tracer.mark("u", f"recorded {container}")
@@ -251,12 +251,12 @@ def test_a_trace_outlives_its_daemon(tmp_path: Path) -> None:
     assert third.steps("u") == [] == list(tmp_path.iterdir())
 
 
-def test_a_trace_that_was_cut_off_is_none(tmp_path: Path) -> None:
+def test_a_truncated_trace_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "u.json").write_text('{"steps": [{"at')
     assert Tracer(directory=str(tmp_path)).steps("u") == []
 
 
-def test_a_container_that_starts_again_and_again_leaves_the_others_starts() -> None:
+def test_a_crash_loop_does_not_displace_other_starts() -> None:
     tracer = Tracer()
     tracer.inner("u", "app", "1 pivot_root\n2 \n", step="create")
     for at in range(100):
@@ -266,7 +266,7 @@ def test_a_container_that_starts_again_and_again_leaves_the_others_starts() -> N
 
 
 def test_a_step_begins_no_later_than_its_parts() -> None:
-    """The shim goes on to the start while its answer to the creation is on the way to a busy daemon."""
+    """The shim proceeds to the start while its response to the creation is on the way to a busy daemon."""
     tracer, sent = Tracer(), time.monotonic_ns()
     with tracer.step("u", "create", container="app"):
         created = time.monotonic_ns()
@@ -287,7 +287,7 @@ def test_a_step_begins_no_later_than_its_parts() -> None:
     assert outer["at"] == inner["at"] and outer["took"] >= 0.02 and inner["took"] >= 0.02
     before = next(
         s for s in tracer.steps("u") if s["step"] == "create"
-    )  # and what precedes it ends where it begins
+    )  # and the step before it ends where it begins
     assert before["took"] < 0.02 and before["at"] + before["took"] == pytest.approx(outer["at"], abs=1e-6)
 
 

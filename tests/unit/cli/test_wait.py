@@ -1,4 +1,4 @@
-"""Waiting for objects, their logs by label, and rollouts: kubectl's grammar, words and exit codes."""
+"""`wait`, `logs` by label, and `rollout`: arguments, messages and exit codes as in kubectl."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def ready(name: str, value: str, *, generation: int = 0, **metadata: Any) -> Jso
 
 
 def watched(server: Served, number: int = 1) -> None:
-    """Return when so many watches are open."""
+    """Wait until so many watches are open."""
     until(lambda: len(server.node.store._watches) == number, f"{number} watches")
 
 
 # -- wait ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_so_already(server: Served) -> None:
+def test_conditions_that_are_already_met(server: Served) -> None:
     for arguments in (
         ("--for=condition=Ready", "pod/web"),
         ("--for=condition=ready=TRUE", "pod/web"),
@@ -60,7 +60,7 @@ def test_what_is_so_already(server: Served) -> None:
     assert ok(server, "wait", "--for=delete", "pod/nix") == ""
 
 
-def test_what_comes_while_it_is_waited_for(server: Served) -> None:
+def test_conditions_that_are_met_later(server: Served) -> None:
     server.run(server.node.store.update("Pod", ready("web", "False")))
     with started(server, "wait", "--for=condition=Ready", "pod/web", "--timeout=-1s") as process:
         watched(server)
@@ -83,7 +83,7 @@ def test_what_comes_while_it_is_waited_for(server: Served) -> None:
         ("rollout", "status", "web"),
     ],
 )
-def test_a_daemon_that_is_restarted_meanwhile(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_the_daemon_restarts_during_a_wait(tmp_path: Path, command: tuple[str, ...]) -> None:
     with contextlib.ExitStack() as commands:
         with Served.at(tmp_path) as first:
             first.run(first.node.store.create("Pod", pod_doc("web", status={"phase": "Pending"})))
@@ -96,13 +96,13 @@ def test_a_daemon_that_is_restarted_meanwhile(tmp_path: Path, command: tuple[str
             assert process.wait(SECONDS) == 0
 
 
-def test_a_daemon_that_does_not_come_back_in_time(tmp_path: Path) -> None:
+def test_the_daemon_does_not_come_back_in_time(tmp_path: Path) -> None:
     nobody = Client(str(tmp_path / "no.sock"))
     with pytest.raises(Unreachable, match="kubelite is not running"):
         next(states(nobody, PODS, "default", "web", time.monotonic() + 0.05))
 
 
-def test_another_pod_of_the_name_ends_the_wait_for_an_end_and_no_other(server: Served) -> None:
+def test_a_new_pod_of_the_same_name_ends_only_a_wait_for_deletion(server: Served) -> None:
     def replace(value: str, uid: str) -> None:
         old = server.node.store.get("Pod", "default", "web")
         assert old is not None
@@ -148,13 +148,13 @@ def test_the_pods_of_a_manifest_are_waited_for(server: Served, tmp_path: Path) -
         (("--for=condition=Ready", "-f", "x.yaml", "pod/web"), "may not specify resource arguments"),
     ],
 )  # fmt: skip
-def test_what_wait_says_of_what_is_not_so(server: Served, arguments: tuple[str, ...], words: str) -> None:
+def test_messages_of_a_timeout(server: Served, arguments: tuple[str, ...], words: str) -> None:
     done = kubelite(server, "wait", *arguments)
     assert done.returncode in (1, 2) and words in done.stderr and not done.stdout, done
     assert "Traceback" not in done.stderr
 
 
-def test_one_that_is_not_in_time_keeps_nobody_from_being_told(server: Served) -> None:
+def test_a_timeout_of_one_object_does_not_hide_the_others(server: Served) -> None:
     server.run(server.node.store.update("Pod", ready("db", "False")))
     done = kubelite(server, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=1s")
     assert (done.returncode, done.stdout) == (1, "pod/web condition met\n")
@@ -199,7 +199,7 @@ def test_logs_of_all_pods_with_a_label(server: Served) -> None:
     )
 
 
-def test_logs_of_several_are_followed_beside_each_other(server: Served) -> None:
+def test_logs_of_several_pods_are_followed_in_parallel(server: Served) -> None:
     for name in ("web", "db"):
         write_log(server, pod_doc(name), "app", f"{name} begins")
     selected = ("logs", "-f", "--prefix", "-l", "app in (web,db)")
@@ -218,8 +218,8 @@ def test_logs_of_several_are_followed_beside_each_other(server: Served) -> None:
         assert process.wait(30) == 0
 
 
-def test_a_log_that_cannot_be_read_ends_the_others_unless_it_is_ignored(server: Served) -> None:
-    write_log(server, pod_doc("web"), "app", "of web")  # db has none yet
+def test_an_unreadable_log_ends_the_others_unless_ignored(server: Served) -> None:
+    write_log(server, pod_doc("web"), "app", "of web")  # db has no log yet
     selected = ("logs", "-l", "app in (web,db)")
     for follow in ((), ("-f",)):
         done = kubelite(server, *selected, *follow)
@@ -228,7 +228,7 @@ def test_a_log_that_cannot_be_read_ends_the_others_unless_it_is_ignored(server: 
     assert done.returncode == 0 and "waiting to start" in done.stdout and done.stdout.endswith("of web\n")
 
 
-def test_logs_of_nobody_and_of_both(server: Served) -> None:
+def test_logs_without_a_match_and_with_name_and_selector(server: Served) -> None:
     for arguments, words in (
         ((), "specify a POD, or -l SELECTOR"),
         (("web", "-l", "app=web"), "only a selector (-l) or a POD name is allowed"),
@@ -243,7 +243,7 @@ def test_logs_of_nobody_and_of_both(server: Served) -> None:
 # -- rollout ---------------------------------------------------------------------------------------------------
 
 
-def test_restart_makes_the_pods_of_a_manifest_anew(server: Served) -> None:
+def test_restart_recreates_the_pods_of_a_manifest(server: Served) -> None:
     both = WEB + "---\n" + WEB.replace("nginx\n", "second\n")
     ok(server, "apply", "-f", "-", stdin=both)
     (file,) = Path(server.node.manifests_dir).iterdir()
@@ -283,7 +283,7 @@ def test_status_waits_until_the_pods_of_a_manifest_run(server: Served) -> None:
     )
 
 
-def test_how_far_a_pod_is() -> None:
+def test_the_progress_of_a_pod() -> None:
     waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "ready": False}
     creating = {"state": {"waiting": {"reason": "ContainerCreating"}}, "ready": False}
     crashing = ready("a", "False")
@@ -318,13 +318,13 @@ def test_how_far_a_pod_is() -> None:
         (("statsu", "web"), 'kubelite rollout has history, restart, status, undo; did you mean "status"?'),
     ],
 )
-def test_what_rollout_says(server: Served, arguments: tuple[str, ...], words: str) -> None:
+def test_messages_of_rollout(server: Served, arguments: tuple[str, ...], words: str) -> None:
     done = kubelite(server, "rollout", *arguments)
     assert done.returncode in (1, 2) and words in done.stderr and not done.stdout, done
     assert not server.node.deleted
 
 
-def test_unknown_subcommands_elsewhere_name_those_there_are(server: Served) -> None:
+def test_unknown_subcommands_name_the_known_ones(server: Served) -> None:
     for arguments, words in (
         (("image", "inspct"), 'did you mean "inspect"?'),
         (("node", "drain"), "kubelite node has cordon, label, taint, uncordon"),
@@ -335,13 +335,13 @@ def test_unknown_subcommands_elsewhere_name_those_there_are(server: Served) -> N
     assert "--help" in ok(server, "top", "po", "--help")
 
 
-def test_a_node_is_watched_by_looking_again(server: Served) -> None:
+def test_a_node_is_polled(server: Served) -> None:
     with started(server, "get", "nodes", "-w", "-o", "json") as process:
         first = ""
         while not first.endswith("\n}\n"):
             first += line_of(process)
         assert json.loads(first)["metadata"]["name"] == "here"
-        server.run(server.node.store.create("Pod", pod_doc("late")))  # and so the version is another
+        server.run(server.node.store.create("Pod", pod_doc("late")))  # and therefore the version is different
         server.run(server.node.patch_node({"metadata": {"labels": {"disk": "ssd"}}}))
         second = ""
         while not second.endswith("\n}\n"):

@@ -36,7 +36,7 @@ def wrong(repo: Path, text: str) -> list[str]:
         "../docs/a.md",
     ],
 )
-def test_a_link_that_leads_somewhere(repo: Path, target: str) -> None:
+def test_valid_links(repo: Path, target: str) -> None:
     assert wrong(repo, f"# Here\n\nSee [`it`]({target}) there.\n") == []
 
 
@@ -51,7 +51,7 @@ def test_a_link_that_leads_somewhere(repo: Path, target: str) -> None:
         ("../../a.md", "leads out of the repository"),
     ],
 )
-def test_a_link_that_leads_nowhere(repo: Path, target: str, sentence: str) -> None:
+def test_broken_links(repo: Path, target: str, sentence: str) -> None:
     [problem] = wrong(repo, f"# Here\n\nSee [it]({target}).\n")
     assert problem.startswith("docs/one.md:3: ") and problem.endswith(sentence)
 
@@ -66,13 +66,13 @@ def test_an_anchor_set_by_hand() -> None:
     assert "old" in anchors('<a id="old"></a>\n# New\n')
 
 
-def test_what_a_page_loads_from_elsewhere(tmp_path: Path) -> None:
+def test_external_resources_of_a_page(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text('<a href="https://x.example">x</a><script src="b.js"></script>')
     assert list(loaded_from_elsewhere(tmp_path)) == []
     (tmp_path / "b.html").write_text('<link href="https://x.example/f.css" rel="stylesheet">')
     assert len(list(loaded_from_elsewhere(tmp_path))) == 1
 
 
-def test_every_link_of_the_documentation_leads_somewhere() -> None:
+def test_every_link_of_the_documentation_is_valid() -> None:
     assert len(documents()) > 10
     assert [problem for document in documents() for problem in problems(document)] == []

@@ -9,7 +9,7 @@ import pytest
 from deploy.docs import picture
 
 
-def test_the_file_is_what_the_code_draws() -> None:
+def test_the_picture_is_current() -> None:
     assert picture.FILE.read_text(encoding="utf-8") == picture.drawing(), "python -m deploy.docs.picture"
 
 
@@ -20,11 +20,11 @@ def test_every_package_of_the_tree_is_drawn(folder: str) -> None:
 
 
 @pytest.mark.parametrize("step", [step for step in picture.CHAIN if step.place], ids=lambda step: step.name)
-def test_each_step_is_where_it_says(step: picture.Step) -> None:
+def test_each_step_names_an_existing_package(step: picture.Step) -> None:
     assert (picture.REPO / step.place).is_dir()
 
 
-def test_nothing_is_drawn_outside_and_nothing_is_loaded() -> None:
+def test_everything_is_inside_and_nothing_is_loaded() -> None:
     text = picture.drawing()
     root = ET.fromstring(text)
     width, height = map(float, root.attrib["viewBox"].split()[2:])

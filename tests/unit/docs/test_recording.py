@@ -30,13 +30,13 @@ def test_the_cast_has_the_commands_of_the_script() -> None:
     assert tuple(typed) == (*record.COMMANDS, cast_picture.CURSOR)
 
 
-def test_what_is_shown_and_for_how_long() -> None:
+def test_frames_and_their_durations() -> None:
     recording = read(cast((0.0, "$ "), (1.0, "l"), (1.2, "s\r\n"), (1.21, "a"), (2.0, "b")))
     block = cast_picture.CURSOR
     assert shown(recording) == [
         Shown(0, f"$ {block}", 0.0, 1.0),
         Shown(0, f"$ l{block}", 1.0, 1.2),
-        Shown(1, f"a{block}", 1.2, 2.0),  # what comes within 30 ms is one frame
+        Shown(1, f"a{block}", 1.2, 2.0),  # output within 30 ms is one frame
         Shown(0, "$ ls", 1.2, 2.0 + cast_picture.REST),
         Shown(1, f"ab{block}", 2.0, 2.0 + cast_picture.REST),
     ]
@@ -53,7 +53,7 @@ def test_the_picture_escapes_what_it_shows_and_runs_no_script() -> None:
     ("text", "wrong"),
     [(cast((0.0, "a"), version=1), "version 1"), (cast((1.0, "a"), (0.5, "b")), "go back")],
 )
-def test_another_file_is_refused(text: str, wrong: str) -> None:
+def test_another_format_is_rejected(text: str, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
         read(text)
 

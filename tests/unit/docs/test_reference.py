@@ -1,4 +1,4 @@
-"""The reference pages are what the code says; `make reference` writes them."""
+"""The reference pages are current; `make reference` writes them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def test_every_setting_is_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.0, "0"), (7200.0, "2h"), (90.0, "90s"), (300.0, "5m"), (0.5, "0.5")]
 )
-def test_a_duration_is_written_as_people_do(seconds: float, text: str) -> None:
+def test_durations_are_written_readably(seconds: float, text: str) -> None:
     assert settings_page.duration(seconds) == text
 
 
-def test_an_annotation_that_no_list_names_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unlisted_annotation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert annotations_page.unlisted() == []
     monkeypatch.setattr(annotations_page, "READ", {})
     assert "kubelite.io/restart-on-change" in annotations_page.unlisted()
 
 
-def test_an_exit_code_that_the_page_does_not_have_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unlisted_exit_code_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "raise Exit(3)\nraise CliError('x', code=4)\nraise Exit(128 + n)\nraise Other(5)\n"
     assert set(exit_codes_page._codes(ast.parse(code))) == {3, 4}
     monkeypatch.setattr(exit_codes_page, "named_codes", lambda: {"one": {3}})
@@ -48,9 +48,9 @@ def test_an_exit_code_that_the_page_does_not_have_is_missed(monkeypatch: pytest.
         exit_codes_page.page()
 
 
-def test_each_example_has_a_field_that_means_nothing_here() -> None:
+def test_each_example_has_an_unsupported_field() -> None:
     assert len(list(fields_page._unsupported())) == len(fields_page.EXAMPLES)
 
 
-def test_a_table_cell_may_hold_any_text() -> None:
+def test_table_cells_are_escaped() -> None:
     assert table(("a", "b"), [("x|y", "z")]).splitlines()[2] == "| x&#124;y | z |"

@@ -1,4 +1,4 @@
-"""What the documents show can be used as it is: manifests load without an error, settings are settings."""
+"""Snippets of the documents are valid: manifests load without an error, and settings exist."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SNIPPETS = [
 ]
 
 
-def test_there_are_some() -> None:
+def test_snippets_are_found() -> None:
     assert len(SNIPPETS) > 12
 
 
 @pytest.mark.parametrize("text", SNIPPETS)
-def test_it_can_be_used(text: str, tmp_path: Path) -> None:
+def test_a_snippet_is_valid(text: str, tmp_path: Path) -> None:
     if "apiVersion:" in text:
         loaded = load_text(text, file="snippet.yaml")
         assert loaded.documents and not loaded.errors, [str(error) for error in loaded.errors]
@@ -37,6 +37,6 @@ def test_it_can_be_used(text: str, tmp_path: Path) -> None:
         Settings.load({"config": str(config)}, {})
 
 
-def test_the_tutorials_pod_is_the_file_beside_it() -> None:
+def test_the_tutorials_pod_is_the_file_next_to_it() -> None:
     page = (REPO / "docs" / "tutorials" / "getting-started.md").read_text(encoding="utf-8")
     assert (REPO / "docs" / "tutorials" / "hello.yaml").read_text(encoding="utf-8") in BLOCK.findall(page)

@@ -1,4 +1,4 @@
-"""The tables of speed are what was recorded, and README's other numbers are true."""
+"""The tables of speed agree with the recorded measurements, and README's other numbers are true."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_machine_of_a_record() -> None:
     assert speed.machine(RECORD) == said
 
 
-def test_a_page_without_the_place_is_an_error() -> None:
+def test_a_page_without_the_marks_is_an_error() -> None:
     with pytest.raises(ValueError, match="no place for speed"):
         speed.replaced("text", "speed", "table")
     with pytest.raises(ValueError, match="nothing is recorded"):
@@ -43,7 +43,7 @@ def test_a_page_without_the_place_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("path", sorted({path for path, *_ in TABLES}), ids=lambda path: path.name)
-def test_the_tables_are_what_was_recorded(path: Path) -> None:
+def test_the_tables_agree_with_the_record(path: Path) -> None:
     made = speed.pages([path])[path]
     assert path.read_text(encoding="utf-8") == made, (
         f"python -m deploy.docs.speed ({MEASURED.name} has the record)"

@@ -22,7 +22,7 @@ def test_every_flag_is_explained_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_its_examples_can_be_parsed(command: str) -> None:
+def test_the_examples_of_a_command_can_be_parsed(command: str) -> None:
     assert help_.EXAMPLES.keys() == {"", *COMMANDS}
     for comment, line in help_.EXAMPLES[command]:
         assert comment[0].isupper() and not comment.endswith(".")
