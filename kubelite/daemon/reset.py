@@ -224,7 +224,8 @@ def _remove_logs(settings: Settings, uids: set[str]) -> None:
     pods, links = f"{settings.log_dir}/pods", f"{settings.log_dir}/containers"
     for name in os.listdir(pods) if os.path.isdir(pods) else ():
         if name.rpartition("_")[2] in uids:  # <namespace>_<pod>_<uid>
-            shutil.rmtree(f"{pods}/{name}", ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(f"{pods}/{name}")
     for name in os.listdir(links) if os.path.isdir(links) else ():
         path = os.path.join(links, name)
         if os.path.islink(path) and _pod_of_log(os.readlink(path)) in uids:

@@ -249,6 +249,29 @@ def test_a_container_that_outgrows_its_share_of_the_disk_is_evicted(node: Node) 
     )
 
 
+def test_what_is_written_into_mounted_files_counts(node: Node) -> None:
+    """CVE-2020-8557: these files are on the node's disk, and outside the container's writable layer."""
+    files = {
+        "hosts": "/etc/hosts",
+        "name": "/etc/hostname",
+        "dns": "/etc/resolv.conf",
+        "end": "/dev/termination-log",
+    }
+    for name, path in files.items():
+        script = f"dd if=/dev/zero of={path} bs=1M count=3 2>/dev/null; exec sleep 1000"
+        limited = container(script=script, resources={"limits": {"ephemeral-storage": "2Mi"}})
+        node.apply(f"{name}.yaml", pod(name, limited))
+    for name in files:
+
+        def evicted(one: str = name) -> bool:
+            return bool(node.pod(one)["status"].get("reason") == "Evicted")
+
+        node.wait(evicted, f"{name} to be evicted", timeout=40)
+        assert node.pod(name)["status"]["message"] == (
+            "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "
+        )
+
+
 def shares(node: Node, qos: str) -> str:
     """cpu.shares of a QoS cgroup on v1, cpu.weight on v2."""
     for place in ("cpu,cpuacct", "cpu", ""):

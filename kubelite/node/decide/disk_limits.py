@@ -14,6 +14,7 @@ from manifests.types.core import Container, Pod
 from manifests.types.meta import Quantity
 
 STORAGE = "ephemeral-storage"
+FILES = "pod/files"  # the pod's files that its containers have mounted and may write; see CONTAINER
 CONTAINER = "container/"  # prefix of a container's total among what is measured: no volume has a slash
 
 
@@ -33,7 +34,8 @@ def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
 
 def measured(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, ...]]:
     """The values to measure, with their directories: emptyDir volumes on disk and, if any container's disk is limited,
-    all containers too, because all of them count for the pod's limit."""
+    all containers too, because all of them count for the pod's limit, and what the pod's containers write into
+    /etc/hosts, /etc/hostname and /etc/resolv.conf (CVE-2020-8557). A container's termination log counts as its own."""
     uid, limited = pod.metadata.uid or "", any(_storage_limit(c) is not None for c in _containers(pod))
     found: dict[str, tuple[str, ...]] = {
         name: (path,) for name, (path, _) in limited_volumes(pod, config).items()
@@ -46,6 +48,9 @@ def measured(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, ...]]:
         for container in _containers(pod):
             instances = f"{config.pod_dir(uid)}/containers/{container.name}"
             found[f"{CONTAINER}{container.name}"] = (instances, f"{logs}/{container.name}")
+        found[FILES] = tuple(
+            f"{config.pod_dir(uid)}/{name}" for name in ("etc-hosts", "hostname", "resolv.conf")
+        )
     return found
 
 

@@ -21,7 +21,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +43,7 @@ from kubelite.node.storage.volume_objects import Volumes
 from manifests.types.core import Pod
 from manifests.types.meta import Quantity
 from runtime.errors import RuntimeFault, StateError
+from runtime.removal import remove_tree
 from state.errors import AlreadyExists, StoreError
 from state.store import Record, Store
 
@@ -405,7 +405,8 @@ def provision(directory: str, about: Json) -> str:
 
 def _remove(directory: str) -> None:
     quota.lift(f"{directory}/data")
-    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove_tree(directory)
 
 
 def remember(directory: str, volume: str) -> None:

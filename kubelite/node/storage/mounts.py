@@ -22,6 +22,7 @@ from kubelite.node.storage import quota
 from kubelite.node.storage.slow_mounts import is_mounted
 from runtime import syscalls
 from runtime.errors import SyscallError
+from runtime.tree import walk
 
 _DATA = "..data"
 MAX_ENV_FILE = 64 << 10  # bytes (KEP-3721)
@@ -87,9 +88,8 @@ def give_to_group(path: str, group: int, *, whole_tree: bool, fresh: bool, done:
     root = os.stat(path, follow_symlinks=False)
     right = root.st_gid == group and root.st_mode & 0o2070 == 0o2070
     if fresh or whole_tree or not right:
-        for _, directories, names, fd in os.fwalk(path, topdown=False, follow_symlinks=False):
-            for name in (*directories, *names):
-                _give(name, group, fd)
+        for fd, name, _ in walk(path) if stat.S_ISDIR(root.st_mode) else ():
+            _give(name, group, fd)
         _give(path, group, None)  # last, so that an interrupted walk starts again
     with open(done, "w", encoding="ascii") as file:
         file.write(str(group))

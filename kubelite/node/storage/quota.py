@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from runtime import syscalls
 from runtime.errors import SyscallError
+from runtime.tree import walk
 
 FIRST_PROJECT = 1 << 20  # people usually number their own projects from 1
 _PROJECTS = 1 << 20
@@ -94,8 +95,7 @@ def used(directory: str, work: str = "") -> Use | None:
             own = [os.fstat(fd)]
             if work:  # a few files of the kernel: `work` itself, and the marker of a volatile mount
                 own.append(os.stat(work))
-                for _, directories, names, inside in os.fwalk(work):
-                    own += [os.lstat(name, dir_fd=inside) for name in (*directories, *names)]
+                own += [status for _, _, status in walk(work)]
         except OSError:
             return None
     blocks = sum(status.st_blocks for status in own)
@@ -201,10 +201,7 @@ def _give(name: str, project: int, dir_fd: int | None = None) -> None:
 
 def _give_all(directory: str, project: int) -> None:
     """Set the project of existing content. Links and devices cannot have one, and have no size."""
-    device = os.stat(directory).st_dev
-    for _, directories, names, fd in os.fwalk(directory, follow_symlinks=False):
-        for name in (*directories, *names):
+    for fd, name, found in walk(directory):
+        if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
             with contextlib.suppress(FileNotFoundError):
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if found.st_dev == device and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-                    _give(name, project, fd)
+                _give(name, project, fd)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 
-from kubelite.node.decide.disk_limits import CONTAINER, excess, measured
+from kubelite.node.decide.disk_limits import CONTAINER, FILES, excess, measured
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.storage.quota import used
 from manifests.types.core import Pod
+from runtime.tree import walk
 
 PERIOD = 10.0  # seconds between two measurements of one pod (kubelet's monitoring interval)
+_TERMINATION_LOG = "termination-log"  # NodeConfig.termination_log
 BLOCK = 512  # bytes of st_blocks (stat(2))
 
 
@@ -80,54 +83,50 @@ class Usage:
 def bytes_of(name: str, paths: Sequence[str]) -> int:
     """The bytes on disk of a volume, or of a container's instances and logs: as counted by the file system
     (storage/quota.py), else by walking the directory."""
+    if name == FILES:
+        return sum(_size(path) for path in paths)
     first, *logs = paths
     total = sum(bytes_below(path) for path in logs)
     if not name.startswith(CONTAINER):
         return total + _counted_or_walked(first, first)
     with contextlib.suppress(OSError):
         for instance in (f"{first}/{attempt}" for attempt in os.listdir(first)):
-            total += _counted_or_walked(instance, f"{instance}/upper", f"{instance}/work")
+            total += _counted_or_walked(instance, f"{instance}/upper", f"{instance}/work", _TERMINATION_LOG)
     return total
 
 
-def _counted_or_walked(path: str, counted: str, work: str = "") -> int:
+def _counted_or_walked(path: str, counted: str, work: str = "", beside: str = "") -> int:
+    """`beside`: a file in `path` that the container can write, but that is not in the `counted` directory."""
     with contextlib.suppress(OSError):
         if (found := used(counted, work)) is not None:
-            return found.bytes
+            return found.bytes + (_size(f"{path}/{beside}") if beside else 0)
     return bytes_below(path)
+
+
+def _size(path: str) -> int:
+    """The bytes on disk of a single file; 0 if it is missing."""
+    with contextlib.suppress(OSError):
+        return os.lstat(path).st_blocks * BLOCK
+    return 0
 
 
 def bytes_below(path: str) -> int:
     """The bytes on disk of the files in a tree. Files with several names count once; other file systems mounted in the
     tree do not count. Files that disappear meanwhile are ignored."""
-    total, seen, others = 0, set[int](), mounted_below(path)
+    total, seen = 0, set[int]()
     with contextlib.suppress(OSError):
-        device = os.stat(path).st_dev
-        for directory, inside, names, fd in os.fwalk(path, follow_symlinks=False):
-            inside[:] = [name for name in inside if f"{directory}/{name}" not in others]
-            for name in names:
-                with contextlib.suppress(OSError):
-                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    if found.st_dev == device and found.st_ino not in seen:
-                        seen.add(found.st_ino)
-                        total += found.st_blocks * BLOCK
+        for _, _, found in walk(path):
+            if stat.S_ISDIR(found.st_mode) or found.st_ino in seen:
+                continue
+            if found.st_nlink > 1:
+                seen.add(found.st_ino)
+            total += found.st_blocks * BLOCK
     return total
 
 
 def inodes_below(path: str) -> int:
     """The number of files and directories in a tree, without other file systems mounted in it. Files that disappear
     meanwhile are ignored."""
-    total, others = 0, mounted_below(path)
-    for directory, inside, names in os.walk(path):
-        inside[:] = [name for name in inside if f"{directory}/{name}" not in others]
-        total += len(names) + len(inside)
-    return total
-
-
-def mounted_below(path: str) -> frozenset[str]:
-    """The mount points in a tree, from the mount table, because stat(2) would wait for a server that does not answer.
-    Names with blanks are left out, but no volume's directory has any."""
-    prefix = f"{path}/"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = (line.split(" ", 5)[4] for line in file)
-        return frozenset(point for point in points if point.startswith(prefix))
+    with contextlib.suppress(OSError):
+        return sum(1 for _ in walk(path))
+    return 0

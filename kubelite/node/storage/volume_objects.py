@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -40,6 +39,7 @@ from kubelite.node.scheduling.volume_binding import (
 )
 from kubelite.node.storage.protection import protected
 from runtime.identity import new_uid
+from runtime.removal import remove_tree
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
@@ -175,11 +175,7 @@ def _empty(path: str, *, remove: bool) -> None:
     except FileNotFoundError:
         return
     for name in names:
-        one = f"{path}/{name}"
-        if os.path.isdir(one) and not os.path.islink(one):
-            shutil.rmtree(one)
-        else:
-            os.unlink(one)
+        remove_tree(f"{path}/{name}")
     if remove:
         os.rmdir(path)
 

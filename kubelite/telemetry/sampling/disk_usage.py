@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from kubelite.node.storage.quota import used
 from kubelite.telemetry.sampling.machine import FileSystem, device_name, file_system
 from runtime.cgroups import open_cgroup
+from runtime.tree import walk
 
 INTERVAL = 30.0  # seconds between rounds
 FIRST = 1.0  # seconds between two rounds for layers that were never measured
@@ -84,7 +86,7 @@ def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None =
     total, inodes = 0, 0
     try:
         counted = used(path, f"{os.path.dirname(path)}/work" if cgroup else "")
-        device = os.lstat(path).st_dev
+        device = (status := os.lstat(path)).st_dev
         place = systems.get(device) if counted is None else None
         if place is None:
             place = file_system(device_name(os.major(device), os.minor(device)), path)
@@ -94,20 +96,10 @@ def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None =
         return None
     if counted is not None:
         return Usage(counted.bytes, counted.inodes, place, _sockets(cgroup))
-    stack = [path]
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_dev != device:
-                        continue
-                    inodes += 1
-                    total += found.st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        for _, _, found in walk(os.path.realpath(path) if stat.S_ISLNK(status.st_mode) else path):
+            inodes += 1
+            total += found.st_blocks * 512
     return Usage(total, inodes, place, _sockets(cgroup))
 
 

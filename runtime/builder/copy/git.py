@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from runtime.builder.copy.copying import CopyError
+from runtime.tree import walk
 
 _SCHEMES = ("http://", "https://", "git://", "ssh://")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -99,10 +100,9 @@ def check_out(
         run("submodule", "--quiet", "update", "--init", "--recursive")
     if not keep:
         shutil.rmtree(f"{into}/.git")
-        for directory, names, files in os.walk(into):  # in a submodule, .git is a file
-            if ".git" in files and directory != into:
-                os.unlink(f"{directory}/.git")
-            names[:] = [name for name in names if name != ".git"]
+        for fd, name, _ in walk(into):
+            if name == ".git":  # in a submodule, it is a file
+                os.unlink(name, dir_fd=fd)
     return commit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -136,7 +137,9 @@ def stored(*limits: str, **volume: Any) -> Pod:
 def test_only_limited_volumes_are_measured() -> None:
     assert measured(stored(""), CONFIG) == {}
     assert set(measured(stored("", sizeLimit="1Mi"), CONFIG)) == {"v"}
-    assert set(measured(stored("1Mi", ""), CONFIG)) == {"v", "container/c0", "container/c1"}
+    found = measured(stored("1Mi", ""), CONFIG)
+    assert set(found) == {"v", "container/c0", "container/c1", "pod/files"}
+    assert {os.path.basename(path) for path in found["pod/files"]} == {"etc-hosts", "hostname", "resolv.conf"}
     assert set(measured(stored("", sizeLimit="1Mi", medium="Memory"), CONFIG)) == set()
 
 
@@ -155,10 +158,11 @@ def test_only_limited_volumes_are_measured() -> None:
             "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
         ),
         (
-            stored("1Mi", ""),
-            {"container/c1": 9 * MI, "v": MI},
-            "",
-        ),  # one container has no limit, so the pod has none
+            stored("1Mi"),
+            {"container/c0": MI // 2, "pod/files": MI},
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
+        ),
+        (stored("1Mi", ""), {"container/c1": 9 * MI, "v": MI}, ""),  # one has no limit, so the pod has none
         (
             stored("", sizeLimit="1Mi"),
             {"v": MI + 1},

@@ -10,6 +10,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,9 +73,13 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    found = Disk()
+    found, kernel = Disk(), syscalls.syscall
+
+    def syscall(name: str, *args: Any, **options: Any) -> int:
+        return found.syscall(name, *args) if name == "quotactl_fd" else kernel(name, *args, **options)
+
     monkeypatch.setattr(fcntl, "ioctl", found.ioctl)
-    monkeypatch.setattr(syscalls, "syscall", found.syscall)
+    monkeypatch.setattr(syscalls, "syscall", syscall)
     return found
 
 
@@ -110,6 +115,9 @@ def test_a_directory_without_a_project_is_walked(disk: Disk, tmp_path: Path, oth
     assert bytes_of("volume", [str(tmp_path)]) == (tmp_path / "file").stat().st_blocks * 512
 
 
+_WALKED = ("main/0/upper/file", "logs/0.log", "main/1/termination-log")
+
+
 def test_the_usage_of_a_container_has_its_instances_and_logs(disk: Disk, tmp_path: Path) -> None:
     for attempt, counted in (("0", False), ("1", True)):
         for name in ("upper", "work/work"):
@@ -119,9 +127,11 @@ def test_the_usage_of_a_container_has_its_instances_and_logs(disk: Disk, tmp_pat
     (tmp_path / "main/0/upper/file").write_bytes(bytes(10_000))
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/0.log").write_bytes(bytes(20_000))
+    (tmp_path / "main/1/termination-log").write_bytes(bytes(30_000))  # the container has it mounted
+    (tmp_path / "main/1/config.json").write_bytes(bytes(40_000))
     disk.uses[PROJECT] = (5 << 20, 9)
     own = sum((tmp_path / "main/1" / n).stat().st_blocks * 512 for n in ("upper", "work", "work/work"))
-    walked = [(tmp_path / n).stat().st_blocks * 512 for n in ("main/0/upper/file", "logs/0.log")]
+    walked = [(tmp_path / n).stat().st_blocks * 512 for n in _WALKED]
     paths = [str(tmp_path / "main"), str(tmp_path / "logs")]
     assert bytes_of("container/main", paths) == (5 << 20) - own + sum(walked)
 
