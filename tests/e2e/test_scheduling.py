@@ -75,7 +75,7 @@ def test_a_taint_keeps_new_pods_away_and_drives_others_out(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_a_full_node_refuses_and_a_taken_port_is_named(tmp_path: Path, images: Path) -> None:
+def test_what_never_fits_is_refused_and_a_taken_port_is_named(tmp_path: Path, images: Path) -> None:
     with running_node(tmp_path, images, max_pods="2", system_reserved="memory=512Mi") as node:
         allocatable = node.json("get", "nodes")["items"][0]["status"]["allocatable"]
         capacity = node.json("get", "nodes")["items"][0]["status"]["capacity"]
@@ -100,9 +100,23 @@ def test_a_full_node_refuses_and_a_taken_port_is_named(tmp_path: Path, images: P
         node.apply("c.yaml", pod("c"))
         node.wait_status("c", "Running")
         node.apply("d.yaml", pod("d"))
-        node.wait_status("d", "OutOfpods")
+        node.wait(lambda: "Too many pods" in scheduled(node, "d").get("message", ""), "it to be told")
+        assert node.status_of("d") == "Pending"
         node.restart()
-        assert node.pod("greedy")["status"] == status
+        assert node.pod("greedy")["status"] == status and node.status_of("d") == "Pending"
+        (node.manifests / "c.yaml").unlink()
+        node.wait_status("d", "Running")
+
+
+def test_manifests_beyond_the_room_run_one_after_another(tmp_path: Path, images: Path) -> None:
+    """Dropped at once, in one file. No pod fails for lack of room, and each that ends lets the next one start."""
+    with running_node(tmp_path, images, max_pods="3") as node:
+        once = container(script="sleep 0.1")
+        pods = [pod(f"job-{n}", once, restartPolicy="Never") for n in range(12)]
+        node.apply("pods.yaml", "---\n".join(pods))
+        for n in range(12):
+            node.wait_status(f"job-{n}", "Completed")
+        assert not node.events("OutOfpods")
 
 
 @pytest.mark.either_cgroup

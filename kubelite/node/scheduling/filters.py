@@ -5,10 +5,10 @@ resources (docs/explanation/scheduling.md).
     gates → unschedulable → name → taints → node affinity → ports → resources → volumes → topology spread → pod affinity
 
 The first filter that rejects the pod determines the message, as on a cluster. The pod then waits (Pending,
-PodScheduled=False) until the node or the other pods change. If resources alone are short, and would still be short
-without the terminating pods and those of higher priority, the pod is rejected for good, as by kubelet (Failed,
-OutOfcpu). A scheduled pod stays even if it no longer fits (IgnoredDuringExecution): only a NoExecute taint evicts it,
-or preemption by a pod of higher priority that does not fit otherwise.
+PodScheduled=False) until the node or the other pods change. A pod that requests more than the empty node has is
+rejected for good, as by kubelet (Failed, OutOfcpu). A scheduled pod stays even if it no longer fits
+(IgnoredDuringExecution): only a NoExecute taint evicts it, or preemption by a pod of higher priority that does not fit
+otherwise.
 """
 
 from __future__ import annotations
@@ -121,12 +121,15 @@ def _preempting(
         gone = {other.uid for other in lower(reservation, staying)}
         still = refused(staying.where(lambda other: other.uid not in gone)) if gone else None
         sentence = f"0/1 nodes are available: 1 {still.words if still is not None else _NO_VICTIMS}."
-    if (
-        no.out is not None
-        and refused(staying.where(lambda other: other.priority <= reservation.priority)) is not None
-    ):
-        return no.out
-    more = no.more or (" Pods of higher priority use the resource." if no.out is not None else "")
+    never = refused(staying.where(lambda _other: False)) if no.out is not None else None
+    if never is not None and never.out is not None:
+        return never.out
+    more = no.more
+    if no.out is not None and not more:
+        higher = refused(staying.where(lambda other: other.priority <= reservation.priority)) is None
+        more = (
+            f" Pods {'of higher priority ' * higher}use the resource; this one starts when they leave enough."
+        )
     return ScheduleResult(
         UNSCHEDULABLE, f"0/1 nodes are available: 1 {no.words}. preemption: {sentence}{more}"
     )

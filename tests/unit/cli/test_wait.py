@@ -279,7 +279,7 @@ def test_status_waits_until_the_pods_of_a_manifest_run(server: Served) -> None:
     assert (done.returncode, done.stderr) == (
         1,
         'error: pod "web" has failed (OutOfcpu: no room)\n'
-        "  the pods request more CPU than the node has: lower resources.requests.cpu (no room)\n",
+        "  the pod requests more CPU than the node has: lower resources.requests.cpu (no room)\n",
     )
 
 

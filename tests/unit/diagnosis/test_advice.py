@@ -48,11 +48,11 @@ OF_A_POD = {
     "uses, or raise its requests",
     "NodeAffinity": "spec.nodeSelector or affinity does not match this node: kubelite get node -o yaml",
     "NodePorts": "another pod or program uses the host port: kubelite get pods -A -o wide, ss -ltnp",
-    "OutOfcpu": "the pods request more CPU than the node has: lower resources.requests.cpu",
-    "OutOfmemory": "the pods request more memory than the node has: lower resources.requests.memory",
-    "OutOfpods": "the node has reached its maximum number of pods: delete some",
+    "OutOfcpu": "the pod requests more CPU than the node has: lower resources.requests.cpu",
+    "OutOfmemory": "the pod requests more memory than the node has: lower resources.requests.memory",
+    "OutOfpods": "the setting max_pods allows no pods: raise it",
     "DeadlineExceeded": "the pod ran longer than spec.activeDeadlineSeconds: raise it",
-    "OutOfephemeral-storage": "the pods request more ephemeral storage than the node has: lower "
+    "OutOfephemeral-storage": "the pod requests more ephemeral storage than the node has: lower "
     "resources.requests.ephemeral-storage",
     "Terminated": "the machine shut down: the pod starts again with the node",
     "UnexpectedAdmissionError": "this node cannot provide what the pod requests: kubelite get node -o yaml",
@@ -306,7 +306,7 @@ OF_MESSAGES = [
     (
         "OutOfcpu",
         "Node didn't have enough resource: cpu.",
-        "the pods request more CPU than the node has: lower resources.requests.cpu (Node didn't have "
+        "the pod requests more CPU than the node has: lower resources.requests.cpu (Node didn't have "
         "enough resource: cpu)",
     ),
     (

@@ -222,11 +222,11 @@ def test_pods_that_a_taint_evicts() -> None:
 @pytest.mark.parametrize(
     ("requests", "reason", "numbers"),
     [
-        ({"cpu": "3"}, "OutOfcpu", "cpu, requested: 3000, used: 2000, capacity: 4000"),
+        ({"cpu": "5"}, "OutOfcpu", "cpu, requested: 5000, used: 0, capacity: 4000"),
         (
-            {"memory": "7Gi"},
+            {"memory": "9Gi"},
             "OutOfmemory",
-            f"memory, requested: {7 << 30}, used: {2 << 30}, capacity: {8 << 30}",
+            f"memory, requested: {9 << 30}, used: 0, capacity: {8 << 30}",
         ),
         (
             {"ephemeral_storage": "101Gi"},
@@ -240,19 +240,31 @@ def test_pods_that_a_taint_evicts() -> None:
         ),
     ],
 )
-def test_a_full_node_rejects_with_numbers(requests: dict[str, str], reason: str, numbers: str) -> None:
+def test_what_the_empty_node_lacks_is_rejected_with_numbers(
+    requests: dict[str, str], reason: str, numbers: str
+) -> None:
     one, other = asking(**requests), asking("db", cpu="2", memory="2Gi")
     found = schedule_pod(one, reservation_of(one), NODE, ledger(other))
     assert (found.reason, found.rejected) == (reason, True)
     assert found.message == f"Pod was rejected: Node didn't have enough resource: {numbers}"
 
 
+def test_what_others_use_is_waited_for() -> None:
+    one, other = asking(cpu="3"), asking("db", cpu="2")
+    found = schedule_pod(one, reservation_of(one), NODE, ledger(other))
+    assert (found.reason, found.rejected) == ("Unschedulable", False)
+    assert found.message.startswith("0/1 nodes are available: 1 Insufficient cpu. preemption: ")
+    assert found.message.endswith(" Pods use the resource; this one starts when they leave enough.")
+
+
 def test_too_many_pods() -> None:
     others = [pod(f"p{n}") for n in range(10)]
     found = schedule_pod(pod(), reservation_of(pod()), NODE, ledger(*others))
-    assert (
-        found.message.endswith("pods, requested: 1, used: 10, capacity: 10") and found.reason == "OutOfpods"
-    )
+    assert found.message.startswith("0/1 nodes are available: 1 Too many pods. ") and not found.rejected
+    none = replace(NODE, allocatable={**NODE.allocatable, "pods": 0})
+    refused = schedule_pod(pod(), reservation_of(pod()), none, ledger())
+    assert refused.message.endswith("pods, requested: 1, used: 0, capacity: 0")
+    assert (refused.reason, refused.rejected) == ("OutOfpods", True)
 
 
 def test_extended_resources_are_waited_for() -> None:

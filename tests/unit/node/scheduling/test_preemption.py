@@ -67,9 +67,10 @@ def test_of_equal_victims_the_younger_is_preempted() -> None:
 def test_pods_that_never_preempt() -> None:
     full = pod("low", "4")
     never = asked(pod("high", "2", 10, preemptionPolicy="Never"), full)
-    assert (never.victims, never.reason, never.rejected) == ((), "OutOfcpu", True)
+    assert (never.victims, never.reason, never.rejected) == ((), "Unschedulable", False)
+    assert "preemption: not eligible due to preemptionPolicy=Never." in never.message
     equal = asked(pod("other", "2"), full)
-    assert (equal.victims, equal.rejected) == ((), True)
+    assert (equal.victims, equal.rejected) == ((), False)
     ported = [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 80}]}]
     waits = asked(
         pod("w", priority=1, preemptionPolicy="Never", containers=ported), pod("p", containers=ported)
@@ -80,7 +81,7 @@ def test_pods_that_never_preempt() -> None:
 def test_no_pod_is_preempted_in_vain() -> None:
     """All pods of lower priority together would not free enough: none is preempted in vain."""
     found = asked(pod("high", "3", 10), pod("low", "1"), pod("peer", "3", 10))
-    assert (found.victims, found.reason) == ((), "OutOfcpu")
+    assert (found.victims, found.reason) == ((), "Unschedulable")
     away = [{"labelSelector": {"matchLabels": {"app": "peer"}}, "topologyKey": "kubernetes.io/hostname"}]
     rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": away}}
     found = asked(pod("high", "1", 10, affinity=rule), pod("low", "1"), pod("peer", "1", 10))
@@ -108,7 +109,10 @@ def test_terminating_pods_are_waited_for() -> None:
 def test_room_of_pods_with_higher_priority_is_waited_for() -> None:
     found = asked(pod("low", "2"), pod("high", "3", 10))
     assert (found.reason, found.rejected) == ("Unschedulable", False)
-    assert found.message == f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority use the resource."
+    assert found.message == (
+        f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority use the resource; "
+        "this one starts when they leave enough."
+    )
     assert (
         asked(pod("low", "5"), pod("high", "3", 10)).reason == "OutOfcpu"
     )  # the node will never have so much

@@ -193,9 +193,9 @@ SCHEDULING = [
     ),
     Row(
         "scheduling",
-        "ours: room that higher priorities have is waited for, not refused for good",
+        "ours: room that other pods have is waited for, not refused for good",
         lambda: (_scheduled(0, ("a", 5)).reason, _scheduled(5, ("a", 5)).reason),
-        ("Unschedulable", "OutOfcpu"),
+        ("Unschedulable", "Unschedulable"),
     ),
     Row(
         "scheduling",

@@ -419,7 +419,7 @@ def test_a_pod_that_is_over_holds_its_ports_until_its_sandbox_is_gone(run: Run) 
     run(story)
 
 
-def test_a_pod_that_waits_for_the_room_of_one_that_is_over_is_not_rejected(run: Run) -> None:
+def test_a_pod_waits_for_the_room_of_others_also_of_one_that_is_over(run: Run) -> None:
     async def story(node: Node) -> None:
         much = container("app", resources={"requests": {"cpu": "3"}})
         await node.put(much, restartPolicy="Never")
@@ -427,7 +427,8 @@ def test_a_pod_that_waits_for_the_room_of_one_that_is_over_is_not_rejected(run: 
         later = make_pod(much).model_copy(deep=True)
         later.metadata.uid = "later"
         schedule = node.worker.scheduler.schedule
-        assert schedule(later, ObservedPod("later", None, ()), reserve=False).rejected
+        busy = schedule(later, ObservedPod("later", None, ()), reserve=False)
+        assert busy.message.endswith("this one starts when they leave enough.") and not busy.rejected
         node.worker.scheduler.over(UID, sandbox=True)
         waits = schedule(later, ObservedPod("later", None, ()), reserve=False)
         assert (waits.reason, waits.rejected) == ("Unschedulable", False)
