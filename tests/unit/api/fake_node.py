@@ -402,6 +402,7 @@ class FakeNode:
             {
                 "id": "sha256:" + "1" * 64,
                 "reference": "docker.io/library/busybox:latest",
+                "shortName": "busybox:latest",
                 "repoDigests": [],
                 "size": 4_500_000,
                 "created": NOW,
