@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -59,7 +59,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
             words = (
                 ["the pod has ended: a new one replaces it"]
                 if replaced
-                else list((await worker.preview(doc)).reasons) or ["nothing is restarted"]
+                else await _effects(worker, record.doc, doc)
             )
         fields = list(changed_fields(record.doc, doc))
         entries.append(
@@ -68,6 +68,13 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     for error in loaded.errors:
         entries.append({"object": error.object or file, "change": "unsupported", "words": [error.message]})
     return entries
+
+
+async def _effects(worker: PodWorker, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what the node does because of the edit: not what it does or waits for anyway, such as a back-off."""
+    anyway = (await worker.preview(old)).reasons
+    found = [reason for reason in (await worker.preview(new)).reasons if reason not in anyway]
+    return found or ["nothing is restarted"]
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:

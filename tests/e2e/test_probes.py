@@ -98,3 +98,22 @@ def test_a_failed_startup_probe_under_never(node: Node) -> None:
     ended = node.container("never")["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "Error")
     node.wait(lambda: "Container main failed startup probe" in said(node, "Killing"), "its event")
+
+
+def test_a_mended_probe_does_not_wait_and_diff_does_not_blame_the_edit(node: Node) -> None:
+    def written(path: str) -> str:
+        probe = {"exec": {"command": ["test", "-e", path]}, **SOON}
+        slow = {"kubelite.io/crash-back-off-initial": "5m"}
+        return pod("p", container(livenessProbe=probe), annotations=slow, terminationGracePeriodSeconds=1)
+
+    node.apply("p.yaml", written("/missing"))
+    node.wait_status("p", "CrashLoopBackOff", timeout=60)
+    other = node.base / "other.yaml"
+    other.write_text(
+        node.manifests.joinpath("p.yaml").read_text().replace("name: p", "name: p\n  labels: {a: b}")
+    )
+    said_by_diff = node.cli("diff", "-f", str(other), check=False).out
+    assert "nothing is restarted" in said_by_diff
+    assert "CrashLoopBackOff" not in said_by_diff
+    node.apply("p.yaml", written("/"))
+    node.wait_status("p", "Running", timeout=10)

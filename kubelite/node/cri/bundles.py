@@ -72,6 +72,8 @@ def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) ->
     }
     if request.content_hash:
         labels["content_hash"] = request.content_hash
+    if request.checks_hash:
+        labels["checks_hash"] = request.checks_hash
     if request.post_start:
         labels["post_start"] = "pending"
     if request.termination_message_path:

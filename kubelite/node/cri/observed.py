@@ -59,6 +59,7 @@ def observed_container(
         post_start=labels.get("post_start", ""),
         post_start_error=labels.get("post_start_error", ""),
         killed_for=labels.get("killed_for", ""),
+        checks_hash=labels.get("checks_hash", ""),
     )
 
 

@@ -24,6 +24,8 @@ from runtime.errors import ImageError
 from runtime.images import reference as references
 
 RETRY = 10.0
+DEBUG_PULLS = 3  # attempts to pull the image of an ephemeral container
+GIVEN_UP = "no longer pulled after"
 TOLD = 1.0  # seconds for which status shows a failure itself, before it shows the back-off
 
 
@@ -99,6 +101,9 @@ class Starting(DecisionState):
         newest, ended = view.current, view.ended
         if fresh or newest is None or ended is None or view.again or self._edited(container, newest):
             return AT_ONCE
+        # killed for a probe or hook that an edit has changed, which does not restart a running container
+        if newest.killed_for and newest.checks_hash not in ("", hashes.checks_hash(container)):
+            return AT_ONCE
         return restart_of(crash_back_off(self.pod, self.config.crash_back_off), newest, ended, self.now)
 
     def _images_ready(self, container: Container, attempt: int) -> bool:
@@ -131,20 +136,31 @@ class Starting(DecisionState):
         pulled = pull is not None and pull.phase is PullPhase.PULLED
         if image is not None and (policy != "Always" or pulled or image.reference.startswith(LOCAL)):
             return True
-        if pull is None or pull.phase is PullPhase.PULLED or self._pull_again(pull):
+        if pull is None or pull.phase is PullPhase.PULLED or self._pull_again(container, pull):
             self.reasons.append(
                 f"container {container.name} waits for its image {reference} (policy {policy})"
             )
             if wanted not in self.pull:  # two containers may need the same volume
                 self.pull.append(wanted)
+        elif self._gave_up(container, pull):
+            message = f"{pull.error}; {GIVEN_UP} {pull.failures} attempts: add another debug container"
+            self._wait(container.name, Waiting(pull.reason, message))
         elif pull.phase is PullPhase.PULLING:
             self.reasons.append(f"container {container.name} waits for its image {reference} to be pulled")
         else:
             self._wait_for_pull(container, reference, pull)
         return False
 
-    def _pull_again(self, pull: PullStatus) -> bool:
-        return pull.phase is PullPhase.FAILED and self._due(pull.retry_at)
+    def _pull_again(self, container: Container, pull: PullStatus) -> bool:
+        return (
+            pull.phase is PullPhase.FAILED and self._due(pull.retry_at) and not self._gave_up(container, pull)
+        )
+
+    def _gave_up(self, container: Container, pull: PullStatus) -> bool:
+        """Whether the image of a debug container is not pulled again. Nobody waits for it any more, and the container
+        cannot be removed from the pod."""
+        debug = any(container.name == one.name for one in self.ephemerals)
+        return debug and pull.phase is PullPhase.FAILED and pull.failures >= DEBUG_PULLS
 
     def _wait_for_pull(self, container: Container, reference: str, pull: PullStatus) -> None:
         """For one second show the failure itself, then the back-off, as kubelet's next sync does."""

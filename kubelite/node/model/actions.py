@@ -28,6 +28,7 @@ class PullStatus:
     error: str = ""
     failed_at: float = 0.0
     retry_at: float = 0.0
+    failures: int = 0  # consecutive, of this pod and image
 
 
 @dataclass(frozen=True, slots=True)

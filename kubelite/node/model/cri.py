@@ -56,6 +56,7 @@ class ObservedContainer:
     post_start: str = ""  # "pending" until its postStart hook has succeeded; "" if it has none
     post_start_error: str = ""  # why its postStart hook failed
     killed_for: str = ""  # liveness, startup, postStart: why the node killed it as failed
+    checks_hash: str = ""  # checks_hash() at its start; "" = not recorded, or it had none
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class ContainerRequest:
     post_start: bool = False  # it has a postStart hook
     runtime_class: str = ""  # the pod's
     content_hash: str = ""
+    checks_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,13 @@ def _container_hash(pod: Pod, container: Container) -> str:
     return digest(wanted)
 
 
+def checks_hash(container: Container) -> str:
+    """The hash of what the node kills a container for as failed: its probes and hooks; "" if it has none."""
+    whole = container.to_json()
+    wanted = {key: whole[key] for key in ("livenessProbe", "startupProbe", "lifecycle") if whole.get(key)}
+    return digest(wanted) if wanted else ""
+
+
 @once_a_spec
 def sandbox_hash(pod: Pod) -> str:
     """The hash of all inputs of the pod's shared namespaces and published ports."""

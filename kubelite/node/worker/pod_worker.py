@@ -128,6 +128,7 @@ class PodWorker:
         memory = self._pods.get(uid)
         if memory is not None:
             memory.content_changed()
+            self._node.puller.retry(uid)
         self._queue.add(uid)
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
@@ -324,7 +325,7 @@ class PodWorker:
         return Facts(
             now=self._clock(),
             images={reference: self._cri.image(reference) for reference in references if reference},
-            pulls=self._node.puller.states(pod.metadata.uid or "", wanted),
+            pulls=self._node.puller.states(pod.metadata.uid or "", wanted, pod),
             start_failures=memory.starts,
             sandbox_failure=memory.sandbox,
             volume_failure=memory.volumes,

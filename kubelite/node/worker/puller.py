@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubelite.node.model.actions import PullImage, PullPhase, PullStatus
@@ -31,7 +31,17 @@ _REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "Signatur
 class _Pull:
     reference: str
     status: PullStatus
+    secrets: tuple[str, ...] = ()  # imagePullSecrets at that time
     task: asyncio.Task[None] | None = None
+
+
+def _secret_names(pod: Pod) -> tuple[str, ...]:
+    return tuple(ref.name or "" for ref in pod.spec.image_pull_secrets)
+
+
+def _failed_with_others(pull: _Pull, pod: Pod) -> bool:
+    """Whether a pull failed with other imagePullSecrets than the pod has now."""
+    return pull.status.phase is PullPhase.FAILED and pull.secrets != _secret_names(pod)
 
 
 class Puller:
@@ -54,10 +64,22 @@ class Puller:
         self._pulls: dict[str, dict[tuple[str, int], _Pull]] = {}
         self._failures: dict[tuple[str, str], int] = {}  # (uid, reference) → consecutive failures
 
-    def states(self, uid: str, images: Mapping[str, str]) -> dict[tuple[str, int], PullStatus]:
-        """Return the states of the pod's pulls. Pulls of an image that a container no longer has are left out."""
+    def states(
+        self, uid: str, images: Mapping[str, str], pod: Pod | None = None
+    ) -> dict[tuple[str, int], PullStatus]:
+        """Return the states of the pod's pulls. Pulls of an image that a container no longer has are left out, and
+        those that failed with other imagePullSecrets than `pod` has: after an edit there is no wait."""
         pulls = self._pulls.get(uid, {})
-        return {key: pull.status for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
+        found = {key: pull for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
+        if pod is not None:
+            found = {key: pull for key, pull in found.items() if not _failed_with_others(pull, pod)}
+        return {key: pull.status for key, pull in found.items()}
+
+    def retry(self, uid: str) -> None:
+        """Let the pod's failed pulls be repeated at once: a Secret of its namespace has changed."""
+        for pull in self._pulls.get(uid, {}).values():
+            if pull.status.phase is PullPhase.FAILED and pull.secrets:
+                pull.status = replace(pull.status, retry_at=pull.status.failed_at)
 
     def begin(self, pod: Pod, wanted: PullImage, events: PodEvents) -> None:
         uid = pod.metadata.uid or ""
@@ -65,6 +87,8 @@ class Puller:
         for key, pull in list(pulls.items()):
             if key[0] == wanted.name:
                 del pulls[key]
+                if _failed_with_others(pull, pod):
+                    self._failures.pop((uid, pull.reference), None)
                 if pull.task is not None:
                     pull.task.cancel()
         if _is_a_name(wanted.reference):
@@ -77,7 +101,7 @@ class Puller:
                 "succeed."
             )
             events.pod(WARNING, "FailedToRetrieveImagePullSecret", message)
-        pull = _Pull(wanted.reference, PullStatus(PullPhase.PULLING))
+        pull = _Pull(wanted.reference, PullStatus(PullPhase.PULLING), _secret_names(pod))
         pull.task = asyncio.get_running_loop().create_task(
             self._pull(uid, wanted, pull, events, secrets.configs), name=f"pull-{wanted.reference}"
         )
@@ -103,7 +127,7 @@ class Puller:
                 log.exception("pulling %s failed", wanted.reference)
             wait = self._back_off.wait(self._failures[key])
             said = f"{error}{self._hint(wanted.reference, reason)}"
-            pull.status = PullStatus(PullPhase.FAILED, reason, said, now, now + wait)
+            pull.status = PullStatus(PullPhase.FAILED, reason, said, now, now + wait, self._failures[key])
             if reason == "InvalidImageName":
                 message = f'Failed to apply default image tag "{wanted.reference}": {error}'
                 _say(events, wanted, WARNING, "InspectFailed", message)

@@ -404,6 +404,7 @@ def _request(one: _Starting) -> ContainerRequest:
         termination_message_path=prepared.termination_log,
         post_start=handler_of(container, Hook.POST_START) is not None,
         runtime_class=pod.spec.runtime_class_name or "",
+        checks_hash=hashes.checks_hash(container),
         content_hash=env.content_hash(pod, container, one.node.find)
         if pod.metadata.annotations.get(RESTART_ON_CHANGE) == "true"
         else "",

@@ -186,6 +186,7 @@ class FakeCri:
             crash_count=request.crash_count,
             user=user_text(request.spec.get("process", {}).get("user", {})),
             post_start="pending" if request.post_start else "",
+            checks_hash=request.checks_hash,
         )
         self._put(uid, made)
         if failure is not None:

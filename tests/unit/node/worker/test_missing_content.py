@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runtime.errors import ImageError
 from tests.unit.node.decide.pod_worlds import UID, container
 from tests.unit.node.worker.worker_kit import Node, Run
 
@@ -118,5 +119,27 @@ def test_a_volume_that_nobody_mounts_holds_nobody_back(run: Run) -> None:
         await node.put(container("app"), volumes=[{"name": "v", "configMap": {"name": "cm"}}])
         await node.settle()
         assert node.state("app")["state"]["running"]
+
+    run(story)
+
+
+def test_a_pull_with_other_secrets_does_not_wait(run: Run) -> None:
+    async def story(node: Node) -> None:
+        node.fake.pull_error = ImageError("401 Unauthorized")
+        await node.put(container("app", image="private:1"), imagePullSecrets=[{"name": "old"}])
+
+        async def pulls() -> int:
+            for _ in range(3):
+                await node.settle()
+            return node.fake.calls.count(("pull", "private:1"))
+
+        assert await pulls() == 1
+        assert await pulls() == 1, "its back-off"
+        await node.put(container("app", image="private:1"), imagePullSecrets=[{"name": "new"}])
+        assert await pulls() == 2, "an edit of the secrets"
+        secret = {"metadata": {"name": "new", "namespace": "default", "uid": "s"}, "data": {}}
+        await node.store.create("Secret", secret)
+        node.worker.content_changed(UID)
+        assert await pulls() == 3, "a secret that is added"
 
     run(story)
