@@ -47,3 +47,10 @@ def left_over(node: Node) -> list[str]:
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{node.cgroup_parent}/build-*")]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"{node.cgroup_parent}/build-*")]
     return found + [str(path) for path in (node.run_dir / "network").rglob("build-*")]
+
+
+def check_nothing_left(node: Node) -> None:
+    """A build has ended. The node releases its network when it notices that: that alone may take a moment."""
+    network = f"{node.run_dir}/network/"
+    assert [path for path in left_over(node) if not path.startswith(network)] == []
+    node.wait(lambda: not left_over(node), "the network of the build to be released")

@@ -18,7 +18,7 @@ import pytest
 from kubelite.cli.build import build_again
 from runtime.builder.known import TRUSTED
 from runtime.syscalls import fstatfs_type
-from tests.e2e.build_support import FROM, build, context, identity, left_over, states
+from tests.e2e.build_support import FROM, build, check_nothing_left, context, identity, states
 from tests.e2e.node import IMAGE, KUBELITE, REPO, Finished, Node, running_node
 from tests.e2e.registry import APP, HOST, Registry
 from tests.e2e.test_images import image_pod
@@ -164,7 +164,7 @@ def test_a_failure_points_at_its_line_and_keeps_what_went_before(builder: Node, 
     assert "    RUN echo why >&2; \\" in done.err
     assert re.search(r"^#3 [\d.]+ why$", done.err, re.MULTILINE) and "#3 ERROR" in done.err
     assert builder.cli("image", "inspect", "fails:1", check=False).code == 1
-    assert left_over(builder) == []
+    check_nothing_left(builder)
     assert states(build(builder, "-t", "fails:1", where, check=False)[0]) == {
         "RUN echo fine > /fine": "cached",
         "RUN echo why >&2;   exit 3": "error",
@@ -195,7 +195,7 @@ def test_what_cannot_be_built_is_said(builder: Node, tmp_path: Path, text: str, 
     (tmp_path / "x/escape").symlink_to("/etc/shadow")
     done = builder.cli("build", "-q", where, check=False)
     assert done.code == 1 and message in done.err, done.err
-    assert left_over(builder) == []
+    check_nothing_left(builder)
 
 
 def test_reproducible(builder: Node, tmp_path: Path, images: Path) -> None:

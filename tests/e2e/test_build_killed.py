@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runtime import syscalls
-from tests.e2e.build_support import FROM, build, context, left_over, states
+from tests.e2e.build_support import FROM, build, check_nothing_left, context, left_over, states
 from tests.e2e.node import IMAGE, KUBELITE, REPO, Node, running_node
 
 
@@ -55,7 +55,7 @@ def test_a_killed_build_leaves_nothing_but_cache(builder: Node, tmp_path: Path, 
     # what kill -9 leaves of its session is the next writer's to remove
     (tmp_path / "k/Containerfile").write_text(FROM + f"RUN echo {mark} > /m\n")
     assert states(build(builder, "-t", "killed:2", where)[0]) == {f"RUN echo {mark} > /m": "cached"}
-    assert left_over(builder) == []
+    check_nothing_left(builder)
 
 
 def sleeping(word: str) -> list[str]:
@@ -103,7 +103,7 @@ def test_a_builder_and_its_runner_that_die_together(builder: Node, tmp_path: Pat
         builder.wait(lambda: not cgroups(builder), "the start to sweep")
     context(tmp_path / "t", FROM + "RUN true\n")
     build(builder, where)
-    assert left_over(builder) == []
+    check_nothing_left(builder)
     assert builder.cli("doctor").code == 0
 
 
@@ -157,7 +157,7 @@ def test_pruning_and_other_builds_beside_a_build(builder: Node, tmp_path: Path) 
         assert (root / "y").read_text() == f"{mark}\n" and (root / "bin/busybox").exists()
         builder.cli("image", "unmount", str(root))
     builder.cli("load", base)
-    assert left_over(builder) == []
+    check_nothing_left(builder)
 
 
 def test_a_disk_that_fills_up_during_a_build(tmp_path: Path, images: Path) -> None:
@@ -188,7 +188,8 @@ def test_a_disk_that_fills_up_during_a_build(tmp_path: Path, images: Path) -> No
                 (tmp_path / "c/Containerfile").write_text(FROM + "RUN echo one > /one\n" + text)
                 failed = node.cli("build", "-q", where, check=False, timeout=60)
                 assert failed.code == 1 and words in failed.err, failed
-                assert left_over(node) == [] and node.cli("doctor", "--deep").code == 0
+                check_nothing_left(node)
+                assert node.cli("doctor", "--deep").code == 0
             (tmp_path / "c/Containerfile").write_text(FROM + "RUN echo one > /one\nRUN cat /one\n")
             assert states(build(node, where)[0]) == {"RUN echo one > /one": "cached", "RUN cat /one": "done"}
     finally:
