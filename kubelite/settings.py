@@ -14,13 +14,12 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -28,7 +27,8 @@ from pydantic import (
     field_validator,
 )
 
-from kubelite.kube.durations import parse_duration
+from kubelite.kube.pod_security import Level, Levels, PodSecurity, parse_levels
+from kubelite.kube.setting_types import Amounts, ByPriority, Duration, Numbers, Seconds, Texts, Thresholds
 
 DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
 PREFIX = "KUBELITE_"
@@ -36,48 +36,6 @@ PREFIX = "KUBELITE_"
 OTHER_VARIABLES = frozenset({"CONFIG", "LOG_FORMAT", "LOG_LEVEL", "SOCKET"})
 
 
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _go_duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _classes(value: object) -> object:
-    """Parse `name=path,name=path`, the form of a flag or an environment variable."""
-    if not isinstance(value, str):
-        return value
-    entries = [entry.partition("=") for entry in value.replace(",", " ").split()]
-    return {name: path for name, _, path in entries}
-
-
-_Duration = Annotated[float, BeforeValidator(_go_duration), Field(ge=0, allow_inf_nan=False)]
-
-
-def _pairs(joint: str) -> BeforeValidator:
-    """Accept a mapping, as in kubelet's configuration file, or the text of a flag: `cpu=100m,memory=1Gi`."""
-
-    def text(value: object) -> object:
-        if isinstance(value, dict):
-            return ",".join(f"{key}{joint}{amount}" for key, amount in value.items())
-        return value
-
-    return BeforeValidator(text)
-
-
-def _by_priority(value: object) -> object:
-    """Accept `0=60s,2000000000=10s`, or kubelet's list of priority and shutdownGracePeriodSeconds."""
-    if isinstance(value, list):
-        return {
-            one.get("priority"): one.get("shutdownGracePeriodSeconds")
-            for one in value
-            if isinstance(one, dict)
-        }
-    return _classes(value)
-
-
-_Amounts = Annotated[str, _pairs("=")]
-_Thresholds = Annotated[str, _pairs("<")]
 EVICTION_HARD = (
     "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,"
     "imagefs.available<15%,imagefs.inodesFree<5%"
@@ -141,19 +99,19 @@ class Settings(BaseModel):
     """Pulls that may begin in a second; 0: no limit. Further pulls wait."""
     registry_burst: int = Field(10, ge=1)
     """Pulls that may begin at once before `registry_pull_qps` applies."""
-    pull_backoff_initial: _Seconds = 10.0
+    pull_backoff_initial: Seconds = 10.0
     """Delay after a failed pull. It doubles with each further failure."""
-    pull_backoff_max: _Seconds = 300.0
+    pull_backoff_max: Seconds = 300.0
     """Longest delay between failed pulls."""
     image_gc_high_threshold_percent: int = Field(85, ge=0, le=100)
     """Disk usage at which image garbage collection starts; 100: never."""
     image_gc_low_threshold_percent: int = Field(80, ge=0, le=100)
     """Disk usage at which image garbage collection stops."""
-    image_minimum_gc_age: _Duration = 120.0
+    image_minimum_gc_age: Duration = 120.0
     """Time for which an unused image is never collected."""
-    image_maximum_gc_age: _Duration = 0.0
+    image_maximum_gc_age: Duration = 0.0
     """Time after which an unused image is collected regardless of disk usage; 0: never."""
-    image_gc_period: _Seconds = 300.0
+    image_gc_period: Seconds = 300.0
     """Interval between checks of disk usage for image garbage collection."""
     log_max_size: int = 10 * 1024 * 1024
     """Size in bytes at which a container log is rotated; 0 or less: never."""
@@ -162,30 +120,42 @@ class Settings(BaseModel):
     otlp_endpoint: str = ""
     """OpenTelemetry collector that receives a trace of each container start (OTLP over HTTP, JSON), for example
     `http://collector:4318`. Empty: none."""
-    history_time: _Duration = 7 * 86400.0
+    history_time: Duration = 7 * 86400.0
     """Time for which history is retained; 0: no history."""
     history_size: int = Field(64 * 1024 * 1024, ge=0)
     """Approximate size limit of the history in bytes; 0: no history."""
-    relist_seconds: _Seconds = 20.0
+    relist_seconds: Seconds = 20.0
     """Interval at which the manifest directory and the network are checked in case a notification was missed; each pod
     is checked every third time."""
-    crash_backoff_initial: _Seconds = 10.0
+    crash_backoff_initial: Seconds = 10.0
     """Delay before a crashed container is restarted. It doubles with each further crash."""
-    crash_backoff_max: _Seconds = 300.0
+    crash_backoff_max: Seconds = 300.0
     """Longest delay between restarts of a crashed container."""
     volume_reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """Whether the directory of a deleted PersistentVolumeClaim is retained or deleted."""
     allowed_unsafe_sysctls: str = ""
     """Sysctls that pods may set in addition to the safe ones, for example `net.core.somaxconn,kernel.msg*`."""
+    pod_security_enforce: Level = Level.PRIVILEGED
+    """Level of the Pod Security Standards that pods must meet: `privileged` (all are admitted), `baseline` or
+    `restricted`."""
+    pod_security_warn: Level = Level.PRIVILEGED
+    """Level whose violations cause a warning."""
+    pod_security_audit: Level = Level.PRIVILEGED
+    """Level whose violations are recorded in the audit log."""
+    pod_security_namespaces: Texts = Field(default_factory=dict)
+    """Levels of single namespaces, for example `system=privileged,web=enforce:baseline+warn:restricted`."""
+    allowed_host_paths: str = ""
+    """Paths that `hostPath` volumes may use, with all below, for example `/data,/etc/ssl:ro`. `ro`: only mounted
+    read-only. `none`: no path. Empty: any path."""
     max_pods: int = Field(1000, ge=0)
     """Pods that the node accepts."""
-    kube_reserved: _Amounts = ""
+    kube_reserved: Amounts = ""
     """Resources reserved for kubelite, for example `cpu=100m,memory=1Gi,ephemeral-storage=1Gi`. They are not
     allocatable by pods."""
-    extended_resources: _Amounts = ""
+    extended_resources: Amounts = ""
     """Extended resources that the node offers, for example `example.com/gpu=2`. They are counted; no device is passed
     to a container."""
-    system_reserved: _Amounts = ""
+    system_reserved: Amounts = ""
     """Resources reserved for other programs on the machine, in the form of `kube_reserved`."""
     pod_pids_limit: int = -1
     """Processes and threads that a pod may have; -1: no limit of its own."""
@@ -203,24 +173,22 @@ class Settings(BaseModel):
     """`static`: Guaranteed pods that request whole CPUs get these CPUs exclusively."""
     reserved_cpus: str = ""
     """CPUs that the static policy never assigns, for example `0-1,4`."""
-    eviction_hard: _Thresholds = EVICTION_HARD
+    eviction_hard: Thresholds = EVICTION_HARD
     """Thresholds below which the node evicts pods; `none`: never."""
-    eviction_pressure_transition_period: _Duration = 300.0
+    eviction_pressure_transition_period: Duration = 300.0
     """Time for which a pressure condition remains after its threshold was last met."""
-    eviction_monitoring_period: _Seconds = 10.0
+    eviction_monitoring_period: Seconds = 10.0
     """Interval between checks of the eviction thresholds."""
-    shutdown_grace_period: _Duration = 0.0
+    shutdown_grace_period: Duration = 0.0
     """Time by which a shutdown of the machine is delayed so that pods can terminate; 0: not delayed."""
-    shutdown_grace_period_critical_pods: _Duration = 0.0
+    shutdown_grace_period_critical_pods: Duration = 0.0
     """The last part of `shutdown_grace_period`, reserved for critical pods (priority of 2000000000 or more)."""
-    shutdown_grace_period_by_pod_priority: Annotated[dict[int, _Duration], BeforeValidator(_by_priority)] = (
-        Field(default_factory=dict)
-    )
+    shutdown_grace_period_by_pod_priority: ByPriority = Field(default_factory=dict)
     """Replaces both: the grace period of pods from each priority on, the lowest group first, for example
     `0=60s,100000=10s`."""
-    runtime_classes: Annotated[dict[str, str], BeforeValidator(_classes)] = Field(default_factory=dict)
+    runtime_classes: Texts = Field(default_factory=dict)
     """Runtime classes: a pod's `runtimeClassName` and the path of an OCI runtime, for example `crun=/usr/bin/crun`."""
-    priority_classes: Annotated[dict[str, int], BeforeValidator(_classes)] = Field(default_factory=dict)
+    priority_classes: Numbers = Field(default_factory=dict)
     """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
     @field_validator(
@@ -386,6 +354,33 @@ class Settings(BaseModel):
 
         parse_thresholds(value)
         return value
+
+    @field_validator("pod_security_namespaces")
+    @classmethod
+    def _levels(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            try:
+                parse_levels(text, Levels())
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return value
+
+    @field_validator("allowed_host_paths")
+    @classmethod
+    def _paths(cls, value: str) -> str:
+        for path in value.split(",") if value not in ("", "none") else ():
+            if not path.strip().startswith("/") or ".." in path.removesuffix(":ro").split("/"):
+                raise ValueError(f"{path!r} is not an absolute path without '..'")
+        return value
+
+    @property
+    def pod_security(self) -> PodSecurity:
+        default = Levels(self.pod_security_enforce, self.pod_security_warn, self.pod_security_audit)
+        named = {name: parse_levels(text, default) for name, text in self.pod_security_namespaces.items()}
+        paths = [
+            path.strip() for path in self.allowed_host_paths.split(",") if path.strip() not in ("", "none")
+        ]
+        return PodSecurity(default, named, tuple(paths) if self.allowed_host_paths else None)
 
     @property
     def audit_log(self) -> str:

@@ -7,6 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any, Final
 
 from pydantic.fields import FieldInfo
@@ -14,6 +15,7 @@ from pydantic.fields import FieldInfo
 from deploy.docs.tables import table, titled
 from kubelite import settings
 from kubelite.cli.node.serve import serve
+from kubelite.kube.setting_types import go_duration
 
 HEAD: Final = """# Settings
 
@@ -71,6 +73,13 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "priority_classes",
         "runtime_classes",
         "allowed_unsafe_sysctls",
+    ),
+    "Pod security": (
+        "pod_security_enforce",
+        "pod_security_warn",
+        "pod_security_audit",
+        "pod_security_namespaces",
+        "allowed_host_paths",
     ),
     "Eviction": ("eviction_hard", "eviction_pressure_transition_period", "eviction_monitoring_period"),
     "Restarts and shutdown": (
@@ -154,8 +163,10 @@ def type_of(field: FieldInfo) -> str:
     annotation = field.annotation
     if typing.get_origin(annotation) is typing.Literal:
         return " or ".join(f"`{one}`" for one in typing.get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(f"`{one}`" for one in annotation)
     if annotation is float:
-        if any(getattr(one, "func", None) is settings._go_duration for one in field.metadata):
+        if any(getattr(one, "func", None) is go_duration for one in field.metadata):
             return "duration"
         return "seconds" if _positive(field) else "number"
     if typing.get_origin(annotation) is dict:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 OBJECTS = "kubelite.io/objects"  # annotation of an event
 PID = "kubelite.io/pid"  # extra fact of its user
 _NOTES = "kubelite.audit"  # in the scope of a request
+_VIOLATIONS = "kubelite.audit-violations"
+AUDIT_VIOLATIONS = "pod-security.kubernetes.io/audit-violations"  # annotation of an event, as on a cluster
 _VERBS = {
     "GET": "get",
     "HEAD": "get",
@@ -44,6 +46,13 @@ def note(request: HTTPConnection, *objects: str) -> None:
     notes = request.scope.get(_NOTES)
     if notes is not None:
         notes.extend(objects)
+
+
+def note_violation(request: HTTPConnection, said: str) -> None:
+    """Record that a pod of the request violates its namespace's audit level (Pod Security admission)."""
+    violations = request.scope.get(_VIOLATIONS)
+    if violations is not None:
+        violations.append(said)
 
 
 class AuditLog:
@@ -158,7 +167,8 @@ class _Request:
         self._stream = False
         self._end = b""
         self._notes: list[str] = []
-        scope[_NOTES] = self._notes
+        self._violations: list[str] = []
+        scope[_NOTES], scope[_VIOLATIONS] = self._notes, self._violations
 
     def following(self, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
@@ -187,6 +197,10 @@ class _Request:
         if is_audited(self._scope) or self._code in (401, 403, 421):
             self._write("ResponseComplete", _outcome(self._code, self._end))
 
+    def _annotations(self) -> dict[str, str]:
+        said = {OBJECTS: ", ".join(self._notes), AUDIT_VIOLATIONS: "; ".join(dict.fromkeys(self._violations))}
+        return {key: text for key, text in said.items() if text}
+
     def _write(self, stage: str, outcome: Json) -> None:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in self._scope["headers"]}
         query = self._scope["query_string"].decode("latin-1")
@@ -210,7 +224,7 @@ class _Request:
                 "responseStatus": outcome,
                 "requestReceivedTimestamp": rfc3339_micro(self._received),
                 "stageTimestamp": rfc3339_micro(now),
-                **({"annotations": {OBJECTS: ", ".join(self._notes)}} if self._notes else {}),
+                **({"annotations": annotations} if (annotations := self._annotations()) else {}),
             }
         )
 

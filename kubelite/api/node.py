@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import IO, NotRequired, Protocol, TypedDict
 
 from kubelite.kube.json import Json
+from kubelite.kube.pod_security import PodSecurity
 from kubelite.sources.diff import DiffEntry
 
 Progress = Callable[[Json], None]
@@ -218,6 +219,9 @@ class NodeApi(Protocol):
 
     @property
     def node_name(self) -> str: ...
+
+    @property
+    def pod_security(self) -> PodSecurity: ...
 
     @property
     def manifests_dir(self) -> str: ...

@@ -27,6 +27,7 @@ from kubelite.images.collector import ImageCollector
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.node.cri.local import LocalCri
+from kubelite.node.decide.pod_security import forbidden
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pressure.evictor import Evictor
@@ -168,6 +169,7 @@ def _sources(
         applied=applied,
         on_valid=partial(record_version, store) if _keeps_history(settings) else lambda _file, _text: None,
         offer=parsed.offer,
+        refusal=lambda pod: forbidden(pod, settings.pod_security),
     )
 
 

@@ -29,6 +29,7 @@ from kubelite.images.service import NodeImages, image_json
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, reference, source_of
+from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.times import rfc3339
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
@@ -44,6 +45,7 @@ from kubelite.sources.plan import KINDS, ManifestState
 from kubelite.telemetry.metrics.meters import Meters
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.trace import Tracer
+from manifests.types.core import Pod
 from runtime.errors import ImageError, StateError
 from runtime.images.client import ImageClient
 from runtime.images.store.verify import check_store
@@ -83,6 +85,10 @@ class NodeAgent:
     @property
     def node_name(self) -> str:
         return self.settings.node_name
+
+    @property
+    def pod_security(self) -> PodSecurity:
+        return self.worker.config.pod_security
 
     @property
     def manifests_dir(self) -> str:
@@ -256,9 +262,17 @@ class NodeAgent:
         return await Attached.open(self.cri.run_dir(uid), observed.id, stdin=stdin, **wishes)
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
+        from kubelite.kube.errors import ApiError
+        from kubelite.node.decide.pod_security import forbidden
         from kubelite.node.model.ephemeral import changed
 
-        return await self.store.modify(uid, lambda doc: changed(doc, wanted))
+        def change(doc: Json) -> Json:
+            after = changed(doc, wanted)
+            if said := forbidden(Pod.parse(after), self.pod_security):
+                raise ApiError("Forbidden", said)
+            return after
+
+        return await self.store.modify(uid, change)
 
     async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
         return await self.store.modify(uid, change)

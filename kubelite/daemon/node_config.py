@@ -54,6 +54,7 @@ def node_config(settings: Settings) -> NodeConfig:
         cpu_policy=settings.cpu_manager_policy,
         cores=found,
         reserved_cpus=reserved_cpus(found, settings.reserved_cpus, apart.get("cpu", 0)),
+        pod_security=settings.pod_security,
         pod_pids_limit=max(0, settings.pod_pids_limit),
         cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         crash_back_off=BackOff(settings.crash_backoff_initial, settings.crash_backoff_max),

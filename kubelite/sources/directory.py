@@ -85,6 +85,7 @@ class Sources:
         report: Callable[[ManifestState], None] = lambda _state: None,
         applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
         on_valid: Callable[[str, str], None] = lambda _file, _text: None,
+        refusal: Callable[[Pod], str] = lambda _pod: "",
         offer: Callable[[str, Json, PodSpec], None] = lambda _uid, _document, _spec: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -99,6 +100,7 @@ class Sources:
         self._report = report
         self._applied = applied  # called with a pod's uid after its manifest is in the store
         self._offer = offer  # called with a pod's uid, its spec as it is stored, and the same in typed form
+        self._refusal = refusal  # why a pod is not admitted, "" if it is
         self._on_valid = on_valid  # called with a file and its text if the text is valid
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
@@ -277,6 +279,11 @@ class Sources:
             return None
         loaded = load_text(text, file=file)
         problems = tuple(Problem(e.message, e.line, e.field, e.kind, e.object) for e in loaded.errors)
+        problems += tuple(
+            Problem(said, document.line, kind="forbidden", object=f"Pod {'/'.join(document.key[1:])}")
+            for document in loaded.documents
+            if isinstance(document.obj, Pod) and (said := self._refusal(document.obj))
+        )
         if any(problem.kind != "unsupported" for problem in problems):
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Json] = {}

@@ -43,7 +43,8 @@ Key = tuple[str, str, str]  # kind, namespace, name
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a file. `kind`: syntax, invalid, unsupported, duplicate, unreadable."""
+    """One thing wrong with a file. `kind`: syntax, invalid, forbidden, unsupported, duplicate,
+    unreadable."""
 
     message: str
     line: int = 0

@@ -146,7 +146,7 @@ def _namespaces(node: NodeApi) -> list[Json]:
             "metadata": {
                 "name": name,
                 "creationTimestamp": at,
-                "labels": {"kubernetes.io/metadata.name": name},
+                "labels": {"kubernetes.io/metadata.name": name, **node.pod_security.levels(name).labels},
             },
             "spec": {"finalizers": ["kubernetes"]},
             "status": {"phase": "Active"},

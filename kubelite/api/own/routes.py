@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from kubelite.api.audit import note
+from kubelite.api.audit import note, note_violation
 from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import ARCHIVE
 from kubelite.api.kube.routes import node_of
@@ -122,12 +122,37 @@ def _validate(text: str, file: str) -> None:
         raise bad_request("no objects passed to apply")
 
 
+def _admit(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
+    """Admit the pods by Pod Security admission, as the directory will (sources/directory.py). Return the headers of
+    warnings. Raises Forbidden."""
+    if node.pod_security.open:
+        return {}
+    from kubelite.node.decide.pod_security import audited, forbidden, warning
+    from manifests.types.core import Pod
+    from manifests.yaml.loader import load_text
+
+    warnings = []
+    for chunk in applied:
+        for document in load_text(chunk.text, file="").documents:
+            if not isinstance(document.obj, Pod):
+                continue
+            if said := forbidden(document.obj, node.pod_security):
+                raise ApiError("Forbidden", said)
+            if said := audited(document.obj, node.pod_security):
+                note_violation(request, said)
+            if said := warning(document.obj, node.pod_security):
+                warnings.append(said)
+    text = "; ".join(dict.fromkeys(warnings)).replace("\\", "\\\\").replace('"', '\\"')
+    return {"Warning": f'299 - "{text}"'} if text else {}
+
+
 async def apply_manifest(request: Request) -> Response:
     node = node_of(request)
     # The text is validated as it was sent, so that errors have the sender's line numbers.
     body = await request.body()
     _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
     _, file, applied = await _documents(request)
+    headers = _admit(request, node, applied)
     await node.rescan()
     paths = [entry["file"] for entry in node.manifests()]
     keys = [chunk.keys[0] for chunk in applied]
@@ -135,7 +160,7 @@ async def apply_manifest(request: Request) -> Response:
     plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
     if request.query_params.get("create") == "true":
         edits.refuse_known(plan)
-    return await _carry_out(request, node, plan)
+    return await _carry_out(request, node, plan, headers)
 
 
 async def remove_manifest(request: Request) -> Response:
@@ -149,7 +174,9 @@ async def remove_manifest(request: Request) -> Response:
     return await _carry_out(request, node, edits.plan_remove(edits.read_candidates(paths, keys), keys))
 
 
-async def _carry_out(request: Request, node: NodeApi, plan: edits.Plan) -> Response:
+async def _carry_out(
+    request: Request, node: NodeApi, plan: edits.Plan, headers: dict[str, str] | None = None
+) -> Response:
     if request.query_params.get("dryRun") != "true" and plan.writes:
         edits.execute(plan)
         await node.rescan()
@@ -164,7 +191,7 @@ async def _carry_out(request: Request, node: NodeApi, plan: edits.Plan) -> Respo
         }
         for o in plan.outcomes
     ]
-    return JSONResponse({"objects": objects})
+    return JSONResponse({"objects": objects}, headers=headers)
 
 
 async def diff(request: Request) -> Response:

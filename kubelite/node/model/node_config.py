@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
+from kubelite.kube.pod_security import PodSecurity
 
 NO_SWAP, LIMITED_SWAP = "NoSwap", "LimitedSwap"
 TIERED = "TieredReservation"
@@ -59,6 +56,7 @@ class NodeConfig:
     cpu_policy: str = "none"  # or "static"
     cores: Mapping[int, int] = field(default_factory=dict)  # online processor → its core
     reserved_cpus: frozenset[int] = frozenset()  # never assigned exclusively by the static policy
+    pod_security: PodSecurity = field(default_factory=PodSecurity)
     pod_pids_limit: int = 0  # kubelet's podPidsLimit; 0: none
     crash_back_off: BackOff = BackOff()
     pull_back_off: BackOff = BackOff()

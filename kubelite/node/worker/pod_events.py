@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from kubelite.kube.pod_security import PodSecurity
+from kubelite.node.decide.pod_security import warning
 from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.model.actions import Facts, PodActions
 from kubelite.node.model.pod_view import statuses
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
 from manifests.types.core import ContainerStatus, Pod, PodStatus
+
+_VIOLATIONS = "pod-security"  # in the set of what was said
 
 
 def say_waiting(before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
@@ -47,6 +51,14 @@ def say_unsupported(pod: Pod, said: set[str], events: PodEvents) -> None:
         if found.path not in said:
             said.add(found.path)
             events.pod(WARNING, "Unsupported", f"{found.path}: {found.sentence}")
+
+
+def say_violations(pod: Pod, security: PodSecurity, said: set[str], events: PodEvents) -> None:
+    """Send a Warning event if the pod violates its namespace's warning level, once for each version of the pod."""
+    if _VIOLATIONS not in said and not security.open:
+        said.add(_VIOLATIONS)
+        if words := warning(pod, security):
+            events.pod(WARNING, "PodSecurity", words)
 
 
 def _waited(status: ContainerStatus | None) -> tuple[str, str] | None:

@@ -255,6 +255,7 @@ class PodWorker:
             turn.events.pod(kind, failed.reason, failed.message)
         await self._write_status(turn)
         pod_events.say_unsupported(turn.pod, turn.memory.said, turn.events)
+        pod_events.say_violations(turn.pod, self.config.pod_security, turn.memory.said, turn.events)
 
     def _count_in(self, turn: Turn, before: PodStatus) -> None:
         """Decide again if the status just written changes an input of the decision."""

@@ -23,6 +23,7 @@ from kubelite.diagnosis.advice import advice
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.kube.json import Json
+from kubelite.kube.pod_security import PodSecurity
 from kubelite.node.model.node_facts import patched
 from kubelite.sources.diff import DiffEntry
 from kubelite.telemetry.sampling.processes import process
@@ -176,6 +177,7 @@ class FakeNode:
         self.root = root
         self.store = Store.open(str(root / "state.db"), historian=entry_of)
         self.node_name = "here"
+        self.pod_security = PodSecurity()
         self.manifests_dir = str(root / "manifests")
         Path(self.manifests_dir).mkdir(exist_ok=True)
         self.history = NodeHistory(self.store, self.manifests_dir, self.rescan)

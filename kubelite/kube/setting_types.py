@@ -1,0 +1,55 @@
+"""Types of settings: durations, amounts and maps, in the forms of a flag, a variable and kubelet's file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from kubelite.kube.durations import parse_duration
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def go_duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _classes(value: object) -> object:
+    """Parse `name=path,name=path`, the form of a flag or an environment variable."""
+    if not isinstance(value, str):
+        return value
+    entries = [entry.partition("=") for entry in value.replace(",", " ").split()]
+    return {name: path for name, _, path in entries}
+
+
+Duration = Annotated[float, BeforeValidator(go_duration), Field(ge=0, allow_inf_nan=False)]
+
+
+def _pairs(joint: str) -> BeforeValidator:
+    """Accept a mapping, as in kubelet's configuration file, or the text of a flag: `cpu=100m,memory=1Gi`."""
+
+    def text(value: object) -> object:
+        if isinstance(value, dict):
+            return ",".join(f"{key}{joint}{amount}" for key, amount in value.items())
+        return value
+
+    return BeforeValidator(text)
+
+
+def _by_priority(value: object) -> object:
+    """Accept `0=60s,2000000000=10s`, or kubelet's list of priority and shutdownGracePeriodSeconds."""
+    if isinstance(value, list):
+        return {
+            one.get("priority"): one.get("shutdownGracePeriodSeconds")
+            for one in value
+            if isinstance(one, dict)
+        }
+    return _classes(value)
+
+
+Amounts = Annotated[str, _pairs("=")]
+Thresholds = Annotated[str, _pairs("<")]
+ByPriority = Annotated[dict[int, Duration], BeforeValidator(_by_priority)]
+Texts = Annotated[dict[str, str], BeforeValidator(_classes)]
+Numbers = Annotated[dict[str, int], BeforeValidator(_classes)]

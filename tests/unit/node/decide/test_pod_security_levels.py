@@ -1,0 +1,118 @@
+"""Pod Security admission: what the levels of a namespace, and the allowed host paths, make of a pod."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubelite.kube.pod_security import Level, Levels, PodSecurity, parse_levels
+from kubelite.node.decide import pod_security
+from kubelite.node.decide.pod_security import forbidden, host_paths, violations, warning
+from manifests.types.core import Pod
+from tests.unit.node.decide.test_pod_security import DEFAULT, make, secured
+
+GOOD = make(
+    securityContext={"runAsNonRoot": True, "seccompProfile": DEFAULT},
+    containers=secured("c", allowPrivilegeEscalation=False, capabilities={"drop": ["ALL"]}),
+)
+
+
+def test_levels() -> None:
+    bad = make(hostNetwork=True, volumes=[{"name": "v", "hostPath": {"path": "/"}}], containers={"c": {}})
+    assert violations(bad, Level.PRIVILEGED) == ""
+    assert (
+        violations(bad, Level.BASELINE) == 'host namespaces (hostNetwork=true), hostPath volumes (volume "v")'
+    )
+    assert violations(bad, Level.RESTRICTED) == (
+        'host namespaces (hostNetwork=true), allowPrivilegeEscalation != false (container "c" must set '
+        'securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container "c" must set '
+        'securityContext.capabilities.drop=["ALL"]), restricted volume types (volume "v" uses restricted volume type '
+        '"hostPath"), runAsNonRoot != true (pod or container "c" must set securityContext.runAsNonRoot=true), '
+        'seccompProfile (pod or container "c" must set securityContext.seccompProfile.type to "RuntimeDefault" or '
+        '"Localhost")'
+    )
+    for level in Level:
+        assert violations(GOOD, level) == ""
+
+
+def test_ephemeral_containers_are_checked() -> None:
+    debug = {"name": "debug", "image": "i", "securityContext": {"privileged": True}}
+    pod = Pod.parse({**GOOD.to_json(), "spec": {**GOOD.to_json()["spec"], "ephemeralContainers": [debug]}})
+    assert violations(pod, Level.BASELINE) == (
+        'privileged (container "debug" must not set securityContext.privileged=true)'
+    )
+
+
+def test_a_namespace_has_its_own_levels() -> None:
+    security = PodSecurity(
+        Levels(Level.BASELINE, warn=Level.RESTRICTED),
+        {"system": Levels(), "strict": Levels(Level.RESTRICTED)},
+    )
+    plain = make(containers={"c": {}})
+    said = 'would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
+    assert forbidden(plain, security) == "" and warning(plain, security).startswith(said)
+    host = make(hostPID=True, containers={"c": {}})
+    assert forbidden(host, security) == (
+        'pods "web" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostPID=true)'
+    )
+    for namespace, word in (("system", ""), ("strict", 'violates PodSecurity "restricted:latest"')):
+        moved = host.model_copy(
+            update={"metadata": host.metadata.model_copy(update={"namespace": namespace})}
+        )
+        assert (word in forbidden(moved, security)) and bool(forbidden(moved, security)) is bool(word)
+        assert warning(moved, security) == "" and pod_security.audited(moved, security) == ""
+
+
+def mounting(path: str, *, read_only: bool = False) -> Pod:
+    mounts = [{"name": "v", "mountPath": "/v", "readOnly": read_only}]
+    return make(
+        volumes=[{"name": "v", "hostPath": {"path": path}}], containers={"c": {"volumeMounts": mounts}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "read_only", "said"),
+    [
+        ("/etc", None, False, ""),
+        ("/etc", (), False, "is not allowed to be used"),
+        ("/data", ("/data",), False, ""),
+        ("/data/", ("/data",), False, ""),
+        ("/data/x", ("/data/",), False, ""),
+        ("//data//./x", ("/data",), False, ""),
+        ("/database", ("/data",), False, "is not allowed to be used"),
+        ("/data/../etc", ("/data",), False, "is not allowed to be used"),
+        ("/", ("/data",), False, "is not allowed to be used"),
+        ("/etc", ("/",), False, ""),
+        ("/srv/x", ("/data", "/srv:ro"), True, ""),
+        ("/srv/x", ("/data", "/srv:ro"), False, "must be read-only"),
+        ("/srv/x", ("/srv:ro", "/srv/x"), False, ""),
+    ],
+)
+def test_allowed_host_paths(path: str, allowed: tuple[str, ...] | None, read_only: bool, said: str) -> None:
+    found = host_paths(mounting(path, read_only=read_only), allowed)
+    assert found.endswith(said) if said else found == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("restricted", Levels(Level.RESTRICTED, warn=Level.BASELINE)),
+        ("enforce:baseline+warn:restricted", Levels(Level.BASELINE, Level.RESTRICTED)),
+        ("audit:restricted", Levels(Level.PRIVILEGED, Level.BASELINE, Level.RESTRICTED)),
+    ],
+)
+def test_parsing(text: str, found: Levels) -> None:
+    assert parse_levels(text, Levels(warn=Level.BASELINE)) == found
+
+
+@pytest.mark.parametrize("text", ["", "strict", "enforced:baseline", "enforce:", "warn:baseline+"])
+def test_wrong_levels(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        parse_levels(text, Levels())
+
+
+def test_the_labels_of_a_cluster() -> None:
+    assert Levels().labels == {}
+    assert Levels(Level.BASELINE, warn=Level.RESTRICTED).labels == {
+        "pod-security.kubernetes.io/enforce": "baseline",
+        "pod-security.kubernetes.io/warn": "restricted",
+    }
