@@ -144,23 +144,26 @@ def node(environment: dict[str, str]) -> Iterator[None]:
             daemon.wait(PATIENCE)
 
 
-def inside() -> None:
-    """In the namespaces: record, and write both files."""
+def namespaces(name: str) -> dict[str, str]:
+    """Prepare the namespaces for a node at its usual paths. Returns the environment for it and its commands."""
     for place in ("/etc/kubelite", "/var/lib/kubelite", "/run/kubelite"):
         os.makedirs(place, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "kubelite-recording", place], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", f"kubelite-{name}", place], check=True)
     os.makedirs("/etc/kubelite/manifests")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    environment = {
+    return {
         "PATH": f"{KUBELITE.parent}:{os.environ.get('PATH', os.defpath)}",
         "HOME": "/root",
-        "TERM": "xterm-256color",
         "LC_ALL": "C.UTF-8",
-        "PS1": f"\\[{MARK}\\]{PROMPT}",
-        "KUBELITE_CGROUP_PARENT": f"kubelite-recording-{os.getppid()}",
+        "KUBELITE_CGROUP_PARENT": f"kubelite-{name}-{os.getppid()}",
         "KUBELITE_LOG_DIR": "/run/kubelite/log",
         "KUBELITE_NODE_NAME": "node",
     }
+
+
+def inside() -> None:
+    """In the namespaces: record, and write both files."""
+    environment = namespaces("recording") | {"TERM": "xterm-256color", "PS1": f"\\[{MARK}\\]{PROMPT}"}
     with node(environment), tempfile.TemporaryDirectory() as folder:
         shutil.copy(REPO / "manifests" / "examples" / "web.yaml", folder)
         recorder = Recorder(Path(folder), environment)

@@ -100,6 +100,7 @@ GROUPS = {
         ),
     },
     "Other Commands": {
+        "tour": ("tour.tour", "tour", "Show how containers work inside, on this node"),
         "api-resources": ("objects.api_resources", "api_resources", "List the object types of the API"),
         "version": ("node.version", "version", "Print the versions of the client and the daemon"),
         "completion": ("node.completion", "completion", "Print the completion script of a shell"),

@@ -1,0 +1,291 @@
+"""What a station of the tour has to work with: it says, runs, checks, waits, and undoes what it made.
+
+A station runs real commands in a shell and prints them as a person would type them. It claims something only with a
+check beside it, which compares what kubelite says with what the kernel shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from kubelite.cli.errors import CliError
+
+T = TypeVar("T")
+
+NAMESPACE = "kubelite-tour"
+IMAGES = "localhost/kubelite-tour/"
+IMAGE = f"{IMAGES}busybox:1"
+MANIFEST = "kubelite-tour.yaml"
+SECONDS = 60.0  # how long anything that a station waits for may take
+COMMAND_SECONDS = 120.0
+LINES = 14  # lines shown of a command's output, unless the station says otherwise
+WIDTH = 100
+
+
+class Missing(Exception):
+    """A step cannot run on this machine; the message says what it needs."""
+
+
+class Guide:
+    """One walk through the tour. Use as a context manager: at its end, whatever happened, nothing is left."""
+
+    def __init__(self, socket: str, *, waits: bool, markdown: bool = False) -> None:
+        self.waits = waits  # for Enter between the steps
+        self.markdown = markdown  # write a page, not a terminal
+        self.passed = 0
+        self.failed: list[str] = []
+        self.left_out: list[str] = []
+        self.kills_daemon = False
+        self.directory = ""
+        self.environment = {**os.environ, "KUBELITE_SOCKET": socket, "PATH": _path(), "LC_ALL": "C.UTF-8"}
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> Guide:
+        self.directory = self._undo.enter_context(
+            tempfile.TemporaryDirectory(prefix=f"kubelite-tour-{os.getpid()}-")
+        )
+        for remove in (self._remove_images, self._remove_objects):
+            self._undo.callback(remove)
+        self._remove_objects()  # of a tour that was killed
+        self._remove_images()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @property
+    def undo(self) -> contextlib.ExitStack:
+        """Register the undo of everything made outside the tour's own pods and directory."""
+        return self._undo
+
+    # -- what a person reads --------------------------------------------------------------------------------------
+
+    def title(self, text: str) -> None:
+        self._head(text, "#", "=")
+
+    def step(self, text: str) -> None:
+        """Begin a step; wait for Enter before, if a person walks along."""
+        if self.waits:
+            click.prompt(
+                click.style("Enter to go on", dim=True), default="", show_default=False, prompt_suffix=" "
+            )
+        self._head(text, "##", "-")
+
+    def _head(self, text: str, mark: str, line: str) -> None:
+        if self.markdown:
+            print(f"{mark} {text}\n", flush=True)
+        else:
+            print(f"\n{click.style(text, bold=True)}\n{line * len(text)}\n", flush=True)
+
+    def say(self, text: str) -> None:
+        print(textwrap.fill(" ".join(text.split()), WIDTH, break_on_hyphens=False) + "\n", flush=True)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if self.markdown:
+            for row in [head, ["---"] * len(head), *rows]:
+                print(f"| {' | '.join(row)} |")
+            print(flush=True)
+            return
+        titles = [word.partition(" (")[0].upper() + "".join(word.partition(" (")[1:]) for word in head]
+        widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+        for row in [titles, *rows]:
+            line = "   ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
+            print(line.rstrip())
+        print(flush=True)
+
+    def _command(self, command: str, out: str, lines: int) -> None:
+        """Show a command, which has been announced already on a terminal, and its output."""
+        shown = out.splitlines()
+        if self.markdown:
+            print(f"```console\n$ {command}")
+        for line in shown[:lines]:
+            print(line.rstrip())
+        if len(shown) > lines:
+            print(f"… ({len(shown) - lines} more lines)")
+        print("```\n" if self.markdown else "", flush=True)
+
+    # -- what it does ---------------------------------------------------------------------------------------------
+
+    def run(self, command: str, *, lines: int = LINES, fails: bool = False, given: str | None = None) -> str:
+        """Run a command line in a shell, print both it and its output, and return the output. Of a long output `lines`
+        are shown. CliError if it fails, unless it is to fail (`fails`). `given`: its standard input."""
+        if not self.markdown:
+            print(f"$ {command}", flush=True)
+        code, out = self.shell(command, given)
+        self._command(command, out, lines)
+        if code and not fails:
+            raise CliError(f"tour: `{command}` failed with exit code {code}")
+        return out
+
+    def ask(self, command: str) -> str:
+        """Run a command without showing it."""
+        code, out = self.shell(command, None)
+        if code:
+            raise CliError(f"tour: `{command}` failed with exit code {code}: {out.strip()}")
+        return out
+
+    def shell(self, command: str, given: str | None = None) -> tuple[int, str]:
+        try:
+            done = subprocess.run(
+                ["sh", "-c", command], env=self.environment, cwd=self.directory or None, text=True,
+                input=given, stdin=None if given is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS, check=False,
+                errors="replace",
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise CliError(f"tour: `{command}` did not end within {COMMAND_SECONDS:g} s") from error
+        return done.returncode, done.stdout
+
+    def check(self, claim: str, held: object) -> None:
+        """Say whether a claim holds, and count it."""
+        if held:
+            self.passed += 1
+        else:
+            self.failed.append(claim)
+        mark = f"{'✓' if held else '✗'} {claim}"
+        if self.markdown:
+            print(f"{mark}\n", flush=True)
+        else:
+            print(click.style(mark, fg="green" if held else "red", bold=not held) + "\n", flush=True)
+
+    @contextlib.contextmanager
+    def optional(self, what: str) -> Any:
+        """A step that not every machine can run: `needs` inside it leaves it out, and says so."""
+        try:
+            yield
+        except Missing as missing:
+            self.left_out.append(f"{what} {missing}")
+            text = f"Left out: {what} {missing}."
+            print((text if self.markdown else click.style(text, fg="yellow")) + "\n", flush=True)
+
+    def needs(self, **programs: str) -> None:
+        """Leave the step out unless these programs are installed: name, with `_` for `-` → Debian's package."""
+        for name, package in programs.items():
+            program = name.replace("_", "-")
+            if shutil.which(program, path=self.environment["PATH"]) is None:
+                raise Missing(f"needs {program} (apt install {package})")
+
+    # -- pods -----------------------------------------------------------------------------------------------------
+
+    def apply(self, *pods: Mapping[str, Any]) -> None:
+        """Write the pods into the manifest directory, and wait until they run."""
+        with open(f"{self.directory}/{MANIFEST}", "w", encoding="utf-8") as file:
+            file.write("---\n".join(f"{json.dumps(pod, indent=2)}\n" for pod in pods))
+        self.run(f"kubelite apply -f {MANIFEST}")
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            self.until(partial(self._started, name), f"pod {name} to start")
+
+    def delete(self) -> None:
+        """Remove the pods of `apply`."""
+        self.run(f"kubelite delete -f {MANIFEST}")
+
+    def _started(self, name: str) -> bool:
+        return self.phase(name) != "Pending"
+
+    def phase(self, name: str) -> str:
+        doc = self.pod(name)
+        statuses = doc.get("status", {}).get("containerStatuses", ())
+        ready = all("waiting" not in status.get("state", {}) for status in statuses)
+        return doc["status"].get("phase", "") if ready and statuses else "Pending"
+
+    def pod(self, name: str) -> Any:
+        return json.loads(self.ask(f"kubelite get pod {name} -n {NAMESPACE} -o json"))
+
+    def inspect(self, name: str) -> Any:
+        return json.loads(self.ask(f"kubelite inspect {name} -n {NAMESPACE}"))
+
+    def until(self, condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
+        """Return the condition's value as soon as it is true. CliError after `seconds`."""
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > end:
+                raise CliError(f"tour: waited {seconds:g} s in vain for {what}")
+            time.sleep(0.05)
+        return found
+
+    def image(self) -> str:
+        """The tour's small image, made of this machine's busybox. It is removed with everything else."""
+        if IMAGE not in self.ask("kubelite images -o name"):
+            busybox = static_busybox()
+            if not busybox:
+                raise CliError(
+                    "tour: needs a busybox without libraries for its containers: apt install busybox-static"
+                )
+            self.run(f"kubelite image pack -t {IMAGE} {shlex.quote(busybox)}:/usr/bin/busybox")
+        return IMAGE
+
+    def _remove_images(self) -> None:
+        """Remove the images with the tour's name. Results of build steps stay in the build cache."""
+        code, out = self.shell("kubelite images -o name")
+        names = [
+            name for line in out.splitlines() if (name := line.rpartition("image/")[2]).startswith(IMAGES)
+        ]
+        if not code and names:
+            self.shell(f"kubelite rmi {' '.join(map(shlex.quote, names))}")
+
+    def _remove_objects(self) -> None:
+        """Remove the tour's pods and what is in the manifest directory of them."""
+        code, out = self.shell(f"kubelite get pods -n {NAMESPACE} -o name", None)
+        names = [line.removeprefix("pod/") for line in out.splitlines() if line.startswith("pod/")]
+        if code or not names:
+            return
+        path = f"{self.directory}/leftovers.json"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("---\n".join(f"{json.dumps(pod(name, container('c')))}\n" for name in names))
+        self.shell(f"kubelite delete --ignore-not-found --now -f {path}", None)
+
+
+def _path() -> str:
+    """PATH with the directory of this kubelite first, and with those of programs that only root uses."""
+    beside = os.path.dirname(sys.executable)
+    return os.pathsep.join((beside, os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+def static_busybox() -> str:
+    """Return the path of a busybox that needs no libraries, "" if there is none."""
+    for path in (shutil.which("busybox"), f"{sys.prefix}/lib/busybox/busybox"):
+        if path and os.access(path, os.X_OK) and not _needs_interpreter(path):
+            return path
+    return ""
+
+
+def _needs_interpreter(path: str) -> bool:
+    """Whether the ELF file asks for a dynamic linker (PT_INTERP, elf(5)); only the paths of linkers are looked for."""
+    with open(path, "rb") as file:
+        return b"/ld-" in file.read(4096)
+
+
+def pod(name: str, *containers: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
+    """A pod of the tour."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": list(containers), **spec},
+    }
+
+
+def container(name: str, script: str = "exec sleep 3600", **fields: Any) -> dict[str, Any]:
+    """A container that runs a shell script, with the tour's image."""
+    return {
+        "name": name,
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+        **fields,
+    }

@@ -1,0 +1,153 @@
+"""`kubelite tour`: the inside of containers, shown on this node, one station after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from kubelite.cli.errors import CliError, Exit, Unreachable
+from kubelite.cli.groups import Command
+from kubelite.cli.options import client, socket_option
+
+if TYPE_CHECKING:
+    from kubelite.cli.tour.guide import Guide
+
+
+class Station(NamedTuple):
+    """A station is the module of its name in this package; `visit(guide)` walks through it."""
+
+    name: str
+    title: str
+
+
+STATIONS = (
+    Station("processes", "Who starts whom"),
+    Station("disk", "What is on the disk"),
+    Station("overlay", "The root file system: overlay and copy-on-write"),
+)
+NAMES = tuple(station.name for station in STATIONS)
+
+
+def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    # Walk through all stations
+    kubelite tour
+
+    # Visit one of them
+    kubelite tour overlay
+
+    # List the stations
+    kubelite tour --list
+
+    # Run everything without waiting, and fail if a check fails
+    kubelite tour --check
+
+    # Write a station as a page
+    kubelite tour network -o markdown >network.md
+    """,
+)
+@click.argument("stations", nargs=-1, metavar="[STATION...]", shell_complete=_complete)
+@click.option("--check", is_flag=True, help="Do not wait for Enter; exit with 1 if a check fails.")
+@click.option("--list", "listed", is_flag=True, help="List the stations and exit.")
+@click.option(
+    "--kill-daemon",
+    is_flag=True,
+    help="Also kill the daemon with SIGKILL, and start it again, where the tour shows it.",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["markdown"]), metavar="markdown", help="Write the tour as a page."
+)
+@socket_option
+@click.pass_context
+def tour(
+    ctx: click.Context,
+    stations: tuple[str, ...],
+    *,
+    check: bool,
+    listed: bool,
+    kill_daemon: bool,
+    output: str | None,
+) -> None:
+    """Show how containers work inside, on this node.
+
+    Each station runs real commands on containers of its own, shows the kernel's side beside kubelite's, and checks
+    what it says. It needs root and a running node. All that it makes is in the namespace kubelite-tour or has that
+    name, and is removed at the end, also after Ctrl-C.
+    """
+    if listed:
+        for place, station in enumerate(STATIONS, 1):
+            print(f"{place}  {station.name:<10}  {station.title}")
+        return
+    chosen = [_station(name) for name in stations] or list(STATIONS)
+    _check_ready(ctx)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+    from kubelite.cli.tour.guide import Guide
+
+    waits = not check and output is None and os.isatty(0) and os.isatty(1)
+    with Guide(ctx.obj["socket"], waits=waits, markdown=output == "markdown") as guide:
+        guide.kills_daemon = kill_daemon
+        for station in chosen:
+            _visit(station, guide)
+    _sum_up(guide)
+
+
+def _interrupted(number: int, _frame: Any) -> None:
+    raise Exit(128 + number)
+
+
+def _station(name: str) -> Station:
+    """Find a station by its name or number."""
+    for place, station in enumerate(STATIONS, 1):
+        if name in (station.name, str(place)):
+            return station
+    raise CliError(f"there is no station {name!r}; the stations are {', '.join(NAMES)}", code=2)
+
+
+def _check_ready(ctx: click.Context) -> None:
+    if os.geteuid() != 0:
+        raise CliError(
+            "the tour looks into the kernel's side of containers: run it as root (sudo kubelite tour)"
+        )
+    try:
+        client(ctx).get("/version")
+    except Unreachable as error:
+        start = "`sudo make run` in a checkout, or `systemctl start kubelite` if it is installed"
+        raise CliError(f"the tour needs a running node; start one with {start}\n({error})") from error
+
+
+def _visit(station: Station, guide: Guide) -> None:
+    module = importlib.import_module(f"kubelite.cli.tour.{station.name}")
+    guide.title(f"{STATIONS.index(station) + 1}. {station.title}")
+    guide.say(module.INTRODUCTION)
+    module.visit(guide)
+
+
+def _sum_up(guide: Guide) -> None:
+    """Say how many checks held; on standard error for a page, which does not change with a machine's programs."""
+    with contextlib.redirect_stdout(sys.stderr if guide.markdown else sys.stdout):
+        _count(guide)
+    if guide.failed:
+        raise Exit(1)
+
+
+def _count(guide: Guide) -> None:
+    if guide.left_out:
+        print("Left out on this machine:")
+        for what in guide.left_out:
+            print(f"  {what}")
+    print(f"{guide.passed} checks passed, {len(guide.failed)} failed.")
+    if guide.failed:
+        for claim in guide.failed:
+            print(f"  failed: {claim}")

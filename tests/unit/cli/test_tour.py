@@ -1,0 +1,48 @@
+"""The tour's table of stations, their pages, and what they say of this repository."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from kubelite.cli.tour.guide import static_busybox
+from kubelite.cli.tour.tour import NAMES, STATIONS
+from tests.programs import BUSYBOX
+from tests.unit.api.server import Served
+from tests.unit.cli.kit import kubelite, ok, server
+
+__all__ = ["server"]
+REPO = Path(__file__).resolve().parents[3]
+PAGES = REPO / "docs/tutorials/tour"
+
+
+@pytest.mark.parametrize("station", STATIONS, ids=NAMES)
+def test_a_station_explains_itself_in_three_sentences_and_has_a_page(station: tuple[str, str]) -> None:
+    name, title = station
+    module = importlib.import_module(f"kubelite.cli.tour.{name}")
+    assert callable(module.visit)
+    assert len(re.findall(r"[.](?=\s|$)", module.INTRODUCTION)) == 3
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {NAMES.index(name) + 1}. {title}\n")
+    assert "✓" in page and "✗" not in page, "record it again: python -m deploy.docs.tour"
+    assert f"({name}.md)" in (PAGES / "index.md").read_text(encoding="utf-8")
+    assert f"tutorials/tour/{name}.md" in (REPO / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_the_list_of_stations(server: Served) -> None:
+    listed = ok(server, "tour", "--list").splitlines()
+    assert [line.split()[1] for line in listed] == list(NAMES)
+
+
+def test_a_station_that_is_not_there(server: Served) -> None:
+    done = kubelite(server, "tour", "moon")
+    assert done.returncode == 2
+    assert "there is no station 'moon'; the stations are processes, " in done.stderr
+
+
+@pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
+def test_the_busybox_of_the_tour_needs_no_libraries() -> None:
+    assert static_busybox() in (BUSYBOX, "")
