@@ -24,8 +24,8 @@ import yaml
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.objects import CLUSTER_SCOPED
 from kubelite.sources.files import read_text
+from manifests.yaml.document import SyntaxProblem, read_documents
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)
 
@@ -77,10 +77,14 @@ def split(text: str, *, whole: bool = False) -> list[Chunk]:
 
 
 def _chunk(text: str) -> Chunk:
-    try:
-        content = yaml.load(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        raise bad_request(f"not a YAML document: {' '.join(str(error).split())}") from error
+    """Read a document as the directory's reader does, so that both accept the same texts."""
+    found = list(read_documents(text))
+    for read in found:
+        if isinstance(read, SyntaxProblem):
+            raise bad_request(f"not a YAML document: line {read.line}: {read}")
+    if len(found) > 1:
+        raise bad_request("not a YAML document: two documents without a line `---` between them")
+    content = found[0].data if found and not isinstance(found[0], SyntaxProblem) else None
     return Chunk(text, tuple(_keys(content)), content)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import IO, Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import IO, Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -110,16 +110,26 @@ async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
     return text, file, [edits.in_namespace(c, namespace) for c in edits.single_objects(chunks)]
 
 
-def _validate(text: str, file: str) -> None:
-    """Raise Invalid with every error in the text, each with file, line and field."""
+class _Validated(NamedTuple):
+    """A valid text: its objects, as kind and name, and a sentence for each document that is not supported."""
+
+    objects: frozenset[tuple[str, str]]
+    unsupported: list[str]
+
+
+def _validate(text: str, file: str) -> _Validated:
+    """Raise Invalid with every error in the text, each with file, line and field. A document of a kind that is not
+    supported is an error only if the text has no other."""
     from manifests.yaml.loader import load_text
 
     loaded = load_text(text, file="<stdin>" if file == "-" else file)
-    if loaded.errors:
+    unsupported = [str(error) for error in loaded.errors if error.kind == "unsupported"]
+    if loaded.errors and (len(unsupported) < len(loaded.errors) or not loaded.documents):
         causes = [{"reason": str(e.kind), "message": str(e), "field": e.field} for e in loaded.errors]
         raise ApiError("Invalid", "\n".join(str(e) for e in loaded.errors), details={"causes": causes})
     if not loaded.documents:
         raise bad_request("no objects passed to apply")
+    return _Validated(frozenset((d.kind, d.name) for d in loaded.documents), unsupported)
 
 
 def _admit(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
@@ -150,8 +160,9 @@ async def apply_manifest(request: Request) -> Response:
     node = node_of(request)
     # The text is validated as it was sent, so that errors have the sender's line numbers.
     body = await request.body()
-    _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
-    _, file, applied = await _documents(request)
+    valid = _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
+    _, file, given = await _documents(request)
+    applied = [c for c in given if (c.keys[0].kind, c.keys[0].name) in valid.objects]
     headers = _admit(request, node, applied)
     await node.rescan()
     paths = [entry["file"] for entry in node.manifests()]
@@ -160,7 +171,7 @@ async def apply_manifest(request: Request) -> Response:
     plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
     if request.query_params.get("create") == "true":
         edits.refuse_known(plan)
-    return await _carry_out(request, node, plan, headers)
+    return await _carry_out(request, node, plan, headers, unsupported=valid.unsupported)
 
 
 async def remove_manifest(request: Request) -> Response:
@@ -175,7 +186,12 @@ async def remove_manifest(request: Request) -> Response:
 
 
 async def _carry_out(
-    request: Request, node: NodeApi, plan: edits.Plan, headers: dict[str, str] | None = None
+    request: Request,
+    node: NodeApi,
+    plan: edits.Plan,
+    headers: dict[str, str] | None = None,
+    *,
+    unsupported: Sequence[str] = (),
 ) -> Response:
     if request.query_params.get("dryRun") != "true" and plan.writes:
         edits.execute(plan)
@@ -191,7 +207,7 @@ async def _carry_out(
         }
         for o in plan.outcomes
     ]
-    return JSONResponse({"objects": objects}, headers=headers)
+    return JSONResponse({"objects": objects, "unsupported": list(unsupported)}, headers=headers)
 
 
 async def diff(request: Request) -> Response:

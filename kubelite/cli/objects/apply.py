@@ -8,7 +8,7 @@ import click
 
 from kubelite.cli.errors import Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid
+from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid, say_unsupported
 from kubelite.cli.options import (
     client,
     files_option,
@@ -57,7 +57,8 @@ def apply(
     """Validate manifests and write them to the manifest directory.
 
     An object that a file in the directory already has is replaced in that file. A new object is written to a file
-    with the name of the given file. If a manifest has an error, nothing is changed.
+    with the name of the given file. If a manifest has an error, nothing of it is changed. A document of a kind that
+    kubelite does not run is left out and named, and the exit code is 1.
     """
     dry = dry_run != "none"
     server, suffix = client(ctx), " (dry run)" if dry else ""
@@ -74,6 +75,7 @@ def apply(
             continue
         for entry in answer["objects"]:
             print(f"{_title(entry)} {entry['result']}{suffix}")
+        failed |= say_unsupported(answer)
     if failed:
         raise Exit(1)
 

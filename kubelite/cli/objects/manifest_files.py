@@ -14,7 +14,7 @@ from kubelite.cli.names import Type, resource_type
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
-    pass
+    from kubelite.kube.json import Json
 
 SUFFIXES = (".yaml", ".yml", ".json")
 YAML_BODY = {"Content-Type": "application/yaml"}
@@ -62,6 +62,13 @@ def _expand(path: str, recursive: bool) -> list[str]:
     if not found:
         raise CliError(f"error: no manifests ({', '.join(SUFFIXES)}) in {path}")
     return found
+
+
+def say_unsupported(answer: Json) -> bool:
+    """Print a line for each document that was left out, and return whether there is one."""
+    for sentence in answer.get("unsupported", ()):
+        print(f"error: {sentence}", file=sys.stderr)
+    return bool(answer.get("unsupported"))
 
 
 def say_invalid(error: CliError) -> None:

@@ -265,6 +265,22 @@ def test_apply_diff_and_remove(http: Http, node: FakeNode) -> None:
     )
 
 
+def test_a_kind_that_is_not_supported_is_left_out_and_named(http: Http, node: FakeNode) -> None:
+    """As kubectl does with a kind that the server lacks: the other documents are applied."""
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n"
+    other = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: w}\nspec: {}\n"
+    made = http.post("/kubelite/v1/apply", params={"file": "c.yaml"}, content=f"{text}---\n{other}").json()
+    assert [(o["name"], o["result"]) for o in made["objects"]] == [("c", "created")]
+    assert made["unsupported"] == [
+        "c.yaml:7: kind: kubelite does not run Ingress objects yet: this document is ignored"
+    ]
+    assert Path(node.manifests_dir, "c.yaml").read_text() == text
+    told = http.post("/kubelite/v1/diff", content=f"{text}---\n{other}")
+    assert told.json()["objects"][0]["change"] == "unchanged"
+    alone = http.post("/kubelite/v1/apply", params={"file": "i.yaml"}, content=other)
+    assert alone.status_code == 422 and "Ingress" in alone.json()["message"]
+
+
 def test_own_routes(http: Http, node: FakeNode, tmp_path: Path) -> None:
     assert http.get("/kubelite/v1/why/default/web").json()["pod"] == "default/web"
     assert http.get("/kubelite/v1/why/default/nix").status_code == 404

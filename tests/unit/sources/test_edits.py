@@ -58,6 +58,13 @@ def test_a_document_is_replaced_where_it_stands_and_comments_stay() -> None:
     assert plan.writes == {"/m/all.yaml": f"# head\n---\n{DB}---\n{changed}---\n# tail\n"}
 
 
+def test_a_text_that_the_directory_takes_is_taken() -> None:
+    """Go's YAML, which kubectl and the directory read, knows the escape of ' in double quotes."""
+    text = WEB.replace("{a: 1}", '{a: "it\\\'s"}')
+    assert split(text)[0].content["spec"] == {"a": "it's"}
+    assert split(WEB.replace("{a: 1}", "{a: yes}"))[0].content["spec"] == {"a": True}
+
+
 def test_first_document_without_separator_is_replaced() -> None:
     changed = WEB.replace("a: 1", "a: 2")
     assert apply({"/m/a.yaml": f"{WEB}---\n{DB}"}, f"---\n{changed}").writes == {
