@@ -71,6 +71,22 @@ def test_a_run_that_changes_nothing_makes_no_layer(builder: Node, tmp_path: Path
     assert len(about["RootFS"]["Layers"]) == 1
 
 
+def test_a_mount_points_parent_that_becomes_a_link(builder: Node, tmp_path: Path) -> None:
+    """The empty mount points that a RUN leaves are removed from its layer, never from where a link leads."""
+    victim = tmp_path / "victim"
+    (victim / "deep/cache").mkdir(parents=True)
+    (victim / "deep/file").touch()
+    swap = f"mv /deep /moved && ln -s {victim}/deep /deep && mv /er /moved2 && ln -s {victim} /er"
+    mounts = "--mount=type=cache,target=/deep/cache --mount=type=cache,target=/er/deep/cache"
+    files = "--mount=type=bind,source=empty,target=/deep/file"
+    where = context(tmp_path / "l", f"{FROM}RUN {mounts} {files} {swap}\n")
+    (tmp_path / "l/empty").touch()
+    build(builder, "-o", f"type=local,dest={tmp_path}/out", where)
+    assert (victim / "deep/cache").is_dir()
+    assert (victim / "deep/file").exists()
+    assert os.readlink(tmp_path / "out/deep") == f"{victim}/deep"
+
+
 def capability_tar() -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:

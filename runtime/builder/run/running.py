@@ -12,12 +12,13 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import runtime
+from runtime import syscalls as sc
 from runtime.builder.copy.accounts import User
 from runtime.builder.errors import BuildError, Cancelled
 from runtime.images.layers.lower import LowerView, final_path, is_opaque
@@ -285,35 +286,63 @@ def _missing_mount_points(job: RunJob) -> list[str]:
 
 def _remove_empty_mount_points(job: RunJob, mount_points: list[str]) -> None:
     """Remove the mount points that the program left empty from the layer, and the directories that are in the layer
-    only because of them."""
-    touched: dict[str, None] = {}
-    for path in reversed(mount_points):
-        real = f"{job.upper}/{path}"
-        with suppress(OSError):
-            st = os.lstat(real)
-            if stat.S_ISDIR(st.st_mode):
-                os.rmdir(real)
-            elif stat.S_ISREG(st.st_mode) and st.st_size == 0:
-                os.unlink(real)
-            touched[os.path.dirname(path)] = None
+    only because of them.
+
+    The program may have replaced a parent of a mount point by a link to anywhere. So the parents are opened beneath the
+    layer, without following links, and everything else is done by descriptor.
+    """
     view = LowerView(job.lower)
-    for directory in sorted(touched, key=len, reverse=True):
-        path = directory
-        while path and _is_copy(job.upper, path, view):
-            os.rmdir(f"{job.upper}/{path}")
-            path = os.path.dirname(path)
-
-
-def _is_copy(upper: str, path: str, view: LowerView) -> bool:
-    """Whether a directory of the layer is empty and equals the one below: overlayfs copied it up only for its
-    content."""
-    real = os.fsencode(f"{upper}/{path}")
-    below = view.find(os.fsencode(path))
+    upper = os.open(job.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        st = os.lstat(real)
+        touched: dict[str, None] = {}
+        for path in reversed(mount_points):
+            with suppress(OSError):
+                _remove_if_empty(upper, path)
+                touched[os.path.dirname(path)] = None
+        for directory in sorted(touched, key=len, reverse=True):
+            path = directory
+            while path and _removed_copy(upper, path, view):
+                path = os.path.dirname(path)
+    finally:
+        os.close(upper)
+
+
+@contextmanager
+def _beneath(upper: int, path: str) -> Iterator[int]:
+    """A directory of the layer. Raises OSError, also if a link is on the way to it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    fd = sc.openat2(upper, path or ".", flags, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _remove_if_empty(upper: int, path: str) -> None:
+    above, _, name = path.rpartition("/")
+    with _beneath(upper, above) as parent:
+        st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(st.st_mode):
+            os.rmdir(name, dir_fd=parent)
+        elif stat.S_ISREG(st.st_mode) and st.st_size == 0:
+            os.unlink(name, dir_fd=parent)
+
+
+def _removed_copy(upper: int, path: str, view: LowerView) -> bool:
+    """Remove a directory of the layer if it is empty and equals the one below: overlayfs copied it up only for its
+    content. Returns whether it did."""
+    below = view.find(os.fsencode(path))
+    if below is None or not stat.S_ISDIR(below.stat.st_mode):
+        return False
+    above, _, name = path.rpartition("/")
+    try:
+        with _beneath(upper, above) as parent, _beneath(parent, name) as directory:
+            st, before = os.fstat(directory), below.stat
+            if is_opaque(directory) or os.listdir(directory):
+                return False
+            if (st.st_mode, st.st_uid, st.st_gid) != (before.st_mode, before.st_uid, before.st_gid):
+                return False
+            os.rmdir(name, dir_fd=parent)
     except OSError:
         return False
-    if below is None or not stat.S_ISDIR(below.stat.st_mode) or is_opaque(real) or os.listdir(real):
-        return False
-    before = below.stat
-    return (st.st_mode, st.st_uid, st.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    return True

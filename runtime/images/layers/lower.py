@@ -99,10 +99,11 @@ def is_whiteout(st: os.stat_result) -> bool:
     return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0
 
 
-def is_opaque(directory: bytes) -> bool:
-    """Whether the directory hides its lower layers' content (overlayfs.rst, "whiteouts and opaque directories")."""
+def is_opaque(directory: bytes | int) -> bool:
+    """Whether the directory, a path or a descriptor, hides its lower layers' content (overlayfs.rst, "whiteouts and
+    opaque directories")."""
     try:
-        return os.getxattr(directory, OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(directory, OPAQUE, follow_symlinks=isinstance(directory, int)) == b"y"
     except OSError as error:
         if error.errno in {errno.ENODATA, errno.ENOTSUP, errno.EPERM}:
             return False
