@@ -39,6 +39,7 @@ _ALIASES = {"oci-archive": "oci", "docker-archive": "docker"}
 class Output:
     kind: str = "image"
     target: str = ""  # "-" means standard output
+    special: bool = False  # a directory gets set-user-ID bits, file capabilities and devices, too
 
 
 def parse(text: str) -> Output:
@@ -52,6 +53,7 @@ def parse(text: str) -> Output:
             raise ValueError(f'--output: "{part}" is not KEY=VALUE')
         fields[key] = value
     kind = _ALIASES.get(fields.get("type", ""), fields.get("type", ""))
+    special = fields.pop("special", "false")
     unknown = sorted(set(fields) - {"type", "dest"})
     if kind not in KINDS:
         raise ValueError(f'--output: unknown type "{fields.get("type", "")}"; use one of {", ".join(KINDS)}')
@@ -65,14 +67,16 @@ def parse(text: str) -> Output:
         raise ValueError("--output: type=image has no dest")
     if kind == "local" and target == "-":
         raise ValueError("--output: type=local needs a directory")
-    return Output(kind, target)
+    if special not in ("true", "false") or (special == "true" and kind != "local"):
+        raise ValueError("--output: special is true or false, with type=local")
+    return Output(kind, target, special == "true")
 
 
 def write(build: Build, result: Result, output: Output) -> ImageRecord | None:
     """Write the output. Returns the image, or None if only its files were requested. Raises BuildError, ImageError,
     OSError."""
     if output.kind == "local":
-        _write_directory(build, result, output.target)
+        _write_directory(build, result, output)
         return None
     if output.kind == "tar":
         from runtime.builder.diff import write_tree
@@ -95,16 +99,31 @@ def write(build: Build, result: Result, output: Output) -> ImageRecord | None:
     return record
 
 
-def _write_directory(build: Build, result: Result, target: str) -> None:
-    os.makedirs(target, exist_ok=True)
-    into = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _write_directory(build: Build, result: Result, output: Output) -> None:
+    """Copy the files. Unless they are asked for, what gives a privilege or a device on the host is left out, in a
+    warning."""
+    omitted: dict[str, int] = {}
+
+    def omit(what: str) -> None:
+        omitted[what] = omitted.get(what, 0) + 1
+
+    os.makedirs(output.target, exist_ok=True)
+    into = os.open(output.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with build.snapshot(result.layers) as root:
             tree = Tree(root, owned=True)
             (found,) = context.find(tree, "/")
-            put(into, [Piece(tree, found)], "/", CopyOptions(check=build.check))
+            put(
+                into,
+                [Piece(tree, found)],
+                "/",
+                CopyOptions(check=build.check, omitted=None if output.special else omit),
+            )
     finally:
         os.close(into)
+    for what, count in omitted.items():
+        message = f"{output.target} has no {what}, which {count} files of the image have: see type=local,special=true"
+        build.services.report({"event": "warning", "message": message})
 
 
 @contextmanager

@@ -7,10 +7,14 @@ import http.server
 import io
 import json
 import os
+import stat
 import subprocess
 import tarfile
+import tempfile
 import threading
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.build_support import FROM, build, context, logged, states
 from tests.e2e.node import IMAGE, KUBELITE, REPO, Node
@@ -164,6 +168,56 @@ def test_outputs(builder: Node, tmp_path: Path) -> None:
             assert len(found["Layers"]) == 1 and found["Os"] == "linux"
     done = builder.cli("build", "-o", "type=registry", where, check=False)
     assert done.code == 2 and "unknown type" in done.err
+
+
+def test_a_directory_gets_no_privileged_files(builder: Node, tmp_path: Path) -> None:
+    """Anybody on the node could run and open them."""
+    text = (
+        f"{FROM}RUN cp /bin/busybox /sh && chmod 6755 /sh && ln /sh /sh2 && mkdir -m 2775 /d && mknod /disk b 7 0 "
+        "&& ln /disk /disk2 && mkfifo /fifo && cp /bin/busybox /ping && chmod 700 /ping\n"
+    )
+    where = context(tmp_path / "p", text)
+    events, _ = build(builder, "-o", str(tmp_path / "out"), where)
+    out = tmp_path / "out"
+    assert stat.S_IMODE((out / "sh").stat().st_mode) == stat.S_IMODE((out / "sh2").stat().st_mode) == 0o755
+    assert not os.path.lexists(out / "disk") and not os.path.lexists(out / "disk2")
+    assert stat.S_ISFIFO((out / "fifo").stat().st_mode)
+    assert stat.S_IMODE((out / "d").stat().st_mode) == 0o2775
+    said = [event["message"] for event in events if event.get("event") == "warning"]
+    assert [f"{out} has no " in text for text in said] == [True, True]
+    build(builder, "-o", f"type=local,dest={tmp_path}/all,special=true", where)
+    assert stat.S_IMODE((tmp_path / "all/sh").stat().st_mode) == 0o6755
+    assert (tmp_path / "all/disk").stat().st_rdev == os.makedev(7, 0)
+    assert (tmp_path / "all/disk2").stat().st_nlink == 2
+
+
+def test_a_mounted_image_gives_no_privileges(builder: Node, tmp_path: Path) -> None:
+    text = f"{FROM}RUN cp /bin/busybox /sh && chmod 4755 /sh && mknod -m 666 /null c 1 3\n"
+    build(builder, "-t", "privileged:1", context(tmp_path / "m", text))
+    with tempfile.TemporaryDirectory(prefix="klt-") as at:
+        os.chmod(at, 0o755)
+        for given in ([], [at]):
+            root = Path(builder.cli("image", "mount", "privileged:1", *given).out.strip())
+            try:
+                assert os.statvfs(root).f_flag & (os.ST_NOSUID | os.ST_NODEV) == os.ST_NOSUID | os.ST_NODEV
+                assert user_of(root / "sh") == (
+                    65534 if given else -1
+                )  # others do not reach a directory of ours
+                with pytest.raises(PermissionError):
+                    (root / "null").read_bytes()
+            finally:
+                builder.cli("image", "unmount", str(root))
+            assert given or not root.parent.exists()
+
+
+def user_of(program: Path) -> int:
+    """The effective user of a program that an ordinary user runs; -1 if that may not."""
+    args = [str(program), "-c", "id -u"]
+    try:
+        done = subprocess.run(args, user=65534, group=65534, extra_groups=[], capture_output=True, check=True)
+    except PermissionError:
+        return -1
+    return int(done.stdout)
 
 
 def test_triggers_stdin_and_the_network(builder: Node, tmp_path: Path) -> None:

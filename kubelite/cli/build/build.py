@@ -107,6 +107,7 @@ _STDIN_MAX = 10 << 20  # bytes of a Containerfile
     "--output",
     metavar="DEST",
     help="Destination: type=local|tar|oci|docker,dest=PATH, a directory, or - for a tar archive on standard output. "
+    "A directory gets no set-user-ID bits, file capabilities and devices, except with type=local,special=true. "
     "[default: an image on this node]",
 )
 @click.option("-m", "--memory", metavar="BYTES", help="Memory limit of each RUN step, like 512m.")

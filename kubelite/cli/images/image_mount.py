@@ -13,6 +13,7 @@ from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter
 
 _IMAGES = "/kubelite/v1/images"
+_PREFIX = "kubelite-image-"
 
 
 @click.command(
@@ -45,12 +46,12 @@ def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
     about = client(ctx).get(f"{_IMAGES}/inspect/{image}")
     if not about["Unpacked"]:
         raise CliError(f"error: {image} is incomplete: see `kubelite doctor --repair`")
-    target = os.path.abspath(directory) if directory else tempfile.mkdtemp(prefix="kubelite-image-")
+    target = os.path.abspath(directory) if directory else _new_directory()
     try:
         mount_image(about["Id"], about["LayerDirectories"], target)
     except OSError as error:
         if not directory:
-            os.rmdir(target)
+            _remove_directory(target)
         raise CliError(f"error: cannot mount {image} at {target}: {error}") from error
     print(target)
 
@@ -93,6 +94,23 @@ def unmount(ctx: click.Context, what: tuple[str, ...], every: bool) -> None:
             image_mounts.unmount(where)
         except OSError as error:
             raise CliError(f"error: cannot unmount {where}: {error}") from error
-        if os.path.basename(where).startswith("kubelite-image-"):
-            os.rmdir(where)
+        _remove_directory(where)
         print(where)
+
+
+def _new_directory() -> str:
+    """A mount point that only its owner reaches: the image's root, which has the image's mode, is below a private
+    directory."""
+    target = os.path.join(tempfile.mkdtemp(prefix=_PREFIX), "rootfs")
+    os.mkdir(target)
+    return target
+
+
+def _remove_directory(where: str) -> None:
+    """Remove a mount point from _new_directory, or from an older version, which had none below it."""
+    above = os.path.dirname(where)
+    if os.path.basename(above).startswith(_PREFIX):
+        os.rmdir(where)
+        os.rmdir(above)
+    elif os.path.basename(where).startswith(_PREFIX):
+        os.rmdir(where)

@@ -20,6 +20,7 @@ from runtime.builder.overlay import lookup, open_beneath
 
 _SEND = 1 << 30
 _MAX_LINKS = 40
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class CopyError(ValueError):
@@ -41,6 +42,9 @@ class CopyOptions:
     mode: Callable[[int], int] | None = None
     excluded: Ignore = field(default_factory=Ignore)
     check: Callable[[], None] = lambda: None
+    # For a directory of the host: called with what is left out of each file, because it would give a privilege or a
+    # device there to whoever reaches it. None: nothing is left out.
+    omitted: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,9 @@ class _Merge:
 
     def _other(self, parent: int, source: int, name: str, path: str, st: os.stat_result) -> None:
         _clear(parent, name, path)
+        if self._options.omitted is not None and (stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode)):
+            self._options.omitted("devices")
+            return
         if st.st_nlink > 1:
             first = self._links.setdefault((st.st_dev, st.st_ino), path)
             if first != path:
@@ -266,6 +273,14 @@ def _mode(st: os.stat_result, options: CopyOptions) -> int:
     return options.mode(mode) if options.mode is not None else mode
 
 
+def _file_mode(st: os.stat_result, options: CopyOptions) -> int:
+    mode = _mode(st, options)
+    if options.omitted is None or not mode & _SET_ID:
+        return mode
+    options.omitted("set-user-ID and set-group-ID bits")
+    return mode & ~_SET_ID
+
+
 def _directory_metadata(tree: Tree, st: os.stat_result, fd: int, options: CopyOptions) -> None:
     owner = _owner(tree, st, options)
     os.fchown(fd, owner.uid, owner.gid)
@@ -285,10 +300,13 @@ def _copy(source: int, tree: Tree, parent: int, name: str, options: CopyOptions)
             while os.sendfile(fd, reading, None, _SEND):
                 options.check()
             os.fchown(fd, owner.uid, owner.gid)  # before the mode, because it clears setuid
-            os.fchmod(fd, _mode(st, options))
+            os.fchmod(fd, _file_mode(st, options))
             if tree.owned:
                 for key, value in attributes_of(reading).items():
-                    os.setxattr(fd, key, value)
+                    if key == "security.capability" and options.omitted is not None:
+                        options.omitted("file capabilities")
+                    else:
+                        os.setxattr(fd, key, value)
             os.utime(fd, ns=times)
         finally:
             os.close(fd)
@@ -298,7 +316,7 @@ def _copy(source: int, tree: Tree, parent: int, name: str, options: CopyOptions)
         os.symlink(os.readlink("", dir_fd=source), name, dir_fd=parent)
     else:
         os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=parent)
-        os.chmod(name, _mode(st, options), dir_fd=parent)
+        os.chmod(name, _file_mode(st, options), dir_fd=parent)
     os.chown(name, owner.uid, owner.gid, dir_fd=parent, follow_symlinks=False)
     os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 

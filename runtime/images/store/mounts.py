@@ -1,4 +1,7 @@
-"""Mount images for inspection: read-only overlays of their layers, recognised by their mount source."""
+"""Mount images for inspection: read-only overlays of their layers, recognised by their mount source.
+
+No file of an image gives anybody on the node a privilege or a device there: the mounts are nosuid and nodev.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from contextlib import suppress
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
+_ATTRIBUTES = sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV
 SOURCE = "kubelite-image:"  # plus the image id: the mount source in /proc/self/mountinfo
 
 
@@ -27,7 +31,7 @@ def mount_image(identity: str, layers: Sequence[str], target: str) -> None:
         for layer in lower:
             sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "lowerdir+", layer)
         sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
-        tree = sc.fsmount(context)
+        tree = sc.fsmount(context, sc.FSMOUNT_CLOEXEC, _ATTRIBUTES)
     except SyscallError as error:
         if error.errno == errno.EINVAL and error.about.startswith("lowerdir+"):
             _mount_by_options(identity, lower, target)
@@ -38,7 +42,6 @@ def mount_image(identity: str, layers: Sequence[str], target: str) -> None:
     finally:
         os.close(context)
     try:
-        sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, attr_set=sc.MOUNT_ATTR_RDONLY, about=target)
         sc.move_mount(tree, "", sc.AT_FDCWD, target, sc.MOVE_MOUNT_F_EMPTY_PATH, about=target)
     finally:
         os.close(tree)
@@ -49,7 +52,7 @@ def _mount_by_options(identity: str, layers: Sequence[str], target: str) -> None
     fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
     try:
         data = "lowerdir=" + ":".join(f"/proc/self/fd/{fd}" for fd in fds)
-        sc.mount(SOURCE + identity, target, "overlay", sc.MS_RDONLY, data)
+        sc.mount(SOURCE + identity, target, "overlay", sc.MS_RDONLY | sc.MS_NOSUID | sc.MS_NODEV, data)
     finally:
         for fd in fds:
             os.close(fd)
