@@ -157,7 +157,12 @@ class Settings(BaseModel):
     to a container."""
     system_reserved: Amounts = ""
     """Resources reserved for other programs on the machine, in the form of `kube_reserved`."""
-    pod_pids_limit: int = -1
+    no_new_privileges: bool = False
+    """Set-user-ID programs and file capabilities have no effect in containers that do not set
+    `allowPrivilegeEscalation` (no_new_privs)."""
+    user_namespaces: bool = False
+    """Give pods that do not set `hostUsers`, and do not need the host's users, a user namespace of their own."""
+    pod_pids_limit: int = 4096
     """Processes and threads that a pod may have; -1: no limit of its own."""
     single_process_oom_kill: bool = False
     """Out of memory, kill only the process that the kernel selects instead of the whole container (cgroup v2)."""

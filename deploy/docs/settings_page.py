@@ -80,6 +80,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "pod_security_audit",
         "pod_security_namespaces",
         "allowed_host_paths",
+        "no_new_privileges",
+        "user_namespaces",
     ),
     "Eviction": ("eviction_hard", "eviction_pressure_transition_period", "eviction_monitoring_period"),
     "Restarts and shutdown": (

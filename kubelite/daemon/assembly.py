@@ -36,6 +36,7 @@ from kubelite.node.pressure.oom_watch import OomWatch
 from kubelite.node.pressure.qos_cgroups import QosCgroups
 from kubelite.node.scheduling.priority_classes import keep_classes
 from kubelite.node.scheduling.scheduler import Scheduler, node_state
+from kubelite.node.spec.users import with_own_users
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
 from kubelite.node.worker.parsed_pods import ParsedPods
@@ -158,6 +159,7 @@ def _sources(
         unclaimed.pop(uid, None)
         _trace_manifest(tracer, uid, state, started=started)
 
+    security = settings.pod_security
     return Sources(
         settings.manifests,
         store,
@@ -169,7 +171,8 @@ def _sources(
         applied=applied,
         on_valid=partial(record_version, store) if _keeps_history(settings) else lambda _file, _text: None,
         offer=parsed.offer,
-        refusal=lambda pod: forbidden(pod, settings.pod_security),
+        refusal=lambda pod: forbidden(pod, security),
+        with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,
     )
 
 

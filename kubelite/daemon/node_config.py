@@ -55,7 +55,8 @@ def node_config(settings: Settings) -> NodeConfig:
         cores=found,
         reserved_cpus=reserved_cpus(found, settings.reserved_cpus, apart.get("cpu", 0)),
         pod_security=settings.pod_security,
-        pod_pids_limit=max(0, settings.pod_pids_limit),
+        no_new_privileges=settings.no_new_privileges,
+        pod_pids_limit=_pids_limit(settings),
         cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         crash_back_off=BackOff(settings.crash_backoff_initial, settings.crash_backoff_max),
         pull_back_off=BackOff(settings.pull_backoff_initial, settings.pull_backoff_max),
@@ -64,6 +65,22 @@ def node_config(settings: Settings) -> NodeConfig:
         resolv_conf=settings.resolv_conf,
         rlimits=default_rlimits(),
     )
+
+
+def _pids_limit(settings: Settings) -> int:
+    """Return the limit of a pod's processes, 0 for none. The default does not apply on a kernel without the controller:
+    only who asks for a limit gets an error."""
+    if "pod_pids_limit" in settings.model_fields_set or _has_pids_controller():
+        return max(0, settings.pod_pids_limit)
+    return 0
+
+
+def _has_pids_controller() -> bool:
+    try:
+        with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as file:
+            return "pids" in file.read().split()
+    except OSError:
+        return os.path.isdir("/sys/fs/cgroup/pids")
 
 
 def host_address() -> str:

@@ -86,6 +86,7 @@ class Sources:
         applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
         on_valid: Callable[[str, str], None] = lambda _file, _text: None,
         refusal: Callable[[Pod], str] = lambda _pod: "",
+        with_defaults: Callable[[Pod], Pod] = lambda pod: pod,
         offer: Callable[[str, Json, PodSpec], None] = lambda _uid, _document, _spec: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -101,6 +102,7 @@ class Sources:
         self._applied = applied  # called with a pod's uid after its manifest is in the store
         self._offer = offer  # called with a pod's uid, its spec as it is stored, and the same in typed form
         self._refusal = refusal  # why a pod is not admitted, "" if it is
+        self._with_defaults = with_defaults  # a pod with the node's own defaults
         self._on_valid = on_valid  # called with a file and its text if the text is valid
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
@@ -288,9 +290,10 @@ class Sources:
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Json] = {}
         for document in loaded.documents:
-            doc = document.obj.to_json()
-            if isinstance(document.obj, Pod):
-                self._typed[file, document.key] = document.obj.spec, doc["spec"]
+            obj = self._with_defaults(document.obj) if isinstance(document.obj, Pod) else document.obj
+            doc = obj.to_json()
+            if isinstance(obj, Pod):
+                self._typed[file, document.key] = obj.spec, doc["spec"]
             objects[document.key] = bound(doc, self._node_name)
         # Ignored: no document is of a kind that the node supports
         status = "Loaded" if objects else "Ignored" if problems else "Empty"

@@ -100,6 +100,16 @@ def capabilities(container: Container) -> list[str]:
         raise CreateError(f"securityContext.capabilities: {error}") from error
 
 
+def no_new_privileges(container: Container, *, default: bool) -> bool:
+    """Whether the container gets no privileges by execve. The node's default does not concern a container that has them
+    all anyway: allowPrivilegeEscalation is always true for it (Kubernetes' API, SecurityContext)."""
+    security = container.security_context
+    allowed = security.allow_privilege_escalation if security is not None else None
+    if allowed is not None:
+        return not allowed
+    return default and not is_privileged(container) and "CAP_SYS_ADMIN" not in capabilities(container)
+
+
 def is_privileged(container: Container) -> bool:
     return bool(container.security_context and container.security_context.privileged)
 
@@ -147,7 +157,7 @@ def container_spec(pod: Pod, container: Container, prepared: Prepared, config: N
 
 
 def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> dict[str, Any]:
-    security, image, caps = container.security_context, prepared.image, capabilities(container)
+    image, caps = prepared.image, capabilities(container)
     tty = bool(container.tty)
     uid, gid = prepared.user.uid, prepared.user.gid
     # The supplementary groups include the primary group. Otherwise a set-group-ID program would remove the process from
@@ -167,7 +177,7 @@ def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeCon
         "oomScoreAdj": resources.oom_score_adj(pod, container, config.memory_bytes),
     }
     process |= lsm.process_labels(pod, container)
-    process["noNewPrivileges"] = bool(security and security.allow_privilege_escalation is False)
+    process["noNewPrivileges"] = no_new_privileges(container, default=config.no_new_privileges)
     return process
 
 

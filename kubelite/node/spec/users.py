@@ -22,6 +22,21 @@ class ResolvedUser:
     groups: tuple[int, ...] = ()  # supplementary, sorted
 
 
+def with_own_users(pod: Pod) -> Pod:
+    """The pod with `hostUsers: false`, unless it sets the field or needs the host's users: for the host's namespaces,
+    devices or files, or as a privileged container."""
+    spec = pod.spec
+    host = spec.host_users is not None or spec.host_network or spec.host_pid or spec.host_ipc
+    files = any(one.host_path is not None or one.nfs is not None for one in spec.volumes)
+    containers = [*spec.init_containers, *spec.containers]
+    needy = any(
+        one.volume_devices or (one.security_context and one.security_context.privileged) for one in containers
+    )
+    if host or files or needy:
+        return pod
+    return pod.model_copy(update={"spec": spec.model_copy(update={"host_users": False})})
+
+
 def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Accounts) -> ResolvedUser:
     """The uid, gid and supplementary groups. With supplementalGroupsPolicy Strict, groups that only the image names are
     left out. Raises ConfigError (runAsNonRoot) and CreateError (no such user)."""
