@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from kubelite.cli.output.rates import bytes_text, cores_text, rates, size_text
+from kubelite.api.kube.printers import pod_cells
+from kubelite.cli.output.rates import bytes_text, cores_text, percent, rates, size_text
+from kubelite.diagnosis.health import LOOKS, ORDER, Level, counts, level
 from kubelite.kube.durations import human_duration
 from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
+from kubelite.telemetry.web.charts import top_of
+from kubelite.telemetry.web.facts import port_texts
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 KEPT = 60  # samples retained for each pod, container and the node
+LEAST = 100.0  # thousandths of a core: the least that a full block stands for
 
 
 class Row(NamedTuple):
-    """A row of a table. `key` identifies it between refreshes; the filter searches `words`."""
+    """A row of a table. `key` identifies it between refreshes; the filter searches `words`; `order` has the values that
+    the row can be sorted by (see SORTS)."""
 
     key: str
     cells: tuple[str, ...]
-    trouble: bool = False
+    level: Level | None = None
+    order: tuple[float | str, ...] = ()
+    version: str = ""  # changes with the object
+
+    @property
+    def trouble(self) -> bool:
+        return self.level in (Level.FAILING, Level.WAITING)
 
     @property
     def words(self) -> str:
-        return " ".join(self.cells).lower()
+        return " ".join((*self.cells, self.level or "")).lower()
 
 
 class Lines:
@@ -54,11 +66,6 @@ def sparkline(values: Iterable[float], width: int, *, top: float = 0.0) -> str:
     return "".join(drawn).rjust(width)
 
 
-def cut(text: str, width: int) -> str:
-    """Cut a text to `width` characters; an ellipsis marks the cut."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
-
-
 class Samples:
     """The last usage samples: current rates by id, and the history of CPU."""
 
@@ -82,16 +89,21 @@ class Samples:
         for key, one in self.now.items():
             self._lines[key].append(one["cpu"])
 
-    def line(self, key: str, width: int) -> str:
-        # Thousandths of a core: the least that a full block stands for.
-        return sparkline(self._lines.get(key, ()), width, top=100.0)
+    def line(self, key: str, width: int, top: float) -> str:
+        return sparkline(self._lines.get(key, ()), width, top=top)
 
-    def cells(self, key: str, width: int) -> tuple[str, str, str]:
-        """Return CPU, its sparkline and memory."""
+    def top(self) -> float:
+        """Return the end of the scale that all lines but the node's share, in thousandths of a core."""
+        newest = [value for key, line in self._lines.items() if key != "node" for value in line]
+        return top_of([value / 1000 for value in newest], LEAST / 1000) * 1000
+
+    def cells(self, key: str, width: int) -> tuple[str, str, str, str]:
+        """Return the line of the CPU, its value, the memory, and its share of the limit."""
         one = self.now.get(key)
         if one is None:
-            return "", " " * width, ""
-        return cores_text(one["cpu"]), self.line(key, width), bytes_text(one["memory"])
+            return " " * width, "", "", ""
+        share = percent(one["memory"], one.get("memoryLimit", 0))
+        return self.line(key, width, self.top()), cores_text(one["cpu"]), bytes_text(one["memory"]), share
 
     def of_container(self, uid: str, name: str) -> str:
         """Return the id of a pod's running container, or "" if it does not run."""
@@ -99,29 +111,58 @@ class Samples:
         return next(found, "")
 
 
-WELL = frozenset({"Running", "Completed", "Succeeded"})
+#: What pods can be sorted by: the name, and whether the largest comes first. The first one shows what is wrong first.
+SORTS = (
+    ("state", False),
+    ("name", False),
+    ("cpu", True),
+    ("memory", True),
+    ("restarts", True),
+    ("age", True),
+)
 
 
-def pod_rows(table: Json, samples: Samples, *, width: int) -> list[Row]:
-    """Turn a meta.k8s.io Table of pods into rows: name, ready, status, restarts, age, CPU, its sparkline, memory."""
+def pod_rows(table: Json, samples: Samples, reasons: Mapping[str, str], *, width: int) -> list[Row]:
+    """Turn a meta.k8s.io Table of pods into rows: mark, name, ready, status, restarts, age, line of the CPU, CPU,
+    memory, share of the limit, IP, and why (`reasons`, by key)."""
     rows = []
     for row in table["rows"]:
         metadata = row["object"]["metadata"]
-        name, ready, status, restarts, age = (str(cell) for cell in row["cells"][:5])
+        name, ready, status, restarts, age, ip = (str(cell) for cell in row["cells"][:6])
         namespace = metadata.get("namespace", "")
         shown = name if namespace == "default" else f"{namespace}/{name}"
         short = restarts.partition(" ")[0]
-        key = f"{namespace}/{name}"
-        done, _, wanted = ready.partition("/")
-        trouble = status not in WELL or (status == "Running" and done != wanted)
-        usage = samples.cells(metadata.get("uid", ""), width)
-        rows.append(Row(key, (shown, ready, status, short, age, *usage), trouble))
+        key, found = f"{namespace}/{name}", level(status, ready)
+        word = "Not ready" if status == "Running" and found is Level.WAITING else status
+        uid = metadata.get("uid", "")
+        usage, now = samples.cells(uid, width), samples.now.get(uid, {})
+        cells = (
+            LOOKS[found].mark, shown, ready, word, short, age, *usage, "" if ip == "<none>" else ip,
+            reasons.get(key, "") if found in (Level.FAILING, Level.WAITING) else "",
+        )  # fmt: skip
+        order = (
+            ORDER[found], name, now.get("cpu", 0.0), now.get("memory", 0), float(short or 0),
+            -(parse_time(metadata.get("creationTimestamp")) or 0.0),
+        )  # fmt: skip
+        rows.append(Row(key, cells, found, order, str(metadata.get("resourceVersion", ""))))
     return rows
 
 
+def pod_row(pod: Json, now: float) -> Row:
+    """Return the row of one pod, without its use."""
+    row = {"object": {"metadata": pod["metadata"]}, "cells": pod_cells(pod, now)}
+    return pod_rows({"rows": [row]}, Samples(), {}, width=0)[0]
+
+
+def in_order(rows: Sequence[Row], sort: int) -> list[Row]:
+    """Return the rows by one of SORTS; equal ones by namespace and name."""
+    found = sorted(rows, key=lambda row: row.key)
+    return sorted(found, key=lambda row: row.order[sort], reverse=SORTS[sort][1])
+
+
 def container_rows(pod: Json, samples: Samples, now: float, *, width: int) -> list[Row]:
-    """Turn a pod into rows, one a container: name, state, restarts, age, CPU, its sparkline, memory, image (without its
-    registry and path). Init containers come first, ephemeral ones last."""
+    """Turn a pod into rows, one a container: mark, name, state, restarts, age, line of the CPU, CPU, memory, share of
+    the limit, ports, image (without its registry and path). Init containers come first, ephemeral ones last."""
     status = pod.get("status") or {}
     rows = []
     for specs, found, kind in (
@@ -132,24 +173,30 @@ def container_rows(pod: Json, samples: Samples, now: float, *, width: int) -> li
         known = {one["name"]: one for one in status.get(found) or ()}
         for spec in pod["spec"].get(specs) or ():
             one = known.get(spec["name"], {})
-            state, since, trouble = _state(one)
+            state, since, found_level = _state(one, init=kind == " (init)")
             usage = samples.cells(samples.of_container(pod["metadata"]["uid"], spec["name"]), width)
             age = human_duration(now - since) if since is not None else ""
             image = str(spec.get("image", "")).rpartition("/")[2]
-            cells = (spec["name"] + kind, state, str(one.get("restartCount", 0)), age, *usage, image)
-            rows.append(Row(spec["name"], cells, trouble))
+            name, restarts = spec["name"] + kind, str(one.get("restartCount", 0))
+            ports = ",".join(port_texts(spec))
+            cells = (LOOKS[found_level].mark, name, state, restarts, age, *usage, ports, image)
+            rows.append(Row(spec["name"], cells, found_level))
     return rows
 
 
-def _state(status: Json) -> tuple[str, float | None, bool]:
+def _state(status: Json, *, init: bool) -> tuple[str, float | None, Level]:
+    """Return a container's state in a word, since when, and its level."""
     state = status.get("state") or {}
     if "running" in state:
-        return "Running", parse_time(state["running"].get("startedAt")), not status.get("ready", True)
+        well = status.get("ready", True) or init
+        since = parse_time(state["running"].get("startedAt"))
+        return ("Running" if well else "Not ready"), since, Level.RUNNING if well else Level.WAITING
     if ended := state.get("terminated"):
         reason = ended.get("reason") or f"exit {ended.get('exitCode')}"
-        return reason, parse_time(ended.get("finishedAt")), bool(ended.get("exitCode"))
+        found = Level.FAILING if ended.get("exitCode") else Level.COMPLETED
+        return reason, parse_time(ended.get("finishedAt")), found
     reason = (state.get("waiting") or {}).get("reason", "Waiting")
-    return reason, None, reason not in ("ContainerCreating", "PodInitializing")
+    return reason, None, level(reason, "0/1")
 
 
 def process_rows(before: Sequence[Json], found: Sequence[Json], seconds: float) -> list[Row]:
@@ -173,17 +220,17 @@ def process_rows(before: Sequence[Json], found: Sequence[Json], seconds: float) 
 
 
 def event_rows(events: Sequence[Json], now: float) -> list[Row]:
-    """Turn events into rows, the newest first: age, type, reason, object, message."""
+    """Turn events into rows, the newest first: mark, age, reason, message."""
     timed = [(parse_time(event.get("lastTimestamp")) or 0.0, event) for event in events]
     rows = []
     for at, event in sorted(timed, key=lambda pair: (-pair[0], pair[1]["metadata"]["name"])):
-        about = event["involvedObject"]
         count = f" (x{event['count']})" if event.get("count", 1) > 1 else ""
+        found = Level.WAITING if event.get("type") == "Warning" else None
         cells = (
-            human_duration(now - at), event.get("type", ""), event.get("reason", ""), about.get("name", ""),
-            str(event.get("message", "")).replace("\n", " ") + count,
+            LOOKS[found].mark if found else "", human_duration(now - at), event.get("reason", ""),
+            str(event.get("message", "")).replace("\n", " ").strip() + count,
         )  # fmt: skip
-        rows.append(Row(event["metadata"]["uid"], cells, event.get("type") == "Warning"))
+        rows.append(Row(event["metadata"]["uid"], cells, found))
     return rows
 
 
@@ -193,9 +240,42 @@ def chosen(rows: Sequence[Row], words: str) -> list[Row]:
     return [row for row in rows if all(word in row.words for word in wanted)]
 
 
-def headline(node: Json, pods: int, line: str) -> str:
+class Headline(NamedTuple):
+    """What the top of the screen says. `cpu` and `memory` are "" until there are two samples."""
+
+    name: str
+    levels: dict[Level, int]
+    cpu: str = ""
+    memory: str = ""
+
+
+def headline(samples: Samples, rows: Sequence[Row], width: int) -> Headline:
+    node, found = samples.node, counts(row.level for row in rows if row.level is not None)
     if not node:
-        return f"{pods} pods"
-    share = f"{node['cpu'] / node['cpuLimit'] * 100:.0f}%" if node.get("cpuLimit") else ""
-    memory = f"{size_text(node['memory'])} of {size_text(node['memoryLimit'])}"
-    return f"{node['name']}  {pods} pods  CPU {share} {line}  memory {memory}"
+        return Headline("", found)
+    limit, used, whole = node.get("cpuLimit") or 0, node["memory"], node["memoryLimit"]
+    line = samples.line("node", width, float(limit))
+    cpu = f"{line} {percent(node['cpu'], limit)} of {limit / 1000:g} CPUs"
+    filled = round(used / whole * width) if whole else 0
+    memory = f"{'█' * filled}{'░' * (width - filled)} {percent(used, whole)} of {size_text(whole)}"
+    return Headline(node["name"], found, cpu, memory)
+
+
+def why_text(answer: Json) -> str:
+    """Return the short reason of a pod's state: the advice of `kubelite why`, else what it decided because of."""
+    for key in ("advice", "reasons"):
+        if answer.get(key):
+            return str(answer[key][0]).partition("\n")[0]
+    return ""
+
+
+def why_panel(answer: Json, row: Row) -> list[tuple[str, str]]:
+    """Return (label, text) of what is shown below the table about the selected pod."""
+    found = []
+    if row.trouble:
+        found += [("Because", one) for one in list(answer.get("reasons") or ())[:1]]
+        found += [("Last words", one) for one in list(answer.get("lastWords") or ())[-1:]]
+        found += [("Try", one) for one in list(answer.get("advice") or ())[:2]]
+    else:
+        found += [("Seen", one) for one in list(answer.get("observed") or ())[:3]]
+    return [(label, " ".join(str(text).split())) for label, text in found]

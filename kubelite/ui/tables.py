@@ -9,7 +9,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual import events, work
@@ -19,18 +19,22 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.names import PODS, path_of
+from kubelite.cli.output.rates import cores_text
+from kubelite.diagnosis.health import LOOKS
 from kubelite.kube.json import Json
 from kubelite.ui import model
+from kubelite.ui.layout import Column, fit, gap_of, placed
 from kubelite.ui.model import Row
+from kubelite.ui.parts import title, why
+from kubelite.ui.reasons import Reasons
 from kubelite.ui.session import Session
 from kubelite.ui.texts import Log, NodeScreen, Reason, Words
 
-LINE = 9  # characters of a sparkline
-
-
-class Column(NamedTuple):
-    name: str
-    width: int  # 0: the width that the other columns leave
+LINE, LONG = 8, 16  # characters of a line of CPU use, on narrow and on wide terminals
+LINES = "lines"  # the column of these lines; its heading is their scale
+WIDE = 120
+MARGIN = 3  # columns of the screen that a table cannot have: its padding and its scrollbar
+PANEL = 5  # lines below the table of pods; half as many again on terminals with more than 40 lines
 
 
 class TableScreen(NodeScreen):
@@ -46,7 +50,8 @@ class TableScreen(NodeScreen):
         super().__init__(session)
         self.found: list[Row] = []
         self.shown: list[Row] = []
-        self._wide = 0
+        self._widths: tuple[int, ...] = ()
+        self._heads: tuple[str, ...] = ()
 
     def fetch(self) -> list[Row]:
         """Ask the daemon; called in a thread. Raises CliError."""
@@ -55,8 +60,13 @@ class TableScreen(NodeScreen):
     def compose(self) -> ComposeResult:
         yield Static(classes="title")
         yield DataTable(cursor_type="row", cell_padding=0)
+        yield from self.below()
         yield Input(placeholder="filter words; Enter keeps the filter, Escape drops it", id="filter")
         yield Footer(show_command_palette=False)
+
+    def below(self) -> ComposeResult:
+        """Yield what is between the table and the keys."""
+        yield from ()
 
     @property
     def table(self) -> DataTable[Text]:
@@ -65,24 +75,22 @@ class TableScreen(NodeScreen):
     def on_mount(self) -> None:
         self.say(self.title_of())
         self.query_one("#filter", Input).display = False
-        self._columns()
         self.table.focus()
         self.set_interval(self.session.interval, self.refresh_rows)
         self.refresh_rows()
 
     def on_resize(self, _: events.Resize) -> None:
-        if self._wide and self.size.width != self._wide:
-            self.table.clear(columns=True)
-            self.shown = []
-            self._columns()
+        if self._widths:
             self.draw()
 
-    def _columns(self) -> None:
-        self._wide = self.size.width
-        taken = sum(column.width for column in self.COLUMNS)
-        for column in self.COLUMNS:
-            width = column.width or max(8, self._wide - taken - 1)
-            self.table.add_column(column.name, width=width, key=column.name)
+    @property
+    def _gap(self) -> int:
+        return gap_of(self.size.width - MARGIN)
+
+    @property
+    def line(self) -> int:
+        """Characters of a line of CPU use."""
+        return LONG if self.size.width >= WIDE else LINE
 
     @work(thread=True, exclusive=True)
     def refresh_rows(self) -> None:
@@ -99,17 +107,36 @@ class TableScreen(NodeScreen):
             self.say(self.title_of())
             self.draw()
 
+    def heads(self) -> tuple[str, ...]:
+        """Return the columns' headings; that of the lines is their scale."""
+        scale = f"0–{cores_text(self.session.samples.top())}"
+        return tuple(scale if one.name == LINES else one.name for one in self.COLUMNS)
+
+    def rows(self) -> list[Row]:
+        """Return the rows that the filter leaves, in order."""
+        return model.chosen(self.found, self.query_one("#filter", Input).value)
+
     def draw(self) -> None:
         """Update the table with the rows found; the cursor stays on its row."""
-        table = self.table
-        rows = model.chosen(self.found, self.query_one("#filter", Input).value)
+        table, rows = self.table, self.rows()
+        heads = self.heads()
+        widths = fit(self.COLUMNS, [heads, *(row.cells for row in rows)], self.size.width - MARGIN)
+        if (widths, heads) != (self._widths, self._heads):
+            here, self._widths, self._heads = self.selected(), widths, heads
+            table.clear(columns=True)
+            self.shown = []
+            for column, head, width in zip(self.COLUMNS, heads, widths, strict=True):
+                if width:
+                    shown = Text(placed(head, width, self._gap, right=column.right))
+                    table.add_column(shown, width=width, key=column.name)
+        else:
+            here = self.selected()
         if [row.key for row in rows] == [row.key for row in self.shown]:
             for old, new in zip(self.shown, rows, strict=True):
                 if old != new:
-                    for column, text in zip(self.COLUMNS, self._texts(new), strict=True):
+                    for (column, _), text in zip(self._columns(), self._texts(new), strict=True):
                         table.update_cell(new.key, column.name, text)
         else:
-            here = self.selected()
             table.clear()
             for row in rows:
                 table.add_row(*self._texts(row), key=row.key)
@@ -118,12 +145,18 @@ class TableScreen(NodeScreen):
                 table.move_cursor(row=keys.index(here), animate=False)
         self.shown = rows
 
+    def _columns(self) -> list[tuple[Column, int]]:
+        """Return the columns that are shown, with their widths."""
+        return [(column, width) for column, width in zip(self.COLUMNS, self._widths, strict=True) if width]
+
     def _texts(self, row: Row) -> list[Text]:
-        style = "bold red" if row.trouble else ""
-        widths = [column.width for column in self.COLUMNS]
-        return [
-            Text(model.cut(c, w - 1) if w else c, style=style) for c, w in zip(row.cells, widths, strict=True)
-        ]
+        look = LOOKS[row.level] if row.level else None
+        texts = []
+        for column, text, width in zip(self.COLUMNS, row.cells, self._widths, strict=True):
+            if width:
+                style = look.colour if look and column.marked else ""
+                texts.append(Text(placed(text, width, self._gap, right=column.right), style=style))
+        return texts
 
     def selected(self) -> str:
         """Return the key of the row under the cursor, or "" if the table is empty."""
@@ -146,6 +179,7 @@ class TableScreen(NodeScreen):
 
     def on_input_changed(self, _: Input.Changed) -> None:
         self.draw()
+        self.say(self.title_of())
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
         field = self.query_one("#filter", Input)
@@ -172,6 +206,17 @@ class PodTable(TableScreen):
         Binding("w", "why", "Why"),
         Binding("x", "shell", "Shell"),
     ]
+
+    def below(self) -> ComposeResult:
+        yield Static(id="why")
+
+    def panel(self, text: Text) -> None:
+        """Show a text below the table, if there is room."""
+        panel = self.query_one("#why", Static)
+        lines = PANEL if self.size.height <= 40 else PANEL * 3 // 2
+        panel.styles.height = lines + 1
+        panel.display = self.size.height >= 16
+        panel.update(text)
 
     def place(self) -> tuple[str, str, str] | None:
         """Return namespace, pod and container ("": the pod's first) of the row under the cursor."""
@@ -219,19 +264,73 @@ class PodTable(TableScreen):
 
 
 class Pods(PodTable):
+    """All pods: what is wrong first, and below the table why the selected one is in its state."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "problems", "Problems"),
+        Binding("s", "sort", "Sort"),
+    ]
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("POD", 0), Column("READY", 6), Column("STATUS", 18), Column("RST", 4), Column("AGE", 7),
-        Column("CPU", 7), Column("", LINE + 1), Column("MEM", 8),
+        Column("", marked=True), Column("POD", least=18, shrinks=True), Column("READY"),
+        Column("STATUS", marked=True), Column("RST", drop=3, right=True), Column("AGE", drop=4, right=True),
+        Column(LINES, drop=6), Column("CPU", drop=1, right=True), Column("MEM", drop=2, right=True),
+        Column("MEM%", drop=5, right=True),
+        Column("IP", drop=7), Column("WHY", least=30, rest=True),
     )  # fmt: skip
 
-    def title_of(self) -> str:
-        samples = self.session.samples
-        return model.headline(samples.node, len(self.found), samples.line("node", LINE))
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.reasons = Reasons(session.client.get)
+        self.sort = 0
+        self.only_problems = False
+
+    def title_of(self) -> Text:
+        width = self.size.width
+        head = model.headline(self.session.samples, self.found, max(10, min(30, width // 8)))
+        return title(head, width - MARGIN + 1, self._view())
+
+    def _view(self) -> str:
+        parts = [f"by {model.SORTS[self.sort][0]}"] if self.sort else []
+        parts += ["problems only"] if self.only_problems else []
+        parts += [f"filter: {word}"] if (word := self.query_one("#filter", Input).value) else []
+        return ", ".join(parts)
 
     def fetch(self) -> list[Row]:
-        self.session.samples.add(self.session.client.get("/kubelite/v1/usage"))
+        samples = self.session.samples
+        samples.add(self.session.client.get("/kubelite/v1/usage"))
         table = self.session.client.get(path_of(PODS, self.session.namespace), table=True)
-        return model.pod_rows(table, self.session.samples, width=LINE)
+        rows = model.pod_rows(table, samples, self.reasons.short, width=self.line)
+        self.reasons.refresh(model.in_order(rows, 0), self.selected())
+        return model.pod_rows(table, samples, self.reasons.short, width=self.line)
+
+    def rows(self) -> list[Row]:
+        rows = [row for row in super().rows() if row.trouble or not self.only_problems]
+        return model.in_order(rows, self.sort)
+
+    def draw(self) -> None:
+        super().draw()
+        self.explain()
+
+    def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
+        self.explain()
+
+    def explain(self) -> None:
+        """Say below the table why the selected pod is in its state."""
+        row = next((row for row in self.shown if row.key == self.selected()), None)
+        self.panel(why(row, self.reasons.of(row.key) if row else {}, len(self.found), self.size.width - 2))
+
+    def action_sort(self) -> None:
+        self.sort = (self.sort + 1) % len(model.SORTS)
+        self._changed()
+
+    def action_problems(self) -> None:
+        self.only_problems = not self.only_problems
+        self._changed()
+
+    def _changed(self) -> None:
+        self.draw()
+        self.say(self.title_of())
+        self.table.move_cursor(row=0, animate=False)
 
     def place(self) -> tuple[str, str, str] | None:
         namespace, _, name = self.selected().partition("/")
@@ -244,13 +343,18 @@ class Pods(PodTable):
 
 class Containers(PodTable):
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("CONTAINER", 16), Column("STATE", 18), Column("RST", 4), Column("AGE", 7), Column("CPU", 7),
-        Column("", LINE + 1), Column("MEM", 6), Column("IMAGE", 0),
+        Column("", marked=True), Column("CONTAINER", least=16, shrinks=True), Column("STATE", marked=True),
+        Column("RST", drop=1, right=True), Column("AGE", drop=2, right=True), Column(LINES, drop=6),
+        Column("CPU", right=True), Column("MEM", right=True), Column("MEM%", drop=4, right=True),
+        Column("PORTS", drop=5),
+        Column("IMAGE", least=8, rest=True),
     )  # fmt: skip
 
     def __init__(self, session: Session, namespace: str, pod: str) -> None:
         super().__init__(session)
         self.namespace, self.pod = namespace, pod
+        self._reasons = Reasons(session.client.get)
+        self._pod: Row | None = None
 
     def title_of(self) -> str:
         return f"pod {self.namespace}/{self.pod}"
@@ -258,7 +362,15 @@ class Containers(PodTable):
     def fetch(self) -> list[Row]:
         self.session.samples.add(self.session.client.get("/kubelite/v1/usage"))
         pod = self.session.client.get(path_of(PODS, self.namespace, self.pod))
-        return model.container_rows(pod, self.session.samples, time.time(), width=LINE)
+        self._pod = model.pod_row(pod, time.time())
+        self._reasons.refresh([self._pod], self._pod.key)
+        return model.container_rows(pod, self.session.samples, time.time(), width=self.line)
+
+    def draw(self) -> None:
+        super().draw()
+        self.panel(
+            why(self._pod, self._reasons.of(self._pod.key) if self._pod else {}, 1, self.size.width - 2)
+        )
 
     def place(self) -> tuple[str, str, str] | None:
         return self.namespace, self.pod, self.selected()
@@ -270,8 +382,9 @@ class Containers(PodTable):
 
 class Processes(TableScreen):
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("PID", 7), Column("OUTSIDE", 9), Column("USER", 7), Column("S", 3), Column("CPU", 7),
-        Column("MEM", 7), Column("THR", 5), Column("COMMAND", 0),
+        Column("PID", right=True), Column("OUTSIDE", drop=1, right=True), Column("USER", right=True), Column("S"),
+        Column("CPU", right=True), Column("MEM", right=True), Column("THR", drop=2, right=True),
+        Column("COMMAND", least=8, rest=True),
     )  # fmt: skip
 
     def __init__(self, session: Session, namespace: str, pod: str, container: str) -> None:
@@ -294,7 +407,8 @@ class Processes(TableScreen):
 class Events(TableScreen):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "open", "Whole")]
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("AGE", 7), Column("TYPE", 9), Column("REASON", 18), Column("MESSAGE", 0),
+        Column("", marked=True), Column("AGE", right=True), Column("REASON", marked=True),
+        Column("MESSAGE", least=8, rest=True),
     )  # fmt: skip
 
     def __init__(self, session: Session, namespace: str, pod: str) -> None:
@@ -308,8 +422,7 @@ class Events(TableScreen):
         about = f"involvedObject.kind=Pod,involvedObject.name={self.pod}"
         path = f"/api/v1/namespaces/{self.namespace}/events"
         items = self.session.client.get(path, query={"fieldSelector": about})["items"]
-        rows = model.event_rows(items, time.time())
-        return [Row(row.key, (*row.cells[:3], row.cells[4]), row.trouble) for row in rows]
+        return model.event_rows(items, time.time())
 
     def action_open(self) -> None:
         """Show the whole message, which seldom fits a row of the table."""

@@ -20,8 +20,10 @@ from textual.widgets import Footer, RichLog, Static
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.names import PODS, path_of
+from kubelite.diagnosis.health import LOOKS, Level
 from kubelite.kube.json import Json
 from kubelite.ui import model
+from kubelite.ui.parts import BRAND
 from kubelite.ui.session import Session
 
 TAIL = 500  # lines of a log shown at first
@@ -31,19 +33,24 @@ KEPT = 5000  # lines of a log that can be scrolled back to
 class NodeScreen(Screen[None]):
     """What all screens share: the session with the daemon, the title, and the key that goes back."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,left,backspace", "back", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,left,backspace", "back", "Back", show=False)]
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
 
-    def title_of(self) -> str:
+    def title_of(self) -> str | Text:
         return ""
 
-    def say(self, text: str, *, trouble: bool = False) -> None:
+    def say(self, text: str | Text, *, trouble: bool = False) -> None:
+        """Set the title. Trouble has the mark of what fails, so that it needs no colour."""
         with contextlib.suppress(NoMatches):  # the screen is being removed
             title = self.query_one(".title", Static)
-            title.update(Text(text, no_wrap=True, overflow="ellipsis"))
+            if isinstance(text, str):
+                words = f"{LOOKS[Level.FAILING].mark} {text}" if trouble else text
+                text = Text.assemble((BRAND, "bold"), "  ", words)
+                text.truncate(max(1, self.size.width - 2), overflow="ellipsis")
+            title.update(text)
             title.set_class(trouble, "trouble")
 
     def action_back(self) -> None:
@@ -175,16 +182,19 @@ class Reason(Words):
 HELP = """\
 Enter     open: a pod's containers, a container's processes
 Esc ←     go back; drop the filter
-↑ ↓ PgUp PgDn Home End   move
+↑ ↓ PgUp PgDn   move; Ctrl with Home or End: to the first or last
 /         filter: show the rows that contain all the words
 l         follow the container's log; space holds it
 e         the pod's events
 w         why the pod is in its state, and what to do next
 x         a shell in the container (kubelite exec -it)
+p         pods with problems only, or all
+s         sort by state, name, CPU, memory, restarts or age
 q Ctrl-C  quit
-Red rows need attention. The line beside CPU shows the last
-seconds; a full block is the highest value shown, but at
-least a tenth of a core.
+✕ failing  ◐ waiting or not ready  ● running  ○ completed
+The line before CPU shows the last seconds. All lines have
+one scale, of which a full block is the end: 1, 2 or 5 times
+a power of ten, at least a tenth of a core.
 """
 
 

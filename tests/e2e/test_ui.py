@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ class Seen:
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
+        self.raw = ""
         self.screen = pyte.Screen(80, 24)
         self.stream = pyte.Stream(self.screen)
 
@@ -25,6 +27,7 @@ class Seen:
         while True:
             self.terminal.read(0.1)
             self.stream.feed(self.terminal.seen)
+            self.raw += self.terminal.seen
             self.terminal.seen = ""
             text = "\n".join(self.screen.display)
             if condition(text):
@@ -43,7 +46,8 @@ def test_pods_containers_processes_log_shell_and_the_way_out(node: Node) -> None
         first = seen.wait(
             lambda s: "web" in s and "ErrImageNeverPull" in s and "█" in s, "pods and their use"
         )
-        assert "2 pods" in first and "/ Filter" in first and "? Keys" in first
+        assert "✕ 1 failing" in first and "● 1 running" in first and "/ Filter" in first and "? Keys" in first
+        seen.wait(lambda s: "Try: main: imagePullPolicy is Never" in s, "what to do about the first pod")
         assert all(len(line.rstrip()) <= 80 for line in first.splitlines())
         terminal.type("/web\r")
         seen.wait(lambda s: "bad" not in s, "the filter")
@@ -62,8 +66,28 @@ def test_pods_containers_processes_log_shell_and_the_way_out(node: Node) -> None
         seen.wait(lambda s: "exit leaves it" in s, "a shell")
         terminal.type("echo $((6 * 7)) $(hostname)\r")
         seen.wait(lambda s: "42 web" in s, "the shell's answer")
+        seen.screen.reset()  # what was there before the shell is no sign that it has ended
         terminal.type("exit\r")
         seen.wait(lambda s: "CONTAINER" in s and "side" in s, "the screen again")
+        terminal.type("q")
+        assert terminal.wait() == 0
+
+
+def test_a_terminal_of_eight_colours_gets_no_others(node: Node) -> None:
+    node.apply("web.yaml", pod("web"))
+    node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
+    node.wait_status("web", "Running")
+    environ = {**node.environ(), "TERM": "linux"}
+    environ.pop("COLORTERM", None)
+    with on_terminal([*KUBELITE, "ui"], environ) as terminal:
+        seen = Seen(terminal)
+        seen.wait(lambda s: "ErrImageNeverPull" in s and "Try:" in s and "Running" in s, "pods")
+        codes = {
+            int(code or 0) for part in re.findall(r"\x1b\[([\d;]*)m", seen.raw) for code in part.split(";")
+        }
+        assert codes <= {*range(10), *range(22, 30), *range(30, 38), 39, *range(40, 48), 49}, codes
+        colours = [char.fg for line in seen.screen.buffer.values() for char in line.values()]
+        assert 0 < colours.count("red") < 60, "a mark and a word, not a wall"
         terminal.type("q")
         assert terminal.wait() == 0
 

@@ -1,0 +1,72 @@
+"""How wide each column of a table is on a terminal of a given width, and which ones it has no room for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+
+ROOMY = 100  # from this width on, two characters are between columns
+
+
+class Column(NamedTuple):
+    """`drop`: columns with the highest number are left out first; 0 stays. `least`: the smallest width of a column that
+    may shrink (`shrinks`) or that takes what the others leave (`rest`); such a column is left out if it has less room.
+    `marked`: its texts have the colour of the row's level."""
+
+    name: str
+    drop: int = 0
+    least: int = 0
+    right: bool = False
+    shrinks: bool = False
+    rest: bool = False
+    marked: bool = False
+
+
+def gap_of(width: int) -> int:
+    """Return how many spaces are after a column, on a terminal of this width."""
+    return 2 if width >= ROOMY else 1
+
+
+def fit(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> tuple[int, ...]:
+    """Return the width of each column in characters, with the space after it; 0: it is left out."""
+    gap = gap_of(width)
+    natural = [0] * len(columns)
+    for row in rows:
+        natural = [max(most, cell_len(text)) for most, text in zip(natural, row, strict=True)]
+    needed = [
+        0 if column.rest else gap + (min(most, column.least) if column.shrinks else most)
+        for column, most in zip(columns, natural, strict=True)
+    ]
+    for place in sorted(range(len(columns)), key=lambda place: -columns[place].drop):
+        if sum(needed) <= width or not columns[place].drop:
+            break
+        needed[place] = 0
+    # First the names up to a fifth of the screen, then what takes the rest, then names of any length.
+    needed = _grown(columns, needed, [min(most, width // 5) + gap for most in natural], width)
+    for place, column in enumerate(columns):
+        if column.rest and (left := width - sum(needed)) >= column.least:
+            needed[place] = left
+    needed = _grown(columns, needed, [most + gap for most in natural], width)
+    if (left := width - sum(needed)) < 0:  # a terminal that is narrower than what has to stay
+        needed = [max(4, n + left) if c.shrinks else n for c, n in zip(columns, needed, strict=True)]
+    return tuple(needed)
+
+
+def _grown(columns: Sequence[Column], needed: list[int], wanted: list[int], width: int) -> list[int]:
+    """Let the columns that were shrunk have what they want of the room that is left."""
+    found = list(needed)
+    for place, column in enumerate(columns):
+        if column.shrinks:
+            found[place] += max(0, min(width - sum(found), wanted[place] - found[place]))
+    return found
+
+
+def placed(text: str, width: int, gap: int, *, right: bool = False) -> str:
+    """Return a text of exactly `width` cells, the last `gap` of them spaces; an ellipsis marks a cut."""
+    inner = max(0, width - gap)
+    space = " " * (width - inner)
+    if cell_len(text) > inner:
+        return set_cell_size(text, max(0, inner - 1)) + "…"[:inner] + space
+    return (" " * (inner - cell_len(text)) + text if right else set_cell_size(text, inner)) + space
