@@ -1,10 +1,10 @@
-"""Any OCI runtime, by its path, as its callers see it: a command, files, and what the kernel shows.
+"""Tests of any OCI runtime, given by its path, from its callers' view: a command, files, and what the kernel shows.
 
-    pytest tests/conformance                                   kubelite-oci, and runc where it is installed
+    pytest tests/conformance                                   kubelite-oci, and runc if it is installed
     pytest tests/conformance --oci-runtime /usr/bin/crun       another one, alone
 
-Nothing of the engine is imported. Where a runtime is known to differ, `DIFFERENCES` says how and why, and the test must
-then fail on it.
+The tests import nothing of the engine. `DIFFERENCES` lists known differences of runtimes with their reasons; the test
+must then fail with this runtime.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from tests.waiting import until
 OURS = str(Path(sys.executable).with_name("kubelite-oci"))
 SECONDS = 30
 
-# (runtime, test) → why it does not do what the test asks
+# (runtime, test) → why the runtime fails the test
 DIFFERENCES: dict[tuple[str, str], str] = {
-    ("runc", "test_start_says_when_the_program_cannot_be_executed"): "runc's start returns before execve",
+    ("runc", "test_start_reports_a_program_that_cannot_be_executed"): "runc's start returns before execve",
     ("runc", "test_all_kinds_in_order_with_their_state"): "runc 1.1 runs poststart at create",
     ("runc", "test_cpu_affinity_of_an_exec"): "runc 1.1 does not know execCPUAffinity",
     ("runc", "test_id_map_option_of_a_bind_mount"): "runc 1.1 has no id-mapped mounts",
-    ("crun", "test_memory_policy_that_cannot_be"): "crun 1.21 does not know memoryPolicy",
+    ("crun", "test_invalid_memory_policy"): "crun 1.21 does not know memoryPolicy",
     ("crun", "test_an_agent_answers_for_exec"): "crun tells the agent of no pid of the container's",
     ("crun", "test_limits_need_a_cgroup"): "crun leaves limits out where an ordinary user has no cgroup",
     ("crun", "test_without_a_user_namespace"): "crun makes a user namespace that is not asked for",
-    ("runc", "test_device_where_something_else_is"): "runc takes what is there, whatever it is",
-    ("crun", "test_device_where_something_else_is"): "crun takes what is there, whatever it is",
+    ("runc", "test_device_in_place_of_another_file"): "runc takes what is there, whatever it is",
+    ("crun", "test_device_in_place_of_another_file"): "crun takes what is there, whatever it is",
     ("runc", "test_cve_2023_28642_a_false_proc"): "runc starts nothing without the container's own procfs",
     ("runc", "test_time_offsets"): "runc 1.1 has no time namespaces",
     ("runc", "test_personality"): "runc 1.1 leaves an exec's as it is",
@@ -49,14 +49,17 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("runc", "test_a_cgroup_that_is_in_use"): "a warning in runc 1.1",
     ("runc", "test_pidfd_through_a_socket"): "runc 1.1 has no --pidfd-socket",
     ("runc", "test_memory_policy"): "runc 1.1 does not know memoryPolicy, which came with 1.3",
-    ("runc", "test_memory_policy_that_cannot_be"): "runc 1.1 does not know memoryPolicy",
+    ("runc", "test_invalid_memory_policy"): "runc 1.1 does not know memoryPolicy",
     ("runc", "test_time_namespace_with_offsets"): "runc 1.1 has no time namespaces",
-    ("runc", "test_a_bind_of_the_containers_own_follows_no_link_out"): "runc takes it for a path of the host",
-    ("runc", "test_sub_cgroups_that_mean_nothing"): "runc 1.1 takes the last",
-    ("runc", "test_nothing_of_it_is_left"): "runc leaves its mounts, and makes the machine's slaves",
+    ("runc", "test_a_bind_of_a_container_path_follows_no_link_out"): "runc takes it for a path of the host",
+    ("runc", "test_ambiguous_sub_cgroups"): "runc 1.1 takes the last",
+    (
+        "runc",
+        "test_nothing_is_left_without_a_mount_namespace",
+    ): "runc leaves its mounts, and makes the machine's slaves",
     ("runc", "test_two_roots_over_each_other"): "runc leaves its mounts",
-    ("runc", "test_exec_where_there_is_none"): "runc's exec is in the machine's root then",
-    ("runc", "test_what_fails_in_a_joined_one"): "runc leaves what it has mounted",
+    ("runc", "test_exec_without_a_mount_namespace"): "runc's exec is in the machine's root then",
+    ("runc", "test_failures_in_a_joined_mount_namespace"): "runc leaves what it has mounted",
     (
         "crun",
         "test_all_kinds_in_order_with_their_state",
@@ -65,16 +68,16 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("crun", "test_poststop_follows_a_failed_poststart"): "crun 1.21 goes on, as before 1.3",
 }
 
-# The same, of what a runtime does in some cases: the test does not try it
+# the same for differences that show only sometimes: the test does not run with this runtime
 UNSTEADY: dict[tuple[str, str], str] = {
-    ("runc", "test_no_pivot_needs_one"): "runc moves its root over the machine's",
+    ("runc", "test_no_pivot_needs_a_mount_namespace"): "runc moves its root over the machine's",
     ("runc", "test_process_1_keeps_its_root"): "runc takes the machine's root away",
-    ("runc", "test_the_machines_own_by_its_path"): "runc takes the machine's root away",
-    ("runc", "test_the_machines_root_needs_one"): "runc mounts it over itself",
-    ("runc", "test_binds_of_what_was_bound_before"): "runc 1.1 opens sources first, in user namespaces",
+    ("runc", "test_the_machines_mount_namespace_by_its_path"): "runc takes the machine's root away",
+    ("runc", "test_the_machines_root_needs_a_mount_namespace"): "runc mounts it over itself",
+    ("runc", "test_binds_of_earlier_binds"): "runc 1.1 opens sources first, in user namespaces",
     (
         "runc",
-        "test_run_keeps_signals_until_the_program_runs",
+        "test_run_holds_signals_until_the_program_runs",
     ): "runc sends them on while its own init may still get them instead of the program",
 }
 
@@ -108,12 +111,12 @@ class Done:
 
 @dataclass
 class Runtime:
-    """One runtime with a --root of its own."""
+    """A runtime with its own --root."""
 
     path: str
     root: Path
     made: list[str] = field(default_factory=list)
-    within: tuple[str, ...] = ()  # what begins the command line
+    within: tuple[str, ...] = ()  # the start of the command line
 
     @property
     def name(self) -> str:
@@ -123,7 +126,8 @@ class Runtime:
         return [*self.within, self.path, "--root", str(self.root), *args]
 
     def __call__(self, *args: str, check: bool = False, **options: Any) -> Done:
-        # A container that outlives the command holds its stdout: files, not pipes that would be waited for
+        # A container that outlives the command keeps its stdout open. Files are used because reading a pipe would wait
+        # for its end.
         with open(self.root.parent / "out", "w+b") as out, open(self.root.parent / "err", "w+b") as err:
             options = {
                 "stdin": subprocess.DEVNULL,
@@ -153,7 +157,8 @@ class Runtime:
 
 
 def left_below(root: Path) -> list[str]:
-    """What is in a runtime's state directory, but for the compiled filters that crun and kubelite-oci keep there."""
+    """The entries of a runtime's state directory, without the compiled filters that crun and kubelite-oci cache
+    there."""
     return sorted(entry.name for entry in root.iterdir() if entry.name not in (".cache", "@seccomp"))
 
 
@@ -181,7 +186,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
 
 @dataclass
 class Bundle:
-    """A directory with a busybox root and a config.json to be changed before it is used."""
+    """A directory with a busybox root and a config.json that tests change before use."""
 
     runtime: Runtime
     path: Path
@@ -208,7 +213,7 @@ class Bundle:
         (self.path / "config.json").write_text(json.dumps(self.config))
 
     def namespaces(self, **changes: str | None) -> None:
-        """kind=path joins, kind="" is a new one, kind=None none."""
+        """kind=path joins a namespace, kind="" creates a new one, kind=None leaves it out."""
         kept = [n for n in self.linux["namespaces"] if n["type"] not in changes]
         for kind, path in changes.items():
             if path is not None:
@@ -220,7 +225,7 @@ class Bundle:
         self.config["mounts"].append({**entry, **more})
 
     def run(self, *args: str, **options: Any) -> Done:
-        """In the foreground, from create to delete."""
+        """Run in the foreground, from create to delete."""
         self.write(*args)
         return self.runtime("run", "--bundle", str(self.path), self.id, **options)
 
@@ -232,7 +237,7 @@ class Bundle:
         return self.runtime("create", "--bundle", str(self.path), *flags, self.id, check=check, **options)
 
     def start(self, *args: str, **options: Any) -> int:
-        """Created and started; its pid."""
+        """Create and start the container. Return its pid."""
         self.create(*args, **options)
         self.runtime("start", self.id, check=True)
         return int(self.runtime.state(self.id)["pid"])
@@ -285,7 +290,7 @@ def _mount(destination: str, kind: str, *options: str) -> dict[str, Any]:
 
 
 def example(container_id: str) -> dict[str, Any]:
-    """A config.json as engines write them."""
+    """A config.json as container engines write it."""
     caps = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
     return {
         "ociVersion": "1.0.2",

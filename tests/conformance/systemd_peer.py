@@ -1,5 +1,5 @@
-"""A service manager that makes scopes, as far as an OCI runtime can tell: the D-Bus side of systemd on a socket of its
-own, with real cgroups behind it. Its reading and writing of D-Bus are its own, by the specification's text."""
+"""A fake systemd that creates scopes: its D-Bus interface on a separate socket, with real cgroups. Its D-Bus code is
+independent of the engine's and follows the text of the specification."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def packet(kind: int, serial: int, fields: list[tuple[int, str, Any]], signature
 
 
 class Systemd(threading.Thread):
-    """`units`: what lives; `calls`: (member, arguments) in order."""
+    """`units`: the existing units; `calls`: (member, arguments) in order."""
 
     def __init__(self, path: Path, *, result: str = "done") -> None:
         super().__init__(daemon=True)

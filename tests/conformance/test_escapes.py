@@ -1,4 +1,4 @@
-"""Known ways out of a container, tried on any runtime from outside; docs/explanation/security.md lists them all."""
+"""Known container escapes, tried with any runtime; docs/explanation/security.md lists them."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def test_an_entry_point_that_is_the_runtime(runtime: Runtime, bundle: Bundle) ->
 
 
 def test_an_exec_that_is_the_runtime(runtime: Runtime, bundle: Bundle) -> None:
-    """CVE-2019-5736, by exec; and the same in the foreground."""
+    """CVE-2019-5736 by exec, and in the foreground."""
     escaped = plant(bundle)
     bundle.start("sleep", "60")
     runtime("exec", bundle.id, "/bin/evil")
     assert not escaped.exists()
 
 
-def test_the_waiting_init_is_no_file_of_the_host(runtime: Runtime, bundle: Bundle) -> None:
+def test_the_executable_of_the_waiting_init_is_not_a_host_file(runtime: Runtime, bundle: Bundle) -> None:
     bundle.create("true")
     assert "memfd" in os.readlink(f"/proc/{runtime.state(bundle.id)['pid']}/exe") or runtime.name == "runc"
 
 
 @pytest.mark.parametrize("number", range(3, 13))
 def test_a_working_directory_behind_a_descriptor(bundle: Bundle, number: int) -> None:
-    """CVE-2024-21626: a descriptor of the runtime's that leads out of the root, as cwd."""
+    """CVE-2024-21626: the working directory is a leaked descriptor of the runtime that leads out of the root."""
     bundle.process["cwd"] = f"/proc/self/fd/{number}"
     assert bundle.run("true").code != 0
 
@@ -74,8 +74,8 @@ def test_a_program_behind_a_descriptor(runtime: Runtime, bundle: Bundle) -> None
         assert runtime("exec", bundle.id, f"/proc/self/fd/{number}/../../bin/busybox", "true").code != 0
 
 
-def test_proc_that_is_a_link(runtime: Runtime, bundle: Bundle) -> None:
-    """CVE-2019-19921, CVE-2023-27561: what is masked below /proc would be masked elsewhere."""
+def test_proc_is_a_link(runtime: Runtime, bundle: Bundle) -> None:
+    """CVE-2019-19921, CVE-2023-27561: /proc is a link, so paths below it would be masked in another place."""
     (bundle.rootfs / "proc").rmdir()
     (bundle.rootfs / "proc").symlink_to("tmp")
     assert bundle.create("true", check=False).code != 0
@@ -84,12 +84,12 @@ def test_proc_that_is_a_link(runtime: Runtime, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("target", ["tmp/fake", "/tmp/fake", "nowhere", "../proc/tmp", "/"])
 def test_cve_2023_28642_proc_is_a_link(runtime: Runtime, bundle: Bundle, target: str) -> None:
-    """Through a link the labels of AppArmor and SELinux, and all that is masked, would be of somewhere else."""
+    """Through a link, AppArmor and SELinux labels and masked paths would apply to another directory."""
     (bundle.rootfs / "proc").rmdir()
     (bundle.rootfs / "proc").symlink_to(target)
     (bundle.rootfs / "tmp/fake").mkdir()
     bundle.mount("/tmp/fake", "tmpfs")
-    bundle.config["mounts"].insert(0, bundle.config["mounts"].pop())  # it is there when proc is mounted
+    bundle.config["mounts"].insert(0, bundle.config["mounts"].pop())  # it exists when proc is mounted
     done = bundle.create("true", check=False)
     assert done.code != 0
     assert "/proc" in done.err
@@ -97,8 +97,8 @@ def test_cve_2023_28642_proc_is_a_link(runtime: Runtime, bundle: Bundle, target:
 
 
 def test_cve_2023_28642_a_false_proc(runtime: Runtime, bundle: Bundle) -> None:
-    """A /proc that the image made up: what the runtime writes to its own goes to the kernel's, and a label that the
-    kernel cannot give is no label."""
+    """The image brings a false /proc: the runtime must write to the kernel's, and must not accept a label that was
+    written to a file of the image."""
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/proc"]
     below = bundle.rootfs / "proc/self"
     for name in ("oom_score_adj", "attr/exec", "attr/apparmor/exec", "attr/keycreate"):
@@ -115,13 +115,13 @@ def test_cve_2023_28642_a_false_proc(runtime: Runtime, bundle: Bundle) -> None:
 
 
 def test_a_mount_over_proc(bundle: Bundle, tmp_path: Path) -> None:
-    """CVE-2019-16884: a volume over /proc fakes what labels are written to."""
+    """CVE-2019-16884: a volume over /proc imitates the files that labels are written to."""
     (tmp_path / "fake").mkdir()
     bundle.mount("/proc/self", "bind", "bind", source=str(tmp_path / "fake"))
     assert bundle.run("true").code != 0
 
 
-def test_dev_null_that_is_a_link(bundle: Bundle) -> None:
+def test_dev_null_is_a_link(bundle: Bundle) -> None:
     """CVE-2025-31133: masking with the image's own /dev/null would show what it links to."""
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
     (bundle.rootfs / "dev/null").symlink_to("/etc/passwd")
@@ -132,8 +132,8 @@ def test_dev_null_that_is_a_link(bundle: Bundle) -> None:
     assert "secret" not in done.out
 
 
-def test_a_console_that_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
-    """CVE-2025-52565: the bind of the terminal on /dev/console must cover a plain file of ours, nothing else."""
+def test_console_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
+    """CVE-2025-52565: the terminal may be bound only over a regular file that the runtime created at /dev/console."""
     from tests.conformance.test_process import console_socket
 
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/dev"]
@@ -148,7 +148,7 @@ def test_a_console_that_is_a_link(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_release_agent(bundle: Bundle) -> None:
-    """CVE-2022-0492: mounting a v1 hierarchy of one's own, or writing to the one that is there."""
+    """CVE-2022-0492: mount a new v1 hierarchy, or write to the existing one."""
     bundle.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
     script = (
         "mkdir /tmp/g; busybox mount -t cgroup -o memory x /tmp/g && echo mounted;"
@@ -195,15 +195,15 @@ def test_a_mount_target_that_leads_out(bundle: Bundle, tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
-def test_sysctls_that_are_the_machines(runtime: Runtime, bundle: Bundle) -> None:
-    """A sysctl without a namespace of its own changes the host."""
+def test_sysctls_that_are_not_namespaced(runtime: Runtime, bundle: Bundle) -> None:
+    """A sysctl that is not namespaced changes the host."""
     bundle.linux["sysctl"] = {"kernel.core_pattern": "|/x"}
     before = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii")
     assert bundle.create("true", check=False).code != 0
     assert Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii") == before
 
 
-def test_the_state_is_not_for_others(runtime: Runtime, bundle: Bundle) -> None:
+def test_the_state_is_private(runtime: Runtime, bundle: Bundle) -> None:
     bundle.create("true")
     assert json.loads(runtime("state", bundle.id, check=True).out)["id"] == bundle.id
     mode = os.stat(runtime.root / bundle.id).st_mode
@@ -219,11 +219,9 @@ SPY = (
 SECRET = "klt-a-secret-of-the-hosts"
 
 
-def test_who_comes_in_shows_nothing_of_where_it_comes_from(
-    runtime: Runtime, bundle: Bundle, tmp_path: Path
-) -> None:
-    """CVE-2016-9962 and its kind: descriptors, environment and arguments of the process that joins, seen by root of the
-    container without CAP_SYS_PTRACE."""
+def test_a_joining_process_reveals_nothing(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """CVE-2016-9962 and similar: root in the container, without CAP_SYS_PTRACE, must not see descriptors, environment
+    or arguments of a process that joins."""
     (bundle.rootfs / "bin/cat").unlink()
     (bundle.rootfs / "bin/cat").symlink_to("busybox")
     bundle.process["env"] += ["ARGUMENT=x"]
@@ -244,7 +242,7 @@ def test_who_comes_in_shows_nothing_of_where_it_comes_from(
 
 
 def with_python(bundle: Bundle, code: str) -> Bundle:
-    """A program that can say what no shell can: the host's interpreter, read-only."""
+    """Add the host's Python, read-only, for what a shell cannot do."""
     for place in ("/usr", "/lib", "/lib64"):
         if os.path.isdir(place):
             bundle.mount(place, "bind", "rbind", "ro", source=os.path.realpath(place))
@@ -267,7 +265,7 @@ for fd in (0, 1, 2):
 def test_no_input_is_pushed_into_the_callers_terminal(
     runtime: Runtime, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """TIOCSTI, on a terminal that is the caller's and that the container got as its stdin."""
+    """TIOCSTI on the caller's terminal, which the container has as its stdin."""
     master, slave = os.openpty()
     try:
         with_python(bundle, TIOCSTI)
@@ -292,7 +290,7 @@ print("found" if found >= 0 else "none")
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86_64")
-def test_the_callers_keys_are_not_the_containers(runtime: Runtime, bundle: Bundle) -> None:
+def test_the_callers_keyring_is_not_inherited(runtime: Runtime, bundle: Bundle) -> None:
     """The session keyring is inherited unless a new one is joined (session-keyring(7))."""
     with_python(bundle, KEYS)
     outside = (
@@ -311,7 +309,7 @@ def test_the_callers_keys_are_not_the_containers(runtime: Runtime, bundle: Bundl
     assert done.stdout.split() == ["found", "none"], done
 
 
-def test_a_full_dev_shm_is_the_containers_own_trouble(bundle: Bundle) -> None:
+def test_a_full_dev_shm_affects_only_the_container(bundle: Bundle) -> None:
     done = bundle.sh(
         "dd if=/dev/zero of=/dev/shm/x bs=1M count=80 2>&1; wc -c < /dev/shm/x; echo on", check=True
     )
@@ -325,8 +323,8 @@ def test_more_processes_than_allowed_are_refused(bundle: Bundle) -> None:
     assert "fork" in done.err
 
 
-def test_proc_and_sys_are_not_for_writing(bundle: Bundle) -> None:
-    """What of /proc and /sys reaches the whole machine is read-only or not there."""
+def test_proc_and_sys_are_read_only(bundle: Bundle) -> None:
+    """Parts of /proc and /sys that affect the whole machine are read-only or hidden."""
     bundle.linux["readonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
     bundle.linux["maskedPaths"] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
     places = (
@@ -343,9 +341,9 @@ def test_proc_and_sys_are_not_for_writing(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("program", ["true", "nowhere"])
-def test_nothing_of_the_containers_is_loaded(bundle: Bundle, program: str) -> None:
-    """CVE-2019-14271: a helper that is in the container already, and then needs a library for a user's name, an
-    encoding, an error: here whatever our own interpreter could look for is in the container, where it looks."""
+def test_no_file_of_the_container_is_loaded(bundle: Bundle, program: str) -> None:
+    """CVE-2019-14271: a helper in the container loads a library for a user name, an encoding or an error message. Here
+    the container contains everything that the runtime's own interpreter could look for."""
     asked = [sys.executable, "-I", "-c", "import sys; print(*sys.path, sep='\\n')"]
     places = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     home = str(Path(interpreter(bundle.runtime)).parent)

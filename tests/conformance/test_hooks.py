@@ -1,4 +1,4 @@
-"""config.md "POSIX-platform Hooks": which run, where, in what order, with what state, and what a failure does."""
+"""config.md, "POSIX-platform Hooks": namespaces, order, state, and failures."""
 
 from __future__ import annotations
 
@@ -85,12 +85,13 @@ def test_hooks_have_their_own_environment(bundle: Bundle, tmp_path: Path) -> Non
 
 
 def test_a_failed_poststart_ends_the_container(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
-    """runtime.md Lifecycle 9 of 1.3; until then a failure was a warning. The first that fails is the last that runs."""
+    """runtime.md 1.3, "Lifecycle" step 9; before 1.3 a failure was a warning. No hook runs after the first that
+    fails."""
     log = tmp_path / "log"
     kinds = [hook("true"), hook("exit 3"), hook(f"echo third >> {log}")]
     bundle.config["hooks"] = {"poststart": kinds}
     done = bundle.create("sleep", "60", check=False)
-    if done.code == 0:  # not yet: runc runs them in create up to 1.4
+    if done.code == 0:  # not before start: runc up to 1.4 runs them in create
         done = runtime("start", bundle.id)
     assert done.code != 0
     assert "hook" in done.err
@@ -102,7 +103,7 @@ def test_a_failed_poststart_ends_the_container(runtime: Runtime, bundle: Bundle,
 
 
 def test_poststop_follows_a_failed_poststart(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
-    """Lifecycle 12 and 13."""
+    """runtime.md, "Lifecycle" steps 12 and 13."""
     log = tmp_path / "log"
     bundle.config["hooks"] = {
         "poststart": [hook("exit 3")],
@@ -112,7 +113,7 @@ def test_poststop_follows_a_failed_poststart(runtime: Runtime, bundle: Bundle, t
     assert json.loads(log.read_text())["status"] == "stopped"
 
 
-def test_failed_poststop_does_not_keep_it(runtime: Runtime, bundle: Bundle) -> None:
+def test_a_failed_poststop_does_not_prevent_deletion(runtime: Runtime, bundle: Bundle) -> None:
     bundle.config["hooks"] = {"poststop": [hook("exit 1")]}
     bundle.create("true")
     runtime("delete", "--force", bundle.id, check=True)
@@ -120,7 +121,8 @@ def test_failed_poststop_does_not_keep_it(runtime: Runtime, bundle: Bundle) -> N
 
 
 def test_hooks_without_an_environment_inherit_one(bundle: Bundle, tmp_path: Path) -> None:
-    """The runtime's own; a startContainer hook the container's (as runc and crun: the specification does not say)."""
+    """Hooks inherit the runtime's environment, a startContainer hook the container's (as in runc and crun; the
+    specification does not define it)."""
     bundle.config["hooks"] = {
         "createRuntime": [hook(f"env > {tmp_path}/env")],
         "startContainer": [hook("env > /tmp/env")],
@@ -131,8 +133,9 @@ def test_hooks_without_an_environment_inherit_one(bundle: Bundle, tmp_path: Path
     assert "OF=the container" in (bundle.rootfs / "tmp/env").read_text()
 
 
-def test_where_hooks_run(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
-    """In the bundle; createContainer in the container's root (runc: the specification does not say)."""
+def test_the_working_directory_of_hooks(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """In the bundle; createContainer hooks in the container's root (as in runc; the specification does not define
+    it)."""
     path = ["PATH=/bin:/usr/bin"]
     bundle.config["hooks"] = {
         "createRuntime": [hook(f"pwd > {tmp_path}/outer", env=path)],
@@ -163,7 +166,7 @@ def test_a_start_container_hook_is_filtered(
     assert not (bundle.rootfs / "tmp/made").exists()
 
 
-def test_a_filtered_hook_that_is_not_there(bundle: Bundle) -> None:
+def test_a_missing_filtered_hook(bundle: Bundle) -> None:
     bundle.linux["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}],

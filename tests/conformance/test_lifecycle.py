@@ -1,4 +1,4 @@
-"""runtime.md: the states, what each operation does in each, and what is an error."""
+"""runtime.md: states, operations in each state, and errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def test_nothing_of_the_program_runs_before_start(runtime: Runtime, bundle: Bund
 
 
 def test_the_caller_may_end_after_create(runtime: Runtime, bundle: Bundle) -> None:
-    """The container's parent is then whoever reaps orphans; a later command finds it all the same."""
+    """Then the parent of the container is the process that reaps orphans. Later commands find the container
+    nevertheless."""
     bundle.write("sleep", "60")
     subprocess.run(
         ["sh", "-c", '"$@" </dev/null >/dev/null 2>&1; exit $?', "sh",
@@ -56,7 +57,7 @@ def test_the_caller_may_end_after_create(runtime: Runtime, bundle: Bundle) -> No
     assert runtime.status(bundle.id) == "running"
 
 
-def test_config_is_what_it_was_at_create(runtime: Runtime, bundle: Bundle) -> None:
+def test_changes_of_config_after_create_are_ignored(runtime: Runtime, bundle: Bundle) -> None:
     bundle.create("touch", "/first")
     bundle.write("touch", "/second")
     runtime("start", bundle.id, check=True)
@@ -72,7 +73,7 @@ def test_operations_on_an_unknown_container(runtime: Runtime, operation: str) ->
     assert "does not exist" in done.err
 
 
-def test_delete_force_of_what_is_not_there(runtime: Runtime) -> None:
+def test_delete_force_of_an_unknown_container(runtime: Runtime) -> None:
     assert runtime("delete", "--force", "klt-nobody").code == 0
 
 
@@ -85,14 +86,14 @@ def test_an_id_is_unique(runtime: Runtime, bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "a/b", "..", "a b", "ä"])
-def test_an_id_that_is_none(runtime: Runtime, bundle: Bundle, bad: str) -> None:
+def test_invalid_ids(runtime: Runtime, bundle: Bundle, bad: str) -> None:
     bundle.write("true")
     done = runtime("create", "--bundle", str(bundle.path), bad)
     assert done.code != 0
     assert not any(runtime.root.iterdir())
 
 
-def test_start_of_what_runs_or_has_ended(runtime: Runtime, bundle: Bundle) -> None:
+def test_start_of_a_running_or_stopped_container(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     again = runtime("start", bundle.id)
     assert again.code != 0
@@ -104,7 +105,7 @@ def test_start_of_what_runs_or_has_ended(runtime: Runtime, bundle: Bundle) -> No
     assert "stopped" in ended.err
 
 
-def test_kill_of_what_has_ended(runtime: Runtime, bundle: Bundle) -> None:
+def test_kill_of_a_stopped_container(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("true")
     runtime.until(bundle.id, "stopped")
     done = runtime("kill", bundle.id, "TERM")
@@ -112,7 +113,7 @@ def test_kill_of_what_has_ended(runtime: Runtime, bundle: Bundle) -> None:
     assert "not running" in done.err
 
 
-def test_delete_of_what_runs(runtime: Runtime, bundle: Bundle) -> None:
+def test_delete_of_a_running_container(runtime: Runtime, bundle: Bundle) -> None:
     pid = bundle.start("sleep", "60")
     done = runtime("delete", bundle.id)
     assert done.code != 0
@@ -122,8 +123,8 @@ def test_delete_of_what_runs(runtime: Runtime, bundle: Bundle) -> None:
     assert not alive(pid)
 
 
-def test_delete_of_what_is_only_created(runtime: Runtime, bundle: Bundle) -> None:
-    """The specification asks for an error; runc and crun delete it, and their callers count on it."""
+def test_delete_of_a_created_container(runtime: Runtime, bundle: Bundle) -> None:
+    """The specification requires an error. runc and crun delete the container, and their callers rely on it."""
     bundle.create("sleep", "60")
     pid = runtime.state(bundle.id)["pid"]
     runtime("delete", bundle.id, check=True)
@@ -132,7 +133,8 @@ def test_delete_of_what_is_only_created(runtime: Runtime, bundle: Bundle) -> Non
 
 @pytest.mark.parametrize("name", ["KILL", "TERM", "INT", "HUP"])
 def test_kill_before_start(runtime: Runtime, bundle: Bundle, name: str) -> None:
-    """Although it is the first process of its pid namespace, which no signal ends that it has no handler for."""
+    """The waiting init is process 1 of its pid namespace, which ignores signals without a handler. It must end
+    nevertheless."""
     bundle.create("sleep", "60")
     runtime("kill", bundle.id, name, check=True)
     runtime.until(bundle.id, "stopped")
@@ -140,7 +142,7 @@ def test_kill_before_start(runtime: Runtime, bundle: Bundle, name: str) -> None:
 
 
 def test_signals_of_the_waiting_init_are_not_the_programs(runtime: Runtime, bundle: Bundle) -> None:
-    """What ended it before start is as the kernel has it after: no handler, nothing ignored."""
+    """The signal handling that lets kill end the waiting init is undone at start: no handlers, nothing ignored."""
     pid = bundle.start("sleep", "60")
     held = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines())
     assert {int(held[key].strip(), 16) for key in ("SigBlk", "SigIgn", "SigCgt")} == {0}
@@ -154,7 +156,7 @@ def test_names_of_signals(runtime: Runtime, bundle: Bundle, name: str) -> None:
     until((bundle.rootfs / "got").exists)
 
 
-def test_a_signal_that_is_none(runtime: Runtime, bundle: Bundle) -> None:
+def test_invalid_signals(runtime: Runtime, bundle: Bundle) -> None:
     pid = bundle.start("sleep", "60")
     done = runtime("kill", bundle.id, "NOPE")
     assert done.code != 0
@@ -186,7 +188,7 @@ def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
     assert alive(pid)
 
 
-def test_pause_of_what_is_paused(runtime: Runtime, bundle: Bundle) -> None:
+def test_pause_of_a_paused_container(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     runtime("pause", bundle.id, check=True)
     done = runtime("pause", bundle.id)
@@ -195,14 +197,14 @@ def test_pause_of_what_is_paused(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.status(bundle.id) == "paused"
 
 
-def test_resume_of_what_is_not_paused(runtime: Runtime, bundle: Bundle) -> None:
+def test_resume_of_a_running_container(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     done = runtime("resume", bundle.id)
     assert done.code != 0
     assert "not paused" in done.err
 
 
-def test_kill_of_what_is_paused(runtime: Runtime, bundle: Bundle) -> None:
+def test_kill_of_a_paused_container(runtime: Runtime, bundle: Bundle) -> None:
     pid = bundle.start("sleep", "60")
     runtime("pause", bundle.id, check=True)
     runtime("delete", "--force", bundle.id, check=True)
@@ -213,11 +215,11 @@ def test_run_gives_the_exit_code(bundle: Bundle) -> None:
     assert bundle.sh("echo out; echo err >&2; exit 7").code == 7
 
 
-def test_run_of_what_a_signal_ends(bundle: Bundle) -> None:
+def test_run_of_a_program_that_a_signal_ends(bundle: Bundle) -> None:
     assert bundle.sh("kill -9 $$; sleep 60 & kill -9 $!; wait $!; exit $?").code == 137
 
 
-def test_run_keeps_nothing(runtime: Runtime, bundle: Bundle) -> None:
+def test_run_leaves_nothing(runtime: Runtime, bundle: Bundle) -> None:
     bundle.run("true", check=True)
     assert runtime("state", bundle.id).code != 0
 
@@ -241,8 +243,8 @@ def test_run_forwards_signals(runtime: Runtime, bundle: Bundle) -> None:
         assert child.wait(timeout=20) == 9
 
 
-def test_run_of_what_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> None:
-    """That it is there and executable is seen before; that its interpreter is not, by execve alone."""
+def test_run_of_a_program_that_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> None:
+    """A missing program is noticed before execve, a missing interpreter only by execve."""
     program = bundle.rootfs / "run.sh"
     program.write_text("#!/not/there\n")
     program.chmod(0o755)
@@ -253,11 +255,12 @@ def test_run_of_what_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_run_keeps_signals_until_the_program_runs(
+def test_run_holds_signals_until_the_program_runs(
     runtime: Runtime, bundle: Bundle, tmp_path: Path, number: int
 ) -> None:
-    """One that comes while the container is made. What the runtime does about signals is none of a hook's affair."""
-    bundle.namespaces(pid=None)  # whose first process no signal ends
+    """A signal that arrives while the container is being created. Hooks do not inherit the runtime's signal
+    handling."""
+    bundle.namespaces(pid=None)  # process 1 ignores signals without a handler
     here, go = tmp_path / "here", tmp_path / "go"
     wait = f"while ! test -e {go}; do sleep 0.02; done"
     script = f"grep SigBlk /proc/self/status > {here}.new; mv {here}.new {here}; {wait}"
@@ -304,7 +307,7 @@ def test_errors_in_the_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> 
     bundle.write("klt-no-such-program")
     command = ("create", "--bundle", str(bundle.path), bundle.id)
     assert runtime("--log", str(log), "--log-format", "json", *command).code != 0
-    assert '"level":"error"' in log.read_text()  # as Go writes it, for those who look without a parser
+    assert '"level":"error"' in log.read_text()  # formatted as by Go, for callers that search the text
     errors = [entry for entry in map(json.loads, log.read_text().splitlines()) if entry["level"] == "error"]
     assert "executable file not found in $PATH" in errors[-1]["msg"]
     assert {"level", "msg", "time"} <= set(errors[-1])
@@ -318,14 +321,14 @@ def test_errors_in_the_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> 
         ("/etc", "is a directory"),
     ],
 )
-def test_create_says_what_cannot_be_executed(bundle: Bundle, program: str, said: str) -> None:
+def test_create_reports_a_program_that_cannot_be_executed(bundle: Bundle, program: str, said: str) -> None:
     done = bundle.create(program, check=False)
     assert done.code != 0
     assert said in done.err or (said == "is a directory" and "permission denied" in done.err)
 
 
-def test_start_says_when_the_program_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> None:
-    """What is executable and no program: found only by execve."""
+def test_start_reports_a_program_that_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> None:
+    """A file that is executable but not a program: only execve notices."""
     program = bundle.rootfs / "bin/garbage"
     program.write_bytes(b"\x7fELF garbage")
     program.chmod(0o755)
@@ -343,10 +346,10 @@ def test_features(runtime: Runtime) -> None:
     assert "ro" in said["mountOptions"]
     assert "SCMP_ARCH_X86_64" in said["linux"]["seccomp"]["archs"]
     assert said["annotations"]["io.github.seccomp.libseccomp.version"].startswith("2.")
-    if runtime.name == "kubelite-oci":  # runc 1.1 and crun 1.21 know the document of 1.1
+    if runtime.name == "kubelite-oci":  # runc 1.1 and crun 1.21 write the format of version 1.1
         filters = said["linux"]["seccomp"]
         assert set(filters["supportedFlags"]) <= set(filters["knownFlags"])
-        # what a caller that passes others' annotations on is to leave out
+        # annotations that a caller must not pass on
         assert "org.systemd.property." in said["potentiallyUnsafeConfigAnnotations"]
 
 
@@ -354,7 +357,7 @@ def test_spec_makes_a_bundle(runtime: Runtime, tmp_path: Path) -> None:
     runtime("spec", "--bundle", str(tmp_path), check=True)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["process"]["args"] == ["sh"]
-    assert runtime("spec", "--bundle", str(tmp_path)).code != 0  # never over one that is there
+    assert runtime("spec", "--bundle", str(tmp_path)).code != 0  # an existing file is not overwritten
 
 
 def test_version_names_the_specification(runtime: Runtime) -> None:
@@ -362,7 +365,7 @@ def test_version_names_the_specification(runtime: Runtime) -> None:
 
 
 def test_the_waiting_init_is_small(runtime: Runtime, bundle: Bundle) -> None:
-    """Between create and start the container is a process and little else."""
+    """Between create and start the container uses little memory."""
     if runtime.name != "kubelite-oci":
         pytest.skip("how much a runtime's init holds is its own affair")
     bundle.create("sleep", "60")
@@ -371,13 +374,13 @@ def test_the_waiting_init_is_small(runtime: Runtime, bundle: Bundle) -> None:
     assert int(held["VmRSS"][1]) <= 64  # kB
 
 
-def test_kill_with_0_asks_whether_there_is_anybody(runtime: Runtime, bundle: Bundle) -> None:
+def test_kill_with_signal_0_checks_for_a_process(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     assert runtime("kill", bundle.id, "0").code == 0
     assert runtime.status(bundle.id) == "running"
 
 
-def test_flags_behind_the_id(runtime: Runtime, bundle: Bundle) -> None:
+def test_flags_after_the_id(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     assert runtime("update", bundle.id, "--pids-limit", "77").code == 0
     assert runtime("delete", bundle.id, "--force").code == 0
@@ -394,10 +397,10 @@ def test_ps_as_a_table(runtime: Runtime, bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("init_first", [False, True])
-def test_sigkill_is_for_all_who_share_a_pid_namespace(
+def test_sigkill_ends_all_processes_of_a_shared_pid_namespace(
     runtime: Runtime, bundle: Bundle, init_first: bool
 ) -> None:
-    """Nobody else would end them when the init is gone (runc, since 1.2)."""
+    """Nothing else would end them when the init has exited (runc since 1.2)."""
     if runtime.name == "runc":
         pytest.skip("runc 1.1 ends the init alone: its own affair")
     bundle.namespaces(pid=None)

@@ -115,7 +115,7 @@ def test_bind_mounts(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_destination_that_begins_with_the_roots_path(bundle: Bundle, tmp_path: Path) -> None:
-    """runc takes that off. And a source below it is of the container as far as it is mounted by then."""
+    """runc removes that prefix. A source below it refers to what is mounted in the container by then."""
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir/file").write_text("of the host\n")
     (bundle.rootfs / "two").mkdir()
@@ -128,8 +128,9 @@ def test_destination_that_begins_with_the_roots_path(bundle: Bundle, tmp_path: P
 
 @pytest.mark.parametrize("users", [False, True])
 @pytest.mark.parametrize("idmap", [False, True])
-def test_binds_of_what_was_bound_before(bundle: Bundle, tmp_path: Path, users: bool, idmap: bool) -> None:
-    """In the order of config.json, with what is mounted by then; id-mapped, and where only the runtime itself may."""
+def test_binds_of_earlier_binds(bundle: Bundle, tmp_path: Path, users: bool, idmap: bool) -> None:
+    """In the order of config.json, with what is mounted by then; id-mapped, and with sources that only the runtime can
+    read."""
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir/file").touch()
     os.chown(tmp_path / "dir/file", 200005, 200005)
@@ -148,14 +149,14 @@ def test_binds_of_what_was_bound_before(bundle: Bundle, tmp_path: Path, users: b
     assert out == [str(200005 - shift), str((200007 if idmap else 200005) - shift)]
 
 
-def test_a_bind_of_the_containers_own_follows_no_link_out(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_bind_of_a_container_path_follows_no_link_out(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the host\n")
     (bundle.rootfs / "link").symlink_to(tmp_path / "secret")
     bundle.mount("/two", "bind", "bind", source=f"{bundle.rootfs}/link")
     assert "of the host" not in bundle.run("cat", "/two").out
 
 
-def test_tmpfs_with_what_is_below_it(bundle: Bundle) -> None:
+def test_tmpfs_with_the_content_it_covers(bundle: Bundle) -> None:
     (bundle.rootfs / "seeded").mkdir()
     (bundle.rootfs / "seeded/file").write_text("seed\n")
     bundle.mount("/seeded", "tmpfs", "tmpcopyup", "size=1m", "nosuid")
@@ -164,7 +165,7 @@ def test_tmpfs_with_what_is_below_it(bundle: Bundle) -> None:
     assert (bundle.rootfs / "seeded/file").read_text() == "seed\n"
 
 
-def test_a_link_in_the_image_leads_nowhere_else(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_link_in_the_image_cannot_leave_the_root(bundle: Bundle, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (bundle.rootfs / "link").symlink_to(outside)
@@ -192,7 +193,7 @@ def test_other_devices_are_refused(bundle: Bundle) -> None:
     ]["permitted"] = ["CAP_MKNOD"]
     done = bundle.sh(
         "busybox mknod /tmp/mem c 1 1; head -c 1 /tmp/mem"
-    )  # making one is harmless, and allowed
+    )  # creating one is harmless and allowed
     assert done.code != 0
     assert "not permitted" in done.err
 
@@ -254,7 +255,7 @@ def test_the_cgroup_is_gone_after_delete(runtime: Runtime, bundle: Bundle) -> No
         ("mounts", [{"destination": "/x", "type": "nofs", "source": "x"}]),
     ],
 )
-def test_what_cannot_be(runtime: Runtime, bundle: Bundle, place: str, value: object) -> None:
+def test_invalid_configurations(runtime: Runtime, bundle: Bundle, place: str, value: object) -> None:
     bundle.config[place] = value
     bundle.path.joinpath("config.json").write_text(json.dumps(bundle.config))
     done = runtime("create", "--bundle", str(bundle.path), bundle.id)
@@ -270,7 +271,7 @@ def test_unknown_keys_are_ignored(bundle: Bundle) -> None:
     bundle.run("true", check=True)
 
 
-def test_device_where_something_else_is(bundle: Bundle) -> None:
+def test_device_in_place_of_another_file(bundle: Bundle) -> None:
     (bundle.rootfs / "node").write_text("a file of the image")
     bundle.linux["devices"] = [{"type": "c", "path": "/node", "major": 1, "minor": 3}]
     done = bundle.run("true")
@@ -293,23 +294,21 @@ def test_no_pivot(bundle: Bundle) -> None:
     assert (done.code, "/home/web" in done.out) == (0, True)
 
 
-def test_a_tmpfs_without_a_mode_has_that_of_what_it_covers(bundle: Bundle) -> None:
+def test_a_tmpfs_without_a_mode_gets_that_of_the_covered_directory(bundle: Bundle) -> None:
     (bundle.rootfs / "closed").mkdir(mode=0o710)
     (bundle.rootfs / "closed").chmod(0o710)
     bundle.mount("/closed", "tmpfs", "nosuid", source="tmpfs")
     assert bundle.run("stat", "-c", "%a", "/closed").out.split() == ["710"]
 
 
-def test_a_tmpfs_that_covers_nothing_is_for_everybody(bundle: Bundle) -> None:
-    """1777 is the kernel's own default; where a directory was there, it is as that one was."""
+def test_a_tmpfs_on_a_new_directory_is_world_writable(bundle: Bundle) -> None:
+    """1777 is the kernel's default. Over an existing directory, the tmpfs gets that directory's mode."""
     bundle.mount("/new/made", "tmpfs", "rw")
     assert bundle.sh("stat -c %a /new/made", check=True).out == "1777\n"
 
 
 @pytest.mark.parametrize("where", ["/dev", "/"])
-def test_a_terminal_where_nothing_is_written(
-    runtime: Runtime, bundle: Bundle, tmp_path: Path, where: str
-) -> None:
+def test_a_terminal_in_a_read_only_root(runtime: Runtime, bundle: Bundle, tmp_path: Path, where: str) -> None:
     if where == "/":
         bundle.config["root"]["readonly"] = True
         bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/dev"]

@@ -1,6 +1,6 @@
-"""config-linux.md, "Namespaces": a mount namespace that is joined by its path, and none of its own.
+"""config-linux.md, "Namespaces": joining a mount namespace by its path, and containers without one.
 
-Whatever a runtime does to a mount namespace that is not the container's, it does to one that is there for the test.
+A runtime can change only mount namespaces that were created for the test.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tests.waiting import until
 
 
 def mounts_of(pid: int) -> list[str]:
-    """Lines of mountinfo: the machine's own file systems, and all below a bundle of this test's. (Copies of what others
-    have mounted go when their directories are removed.)"""
+    """Lines of mountinfo: the machine's own file systems, and everything below this test's bundles. Copies of other
+    tests' mounts disappear with their directories."""
     lines = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if _OURS(line.split()[4])]
 
@@ -36,13 +36,14 @@ def namespace_of(pid: int | str) -> str:
 
 
 class Machines:
-    """Processes that do nothing, each in a mount namespace of its own: what a machine would be."""
+    """Sleeping processes, each in its own mount namespace, in place of machines."""
 
     def __init__(self) -> None:
         self._all: list[subprocess.Popen[bytes]] = []
 
     def make(self, like: int = 0, *, shared: bool = False) -> int:
-        """Its pid. `like`: a copy of that one's namespace, to which its mounts propagate if they are shared."""
+        """Create one and return its pid. `like`: its namespace is a copy of that process's namespace, to which shared
+        mounts propagate."""
         word = "mount --make-rshared / && " if shared else ""
         script = f"{word}echo ready; exec sleep 600"
         within = ["nsenter", "-t", str(like), "-m", "--"] if like else []
@@ -69,7 +70,7 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture
 def machine(runtime: Runtime, machines: Machines) -> Iterator[int]:
-    """What the runtime takes for the machine, where mounts are shared as systemd has them; its pid."""
+    """The pid of the process whose namespace the runtime runs in, with shared mounts as under systemd."""
     pid = machines.make(shared=True)
     runtime.within = ("nsenter", "-t", str(pid), "-m", "--")
     yield pid
@@ -84,26 +85,29 @@ def with_none(bundle: Bundle) -> Bundle:
 
 
 def seen(bundle: Bundle) -> str:
-    """What the container has written so far."""
+    """The output of the container so far."""
     try:
         return (bundle.rootfs / "seen").read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
 
 
-def test_none_is_the_runtimes_own(machine: int, bundle: Bundle) -> None:
+def test_without_one_the_runtimes_is_used(machine: int, bundle: Bundle) -> None:
     (bundle.rootfs / "mine").write_text("mine\n")
     pid = with_none(bundle).start("sh", "-c", "cat /mine > /seen; ls /proc/self >> /seen; exec sleep 60")
     until(lambda: "mountinfo" in seen(bundle))
     assert seen(bundle).startswith("mine\n")
     assert namespace_of(pid) == namespace_of(machine)
-    assert f"{bundle.rootfs}/dev/pts" in points_of(machine)  # in everybody's sight
+    assert f"{bundle.rootfs}/dev/pts" in points_of(machine)  # visible everywhere
     assert (bundle.rootfs / "dev").is_dir()
     assert not list((bundle.rootfs / "dev").iterdir())
 
 
-def test_nothing_of_it_is_left(runtime: Runtime, machine: int, machines: Machines, bundle: Bundle) -> None:
-    """Nor anything else of the machine's changed: no mount, no propagation, here or where mounts are seen, too."""
+def test_nothing_is_left_without_a_mount_namespace(
+    runtime: Runtime, machine: int, machines: Machines, bundle: Bundle
+) -> None:
+    """Nothing else of the machine changes either: no mount and no propagation, neither here nor in namespaces to which
+    mounts propagate."""
     another = machines.make(like=machine)
     before = mounts_of(machine), mounts_of(another)
     (bundle.rootfs / "more").mkdir()
@@ -124,7 +128,7 @@ def test_nothing_of_it_is_left(runtime: Runtime, machine: int, machines: Machine
 def test_two_roots_over_each_other(
     runtime: Runtime, machine: int, bundle: Bundle, another: Callable[[], Bundle]
 ) -> None:
-    """The upper one goes first: what is below it is not taken away under it."""
+    """The upper root is removed first: the lower one must not be removed under it."""
     before = mounts_of(machine)
     first, second = with_none(bundle).start("sleep", "60"), with_none(another())
     second.config["root"]["path"] = str(bundle.rootfs)
@@ -137,8 +141,8 @@ def test_two_roots_over_each_other(
     assert mounts_of(machine) == before
 
 
-def test_the_machines_root_needs_one(machine: int, bundle: Bundle) -> None:
-    """It would be mounted over itself, for ever: nobody's paths lead to what covers their root."""
+def test_the_machines_root_needs_a_mount_namespace(machine: int, bundle: Bundle) -> None:
+    """It would be mounted over itself permanently, because no path leads to a mount that covers the root."""
     before = mounts_of(machine)
     with_none(bundle).config["root"]["path"] = "/"
     done = bundle.run("true")
@@ -147,7 +151,7 @@ def test_the_machines_root_needs_one(machine: int, bundle: Bundle) -> None:
     assert mounts_of(machine) == before
 
 
-def test_exec_where_there_is_none(runtime: Runtime, machine: int, bundle: Bundle) -> None:
+def test_exec_without_a_mount_namespace(runtime: Runtime, machine: int, bundle: Bundle) -> None:
     (bundle.rootfs / "mine").write_text("mine\n")
     with_none(bundle).start("sleep", "60")
     done = runtime("exec", bundle.id, "cat", "/mine")
@@ -155,7 +159,7 @@ def test_exec_where_there_is_none(runtime: Runtime, machine: int, bundle: Bundle
 
 
 @pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
-def test_paths_are_restricted_in_a_namespace_of_its_own_alone(machine: int, bundle: Bundle, key: str) -> None:
+def test_paths_are_restricted_only_in_a_new_mount_namespace(machine: int, bundle: Bundle, key: str) -> None:
     before = mounts_of(machine)
     with_none(bundle).linux[key] = ["/proc/kcore"]
     done = bundle.run("true")
@@ -164,15 +168,15 @@ def test_paths_are_restricted_in_a_namespace_of_its_own_alone(machine: int, bund
     assert mounts_of(machine) == before
 
 
-def test_a_user_namespace_has_one(machine: int, bundle: Bundle) -> None:
+def test_a_user_namespace_needs_a_mount_namespace(machine: int, bundle: Bundle) -> None:
     with_none(bundle).namespaces(user="")
     for key in ("uidMappings", "gidMappings"):
         bundle.linux[key] = [{"containerID": 0, "hostID": 300000, "size": 1000}]
     assert bundle.run("true").code != 0
 
 
-def test_no_pivot_needs_one(machine: int, bundle: Bundle) -> None:
-    """Else the machine's "/" would be covered, and its /proc and /sys unmounted."""
+def test_no_pivot_needs_a_mount_namespace(machine: int, bundle: Bundle) -> None:
+    """Otherwise the machine's "/" would be covered, and its /proc and /sys unmounted."""
     before = mounts_of(machine)
     with_none(bundle).write("true")
     done = bundle.runtime("run", "--no-pivot", "--bundle", str(bundle.path), bundle.id)
@@ -181,7 +185,7 @@ def test_no_pivot_needs_one(machine: int, bundle: Bundle) -> None:
     assert mounts_of(machine) == before
 
 
-def test_joined_by_its_path(
+def test_a_mount_namespace_is_joined_by_its_path(
     runtime: Runtime, machine: int, machines: Machines, bundle: Bundle, tmp_path: Path
 ) -> None:
     before = mounts_of(machine)
@@ -200,7 +204,7 @@ def test_joined_by_its_path(
     assert mounts_of(machine) == before
 
 
-def test_what_fails_in_a_joined_one(machines: Machines, bundle: Bundle) -> None:
+def test_failures_in_a_joined_mount_namespace(machines: Machines, bundle: Bundle) -> None:
     theirs = machines.make()
     bundle.namespaces(mount=f"/proc/{theirs}/ns/mnt")
     bundle.mount("/sys/no/such", "tmpfs")
@@ -209,8 +213,8 @@ def test_what_fails_in_a_joined_one(machines: Machines, bundle: Bundle) -> None:
     assert Path(f"/proc/{theirs}/root/etc/passwd").exists()
 
 
-def test_the_machines_own_by_its_path(runtime: Runtime, machine: int, bundle: Bundle) -> None:
-    """It gets no other root for that."""
+def test_the_machines_mount_namespace_by_its_path(runtime: Runtime, machine: int, bundle: Bundle) -> None:
+    """Its root does not change."""
     before = mounts_of(machine)
     bundle.namespaces(mount=f"/proc/{machine}/ns/mnt")
     bundle.start("sleep", "60")
@@ -220,7 +224,7 @@ def test_the_machines_own_by_its_path(runtime: Runtime, machine: int, bundle: Bu
 
 
 def test_process_1_keeps_its_root(runtime: Runtime, bundle: Bundle) -> None:
-    """Of a machine of its own, whose process 1 is in another mount namespace than the runtime."""
+    """Process 1 of this machine is in another mount namespace than the runtime."""
     bundle.namespaces(mount="/proc/1/ns/mnt")
     bundle.write("true")
     command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)

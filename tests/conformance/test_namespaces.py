@@ -1,4 +1,4 @@
-"""config-linux.md: user namespaces that are joined, loopback, memory policy, cgroups given away."""
+"""config-linux.md: joined user namespaces, the loopback interface, memory policies, delegated cgroups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 def reachable(bundle: Bundle) -> None:
-    """By whoever a user namespace maps."""
+    """Make the directory reachable for users of a user namespace."""
     for directory in (bundle.path, *bundle.path.parents):
         if not directory.stat().st_mode & 0o001:
             directory.chmod(0o711)
@@ -32,15 +32,15 @@ def with_users(bundle: Bundle) -> None:
 
 
 def joining(bundle: Bundle, of: int, **more: str | None) -> Bundle:
-    with_users(bundle)  # the same mappings: runc takes no others beside a path
+    with_users(bundle)  # the same mappings: runc accepts no others together with a path
     bundle.namespaces(user=f"/proc/{of}/ns/user", **more)
     return bundle
 
 
-def test_user_namespace_that_is_there(
+def test_existing_user_namespace(
     runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle], tmp_path: Path
 ) -> None:
-    """With namespaces that are the joined one's, that are new, and that are the machine's."""
+    """Together with namespaces of the joined one, with new ones, and with the machine's."""
     with_users(bundle)
     first = bundle.start("sleep", "60")
     second = joining(another(), first, network=f"/proc/{first}/ns/net", ipc=f"/proc/{first}/ns/ipc")
@@ -58,10 +58,11 @@ def test_user_namespace_that_is_there(
 
 
 @pytest.mark.parametrize("held", ["process", "file"])
-def test_user_namespace_that_is_there_needs_no_mappings(
+def test_existing_user_namespace_needs_no_mappings(
     runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle], tmp_path: Path, held: str
 ) -> None:
-    """By the path of a process, and by a file that outlives them all; another process and user too."""
+    """By the path of a process and by a bind-mounted file that outlives all processes; also with another process and
+    user."""
     with_users(bundle)
     first = bundle.start("sleep", "60")
     second = joining(another(), first)
@@ -91,8 +92,8 @@ def test_user_namespace_that_is_there_needs_no_mappings(
             subprocess.run(["umount", str(file)], check=True)
 
 
-def test_what_is_no_user_namespace_is_refused(runtime: Runtime, bundle: Bundle) -> None:
-    """Another kind of namespace, no namespace, nothing: one error each, and nothing is left."""
+def test_a_path_that_is_not_a_user_namespace_is_rejected(runtime: Runtime, bundle: Bundle) -> None:
+    """Another type of namespace, another file, a missing file: an error each, and nothing is left."""
     for path in ("/proc/self/ns/net", "/etc/hostname", "/nonexistent"):
         bundle.namespaces(user=path)
         done = bundle.create("true", check=False)
@@ -108,10 +109,9 @@ def test_pid_namespace_of_a_joined_user_namespace(bundle: Bundle, another: Calla
     assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{first}/ns/pid")
 
 
-def test_new_user_namespace_beside_a_network_that_is_the_machines(
-    bundle: Bundle, another: Callable[[], Bundle]
-) -> None:
-    """Joined with the runtime's privileges: those of the new namespace are none over it."""
+def test_new_user_namespace_with_the_machines_network(bundle: Bundle, another: Callable[[], Bundle]) -> None:
+    """The network is joined with the runtime's privileges, because those in the new user namespace do not apply to
+    it."""
     first = bundle.start("sleep", "60")
     second = another()
     with_users(second)
@@ -121,7 +121,7 @@ def test_new_user_namespace_beside_a_network_that_is_the_machines(
     assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{first}/ns/net")
 
 
-def test_joining_what_is_no_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
+def test_joining_a_path_that_is_not_a_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     with_users(bundle)
     bundle.namespaces(user="/proc/self/ns/uts")
     done = bundle.create("true", check=False)
@@ -149,17 +149,18 @@ def test_memory_policy(runtime: Runtime, bundle: Bundle) -> None:
     assert "bind=static:0" in runtime("exec", bundle.id, "cat", "/proc/self/numa_maps", check=True).out
 
 
-def test_memory_policy_that_cannot_be(bundle: Bundle) -> None:
+def test_invalid_memory_policy(bundle: Bundle) -> None:
     bundle.linux["memoryPolicy"] = {"mode": "MPOL_NOWHERE"}
     done = bundle.create("true", check=False)
     assert done.code != 0
     assert "MPOL_NOWHERE" in done.err
 
 
-def test_exec_beside_an_init_that_gave_its_controllers_away(
+def test_exec_with_an_init_that_has_delegated_its_controllers(
     runtime: Runtime, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """A service manager in a container: its own cgroup has children with controllers, and takes no process itself."""
+    """As with a service manager in a container: its cgroup has children with controllers and therefore accepts no
+    processes."""
     own = cgroup_file(bundle.id, "pids/cgroup.subtree_control", "cgroup.subtree_control")
     if "unified" in str(own) or os.path.isdir("/sys/fs/cgroup/pids"):
         pytest.skip("needs cgroup v2: this machine has v1 controllers")
@@ -177,7 +178,8 @@ def test_exec_beside_an_init_that_gave_its_controllers_away(
 
 @pytest.mark.parametrize(("mode", "owner"), [("rw", 1000), ("ro", 0)])
 def test_owner_of_a_delegated_cgroup(runtime: Runtime, bundle: Bundle, mode: str, owner: int) -> None:
-    """config-linux.md, "Cgroup ownership": its user's where it is seen writable, and never the limits."""
+    """config-linux.md, "Cgroup ownership": the container's user owns the cgroup if it is writable in the container, but
+    never the limits."""
     if os.path.isdir("/sys/fs/cgroup/pids"):
         pytest.skip("needs cgroup v2: this machine has v1 controllers")
     if runtime.name == "crun":
@@ -192,7 +194,7 @@ def test_owner_of_a_delegated_cgroup(runtime: Runtime, bundle: Bundle, mode: str
     assert [(own / name).stat().st_uid for name in (".", "cgroup.procs", "pids.max")] == [owner, owner, 0]
 
 
-def test_another_platforms_part_is_told_of(runtime: Runtime, bundle: Bundle) -> None:
+def test_fields_of_other_platforms_are_reported(runtime: Runtime, bundle: Bundle) -> None:
     bundle.config["windows"] = {"layerFolders": ["c:/x"]}
     done = bundle.run("true", check=True)
     if runtime.name != "kubelite-oci":
@@ -214,7 +216,7 @@ def test_a_class_of_service_without_resctrl(runtime: Runtime, bundle: Bundle) ->
 
 @pytest.mark.parametrize("users", [False, True])
 def test_time_offsets(runtime: Runtime, bundle: Bundle, users: bool) -> None:
-    """config-linux.md, "Offset for Time Namespace"; with a user namespace, which then owns it."""
+    """config-linux.md, "Offset for Time Namespace"; also with a user namespace, which then owns the time namespace."""
     if not os.path.exists("/proc/self/ns/time"):
         pytest.skip("this kernel has no time namespaces")
     if users:
@@ -228,7 +230,7 @@ def test_time_offsets(runtime: Runtime, bundle: Bundle, users: bool) -> None:
     assert [line.split() for line in lines] == [["monotonic", "7881", "2718281"], ["boottime", "1337", "0"]]
 
 
-def test_terminal_in_a_user_namespace_that_is_there(
+def test_terminal_in_an_existing_user_namespace(
     runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle], tmp_path: Path
 ) -> None:
     with_users(bundle)

@@ -1,4 +1,4 @@
-"""config-linux.md "Network Devices": an interface of the machine moves in, with its addresses, and is given back."""
+"""config-linux.md, "Network Devices": an interface moves into the container with its addresses, and back afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if not Path("/usr/sbin/ip").exists() and not Path("/usr/bin/ip").exists() and no
 
 
 class Machine(Runtime):
-    """The same runtime, in a network namespace that stands for the machine's."""
+    """The same runtime in a network namespace that serves as the machine's."""
 
     netns = ""
     permanent = frozenset({"192.0.2.7"})
@@ -89,7 +89,7 @@ def test_the_kernel_chooses_a_name(machine: Machine, bundle: Bundle) -> None:
 
 
 def test_joined_network_namespace(machine: Machine, bundle: Bundle) -> None:
-    """Owned by somebody else: the interface stays in it when the container is gone."""
+    """The joined namespace belongs to another process: the interface stays in it after the container is deleted."""
     other = f"{machine.netns}x"
     subprocess.run(["ip", "netns", "add", other], check=True)
     try:
@@ -111,7 +111,7 @@ def refused(bundle: Bundle) -> Done:
     return done
 
 
-def test_a_create_that_fails_gives_it_back_as_it_was(machine: Machine, bundle: Bundle) -> None:
+def test_a_failed_create_returns_the_interface_unchanged(machine: Machine, bundle: Bundle) -> None:
     before = machine.link("d0")
     bundle.linux["netDevices"] = {"d0": {"name": "eth0"}, "nowhere": {}}
     assert "nowhere" in refused(bundle).err
@@ -131,7 +131,9 @@ def test_a_create_that_fails_gives_it_back_as_it_was(machine: Machine, bundle: B
     ("devices", "said"),
     [({"d0": {"name": "lo"}}, "lo"), ({"lo": {"name": "x"}}, "lo"), ({"d0": {"name": "a/b"}}, "a/b")],
 )
-def test_what_cannot_be_moved(machine: Machine, bundle: Bundle, devices: dict[str, Any], said: str) -> None:
+def test_interfaces_that_cannot_be_moved(
+    machine: Machine, bundle: Bundle, devices: dict[str, Any], said: str
+) -> None:
     bundle.linux["netDevices"] = devices
     assert said in refused(bundle).err
     assert machine.link("d0") is not None

@@ -137,14 +137,14 @@ def test_exec_of_a_process_file(runtime: Runtime, bundle: Bundle, tmp_path: Path
     assert pid in json.loads(runtime("ps", "--format", "json", bundle.id, check=True).out)
 
 
-def test_exec_of_what_is_not_there(runtime: Runtime, bundle: Bundle) -> None:
+def test_exec_of_a_missing_program(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     done = runtime("exec", bundle.id, "nowhere")
     assert done.code == 255
     assert "executable file not found in $PATH" in done.err
 
 
-def test_exec_in_what_has_ended(runtime: Runtime, bundle: Bundle) -> None:
+def test_exec_in_a_stopped_container(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("true")
     runtime.until(bundle.id, "stopped")
     done = runtime("exec", bundle.id, "true")
@@ -153,7 +153,7 @@ def test_exec_in_what_has_ended(runtime: Runtime, bundle: Bundle) -> None:
 
 
 def test_no_descriptor_reaches_the_container(bundle: Bundle) -> None:
-    """But those of --preserve-fds."""
+    """Except for those of --preserve-fds."""
     read, write = os.pipe()
     try:
         os.set_inheritable(write, True)
@@ -180,10 +180,11 @@ def test_preserved_descriptors(bundle: Bundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["--preserve-fds", "LISTEN_FDS"])
-def test_an_exec_hands_on_no_descriptor_of_the_runtimes(
+def test_an_exec_passes_no_descriptor_of_the_runtime(
     runtime: Runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """The caller has no descriptor 3, and says that it is the container's: what has that number meanwhile is not."""
+    """The caller announces descriptor 3 for the container but has none. Whatever descriptor the runtime has opened with
+    that number must not be passed on."""
     if runtime.name == "runc":
         pytest.skip("runc 1.1 looks when it has opened descriptors of its own")
     bundle.start("sleep", "60")
@@ -270,8 +271,8 @@ sys.exit(code)
 
 
 def test_terminal_of_a_caller_in_the_background(runtime: Runtime, bundle: Bundle) -> None:
-    """timeout(1) makes a process group of its own, which is in the background of its terminal: settings and output go
-    through all the same, and input is for those in the foreground."""
+    """timeout(1) creates a process group in the background of its terminal. Terminal settings and output work
+    nevertheless; input goes to the foreground."""
     if runtime.name == "runc":
         pytest.skip("runc repeats a system call for ever: its own affair")
     bundle.process["terminal"] = True
@@ -307,7 +308,7 @@ def test_cpu_affinity_of_an_exec(runtime: Runtime, bundle: Bundle, tmp_path: Pat
 
 
 def test_personality(runtime: Runtime, bundle: Bundle) -> None:
-    """config-linux.md "Personality", and of who comes in later (runc, since 1.2)."""
+    """config-linux.md, "Personality"; an exec gets it, too (runc since 1.2)."""
     bundle.linux["personality"] = {"domain": "LINUX32"}
     pid = bundle.start("sleep", "60")
     assert Path(f"/proc/{pid}/personality").read_text(encoding="ascii") == "00000008\n"
@@ -315,7 +316,7 @@ def test_personality(runtime: Runtime, bundle: Bundle) -> None:
 
 
 def test_processors_are_the_cgroups(runtime: Runtime, bundle: Bundle) -> None:
-    """Not those that the caller happens to be bound to; also of an exec."""
+    """The processors are those of the cgroup, not those that the caller is bound to; also for an exec."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs a second processor")
     bundle.write("sleep", "60")

@@ -1,5 +1,5 @@
-"""A container of an ordinary user: one mapping (its own), no cgroup, nobody's help (config-linux.md, "User namespace
-mappings"; runc's `spec --rootless`)."""
+"""A container of an ordinary user: one id mapping (the user's own), no cgroup, no helper programs (config-linux.md,
+"User namespace mappings"; runc's `spec --rootless`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USER = 12345
 
 
 class Ordinary(Runtime):
-    """The same runtime, run by somebody."""
+    """The same runtime, run by an ordinary user."""
 
     def command(self, *args: str) -> list[str]:
         identity = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
@@ -27,7 +27,7 @@ class Ordinary(Runtime):
 
 @pytest.fixture
 def ordinary(runtime: Runtime, bundle: Bundle) -> Bundle:
-    """`bundle`, its user's, with what `spec --rootless` writes."""
+    """`bundle` owned by the user, with the config.json of `spec --rootless`."""
     for directory in (bundle.path, *bundle.path.parents):
         if not directory.stat().st_mode & 0o001:
             directory.chmod(0o711)
@@ -55,7 +55,7 @@ def test_run(ordinary: Bundle) -> None:
 
 
 def test_null_and_the_other_devices(ordinary: Bundle) -> None:
-    """Bound from the machine: such a user makes none."""
+    """Bind-mounted from the machine, because an ordinary user cannot create devices."""
     done = ordinary.sh(
         "echo gone > /dev/null; head -c 4 /dev/zero | wc -c; test -c /dev/full && test -c /dev/tty"
     )
@@ -77,7 +77,7 @@ def test_lifecycle_and_exec(ordinary: Bundle) -> None:
 
 
 def test_capabilities_are_those_of_the_namespace_and_no_more(ordinary: Bundle) -> None:
-    """In a user namespace a process has all of them, those too that nobody here has: they must be dropped."""
+    """A process has all capabilities in a new user namespace. Those that the container must not have are dropped."""
     ordinary.process["capabilities"] = {kind: ["CAP_KILL"] for kind in ("bounding", "permitted", "effective")}
     out = ordinary.run("cat", "/proc/self/status", check=True).out
     found = {line.split(":")[0]: line.split()[1] for line in out.splitlines() if line.startswith("Cap")}
@@ -100,7 +100,7 @@ def test_without_a_user_namespace(ordinary: Bundle) -> None:
 
 
 def test_more_ids_than_its_own(ordinary: Bundle) -> None:
-    """Are newuidmap's to refuse: this user has no line in /etc/subuid."""
+    """newuidmap rejects them: this user has no entry in /etc/subuid."""
     for key in ("uidMappings", "gidMappings"):
         ordinary.linux[key] = [
             {"containerID": 0, "hostID": USER, "size": 1},
@@ -113,7 +113,7 @@ def test_more_ids_than_its_own(ordinary: Bundle) -> None:
 
 
 def test_root_without_a_cgroup(runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle]) -> None:
-    """--cgroup-manager disabled, as crun has it."""
+    """--cgroup-manager disabled, as in crun."""
     if runtime.name == "runc":
         pytest.skip("runc has no such flag")
     with open("/proc/self/cgroup", encoding="ascii") as file:
@@ -123,7 +123,7 @@ def test_root_without_a_cgroup(runtime: Runtime, bundle: Bundle, another: Callab
     done: Done = runtime("--cgroup-manager", "disabled", "run", "--bundle", str(bundle.path), bundle.id)
     assert (done.code, done.out) == (0, own), done.err
     if runtime.name == "crun":
-        return  # which binds what it finds
+        return  # which bind-mounts what it finds
     bundle.mount("/sys/fs/cgroup", "cgroup", source="cgroup")
     bundle.write("true")
     done = runtime("--cgroup-manager", "disabled", "run", "--bundle", str(bundle.path), bundle.id)

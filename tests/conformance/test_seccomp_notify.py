@@ -1,4 +1,4 @@
-"""config-linux.md "Seccomp" and "The Container Process State": a filter that asks an agent, and the agent."""
+"""config-linux.md, "Seccomp" and "The Container Process State": a filter with a seccomp agent, and the agent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conformance.conftest import Bundle, Runtime, left_below
 # seccomp_unotify(2): struct seccomp_notif and seccomp_notif_resp, and their ioctls
 _RECV, _SEND = 0xC0502100, 0xC0182101
 _CONTINUE = 1
-_ANSWER = -95  # EOPNOTSUPP, that nobody else would give
+_ANSWER = -95  # EOPNOTSUPP: nothing else returns it
 
 
 def whole(text: bytes) -> dict[str, Any] | None:
@@ -35,7 +35,7 @@ def whole(text: bytes) -> dict[str, Any] | None:
 
 
 class Agent(threading.Thread):
-    """Takes each listener that comes, and answers mkdir with an error of its own, anything else with "go on"."""
+    """An agent that accepts every listener, answers mkdir with a specific error, and lets all other calls continue."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
@@ -54,7 +54,7 @@ class Agent(threading.Thread):
                     text, fds, _, _ = socket.recv_fds(peer, 65536, 4)
                     while (
                         state := whole(text)
-                    ) is None:  # not to its end: runc closes when it has itself ended
+                    ) is None:  # do not read to the end: runc closes only when it exits
                         text += peer.recv(65536)
                 assert len(fds) == len(state["fds"]) == 1
                 self.states.append(state)
@@ -63,8 +63,8 @@ class Agent(threading.Thread):
                 self._answering.append(answering)
 
     def _answer(self, listener: int) -> None:
-        """Until all who were filtered are gone. A caller that a signal takes out of its call (as Go's runtime sends
-        its threads) is ENOENT here, and asks again."""
+        """Serve until all filtered processes have exited. A call that a signal interrupts (Go's runtime sends signals
+        to its threads) gives ENOENT here, and is repeated by the caller."""
         waiting = select.poll()
         waiting.register(listener, select.POLLIN)
         while all(not events & select.POLLHUP for _, events in waiting.poll()):
@@ -127,7 +127,7 @@ def test_an_agent_answers(runtime: Runtime, bundle: Bundle, agent: Agent, tmp_pa
 
 
 def test_an_agent_answers_for_exec(runtime: Runtime, bundle: Bundle, agent: Agent, tmp_path: Path) -> None:
-    """Each process that is filtered has a listener of its own."""
+    """Each filtered process has its own listener."""
     notifying(bundle, tmp_path, "mkdir", "mkdirat")
     pid = bundle.start("sleep", "60")
     done = runtime("exec", bundle.id, "mkdir", "/made")
@@ -140,8 +140,8 @@ def test_an_agent_answers_for_exec(runtime: Runtime, bundle: Bundle, agent: Agen
     assert second["state"]["status"] == "running"
 
 
-def test_an_agent_that_lets_go_on(bundle: Bundle, agent: Agent, tmp_path: Path) -> None:
-    """Also for what the runtime itself does between the filter and the program."""
+def test_an_agent_that_lets_calls_continue(bundle: Bundle, agent: Agent, tmp_path: Path) -> None:
+    """Also for the system calls of the runtime between installing the filter and executing the program."""
     notifying(bundle, tmp_path, "execve", "close", "capset", "uname")
     bundle.run("true", check=True)
     assert agent.asked
@@ -163,7 +163,7 @@ def test_no_agent(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
         {"syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]},
     ],
 )
-def test_what_an_agent_cannot_be_asked(
+def test_filters_that_an_agent_cannot_serve(
     runtime: Runtime, bundle: Bundle, agent: Agent, tmp_path: Path, more: Any
 ) -> None:
     if runtime.name == "crun":

@@ -1,4 +1,4 @@
-"""exec --cgroup: a process of a container in a group below the container's own, in all hierarchies or some."""
+"""exec --cgroup: run a process in a cgroup below the container's, in all hierarchies or some."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_one_for_all_controllers(runtime: Runtime, bundle: Bundle) -> None:
     for place in places(bundle):
         os.mkdir(f"{place}/sub")
         for file in (f"{place}/sub/cpuset.cpus", f"{place}/sub/cpuset.mems"):
-            if os.path.exists(file):  # v1: empty, where the one above does not say otherwise
+            if os.path.exists(file):  # v1: empty unless the parent says otherwise
                 Path(file).write_text(
                     Path(file.replace("/sub/", "/")).read_text(encoding="utf-8"), encoding="utf-8"
                 )
@@ -70,7 +70,7 @@ def test_one_for_some_controllers(runtime: Runtime, bundle: Bundle) -> None:
         (["one", "two"], "(missing <controller>: prefix)"),
     ],
 )
-def test_what_is_no_sub_cgroup(runtime: Runtime, bundle: Bundle, asked: list[str], words: str) -> None:
+def test_invalid_sub_cgroups(runtime: Runtime, bundle: Bundle, asked: list[str], words: str) -> None:
     refused(runtime, bundle, asked, words)
 
 
@@ -81,9 +81,7 @@ def test_what_is_no_sub_cgroup(runtime: Runtime, bundle: Bundle, asked: list[str
         (["cpu:one", "cpu:two"], "controller cpu specified multiple times"),
     ],
 )
-def test_sub_cgroups_that_mean_nothing(
-    runtime: Runtime, bundle: Bundle, asked: list[str], words: str
-) -> None:
+def test_ambiguous_sub_cgroups(runtime: Runtime, bundle: Bundle, asked: list[str], words: str) -> None:
     refused(runtime, bundle, asked, words)
 
 

@@ -1,4 +1,4 @@
-"""`--systemd-cgroup`: a scope for each container, made by who answers on the system bus."""
+"""`--systemd-cgroup`: a scope for each container, created by the service manager on the system bus."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_failed_unit_of_the_same_name_is_forgotten(
     runtime("delete", "--force", bundle.id, check=True)
 
 
-def test_a_scope_that_is_not_started(runtime: Runtime, bundle: Bundle, systemd: Systemd) -> None:
+def test_a_scope_that_fails_to_start(runtime: Runtime, bundle: Bundle, systemd: Systemd) -> None:
     systemd.result = "failed"
     done = create(bundle, "true")
     assert done.code != 0
@@ -85,7 +85,7 @@ def test_a_scope_that_is_not_started(runtime: Runtime, bundle: Bundle, systemd: 
     systemd.result = "done"
 
 
-def test_what_fails_later_takes_the_scope_along(runtime: Runtime, bundle: Bundle, systemd: Systemd) -> None:
+def test_a_later_failure_removes_the_scope(runtime: Runtime, bundle: Bundle, systemd: Systemd) -> None:
     bundle.mount("/x", "nofs")
     done = create(bundle, "true")
     assert done.code != 0
@@ -94,7 +94,7 @@ def test_what_fails_later_takes_the_scope_along(runtime: Runtime, bundle: Bundle
 
 
 @pytest.mark.parametrize("path", ["/a/path", "x.slice:y", "no-slice:p:n", "a--b.slice:p:n"])
-def test_what_is_no_place_of_systemds(bundle: Bundle, systemd: Systemd, path: str) -> None:
+def test_invalid_cgroup_paths_for_systemd(bundle: Bundle, systemd: Systemd, path: str) -> None:
     bundle.linux["cgroupsPath"] = path
     bundle.write("true")
     done = bundle.runtime("--systemd-cgroup", "create", "--bundle", str(bundle.path), bundle.id)
@@ -103,7 +103,7 @@ def test_what_is_no_place_of_systemds(bundle: Bundle, systemd: Systemd, path: st
 
 
 def test_a_container_of_an_older_version(runtime: Runtime, bundle: Bundle) -> None:
-    """Its state.json knows nothing of units."""
+    """Its state.json has no unit."""
     if runtime.name != "kubelite-oci":
         pytest.skip("how a runtime keeps its state is its own affair")
     bundle.start("sleep", "60")

@@ -1,4 +1,5 @@
-"""`update`: each limit alone and all at once, by flags, from a file and from standard input (runc's update tests)."""
+"""`update`: each limit separately and all together, by flags, from a file and from standard input (after runc's update
+tests)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ FIRST: dict[str, Any] = {
     "cpu": {"shares": 100, "quota": 500000, "period": 1000000, "cpus": "0"},
     "pids": {"limit": 20},
 }
-# What is written where on v1
+# what is written to which file on v1
 FILES = {
     "memory": "memory.limit_in_bytes",
     "reservation": "memory.soft_limit_in_bytes",
@@ -77,7 +78,7 @@ def seen(bundle: Bundle) -> dict[str, str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_asked_for_changes_and_nothing_else(
+def test_only_the_given_limits_change(
     runtime: Runtime, started: Bundle, flags: list[str], changed: dict[str, str]
 ) -> None:
     assert seen(started) == START
@@ -105,14 +106,12 @@ def test_resources_as_json(runtime: Runtime, started: Bundle, tmp_path: Path, gi
 @pytest.mark.parametrize(
     "flags", [["--memory", "1x"], ["--cpuset-cpus", "4000"], ["--resources", "/no/such/file"]], ids=" ".join
 )
-def test_what_cannot_be_is_an_error_and_changes_nothing(
-    runtime: Runtime, started: Bundle, flags: list[str]
-) -> None:
+def test_an_invalid_limit_changes_nothing(runtime: Runtime, started: Bundle, flags: list[str]) -> None:
     assert runtime("update", *flags, started.id).code != 0
     assert seen(started) == START
 
 
-def test_of_no_container(runtime: Runtime) -> None:
+def test_update_of_an_unknown_container(runtime: Runtime) -> None:
     done = runtime("update", "--pids-limit", "5", "nope")
     assert done.code != 0
     assert "container does not exist" in done.err

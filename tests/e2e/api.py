@@ -1,6 +1,6 @@
-"""HTTP from the test's own process: the daemon by its unix socket, any page by TCP from a node's network namespace.
-What a test waits for, it asks many times a second, and a command each time would be a process each time. What a command
-says is asked of the command (`Node.cli`)."""
+"""HTTP from the test process: to the daemon's unix socket, and by TCP from a node's network namespace. A test that
+waits asks many times a second; running a command each time would start a process each time. The output of commands is
+tested with `Node.cli`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class _Unix(http.client.HTTPConnection):
 
 
 def get(path: str, target: str, *, timeout: float, table: bool = False) -> tuple[int, bytes]:
-    """Status and body of GET `target` on the socket `path`; `table`: as rows, as the server prints them. Raises OSError
-    or http.client.HTTPException where no daemon answers within `timeout` seconds."""
+    """Return status and body of GET `target` on the socket `path`. `table`: request a Table. Raises OSError or
+    http.client.HTTPException if no daemon answers within `timeout` seconds."""
     connection = _Unix(path, timeout)
     try:
         connection.request("GET", target, headers={"Accept": _TABLE} if table else {})
@@ -56,7 +56,7 @@ class Answer:
 
 
 class _Elsewhere(http.client.HTTPConnection):
-    """Over a socket made in another network namespace, in which it stays whatever thread uses it."""
+    """A connection with a socket that was created in another network namespace, where it stays."""
 
     def __init__(self, netns: str, host: str, port: int | None, timeout: float) -> None:
         super().__init__(host, port, timeout=timeout)
@@ -64,7 +64,7 @@ class _Elsewhere(http.client.HTTPConnection):
 
     def connect(self) -> None:
         made: list[socket.socket | OSError] = []
-        thread = threading.Thread(target=self._make, args=(made,))  # which alone enters the namespace
+        thread = threading.Thread(target=self._make, args=(made,))  # only this thread enters the namespace
         thread.start()
         thread.join()
         (found,) = made
@@ -91,8 +91,8 @@ class _Elsewhere(http.client.HTTPConnection):
 
 
 def fetch(netns: str, url: str, *, method: str, headers: Mapping[str, str], timeout: float) -> Answer:
-    """What is at an http URL with an IPv4 address, asked in the network namespace at the path `netns`. Raises OSError
-    or http.client.HTTPException where nobody answers; each step may take `timeout` seconds."""
+    """Fetch an http URL with an IPv4 address in the network namespace at the path `netns`. Raises OSError or
+    http.client.HTTPException if no server answers; each step may take `timeout` seconds."""
     parts = urllib.parse.urlsplit(url)
     connection = _Elsewhere(netns, parts.hostname or "", parts.port, timeout)
     try:

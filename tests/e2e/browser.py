@@ -1,4 +1,4 @@
-"""A browser that a test asks questions of: chromium without a screen, over the Chrome DevTools Protocol.
+"""Headless Chromium for tests, driven by the Chrome DevTools Protocol.
 
 Source: chromedevtools.github.io/devtools-protocol, domains Page and Runtime.
 """
@@ -29,14 +29,14 @@ TIMEOUT = 60.0 * waiting.PATIENCE
 
 
 class Page:
-    """One tab."""
+    """A tab."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._last = 0
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The result of a method of the protocol; what the browser tells unasked is passed over."""
+        """Call a method of the protocol and return its result. Events are ignored."""
         self._last += 1
         self._connection.send(json.dumps({"id": self._last, "method": method, "params": parameters}))
         while (said := json.loads(self._connection.recv(timeout=TIMEOUT))).get("id") != self._last:
@@ -46,7 +46,7 @@ class Page:
         return result
 
     def evaluate(self, script: str) -> Any:
-        """The value of an expression of JavaScript; of a promise, what it is kept with."""
+        """The value of a JavaScript expression; for a promise, the value it resolves to."""
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -57,7 +57,7 @@ class Page:
 
 @contextlib.contextmanager
 def page(url: str) -> Iterator[Page]:
-    """A browser of its own that shows this page. No name but loopback's address resolves in it."""
+    """A new browser that shows this page. It can connect only to the loopback address."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, contextlib.ExitStack() as undo:
         browser = subprocess.Popen(
             [
@@ -68,7 +68,7 @@ def page(url: str) -> Iterator[Page]:
             stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         undo.callback(browser.wait)
-        undo.callback(os.killpg, browser.pid, signal.SIGKILL)  # what there is in the path is a script
+        undo.callback(os.killpg, browser.pid, signal.SIGKILL)  # the program in PATH is a script
         assert browser.stderr is not None
         tabs = httpx.get(f"http://{_listens(browser.stderr)}/json", timeout=TIMEOUT, trust_env=False).json()
         address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
@@ -76,7 +76,7 @@ def page(url: str) -> Iterator[Page]:
 
 
 def _listens(stderr: IO[str]) -> str:
-    """Host and port that it said it listens on. What it says later is read and dropped, so that it never waits."""
+    """The host and port that the browser reports. Its later output is read and dropped, so that it never blocks."""
     said = []
     for line in stderr:
         said.append(line)

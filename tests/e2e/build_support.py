@@ -1,4 +1,4 @@
-"""What the tests of builds share: a context, a build, and how it ended."""
+"""Shared by the tests of builds: a context, a build, and its result."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def context(base: Path, containerfile: str, **files: str) -> str:
 
 
 def build(node: Node, *words: str, check: bool = True) -> tuple[list[dict[str, Any]], str]:
-    """The build's events, and what it prints."""
+    """Run a build. Return its events and its output."""
     done = node.cli("build", "--progress", "json", *words, check=check, timeout=60)
     return [json.loads(line) for line in done.err.splitlines() if line.startswith("{")], done.out
 
 
 def states(events: list[dict[str, Any]]) -> dict[str, str]:
-    """How each step that makes files ended, by its words."""
+    """The result of each step that creates files, by the step's text."""
     names = {e["id"]: e["name"].partition("] ")[2] for e in events if e.get("state") == "begin"}
     ends = [e for e in events if e.get("state") in ("done", "cached", "error", "cancelled")]
     return {names[e["id"]]: e["state"] for e in ends if not names[e["id"]].startswith("FROM")}
@@ -42,7 +42,7 @@ def identity(node: Node, name: str) -> str:
 
 
 def left_over(node: Node) -> list[str]:
-    """What only a build at work may have."""
+    """What may exist only while a build runs."""
     found = [str(path) for path in (node.root / "images/ingest").glob("*")]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{node.cgroup_parent}/build-*")]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"{node.cgroup_parent}/build-*")]

@@ -1,4 +1,4 @@
-"""What a container's cgroup says, whatever version of cgroups the machine has."""
+"""Read a container's cgroup, on cgroup v1 and v2."""
 
 from __future__ import annotations
 

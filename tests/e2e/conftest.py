@@ -1,4 +1,4 @@
-"""Nodes for the tests that drive a whole one."""
+"""Fixtures: whole nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def missing(*others: str) -> str:
-    """What every node of a test needs, and these other programs: the first that is not here."""
+    """The first missing program of those that every test node needs, and of these."""
     return "root" if os.geteuid() != 0 else programs.missing("busybox", "nsenter", *others)
 
 
@@ -37,13 +37,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Node]:
-    """One that the tests of a module share."""
+    """A node that the tests of a module share."""
     with running_node(tmp_path_factory.mktemp("builder"), images) as found:
         yield found
 
 
 @pytest.fixture
 def node(tmp_path: Path, images: Path) -> Iterator[Node]:
-    """A node of the test's own."""
+    """A node for one test."""
     with running_node(tmp_path, images) as found:
         yield found

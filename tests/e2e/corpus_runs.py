@@ -1,7 +1,7 @@
-"""The runs of tests/corpus: read from its data, made into objects, and compared with what became of them.
+"""The runs of tests/corpus: read from its data, turned into objects, and compared with the result.
 
-What is written there of a container is asked of the kernel (/proc/<pid>), by the pid that the node names: one look
-costs no process. What the documentation does with a command (`run`, `http`) is done with that command.
+What a run says about a container is compared with the kernel (/proc/<pid>, with the pid that the node reports), which
+needs no process. What the documentation does with a command (`run`, `http`) is done with that command.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PLACES = {
 }
 READER = "reader"
 DEFAULT_GRACE = 30
-#: The conditions of a pod in this phase, where a run says nothing else.
+#: The conditions of a pod in this phase, unless the run gives others.
 CONDITIONS = {
     "Running": {"PodScheduled": "True", "Initialized": "True", "ContainersReady": "True", "Ready": "True"},
     "Succeeded": {"PodScheduled": "True", "Initialized": "True", "Ready": "False PodCompleted"},
@@ -64,7 +64,8 @@ def path_of(file: str) -> Path:
 
 
 def objects(run: Json, namespace: str) -> tuple[list[Json], list[str]]:
-    """The manifest's objects and those it needs, in one namespace, as JSON; the names of the pods that count."""
+    """Return the objects of the manifest and those it needs, in one namespace, as JSON; and the names of the pods that
+    are compared."""
     own = _loaded(run["file"])
     beside = [doc for file in run.get("beside", ()) for doc in _loaded(file)]
     found = [*_needed(run), *beside, *own]
@@ -77,7 +78,9 @@ def objects(run: Json, namespace: str) -> tuple[list[Json], list[str]]:
         for one in containers(doc):
             one["imagePullPolicy"] = "IfNotPresent"
         if doc["kind"] == "Pod" and doc["spec"].get("terminationGracePeriodSeconds") in (None, DEFAULT_GRACE):
-            doc["spec"]["terminationGracePeriodSeconds"] = 2  # a program may be told to end before it listens
+            doc["spec"]["terminationGracePeriodSeconds"] = (
+                2  # a program may be told to stop before it listens
+            )
     return found, [doc["metadata"]["name"] for doc in own if doc["kind"] == "Pod"]
 
 
@@ -105,7 +108,7 @@ def _needed(run: Json) -> Iterator[Json]:
 
 
 def _reader(docs: list[Json]) -> Json:
-    """A pod that has all of these: each below /<kind>/<name>, and in its environment."""
+    """A pod that mounts all of these below /<kind>/<name> and has them in its environment."""
     volumes: list[Json] = []
     mounts: list[Json] = []
     env: list[Json] = []
@@ -136,7 +139,7 @@ def containers(doc: Json) -> list[Json]:
 
 
 def image_names(doc: Json) -> set[str]:
-    """Of its containers, and those that it has as volumes."""
+    """The images of its containers and of its image volumes."""
     volumes = doc["spec"].get("volumes", []) if doc["kind"] == "Pod" else []
     return {
         *(container["image"] for container in containers(doc)),
@@ -146,7 +149,7 @@ def image_names(doc: Json) -> set[str]:
 
 @contextlib.contextmanager
 def on_the_machine(run: Json) -> Iterator[None]:
-    """The files of the machine itself that it needs, with their directories; what was not there is gone afterwards."""
+    """Create the files of the machine that the run needs, with their directories, and remove them afterwards."""
     with contextlib.ExitStack() as undo:
         for name, text in run.get("machine", {}).items():
             path = Path(name)
@@ -169,7 +172,7 @@ def _remove(path: Path) -> None:
 
 
 def wrong(node: Node, run: Json, name: str, namespace: str) -> list[str]:
-    """What of this pod is not yet as it should be."""
+    """The differences of this pod from its run."""
     try:
         pod = api(node).get(f"/api/v1/namespaces/{namespace}/pods/{name}")
         found = Comparison(node, run, pod)
@@ -183,7 +186,7 @@ def wrong(node: Node, run: Json, name: str, namespace: str) -> list[str]:
 
 @dataclass(slots=True)
 class Comparison:
-    """One pod beside what its run says."""
+    """Compares one pod with its run."""
 
     node: Node
     run: Json
@@ -204,7 +207,7 @@ class Comparison:
             self.problems.append(f"{what}: {got!r}, not {wanted!r}")
 
     def told(self, text: object) -> str:
-        """With what is known only here."""
+        """The run with values that are known only on this node."""
         status = self.pod.get("status", {})
         known = {
             "{node}": self.pod["spec"].get("nodeName", ""),
@@ -220,12 +223,12 @@ class Comparison:
         return whole
 
     def of(self, key: str) -> Iterator[tuple[str, Any]]:
-        """(container, what is said of it): those of this pod."""
+        """(container, its expectations) for each container of this pod."""
         own = {container["name"] for container in containers(self.pod)} | {"pod"}
         yield from ((name, said) for name, said in self.run.get(key, {}).items() if name in own)
 
     def running(self, key: str) -> Iterator[tuple[str, int, Any]]:
-        """(container, its pid, what is said of it)."""
+        """(container, pid, its expectations) for each running container."""
         for name, said in self.of(key):
             pid = self.pids().get(name, 0)
             if pid:
@@ -234,7 +237,7 @@ class Comparison:
                 self.problems.append(f"{name} does not run")
 
     def pids(self) -> dict[str, int]:
-        """Those of running containers; "pod" has that of any."""
+        """The pids of running containers; "pod" is any of them."""
         if self._pids is None:
             found = api(self.node).get(f"/kubelite/v1/inspect/{self.namespace}/{self.name}")["containers"]
             self._pids = {one["name"]: int(one["pid"]) for one in found if one["state"] == "running"}
@@ -244,7 +247,7 @@ class Comparison:
 
     @property
     def refused(self) -> bool:
-        """Whether the machine has too few processors for it."""
+        """Whether the machine has too few processors for the pod."""
         return int(self.run.get("cpus", 0)) > (os.cpu_count() or 1)
 
     # -- its status -------------------------------------------------------------------------------------------------
@@ -421,7 +424,7 @@ def commands(found: Comparison) -> None:
             found.problems.append(f"claim {name} has no {path}")
 
 
-#: In this order; what starts a process, last and only where nothing else is missing.
+#: In this order. Checks that start a process are last, and run only if all others pass.
 LOOKS: tuple[Callable[[Comparison], None], ...] = (
     events, logs, environment, files, mounts, processes, resources, claims,
     lambda found: None if found.problems else pages(found),

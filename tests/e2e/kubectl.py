@@ -1,4 +1,4 @@
-"""The real kubectl, as a client of a test's node."""
+"""The real kubectl as a client of a test node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.node import KUBELITE, PATIENCE, REPO, Finished, Node
 from tests.programs import missing
 
-PORT = 18001  # of the node, where pods may have well-known ones
+PORT = 18001  # of the node, because pods may use well-known ports
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ def forwarded(node: Node) -> Iterator[Kubectl]:
 
 
 def one_by_one(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON documents that stand behind each other."""
+    """The concatenated JSON documents."""
     position = 0
     while text[position:].strip():
         position += len(text[position:]) - len(text[position:].lstrip())

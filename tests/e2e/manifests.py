@@ -1,4 +1,4 @@
-"""Manifests that the tests drop: small, quick to stop."""
+"""Manifests for tests: small pods that stop quickly."""
 
 from __future__ import annotations
 

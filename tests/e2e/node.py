@@ -1,4 +1,5 @@
-"""A whole node for a test: its own directories, cgroups, bridge and network namespace, and the ways people use it."""
+"""A whole node for a test: its own directories, cgroups, bridge and network namespace, and the interfaces that users
+have."""
 
 from __future__ import annotations
 
@@ -24,17 +25,17 @@ from tests.programs import BUSYBOX, PACKED_BUSYBOX
 REPO = Path(__file__).resolve().parents[2]
 KUBELITE = (sys.executable, "-m", "kubelite")
 IMAGE = "localhost/kubelite/busybox:latest"
-PATIENCE = waiting.PATIENCE  # times this long is waited (see there)
+PATIENCE = waiting.PATIENCE  # factor for all timeouts (see tests/waiting.py)
 TIMEOUT = 30.0
 
 
 class NoSuchPod(AssertionError):
-    """There is none of this name; inside `Node.wait`: not yet."""
+    """There is no pod of this name. `Node.wait` keeps waiting."""
 
 
 @dataclass(slots=True)
 class Finished:
-    """A command that ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -43,14 +44,15 @@ class Finished:
 
 @dataclass(slots=True)
 class Node:
-    """One node below `base`. `start()` and `kill()` as often as wanted; `destroy()`, then `leftovers()`, at the end."""
+    """A node below `base`. Call `start()` and `kill()` as often as needed; at the end `destroy()`, then
+    `leftovers()`."""
 
     base: Path
     name: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
     settings: dict[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[bytes] | None = None
     holder: subprocess.Popen[bytes] | None = None
-    program: tuple[str, ...] = KUBELITE  # what `start` runs
+    program: tuple[str, ...] = KUBELITE  # the command that `start` runs
 
     @property
     def manifests(self) -> Path:
@@ -92,7 +94,7 @@ class Node:
             "POD_CIDR": "10.77.0.0/24",
             "CGROUP_PARENT": self.cgroup_parent,
             "NODE_NAME": self.name,
-            "EVICTION_HARD": "none",  # how full the machine's disk is, is nothing to a test
+            "EVICTION_HARD": "none",  # tests do not depend on how full the machine's disk is
             "CONFIG": self.base / "config.yaml",
             **self.settings,
         }
@@ -101,7 +103,9 @@ class Node:
             **kept,
             "PYTHONDONTWRITEBYTECODE": "1",
             "CONTAINERS_REGISTRIES_CONF": str(self.base / "no-registries.conf"),
-            "REGISTRY_AUTH_FILE": str(self.base / "no-logins.json"),  # none of whoever runs the tests
+            "REGISTRY_AUTH_FILE": str(
+                self.base / "no-logins.json"
+            ),  # not the settings of the user who runs the tests
             **{f"KUBELITE_{k}": str(v) for k, v in values.items()},
         }
 
@@ -111,7 +115,7 @@ class Node:
         for path in (self.manifests, self.root, self.run_dir, self.log_dir):
             path.mkdir(parents=True, exist_ok=True)
         (self.base / "config.yaml").touch()
-        # a process that does nothing but keep the node's network namespace, whatever happens to the daemon
+        # a process that only keeps the node's network namespace, independently of the daemon
         self.holder = subprocess.Popen(
             [
                 "unshare",
@@ -177,7 +181,7 @@ class Node:
                 self.holder.stdout.close()
 
     def leftovers(self) -> list[str]:
-        """What of this node is still on the machine."""
+        """What is left of this node on the machine."""
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
@@ -198,7 +202,7 @@ class Node:
         return waiting.cgroup_places(self.cgroup_parent)
 
     def remove_cgroups(self) -> None:
-        """As a reboot does. What was killed there may still be on its way out, or had just left a child."""
+        """Remove the cgroups, as a reboot does. Killed processes may still be exiting or may just have forked."""
         for procs in (path for top in self.cgroup_tops() for path in top.rglob("cgroup.procs")):
             for pid in procs.read_text().split():
                 with contextlib.suppress(ProcessLookupError):
@@ -215,10 +219,12 @@ class Node:
     def cli(
         self, *arguments: str, check: bool = True, stdin: bytes | None = None, timeout: float = TIMEOUT
     ) -> Finished:
-        """Run `kubelite …`; with `check` a failure is an assertion that shows what it said."""
+        """Run `kubelite …`. With `check`, a failure raises an AssertionError with the output."""
         command = [*KUBELITE, *arguments]
         if arguments[:1] == ("reset",) and self.holder is not None and self.holder.poll() is None:
-            command = self.in_netns(*command)  # it looks at the network, and the machine's is not this node's
+            command = self.in_netns(
+                *command
+            )  # it checks the network, and the node's network is not the machine's
         done = subprocess.run(
             command,
             cwd=REPO,
@@ -241,7 +247,7 @@ class Node:
         return json.loads(self.cli(*arguments, "-o", "json").out)
 
     def ask(self, target: str, *, table: bool = False) -> tuple[int, bytes]:
-        """Status and body of a GET of the API; (0, why) where no daemon answers."""
+        """Return status and body of a GET of the API; (0, reason) if no daemon answers."""
         try:
             return api.get(self.environ()["KUBELITE_SOCKET"], target, timeout=TIMEOUT * PATIENCE, table=table)
         except (OSError, http.client.HTTPException) as error:
@@ -264,17 +270,18 @@ class Node:
         return next((c for c in every if c["name"] == container), {})
 
     def status_of(self, name: str) -> str:
-        """The STATUS column; empty where there is no such pod, or no daemon to ask."""
+        """The STATUS column; empty if there is no such pod or no daemon."""
         code, body = self.ask(api.PODS.format(namespace="default", name=name), table=True)
         return api.cell(body, 2) if code == 200 else ""
 
     def logs(self, name: str) -> str:
-        """What the pod's only container has said so far; empty before there is anything to read."""
+        """The log of the pod's only container so far; empty before it exists."""
         code, body = self.ask(api.PODS.format(namespace="default", name=name) + "/log")
         return body.decode(errors="replace") if code == 200 else ""
 
     def pid(self, name: str, container: str = "main") -> int:
-        """The host pid of a pod's running container. Waits for it: a status says Running until it is written anew."""
+        """The host pid of a pod's running container. Waits for it, because the status may still show an ended instance
+        as running."""
         found: list[dict[str, Any]] = []
 
         def runs() -> bool:
@@ -286,7 +293,7 @@ class Node:
         return next(int(c["pid"]) for c in found if c["state"] == "running")
 
     def apply(self, file: str, text: str) -> Path:
-        """Put a manifest into the directory, whole."""
+        """Put a manifest into the directory atomically."""
         path = self.manifests / file
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.new")
@@ -339,13 +346,13 @@ class Node:
     def fetch(
         self, url: str, method: str = "GET", headers: Mapping[str, str] | None = None, timeout: float = 5.0
     ) -> api.Answer:
-        """What is at any URL, asked in the node's network namespace. Raises OSError or http.client.HTTPException."""
+        """Fetch any URL in the node's network namespace. Raises OSError or http.client.HTTPException."""
         assert self.holder is not None
         netns = f"/proc/{self.holder.pid}/ns/net"
         return api.fetch(netns, url, method=method, headers=headers or {}, timeout=timeout * PATIENCE)
 
     def doctor(self) -> list[dict[str, Any]]:
-        """What `kubelite doctor` finds wrong, after a moment for what is on its way out."""
+        """The errors that `kubelite doctor` finds, after a moment for what is being removed."""
         findings: list[dict[str, Any]] = []
         for _ in range(50):
             answer = self.cli("doctor", "-o", "json", check=False)
@@ -358,7 +365,7 @@ class Node:
 
 @contextlib.contextmanager
 def running_node(base: Path, images: Path | None, **settings: str) -> Iterator[Node]:
-    """A started node with the test image in its store; clean at the end, or the test fails."""
+    """A started node with the test image in its store. The test fails if anything is left at the end."""
     node = Node(base, settings={key.upper(): value for key, value in settings.items()})
     node.prepare()
     if images is not None:
@@ -375,7 +382,7 @@ def running_node(base: Path, images: Path | None, **settings: str) -> Iterator[N
 
 
 def pack_image(directory: Path) -> Path:
-    """An image store that holds the busybox image, made by kubelite itself; its `images` directory."""
+    """Pack the busybox image with kubelite. Return the `images` directory of the store."""
     node = Node(directory)
     node.prepare()
     try:

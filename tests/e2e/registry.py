@@ -1,4 +1,4 @@
-"""A registry in a node's own network, with images that umoci and buildah made: fixtures `made` and `registry`."""
+"""A registry in a node's network, with images made by umoci and buildah: fixtures `made` and `registry`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ while :; do sleep 0.1; done
 
 
 def base_layer() -> bytes:
-    """busybox, accounts, and files for later layers to take away."""
+    """busybox, accounts, and files that later layers remove."""
     busybox = Path(support.BUSYBOX).read_bytes()
     links = [
         support.member(f"bin/{name}", tarfile.SYMTYPE, linkname="busybox", mode=0o777)
@@ -71,7 +71,7 @@ def upper_layer() -> bytes:
 
 @dataclass(slots=True)
 class Images:
-    """OCI layouts by name, and the registry's storage that already holds them."""
+    """OCI layouts by name, and the registry's storage with them."""
 
     layouts: Path
     data: Path
@@ -120,8 +120,8 @@ class Registry:
     node: Node
     made: Images
     process: subprocess.Popen[bytes] | None = None
-    settings: str = ""  # more lines of its config
-    login: str = ""  # user:password of who pushes
+    settings: str = ""  # additional lines of its config
+    login: str = ""  # user:password for pushes
 
     @property
     def directory(self) -> Path:
@@ -161,7 +161,7 @@ class Registry:
         support.run(*self.node.in_netns(*command))
 
     def asked(self, path: str, method: str = "GET") -> int:
-        """How often somebody asked for a path, by the registry's own log."""
+        """The number of requests for a path, from the registry's log."""
         return (self.directory / "log").read_text(errors="replace").count(f'"{method} {path} ')
 
 

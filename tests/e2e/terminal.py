@@ -1,4 +1,4 @@
-"""A command on a terminal of its own, as a person has one."""
+"""Runs a command on its own terminal, as for a user."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Terminal:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def expect(self, pattern: str) -> re.Match[str]:
-        """Wait until what was shown since the last match matches; that is then done with."""
+        """Wait until the output since the last match matches, and consume it."""
         until = time.monotonic() + TIMEOUT
         while True:
             match = re.search(pattern, self.seen)
@@ -52,14 +52,14 @@ class Terminal:
                 raise AssertionError(f"waited for {pattern!r} on the terminal; got {self.seen!r}")
 
     def wait(self) -> int:
-        """The exit code; whatever is still shown is read."""
+        """Read the remaining output and return the exit code."""
         until = time.monotonic() + TIMEOUT
         while self._read(until):
             pass
         return self.process.wait(TIMEOUT)
 
     def read(self, seconds: float) -> bool:
-        """What is shown within `seconds`; False for nothing."""
+        """Read output for up to `seconds`. Return False if there is none."""
         return self._read(time.monotonic() + seconds)
 
     def _read(self, until: float) -> bool:
@@ -68,7 +68,7 @@ class Terminal:
             return False
         try:
             data = os.read(self.master, 65536)
-        except OSError:  # EIO: the last one on the other side has gone
+        except OSError:  # EIO: the last process on the other side has exited
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)

@@ -1,4 +1,4 @@
-"""The audit log of a whole node: what commands leave in it."""
+"""The audit log of a whole node: the entries of commands."""
 
 from __future__ import annotations
 

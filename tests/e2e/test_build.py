@@ -1,4 +1,4 @@
-"""Builds on a node: what is run again and what not, what is refused, what comes out."""
+"""Builds on a node: which steps run again, what is rejected, and the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.e2e.test_images import image_pod
 from tests.kernel import images_support as support
 
 
-def test_only_what_changed_and_what_follows_is_run_again(builder: Node, tmp_path: Path) -> None:
+def test_only_changed_steps_and_later_ones_run_again(builder: Node, tmp_path: Path) -> None:
     text = (
         FROM + "RUN echo first > /first\nCOPY a /a\nRUN cat /a > /b\nENV X=1\nRUN echo $X > /x\n"
         f"FROM {IMAGE}\nCOPY c /c\nCOPY --from=0 /b /x /\n"
@@ -36,7 +36,7 @@ def test_only_what_changed_and_what_follows_is_run_again(builder: Node, tmp_path
     before = identity(builder, "cache:1")
 
     for path in (tmp_path / "c").iterdir():
-        os.utime(path, (1, 1))  # a new checkout is no change
+        os.utime(path, (1, 1))  # a new checkout is not a change
     builder.restart(signal.SIGKILL)
     again, _ = build(builder, "-t", "cache:1", where)
     assert set(states(again).values()) == {"cached"} and identity(builder, "cache:1") == before
@@ -64,10 +64,11 @@ def test_only_what_changed_and_what_follows_is_run_again(builder: Node, tmp_path
 @pytest.mark.parametrize(
     "step", ["COPY log /log", "COPY . /here", "RUN --mount=type=bind,target=/c cat /c/log > /log"]
 )
-def test_what_changes_while_it_is_copied_is_not_taken_for_what_it_was(
+def test_a_file_that_changes_while_it_is_copied_is_not_cached(
     builder: Node, tmp_path: Path, step: str
 ) -> None:
-    """The key was of one content, the layer would be of another: found again under it, it would be wrong for ever."""
+    """The cache key was computed from one content and the layer has another. If it were stored under that key, it would
+    be wrong permanently."""
     where = context(tmp_path / "c", f"{FROM}{step}\n", log="")
     ended = threading.Event()
 
@@ -91,8 +92,8 @@ def test_what_changes_while_it_is_copied_is_not_taken_for_what_it_was(
     assert set(states(again).values()) == {"cached"}
 
 
-def test_an_unchanged_build_is_answered_from_its_note(builder: Node, tmp_path: Path) -> None:
-    """By stat(2) alone, and only as long as nothing it depends on has changed."""
+def test_an_unchanged_build_reuses_its_note(builder: Node, tmp_path: Path) -> None:
+    """The result is reused after stat(2) calls alone, and only while nothing it depends on has changed."""
     text = FROM + "COPY a /a\nRUN cat /a > /b\n"
     where = context(tmp_path / "n", text, a="one\n", **{".dockerignore": "x\n"})
     with open(tmp_path / "n/a", "rb") as file:
@@ -105,8 +106,8 @@ def test_an_unchanged_build_is_answered_from_its_note(builder: Node, tmp_path: P
 
     for other in notes.glob("*"):
         other.unlink()
-    assert "DONE" in built().err and not [*notes.glob("*")]  # its files are too young
-    time.sleep(build_again.SETTLED / 1e9)  # not looked for all the while: each look is a build
+    assert "DONE" in built().err and not [*notes.glob("*")]  # its files are too recent
+    time.sleep(build_again.SETTLED / 1e9)  # checked rarely, because each check is a build
     builder.wait(lambda: built() and [*notes.glob("*")], "a note", 120)
     (note,) = notes.glob("*")
     whole = note.read_text()
@@ -146,7 +147,7 @@ def test_an_unchanged_build_is_answered_from_its_note(builder: Node, tmp_path: P
 
 
 def _renewed(note: str) -> str:
-    """The note as it would be a minute after a change, and telling that it was used."""
+    """Make the note a minute older, and mark it so that its use is visible."""
     lines = [line.split(" ") for line in note.split("\n")]
     now = [
         f"S {build_again.stamp(line[-1])} {line[-1]}" if line[0] == "S" else " ".join(line) for line in lines
@@ -154,7 +155,7 @@ def _renewed(note: str) -> str:
     return "\n".join(now).replace("\nO Built", "\nO From the note: built")
 
 
-def test_a_failure_points_at_its_line_and_keeps_what_went_before(builder: Node, tmp_path: Path) -> None:
+def test_a_failure_names_its_line_and_keeps_earlier_steps(builder: Node, tmp_path: Path) -> None:
     where = context(
         tmp_path / "f", FROM + "RUN echo fine > /fine\nRUN echo why >&2; \\\n  exit 3\nRUN echo never\n"
     )
@@ -190,7 +191,7 @@ def test_a_failure_points_at_its_line_and_keeps_what_went_before(builder: Node, 
         (FROM + "COPY escape /\n", '"escape" is not in the build context'),
     ],
 )  # fmt: skip
-def test_what_cannot_be_built_is_said(builder: Node, tmp_path: Path, text: str, message: str) -> None:
+def test_errors_of_builds(builder: Node, tmp_path: Path, text: str, message: str) -> None:
     where = context(tmp_path / "x", text, **{".dockerignore": "hidden\n", "hidden": "", "hidden2": ""})
     (tmp_path / "x/escape").symlink_to("/etc/shadow")
     done = builder.cli("build", "-q", where, check=False)
@@ -211,7 +212,7 @@ def test_reproducible(builder: Node, tmp_path: Path, images: Path) -> None:
     with running_node(tmp_path / "other", images) as other:
         build(other, "-t", "same:2", *args, where)
         assert identity(other, "same:2") == first
-    os.utime(tmp_path / "r/Containerfile")  # another time of the same content
+    os.utime(tmp_path / "r/Containerfile")  # another timestamp, the same content
     for number in "12":
         for form in ("oci", "docker", "tar"):
             tagged = ("-t", "same:1") if form != "tar" else ()
@@ -225,7 +226,7 @@ def test_reproducible(builder: Node, tmp_path: Path, images: Path) -> None:
     assert os.stat(top).st_mtime <= 1_700_000_000
 
 
-def test_what_was_built_runs_and_is_kept_in_order(builder: Node, tmp_path: Path) -> None:
+def test_a_built_image_runs_and_is_garbage_collected(builder: Node, tmp_path: Path) -> None:
     text = (
         FROM
         + "ENV WHO=pod\nRUN dd if=/dev/zero of=/big bs=1M count=4 2>&1\n"
@@ -244,7 +245,7 @@ def test_what_was_built_runs_and_is_kept_in_order(builder: Node, tmp_path: Path)
         found = json.loads(builder.cli("df", "-o", "json").out)
         return next(kind for kind in found if kind["type"] == "Build Cache")
 
-    # an intermediate stage's layer is cache; the image's own are the image's
+    # the layer of an intermediate stage belongs to the cache, the image's layers to the image
     context(
         tmp_path / "w",
         FROM + "RUN dd if=/dev/zero of=/big bs=1M count=6 2>&1\nFROM scratch\nCOPY --from=0 /etc/passwd /\n",
@@ -259,7 +260,7 @@ def test_what_was_built_runs_and_is_kept_in_order(builder: Node, tmp_path: Path)
     builder.cli("image", "prune", "--all", "--force")
     builder.cli("load", base)
     assert cache()["size"] == 0 and cache()["total"] == 0
-    assert identity(builder, "localhost/built:1")  # a pod has it
+    assert identity(builder, "localhost/built:1")  # a pod uses it
     assert builder.cli("exec", "built", "--", "cat", "/etc/passwd").out.startswith("root:")
     (builder.manifests / "built.yaml").unlink()
     builder.wait_gone("built")
@@ -269,7 +270,7 @@ def test_what_was_built_runs_and_is_kept_in_order(builder: Node, tmp_path: Path)
     bool(support.need("docker-registry", "podman", "runc", "umoci", "buildah")), reason="needs podman"
 )
 def test_from_a_registry_and_to_one(registry: Registry, tmp_path: Path) -> None:
-    """The base is pulled by the node; what comes out is pulled and run by podman."""
+    """The node pulls the base image; podman pulls and runs the result."""
     node = registry.node
     text = f"FROM {APP}\nUSER root\nRUN cat /data/new > /greeting; rm /data/new\n"
     text += 'ENTRYPOINT ["/bin/sh", "-c"]\nCMD ["cat /greeting; ls /data"]\n'

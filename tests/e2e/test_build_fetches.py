@@ -1,4 +1,4 @@
-"""Who is asked for what is not in the context: git repositories, and an ssh agent."""
+"""Sources outside the context: git repositories, and an ssh agent."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def commit(work: Path, text: str) -> None:
 
 
 def publish(work: Path) -> None:
-    """As plain files: git's "dumb" protocol."""
+    """Publish it as plain files: git's "dumb" protocol."""
     bare = work.parent / "www/x.git"
     if bare.exists():
         git(work, "push", "-q", "--force", str(bare), "main")
@@ -91,7 +91,7 @@ def served(directory: Path, status: int = 0) -> Iterator[str]:
         thread.join()
 
 
-def test_a_commit_is_what_counts(builder: Node, work: Path, tmp_path: Path) -> None:
+def test_only_the_commit_counts(builder: Node, work: Path, tmp_path: Path) -> None:
     with served(tmp_path / "www") as url:
         first, second = git(work, "rev-parse", "v1"), git(work, "rev-parse", "main")
         text = (
@@ -122,8 +122,8 @@ def test_a_commit_is_what_counts(builder: Node, work: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(bool(need("ssh-agent", "ssh-add", "ssh-keygen")), reason="needs openssh-client")
-def test_an_agent_inside_is_the_one_outside(builder: Node, tmp_path: Path) -> None:
-    """For the step alone, its keys not in the layer; whoever is given none gets none."""
+def test_an_ssh_agent_is_forwarded(builder: Node, tmp_path: Path) -> None:
+    """For this step only; the keys are not in the layer, and a step without the mount has no agent."""
     key, sock = tmp_path / "key", tmp_path / "s"
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "the-key", "-f", str(key)], check=True
@@ -158,7 +158,7 @@ def test_an_agent_inside_is_the_one_outside(builder: Node, tmp_path: Path) -> No
         agent.wait()
 
 
-def test_nobody_is_asked_for_a_password(builder: Node, tmp_path: Path) -> None:
+def test_no_password_is_asked_for(builder: Node, tmp_path: Path) -> None:
     with served(tmp_path, status=401) as url:
         where = context(tmp_path / "c", f"{FROM}ADD {url} /x/\n")
         refused = builder.cli("build", "-q", *HOST, where, check=False, timeout=60)

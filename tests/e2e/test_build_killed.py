@@ -1,4 +1,4 @@
-"""Builds that are killed, and what else is at work beside them: nothing is left but cache."""
+"""Killed builds, and other commands that run at the same time: nothing is left but cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def started(node: Node, *words: str) -> subprocess.Popen[bytes]:
 
 
 def until(process: subprocess.Popen[bytes], text: str) -> str:
-    """Its progress up to a line with this text; it must come."""
+    """Read its progress up to a line with this text."""
     assert process.stderr is not None
     said = ""
     for line in process.stderr:
@@ -52,7 +52,7 @@ def test_a_killed_build_leaves_nothing_but_cache(builder: Node, tmp_path: Path, 
     builder.wait(lambda: not sleeping(mark), "the RUN to end")
     builder.wait(lambda: not [p for p in left_over(builder) if "ingest" not in p], "cgroup and lease to go")
     assert builder.cli("image", "inspect", "killed:1", check=False).code == 1
-    # what kill -9 leaves of its session is the next writer's to remove
+    # the next writer removes what kill -9 leaves of the session
     (tmp_path / "k/Containerfile").write_text(FROM + f"RUN echo {mark} > /m\n")
     assert states(build(builder, "-t", "killed:2", where)[0]) == {f"RUN echo {mark} > /m": "cached"}
     check_nothing_left(builder)
@@ -71,7 +71,7 @@ def sleeping(word: str) -> list[str]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children."""
+    """The pids of a process and its children."""
     with contextlib.suppress(OSError):
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return [pid, *(int(word) for task in tasks for word in (task / "children").read_text().split())]
@@ -108,7 +108,7 @@ def test_a_builder_and_its_runner_that_die_together(builder: Node, tmp_path: Pat
 
 
 def test_killed_together_at_any_moment(builder: Node, tmp_path: Path) -> None:
-    """Before, in and after RUNs and COPYs: at moments by a seed."""
+    """Before, during and after RUNs and COPYs, at moments from a seed."""
     chance = random.Random(5)
     for number in range(8):
         mark = f"0.{700 + number}{os.getpid()}"
@@ -161,7 +161,7 @@ def test_pruning_and_other_builds_beside_a_build(builder: Node, tmp_path: Path) 
 
 
 def test_a_disk_that_fills_up_during_a_build(tmp_path: Path, images: Path) -> None:
-    """Under COPY and under a RUN: said with the line, nothing left, and the next build has the room."""
+    """During COPY and during RUN: the error names the line, nothing is left, and the next build has the space."""
     disk = tmp_path / "disk"
     disk.mkdir()
     syscalls.mount("tmpfs", str(disk), "tmpfs", 0, "size=40m")
@@ -179,7 +179,7 @@ def test_a_disk_that_fills_up_during_a_build(tmp_path: Path, images: Path) -> No
                     "RUN dd if=/dev/zero of=/large bs=1M count=60\n",
                     "Containerfile:3: RUN failed with exit code 1",
                 ),
-                # the layer's directory has room, its tar none
+                # there is space for the layer's directory, but not for its tar
                 (
                     "RUN dd if=/dev/zero of=/large bs=1M count=20\n",
                     "no space left on the image store's file system",

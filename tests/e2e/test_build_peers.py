@@ -1,4 +1,4 @@
-"""Containerfiles that cover the language, each built by `buildah bud` and by us: the same config, the same files."""
+"""Containerfiles that cover the language, each built by `buildah bud` and by kubelite: the same config and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.programs import BUSYBOX
 
 CASES = Path(__file__).parent / "containerfiles"
 pytestmark = pytest.mark.skipif(bool(need("buildah")), reason="needs buildah")
-# What the two tell by different means: buildah notes itself in a label.
+# Known differences: buildah adds a label with its version.
 _FIELDS = (
     "Env", "Cmd", "Entrypoint", "WorkingDir", "User", "ExposedPorts", "Volumes", "Labels", "StopSignal", "Healthcheck",
     "OnBuild", "Shell",
@@ -49,7 +49,7 @@ def peer(command: Sequence[str], environment: Mapping[str, str]) -> str:
 
 @dataclass(slots=True)
 class Buildah:
-    """buildah with a storage of its own, which needs no mount."""
+    """buildah with its own storage, which needs no mounts."""
 
     base: Path
 
@@ -87,7 +87,7 @@ def config_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def files_of(root: Path) -> dict[str, tuple[Any, ...]]:
-    """Everything by path: kind and mode, owner, its content, link or device, and its other names."""
+    """All files by path: type and mode, owner, content, link target or device, and other hard links."""
     found: dict[str, tuple[Any, ...]] = {}
     inodes: dict[tuple[int, int], list[str]] = {}
     for directory, names, files in os.walk(root):
@@ -111,19 +111,19 @@ def files_of(root: Path) -> dict[str, tuple[Any, ...]]:
 
 
 def different(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """path → (ours, theirs) where they are not the same."""
+    """path → (kubelite's, buildah's) where they differ."""
     paths = sorted(ours.keys() | theirs.keys())
-    # chroot isolation leaves what it mounted on
+    # chroot isolation leaves its mount points
     places = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "run/secrets")
     left = {p for p in places if p not in ours and theirs.get(p) in (EMPTY, DIRECTORY)}
     return {p: (ours.get(p), theirs.get(p)) for p in paths if ours.get(p) != theirs.get(p) and p not in left}
 
 
 def built(both: Both, directory: Path, name: str, *more: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """((config, files) of ours, of buildah's)."""
+    """(config, files) of kubelite's image and of buildah's."""
     tag = f"localhost/case/{name}:latest"
     both.node.cli("build", "-q", "-t", tag, *more, str(directory))
-    # its own wishes may be more than this machine gives
+    # its own limits may be higher than this machine allows
     limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--cap-add", "MKNOD")
     both.buildah("bud", "-q", *limits, "-t", tag, *more, str(directory))
     (about,) = json.loads(both.node.cli("image", "inspect", tag).out)
@@ -142,7 +142,7 @@ def built(both: Both, directory: Path, name: str, *more: str) -> tuple[tuple[Any
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir()))
-def test_same_image_as_buildah(both: Both, case: str, tmp_path: Path) -> None:
+def test_the_image_equals_buildahs(both: Both, case: str, tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("s3cret\n")
     more = ("--secret", f"id=token,src={secret}") if case == "mounts" else ()
@@ -152,7 +152,7 @@ def test_same_image_as_buildah(both: Both, case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(need("podman")), reason="needs podman")
-def test_what_podman_builds_runs(both: Both, tmp_path: Path) -> None:
+def test_an_image_built_by_podman_runs(both: Both, tmp_path: Path) -> None:
     (tmp_path / "Containerfile").write_text(
         "FROM scratch\nCOPY busybox /bin/sh\nENV WHO=podman\nRUN echo made > /made\n"
         'CMD ["sh", "-c", "read x </made; echo $WHO $x; sleep 1000"]\n'

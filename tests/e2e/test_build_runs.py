@@ -1,4 +1,4 @@
-"""RUN and what it gives: stages beside each other, isolation, triggers, layers, outputs."""
+"""RUN: parallel stages, isolation, triggers, layers, outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.e2e.node import IMAGE, KUBELITE, REPO, Node
 from tests.kernel import images_support as support
 
 
-def test_stages_run_beside_each_other(builder: Node, tmp_path: Path) -> None:
+def test_stages_run_in_parallel(builder: Node, tmp_path: Path) -> None:
     wait = "for i in $(seq 600); do test -e /c/{other} && exit 0; sleep 0.05; done; exit 9"
     text = "".join(
         f"FROM {IMAGE} AS {name}\nRUN --mount=type=cache,id={tmp_path.name},target=/c touch /c/{name}; "
@@ -49,7 +49,7 @@ def test_a_runs_isolation(builder: Node, tmp_path: Path) -> None:
     assert (tmp_path / "out/none").read_text() == "lo\n"
     assert (tmp_path / "out/host").read_text().split() == sorted(os.listdir("/sys/class/net"))
     assert not (tmp_path / "i/new").exists() and "new\n" in said
-    # nothing of what was mounted for a RUN stays
+    # nothing that was mounted for a RUN is left
     assert sorted(os.listdir(tmp_path / "out/etc")) == sorted(["group", "nsswitch.conf", "passwd"])
     assert not (tmp_path / "out/m").exists() and not os.listdir(tmp_path / "out/dev")
     context(tmp_path / "i", FROM + "RUN x=x; while :; do x=$x$x; done\n")
@@ -58,7 +58,7 @@ def test_a_runs_isolation(builder: Node, tmp_path: Path) -> None:
 
 
 def test_a_run_that_changes_nothing_makes_no_layer(builder: Node, tmp_path: Path) -> None:
-    """Mount points are no change, nor is what a link to nothing is made good with."""
+    """Mount points are not a change, nor is the target created for a dangling link."""
     where = context(
         tmp_path / "n",
         FROM + "COPY links /etc/\n"
@@ -104,8 +104,9 @@ def capability_tar() -> bytes:
     return out.getvalue()
 
 
-def test_what_a_layer_carries(builder: Node, tmp_path: Path) -> None:
-    """Attributes, nanoseconds, hard links, whiteouts, opaque directories: in the layer, and in its tar unpacked."""
+def test_metadata_in_a_layer(builder: Node, tmp_path: Path) -> None:
+    """Extended attributes, nanoseconds, hard links, whiteouts and opaque directories, in the layer and in its unpacked
+    tar."""
     where = context(
         tmp_path / "l",
         FROM
@@ -277,8 +278,8 @@ def test_parents_with_any_depth_and_a_pivot(builder: Node, tmp_path: Path) -> No
     ]
 
 
-def test_a_cache_begins_as_a_stage_has_it(builder: Node, tmp_path: Path) -> None:
-    """Once: what RUNs put there stays, until the stage is another one."""
+def test_a_cache_starts_with_the_content_of_a_stage(builder: Node, tmp_path: Path) -> None:
+    """Once. What RUNs put there persists until the stage changes."""
 
     def built(first: str, command: str) -> str:
         text = (
@@ -295,8 +296,8 @@ def test_a_cache_begins_as_a_stage_has_it(builder: Node, tmp_path: Path) -> None
     assert failed.code == 1 and '"/bin/busybox" is not a directory' in failed.err
 
 
-def test_an_archive_that_aims_outside_is_refused(builder: Node, tmp_path: Path) -> None:
-    """By its own names and links, and by a link in the image that its target leads through."""
+def test_an_archive_that_leads_outside_is_rejected(builder: Node, tmp_path: Path) -> None:
+    """By its own names and links, and by a link in the image on the way to its target."""
     aim = tmp_path / "aim"
     aim.mkdir()
     link = support.member("l", tarfile.SYMTYPE, linkname=str(aim))

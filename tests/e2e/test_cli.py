@@ -1,4 +1,4 @@
-"""The command line against a whole node: what a person types, sees, and gets as exit code."""
+"""The command line against a whole node: arguments, output and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environ(node: Node) -> dict[str, str]:
 
 @contextmanager
 def running(node: Node, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A `kubelite …` that goes on (-f, -w); ended at the end."""
+    """A `kubelite …` that keeps running (-f, -w); it is ended at the end."""
     process = subprocess.Popen(
         [*KUBELITE, *arguments],
         cwd=REPO, env=environ(node), stdin=subprocess.DEVNULL, text=True,
@@ -51,7 +51,7 @@ def line_of(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def sentence(done: Finished, code: int, *words: str) -> None:
-    """It failed with this code and one sentence that has these words."""
+    """Check that it failed with this code and one sentence with these words."""
     lines = done.err.splitlines()
     assert done.code == code, done
     assert done.out == "", done
@@ -61,7 +61,7 @@ def sentence(done: Finished, code: int, *words: str) -> None:
 
 
 def some_of_each(node: Node) -> None:
-    """Three pods in two namespaces that run, settings, and a manifest that is wrong."""
+    """Three running pods in two namespaces, a ConfigMap and Secret, and an invalid manifest."""
     node.apply("web.yaml", pod("web", container("a"), container("b"), labels={"app": "web"}))
     node.apply("db.yaml", pod("db", labels={"app": "db"}))
     node.apply("far.yaml", pod("far", namespace="prod"))
@@ -133,7 +133,9 @@ def test_watch_shows_every_change(node: Node) -> None:
     node.wait_status("first", "Running")
     with running(node, "get", "pods", "-w") as watching:
         assert line_of(watching, "NAME").split()[0] == "NAME"
-        line_of(watching, r"^first +1/1 +Running")  # it watches: a pod starts faster than the command line
+        line_of(
+            watching, r"^first +1/1 +Running"
+        )  # wait until it watches: a pod starts faster than the command line
         path = node.apply("w.yaml", pod("w"))
         line_of(watching, r"^w +0/1 +(Pending|ContainerCreating)")
         line_of(watching, r"^w +1/1 +Running")
@@ -244,7 +246,7 @@ def test_exec_on_a_terminal(node: Node) -> None:
         terminal.expect("x\r\nx\r\n")
         terminal.type("\x04")
         assert terminal.wait() == 0, "Ctrl-D ends its input"
-    # the terminal goes away (the window is closed): nothing of it stays in the pod
+    # the terminal is closed: nothing of the command is left in the pod
     with on_terminal([*KUBELITE, "exec", "-it", "t", "--", "sleep", "1000"], environ(node)) as terminal:
         node.wait(lambda: "sleep 1000" in node.cli("exec", "t", "--", "ps").out, "the sleep")
     node.wait(lambda: "sleep 1000" not in node.cli("exec", "t", "--", "ps").out, "the sleep to end")

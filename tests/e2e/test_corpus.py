@@ -1,8 +1,8 @@
-"""Manifests that nobody here wrote, run: each comes to what its documentation describes (tests/corpus/README.md).
+"""Public manifests, run on a node: each does what its documentation describes (tests/corpus/README.md).
 
-Nearly all of them at once, on one node, each in a namespace of its own. What needs a node of its own (all of its
-processors, labels, a name) gets another one, one after the other. Images are stand-ins under the same names, and a pull
-policy that nobody wrote (Always, for a name without a tag) is IfNotPresent here: there is no registry.
+Nearly all run at the same time on one node, each in its own namespace. Those that need a node for themselves (all
+processors, labels, a name) run on a second node, one after the other. Images are stand-ins with the same names. A
+defaulted pull policy (Always for a name without a tag) is IfNotPresent here, because there is no registry.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STAND_INS = {
     "localhost/kubelite/stand-in:latest": "--cmd=/serve",
     "localhost/kubelite/program:latest": "--entrypoint=/entrypoint",
 }
-#: Their manifests give these `args` without a `command`: they have an ENTRYPOINT.
+#: Their manifests have `args` without a `command`, so the images have an ENTRYPOINT.
 WITH_ENTRYPOINT = ("hashicorp/http-echo", "vish/stress", "redis:5")
 OTHER = "foo-node"
 LABELS = (
@@ -48,16 +48,14 @@ LABELS = (
     "another-node-label-key=another-node-label-value",
 )
 RUNS = runs()
-ALONE: list[
-    Json
-] = []  # the pods of those that ran one after the other, as they were when they had come to what they should
-pytestmark = pytest.mark.timeout(300)  # the first of them starts the nodes
-#: What waits for a probe to fail or a back-off to pass, last; before that, what goes one after the other meanwhile.
+ALONE: list[Json] = []  # the pods of the manifests that run one after the other, in their final state
+pytestmark = pytest.mark.timeout(300)  # the first test starts the nodes
+#: Manifests that wait for a failing probe or a back-off are last; before them, those that run one after the other.
 ORDER = sorted(range(len(RUNS)), key=lambda index: ("restarts" in RUNS[index], "node" not in RUNS[index]))
 
 
 def pack(node: Node) -> None:
-    """Every image that is named, of busybox and tests/corpus/stand-in."""
+    """Pack every named image from busybox and tests/corpus/stand-in."""
     files = [
         word
         for path in sorted((CORPUS / "stand-in").iterdir())
@@ -82,7 +80,7 @@ def profiles(node: Node) -> None:
 
 
 def drop(node: Node, index: int) -> list[str]:
-    """Put a run's objects into the directory; the names of the pods that count."""
+    """Put a run's objects into the directory. Return the names of the pods that are compared."""
     docs, pods = objects(RUNS[index], f"c{index}")
     node.apply(f"c{index}.json", json.dumps({"apiVersion": "v1", "kind": "List", "items": docs}))
     return pods
@@ -92,7 +90,8 @@ def drop(node: Node, index: int) -> list[str]:
 def together(
     tmp_path_factory: pytest.TempPathFactory, images: Path
 ) -> Iterator[tuple[Node, dict[int, list[str]]]]:
-    """A node on which all of them run but those that want another: (node, run's index → its pods' names)."""
+    """A node on which all manifests run that do not need the other node: (node, index of the run → names of its
+    pods)."""
     if (os.cpu_count() or 1) < 2:
         pytest.skip("needs a second processor: together the pods ask for more than one")
     with running_node(tmp_path_factory.mktemp("corpus"), images, pod_cidr="10.77.0.0/22") as node:
@@ -105,7 +104,7 @@ def together(
 def other(
     tmp_path_factory: pytest.TempPathFactory, together: tuple[Node, dict[int, list[str]]]
 ) -> Iterator[Node]:
-    """One of the name and the labels that some manifests ask for, which has nothing else to do."""
+    """A second node with the name and labels that some manifests require, without other pods."""
     settings = {
         "node_name": OTHER,
         "allowed_unsafe_sysctls": "kernel.msg*,net.core.somaxconn",
@@ -117,7 +116,9 @@ def other(
 
 
 @pytest.mark.parametrize("index", ORDER, ids=[f"{RUNS[index]['file']}-{index}" for index in ORDER])
-def test_it_comes_to_what_its_documentation_says(index: int, request: pytest.FixtureRequest) -> None:
+def test_a_public_manifest_does_what_its_documentation_says(
+    index: int, request: pytest.FixtureRequest
+) -> None:
     run = RUNS[index]
     node, pods = request.getfixturevalue("together")
     if "node" not in run:
@@ -155,7 +156,8 @@ def comes_to(node: Node, run: Json, name: str, namespace: str) -> None:
 
 
 def remove(node: Node, index: int) -> None:
-    """Its volumes and claims, too: a volume of the same name in the next run would be this one, which has a claim."""
+    """Remove it with its volumes and claims: otherwise the next run's volume of the same name would be this one, which
+    is bound."""
     manifest = node.manifests / f"c{index}.json"
     manifest.unlink()
 
@@ -168,8 +170,8 @@ def remove(node: Node, index: int) -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
-def test_kubectl_reads_what_is_printed_of_them(together: tuple[Node, dict[int, list[str]]]) -> None:
-    """`get -o yaml` of all that came of them, through kubectl's types and out again: nothing lost, nothing renamed."""
+def test_kubectl_reads_the_printed_objects(together: tuple[Node, dict[int, list[str]]]) -> None:
+    """`get -o yaml` of all objects, parsed and printed by kubectl: nothing is lost or renamed."""
     node, _ = together
     printed, others = node.base / "printed.yaml", node.base / "others.yaml"
     printed.write_text(node.cli("get", "pods", "-A", "-o", "yaml").out)
@@ -194,7 +196,7 @@ def test_kubectl_reads_what_is_printed_of_them(together: tuple[Node, dict[int, l
 
 
 class TextOnly(yaml.SafeLoader):
-    """Times are text."""
+    """Loads timestamps as text."""
 
 
 TextOnly.yaml_implicit_resolvers = {

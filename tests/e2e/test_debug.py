@@ -1,4 +1,4 @@
-"""`kubelite debug`, `kubelite attach`, and kubectl's own debug: an ephemeral container in a pod that runs."""
+"""`kubelite debug`, `kubelite attach` and kubectl's debug: an ephemeral container in a running pod."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_debug_at_a_terminal_sees_its_target(node: Node) -> None:
     node.restart(9)
     node.wait(lambda: node.container("web", "app").get("ready"), "the daemon to have looked")
     assert look(node, "web")["state"]["terminated"]["exitCode"] == 7, "it ran once"
-    # an edit of the manifest leaves it
+    # an edit of the manifest does not affect it
     node.apply("web.yaml", pod("web", container("app"), container("other"), labels={"a": "b"}))
     node.wait(lambda: node.pod("web")["metadata"].get("labels") == {"a": "b"}, "the edit")
     assert look(node, "web")["state"]["terminated"]["exitCode"] == 7
@@ -56,10 +56,10 @@ def look(node: Node, name: str, container_name: str = "look") -> dict[str, Any]:
     return next((c for c in found if c["name"] == container_name), {})
 
 
-def test_debug_tells_what_a_quick_program_said(node: Node) -> None:
+def test_debug_prints_the_output_of_a_short_program(node: Node) -> None:
     node.apply("web.yaml", pod("web", container("app")))
     node.wait_status("web", "Running")
-    for code in (0, 1, 2):  # whether it is still there when we come to attach is chance
+    for code in (0, 1, 2):  # it may have ended before the attach
         name = f"look-{code}"
         options = ("-i", "-c", name, "--image", IMAGE, "--image-pull-policy", "Never")
         done = node.cli(
@@ -68,7 +68,7 @@ def test_debug_tells_what_a_quick_program_said(node: Node) -> None:
         assert (done.code, done.out) == (code, "so\n"), done.err
 
 
-def test_attach_gives_input_once_and_output_from_now_on(node: Node) -> None:
+def test_attach_forwards_input_once_and_output_from_now_on(node: Node) -> None:
     script = "while read line; do echo got $line; echo err $line >&2; done; echo end; exit 4"
     node.apply(
         "cat.yaml", pod("cat", container(script=script, stdin=True, stdinOnce=True), restartPolicy="Never")

@@ -1,7 +1,7 @@
 """The tutorials and the transcript of README.md, command by command, on a node of their own.
 
-After a change that is meant, `TEST_RECORD=1 pytest tests/e2e/test_docs.py` writes the new output into the text, to
-be read, shortened with `…` and committed.
+After an intended change, `TEST_RECORD=1 pytest tests/e2e/test_docs.py` writes the new output into the text, to be
+checked, shortened with `…` and committed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.e2e.transcript import Matcher, Shell, Step, steps
 from tests.programs import missing
 
 PROGRAM = Path(sys.executable).with_name("kubelite")
-READING = re.compile(r"kubelite (get|logs|why|trace|doctor|describe)|curl|ls ")  # may be asked again
+READING = re.compile(r"kubelite (get|logs|why|trace|doctor|describe)|curl|ls ")  # may be repeated
 PATIENCE = 8.0
 DOCUMENTS = ["docs/tutorials/internals.md", "docs/tutorials/getting-started.md", "README.md"]
 
 
 def as_here(node: Node) -> list[tuple[str, str]]:
-    """What the documents say, and what that is on this node."""
+    """What the documents say → what it is on this node."""
     return [
         ("/var/lib/kubelite", str(node.root)),
         ("/run/kubelite", str(node.run_dir)),
@@ -42,7 +42,7 @@ def as_here(node: Node) -> list[tuple[str, str]]:
 
 
 def as_written(node: Node, said: str) -> str:
-    """An output, as it would be on a machine whose only node this is."""
+    """The output as it would be if this were the machine's only node."""
     for written, here in as_here(node):
         said = said.replace(here, written)
     said = said.replace(str(PROGRAM), ".venv/bin/kubelite").replace(str(REPO), "/home/me/kubelite")
@@ -50,11 +50,13 @@ def as_written(node: Node, said: str) -> str:
 
 
 def follow(node: Node, shell: Shell, step: Step, matcher: Matcher) -> tuple[str, str]:
-    """Run a command: what it printed, and what is wrong with that."""
+    """Run a command. Return its output, and the mismatch or ""."""
     command = step.command
     for written, here in as_here(node):
         command = command.replace(written, here)
-    until = time.monotonic() + (PATIENCE if step.expected else 2.0)  # without a text, a new one is recorded
+    until = time.monotonic() + (
+        PATIENCE if step.expected else 2.0
+    )  # without expected text, the output is recorded
     while True:
         said = as_written(node, shell.run(command))
         wrong = matcher.mismatch(step.expected, said)
@@ -64,7 +66,7 @@ def follow(node: Node, shell: Shell, step: Step, matcher: Matcher) -> tuple[str,
 
 
 def present(node: Node) -> frozenset[str]:
-    """What blocks may need, as far as it is here."""
+    """The requirements of blocks that this machine meets."""
     version = "v2" if layout().mode is Mode.V2 else "v1"
     if shutil.which("nft") is None:
         return frozenset({version})
@@ -74,7 +76,7 @@ def present(node: Node) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_what_the_document_says_is_true(document: str, tmp_path: Path) -> None:
+def test_the_transcripts_of_a_document_are_true(document: str, tmp_path: Path) -> None:
     if lacking := missing("ps", "pgrep", "curl", "ip", *(["nft"] if document == "README.md" else [])):
         pytest.skip(f"needs {lacking}")
     path = REPO / document

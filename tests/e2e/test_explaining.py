@@ -1,4 +1,4 @@
-"""What a node tells of how its containers were started, and of where they stand in the kernel."""
+"""`trace` and `inspect`: how containers were started, and their state in the kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_start_as_a_trace_for_perfetto(node: Node) -> None:
     document = json.loads(node.cli("trace", "p", "-o", "chrome").out)
     names = [e["name"] for e in document["traceEvents"] if e["ph"] == "X"]
     assert {"shim", "network", "create", "start"} <= set(names)
-    # whole microseconds: what is shorter than one may round to none
+    # whole microseconds: shorter steps may round to 0
     assert [
         e for e in document["traceEvents"] if e["ph"] == "X" and not (e["dur"] >= 0 and e["ts"] > 0)
     ] == []
@@ -35,7 +35,7 @@ def test_a_start_as_a_trace_for_perfetto(node: Node) -> None:
 
 
 def inside_the_init(steps: list[dict[str, Any]]) -> None:
-    """What the init stamped lies, in order and one after the other, within what the daemon saw of create and start."""
+    """The steps of the init are in order, without overlap, and within the daemon's create and start steps."""
     for outer, first in (("create", "config.json"), ("start", "start")):
         begin, took = next((s["at"], s["took"]) for s in steps if s["step"] == outer and "call" not in s)
         inner = [s for s in steps if "call" in s and begin - 0.001 <= s["at"] < begin + took]

@@ -1,4 +1,4 @@
-"""Fields of the pod end to end: what the manifest says is what the program sees."""
+"""Fields of the pod end to end: the program sees what the manifest specifies."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_names_and_dns(node: Node) -> None:
     assert re.findall(r"nameserver (\S+)", run(node, "plain", "cat /etc/resolv.conf")) == servers
     assert "192.0.2.1\tone.test\tuno.test" in run(node, "hostnet", "cat /etc/hosts")
     assert run(node, "hostnet", "hostname").strip() == os.uname().nodename
-    # aliases change in the running pod
+    # host aliases change in the running pod
     pid = node.pid("named")
     node.apply("named.yaml", pod("named", **{**named, "hostAliases": aliases[1:]}))
     node.wait(lambda: "one.test" not in run(node, "named", "cat /etc/hosts"), "the alias to go")
@@ -319,13 +319,13 @@ def test_restart_rules_strict_groups_seccomp_files_and_read_only_trees(node: Nod
         subprocess.run(["umount", "-l", str(node.base / "tree")], check=True)
 
 
-def test_a_pod_that_outgrows_its_empty_dir_is_evicted(node: Node) -> None:
+def test_a_pod_that_exceeds_its_empty_dir_limit_is_evicted(node: Node) -> None:
     volumes = [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
     main = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     node.apply("big.yaml", pod("big", main, volumes=volumes))
     node.wait_status("big", "Running")
     run(node, "big", "head -c 3000000 /dev/zero > /v/big")
-    node.restart()  # a new daemon measures at once, else it is every ten seconds
+    node.restart()  # a new daemon measures at once; later measurements are ten seconds apart
     node.wait(lambda: node.pod("big")["status"].get("phase") == "Failed", "the eviction")
     status = node.pod("big")["status"]
     assert status["reason"] == "Evicted"

@@ -20,7 +20,7 @@ def says(node: Node, word: str) -> bool:
     return word in node.cli("logs", "web", check=False).out.split()
 
 
-def test_history_and_the_way_back(node: Node) -> None:
+def test_history_and_rollback(node: Node) -> None:
     node.apply("web.yaml", manifest("echo one"))
     node.wait(lambda: says(node, "one"), "the first version")
     node.wait_status("web", "Running")

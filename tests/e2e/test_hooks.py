@@ -1,4 +1,4 @@
-"""Lifecycle hooks end to end: before the container counts as running, before it is told to stop."""
+"""Lifecycle hooks end to end: postStart before the container counts as running, preStop before its stop signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def data(node: Node) -> list[dict[str, Any]]:
     return [{"name": "data", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}]
 
 
-def test_post_start_holds_back_what_comes_after_it(node: Node) -> None:
+def test_post_start_delays_later_containers(node: Node) -> None:
     first = container(
         "first", lifecycle={"postStart": sh("until [ -e /data/go ]; do sleep 0.05; done")}, **SHARED
     )
@@ -29,7 +29,7 @@ def test_post_start_holds_back_what_comes_after_it(node: Node) -> None:
     node.wait(lambda: node.container("p", "first").get("state"), "the first look")
     assert node.status_of("p") == "ContainerCreating"
     assert node.container("p", "second")["state"]["waiting"]["reason"] == "ContainerCreating"
-    node.restart()  # in the middle of it: it is run again
+    node.restart()  # during the hook: it runs again
     assert not node.container("p", "first")["ready"]
     (node.base / "data" / "go").touch()
     node.wait_status("p", "Running")
@@ -66,7 +66,7 @@ def test_pre_stop_runs_before_the_signal_within_the_grace(node: Node) -> None:
     began = time.monotonic()
     (node.manifests / "e.yaml").unlink()
     node.wait(lambda: node.status_of("e") == "Terminating", "the deletion")
-    node.kill()  # while the hook sleeps
+    node.kill()  # while the hook is sleeping
     node.start()
     node.cli("delete", "pod", "e", "--grace-period", "1")
     node.wait_gone("e")

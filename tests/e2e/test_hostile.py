@@ -1,4 +1,4 @@
-"""Pods that leave the node as little as they can to go on with."""
+"""Hostile pods that try to disturb the node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTS = (
 )
 
 
-def test_directories_nested_deeper_than_anybody_recurses_go_with_their_pod(node: Node) -> None:
+def test_deeply_nested_directories_are_removed_with_their_pod(node: Node) -> None:
     mounts = [{"name": "data", "mountPath": "/data"}]
     deep = container(script=DEEP + SLEEP, volumeMounts=mounts)
     node.apply("deep.yaml", pod("deep", deep, volumes=[{"name": "data", "emptyDir": {}}]))
@@ -29,7 +29,7 @@ def test_directories_nested_deeper_than_anybody_recurses_go_with_their_pod(node:
     node.wait(lambda: not Path(f"{node.root}/pods/{uid}").exists(), "the pod's directory is removed")
 
 
-def test_what_a_container_writes_into_its_etc_hosts_stops_no_daemon(node: Node) -> None:
+def test_a_huge_etc_hosts_does_not_stop_the_daemon(node: Node) -> None:
     node.apply("hosts.yaml", pod("hosts", container(script=HOSTS + SLEEP)))
     node.wait_status("hosts", "Running")
     node.wait(lambda: "written" in node.logs("hosts"), "the file is written")

@@ -1,4 +1,4 @@
-"""What `images` prints is what every command takes, with the aliases of registries.conf; and images built here run."""
+"""Every command accepts the names that `images` prints, with the aliases of registries.conf; images built here run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _aliases(node: Node, **aliases: str) -> None:
 
 
 def _printed(node: Node) -> dict[str, str]:
-    """Each name that `images` prints, with the id beside it."""
+    """Each name that `images` prints, with its id."""
     rows = [line.split() for line in node.cli("images", "--no-headers").out.splitlines()]
     return {f"{repository}:{tag}": image for repository, tag, image, *_ in rows}
 
@@ -41,7 +41,7 @@ def test_names_are_understood_alike(node: Node, tmp_path: Path) -> None:
     expected = {"quay.io/me/hello:1", "quay.io/me/hello:2", "quay.io/me/hello:3", "other:1"}
     assert expected <= set(_printed(node))
     _means_what_it_says(node)
-    # an alias that is made later takes the short name from an image
+    # a later alias takes the short name away from an image
     _aliases(node, hello="quay.io/me/hello", other="quay.io/me/hello")
     assert "docker.io/library/other:1" in _printed(node)
     _means_what_it_says(node)

@@ -1,4 +1,4 @@
-"""Images end to end: a registry in the node's own network, images that skopeo, umoci and buildah made, and pods."""
+"""Images end to end: a registry in the node's network, images made by skopeo, umoci and buildah, and pods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = needs_tools
 
 
 def image_pod(name: str, image: str, *, grace: int = 2, **fields: Any) -> str:
-    """A pod that runs an image as it is."""
+    """A pod that runs an image without a command."""
     return pod(name, {"name": "main", "image": image, **fields}, terminationGracePeriodSeconds=grace)
 
 
@@ -37,7 +37,7 @@ def logged(node: Node, name: str, text: str) -> Callable[[], bool]:
     return lambda: text in node.cli("logs", name, check=False).out
 
 
-def test_a_pulled_image_runs_as_it_says(registry: Registry) -> None:
+def test_a_pulled_image_runs_with_its_config(registry: Registry) -> None:
     node = registry.node
     path = node.apply("app.yaml", image_pod("app", APP, grace=20))
     node.apply("built.yaml", image_pod("built", f"{HOST}/built:1"))
@@ -102,7 +102,7 @@ def test_pull_policies_and_one_pull_for_two(registry: Registry) -> None:
     assert node.pod("latest")["spec"]["containers"][0]["imagePullPolicy"] == "Always"
     node.wait_status("latest", "ErrImagePull", "ImagePullBackOff")
 
-    # what another image of that name is, a pod that asks always gets
+    # a pod with the policy Always gets the new image of that name
     before = node.container("always")["imageID"]
     registry.push("app:1", relabelled(registry.made.layouts, node.base / "newer"))
     node.cli("delete", "pod", "always", "there")
@@ -112,13 +112,13 @@ def test_pull_policies_and_one_pull_for_two(registry: Registry) -> None:
 
 
 def relabelled(layout: Path, target: Path) -> Path:
-    """The same image with another config: another image."""
+    """The same layers with another config, which is another image."""
     shutil.copytree(layout, target)
     support.run("umoci", "config", "--image", f"{target}:1", "--config.label", "version=2")
     return target
 
 
-def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Registry) -> None:
+def test_a_failed_pull_is_explained_and_recovers(registry: Registry) -> None:
     node = registry.node
     wrong, down = f"{HOST}/app:later", "127.0.0.1:5999/app:1"
     node.apply("wrong.yaml", image_pod("wrong", wrong))
@@ -133,7 +133,7 @@ def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Regi
     both = {"Error: ErrImagePull", "Error: ImagePullBackOff"}
     node.wait(
         lambda: both <= set(messages(node, "wrong", "Failed")), "both events"
-    )  # written behind the status
+    )  # written after the status
     assert messages(node, "wrong", "BackOff") == [f'Back-off pulling image "{wrong}"']
     waiting = node.container("wrong")["state"]["waiting"]
     assert waiting["message"].startswith(f'Back-off pulling image "{wrong}": ErrImagePull: ')
@@ -155,7 +155,9 @@ def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Regi
         f"docker-archive:{archive}:{HOST}/app:loaded",
     )
     node.cli("load", str(archive))
-    node.wait_status("loaded", "Running", timeout=8)  # nobody waits for the registry when the image is here
+    node.wait_status(
+        "loaded", "Running", timeout=8
+    )  # no pod waits for the registry if the image is on the node
 
     forward = subprocess.Popen(node.in_netns("docker-registry", "serve", str(second_registry(registry))))
     try:
@@ -169,7 +171,7 @@ def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Regi
 
 
 def second_registry(registry: Registry) -> Path:
-    """The settings of another registry over the same storage, at the port where nothing was."""
+    """The settings of a second registry with the same storage, at the unused port."""
     first = registry.directory / "config.yml"
     second = registry.directory / "second.yml"
     text = first.read_text().replace(HOST, "127.0.0.1:5999").replace("level: info", "level: error")
@@ -231,7 +233,7 @@ def test_images_by_hand(registry: Registry) -> None:
 
 
 def test_a_pull_draws_bars_on_a_terminal(registry: Registry) -> None:
-    """One a layer: what it has, in the end all of it."""
+    """A bar for each layer, which shows the downloaded part and in the end everything."""
     node = registry.node
     here, there = pty.openpty()
     with os.fdopen(here, "rb", buffering=0) as screen:
@@ -252,12 +254,12 @@ def test_a_pull_draws_bars_on_a_terminal(registry: Registry) -> None:
 def _read(screen: IO[bytes]) -> bytes:
     try:
         return screen.read(4096)
-    except OSError:  # EIO: whoever wrote there has gone
+    except OSError:  # EIO: the writer has exited
         return b""
 
 
 def test_several_at_once_as_docker_does(node: Node) -> None:
-    """What cannot be removed or shown is told, and the others are: exit code 1."""
+    """An image that cannot be removed or shown is reported, and the others are processed: exit code 1."""
     node.cli("tag", IMAGE, "one:1")
     gone = node.cli("rmi", "nowhere:1", "one:1", "nowhere:2", check=False)
     assert (gone.code, gone.out) == (1, "Untagged: docker.io/library/one:1\n")
@@ -284,7 +286,7 @@ def test_several_at_once_as_docker_does(node: Node) -> None:
 
 
 def test_a_second_container_copies_nothing(node: Node) -> None:
-    """Its root is the same layers as the first one's, by the kernel's word; what is written are mount points."""
+    """According to the kernel its root has the same layers as the first one's. Only mount points are written."""
     layer = next((node.root / "images/layers").iterdir())
     assert (layer / "bin/busybox").stat().st_size > 500_000
     before = tree_size(str(node.root / "images"))
@@ -304,7 +306,7 @@ def test_a_second_container_copies_nothing(node: Node) -> None:
     assert tree_size(str(node.root / "images")) == before
 
 
-def test_kill_9_of_the_daemon_while_an_image_comes(registry: Registry) -> None:
+def test_kill_9_of_the_daemon_during_a_pull(registry: Registry) -> None:
     node = registry.node
     assert registry.process is not None
     layout = node.base / "large"

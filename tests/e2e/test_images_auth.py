@@ -1,4 +1,4 @@
-"""Logins end to end: kubelite login, and pods with imagePullSecrets, at a registry that wants a password."""
+"""Logins end to end: kubelite login, and pods with imagePullSecrets, at a registry that requires a password."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALICE = {"auth": base64.b64encode(b"alice:swordfish").decode()}
 
 
 def locked(registry: Registry) -> Node:
-    """The registry, started anew so that it wants alice's password."""
+    """The registry, restarted so that it requires alice's password."""
     registry.stop()
     registry.settings = support.htpasswd(registry.node.base / "passwords")
     registry.login = "alice:swordfish"

@@ -1,4 +1,4 @@
-"""Images kept on a node: looked at, named, saved, pushed, mounted, pruned, collected, repaired."""
+"""Images on a node: inspect, tag, save, push, mount, prune, garbage collection, repair."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.kernel import images_support as support
 pytestmark = needs_tools
 
 
-def test_looking_at_images(registry: Registry) -> None:
+def test_inspecting_images(registry: Registry) -> None:
     node = registry.node
     events = [json.loads(line) for line in node.cli("pull", "-o", "json", APP).out.splitlines()]
     assert events[0]["event"] == "resolved" and events[-1]["event"] == "done"
@@ -62,7 +62,7 @@ def test_looking_at_images(registry: Registry) -> None:
     assert node.cli("rmi", APP).out == f"Untagged: {APP}\nDeleted: {identity}\n"
 
 
-def test_giving_images_on(registry: Registry) -> None:
+def test_saving_and_pushing_images(registry: Registry) -> None:
     node = registry.node
     node.cli("pull", "-q", APP)
     target = f"{HOST}/copy/app:9"

@@ -1,4 +1,4 @@
-"""The real kubectl against a whole node; our own commands print the same."""
+"""The real kubectl against a whole node. kubelite's own commands print the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kubectl(node: Node) -> Iterator[Kubectl]:
 
 
 def ageless(text: str) -> str:
-    """Both are asked within a second or two of each other: ages, and columns as wide as those, may differ."""
+    """The two commands run within two seconds of each other, so ages and the widths of their columns may differ."""
     text = re.sub(r"\b(\d+m)?\d+s\b", "AGE", text)
     text = re.sub(r"(\d+/(?:TCP|UDP)) \([\w-]+\)", r"\1", text)  # kubectl after 1.32 names ports too
     return re.sub(r" {2,}", "  ", text)
@@ -203,18 +203,18 @@ WAITED = (
 
 
 def difference(kubectl: Kubectl, arguments: tuple[str, ...]) -> str:
-    """What they answer, where it differs. A pod may restart between the two questions: then kubectl's own answer is
-    another one the next time, and both are asked again; one that stands still must be ours too."""
+    """The difference of the two outputs. A pod may restart in between: then kubectl's own output changes, too, and both
+    commands are repeated. An output of kubectl that stays the same must be kubelite's, too."""
 
     def asked() -> Finished:
         answer = kubectl(*arguments)
-        if arguments[0] == "events":  # kubectl's own table writes the kind as it is
+        if arguments[0] == "events":  # kubectl's own tables have the kind in its original spelling
             answer.out = answer.out.replace("Pod/", "pod/")
         answer.out = comparable(answer.out)
         return answer
 
     def comparable(text: str) -> str:
-        if "--all-containers" in arguments:  # kubectl keeps its sources in a map: their order is chance
+        if "--all-containers" in arguments:  # kubectl keeps the sources in a map, so their order is random
             text = "".join(sorted(text.splitlines(keepends=True)))
         return ageless(text)
 
@@ -237,7 +237,7 @@ def test_kubectl_and_kubelite_print_the_same(kubectl: Kubectl, commands: tuple[t
     assert not different, "\n".join(different)
     happened = [line.split()[1] for line in kubectl("describe", "pod", "done").out.splitlines()[-3:]]
     assert happened == ["Pulled", "Created", "Started"], "in the order in which it happened"
-    # byte for byte where no age changes a column's width: every row but its last column
+    # byte for byte where no age changes the width of a column: every row without its last column
     theirs, ours = kubectl("get", "pods", "-l", "app=web"), node.cli("get", "pods", "-l", "app=web")
     cut = [text.out.rindex("AGE") for text in (theirs, ours)]
     for index, text in enumerate((theirs, ours)):
@@ -263,7 +263,7 @@ def test_kubectl_and_kubelite_describe_the_node_alike(kubectl: Kubectl) -> None:
     assert "fire=1:NoSchedule" in ours.out and re.search(r" a +100m \(\d+%\) +500m ", ours.out), ours.out
 
 
-def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
+def test_kubectl_controls_pods(kubectl: Kubectl) -> None:
     node = kubectl.node
     node.apply("a.yaml", pod("a", container(script="echo hello; " + SLEEP)))
     node.wait_status("a", "Running")
@@ -278,7 +278,7 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
     command = kubectl.command("exec", "-it", "a", "--", "sh")
     with on_terminal(command, kubectl.environ(), columns=100, lines=30) as terminal:
         terminal.expect(r"# ")
-        # kubectl sends the size after the start
+        # kubectl sends the terminal size after the start
         terminal.type("until stty size | grep '30 100'; do sleep 0.05; done\r")
         terminal.expect("\n30 100")
         terminal.resize(120, 40)
@@ -315,7 +315,7 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
     assert served[-4:] == ["secrets", "clustertrustbundles", "priorityclasses", "storageclasses"]
 
 
-def test_what_is_said_of_the_node(node: Node, kubectl: Kubectl) -> None:
+def test_kubectl_reads_the_node(node: Node, kubectl: Kubectl) -> None:
     name = node.name
     assert kubectl("label", "node", name, "disk=ssd").out == f"node/{name} labeled\n"
     assert "already has a value (ssd)" in kubectl("label", "node", name, "disk=hdd").err
@@ -335,8 +335,8 @@ def test_what_is_said_of_the_node(node: Node, kubectl: Kubectl) -> None:
     assert refused.code == 1 and "spec.podCIDR is set by the node" in refused.err
 
 
-def test_what_we_print_is_what_kubectl_reads(node: Node, kubectl: Kubectl) -> None:
-    """`get -o yaml` through kubectl's own types and out again: nothing lost, nothing renamed, no other form."""
+def test_kubectl_reads_what_kubelite_prints(node: Node, kubectl: Kubectl) -> None:
+    """`get -o yaml`, parsed and printed by kubectl: nothing is lost, renamed or formatted differently."""
     rich = container(
         resources={"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi", "ephemeral-storage": "1Gi"}},
         livenessProbe={"exec": {"command": ["true"]}, "periodSeconds": 5},
@@ -385,8 +385,8 @@ def test_what_we_print_is_what_kubectl_reads(node: Node, kubectl: Kubectl) -> No
             assert len(theirs["status"].get(kind, [])) == len(ours["status"].get(kind, []))
 
 
-def test_kubectl_reads_every_field_of_real_manifests_as_we_do(node: Node, kubectl: Kubectl) -> None:
-    """Each Pod that the reader takes of those that nobody here wrote, through kubectl's types and out again."""
+def test_kubectl_reads_every_field_of_public_manifests_as_kubelite_does(node: Node, kubectl: Kubectl) -> None:
+    """Every Pod of the public manifests that kubelite accepts, parsed and printed by kubectl."""
     ours: dict[str, dict[str, Any]] = {}
     for name in (CORPUS / "one-node.tsv").read_text().split("\n"):
         file, _, fate = name.partition("\t")

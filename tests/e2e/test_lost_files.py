@@ -1,5 +1,5 @@
-"""What the node believes against what the kernel has: files of the run directory that are lost or damaged, parts of the
-network that are removed, peers that hang. Counted in the kernel, not in the node's own record."""
+"""The node's records against the kernel: lost or damaged files of the run directory, removed parts of the network,
+hanging processes. The tests count what is in the kernel, not in the node's records."""
 
 from __future__ import annotations
 

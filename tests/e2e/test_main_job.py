@@ -1,4 +1,4 @@
-"""The main job: a manifest in the directory becomes running containers, and stays so."""
+"""The main job: a manifest in the directory becomes running containers, which keep running."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_drop_run_remove(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_an_edit_restarts_only_what_it_must(node: Node) -> None:
+def test_an_edit_restarts_only_what_is_necessary(node: Node) -> None:
     both = (container("a"), container("b"))
     node.apply("two.yaml", pod("two", *both))
     node.wait_status("two", "Running")
@@ -135,7 +135,7 @@ def test_completion_and_failure(node: Node) -> None:
 
 @pytest.mark.either_cgroup
 def test_crash_loop_back_off(tmp_path: Path, images: Path) -> None:
-    delay = 50  # what is looked at, and a restart of the daemon, must fit into it; nobody waits for its end
+    delay = 50  # long enough for the checks and a restart of the daemon; the test does not wait for its end
     with running_node(tmp_path, images, crash_backoff_initial=str(delay)) as node:
         _crash_loop(node, delay)
 
@@ -174,7 +174,7 @@ def test_termination_sends_term_then_kill_after_grace(node: Node) -> None:
     assert not log.parent.exists()
 
 
-def test_oom_kill_is_told_from_another_kill(node: Node) -> None:
+def test_an_oom_kill_is_distinguished_from_other_kills(node: Node) -> None:
     hog = container("hog", "x=a; while :; do x=$x$x; done", resources={"limits": {"memory": "16Mi"}})
     node.apply("oom.yaml", pod("oom", hog, restartPolicy="Never"))
     node.wait_status("oom", "OOMKilled")
@@ -199,7 +199,7 @@ def test_a_program_that_does_not_exist(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_an_image_that_is_not_here(node: Node) -> None:
+def test_a_missing_image(node: Node) -> None:
     node.apply("img.yaml", pod("img", {**container(), "image": "localhost/nothing:1"}))
     node.wait_status("img", "ErrImageNeverPull")
     node.wait(
@@ -262,7 +262,7 @@ def test_security_context(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_a_field_that_does_not_work_yet_is_an_event(node: Node) -> None:
+def test_an_unsupported_field_causes_an_event(node: Node) -> None:
     node.apply("gated.yaml", pod("gated", automountServiceAccountToken=True))
     node.wait_status("gated", "Running")
     node.wait(

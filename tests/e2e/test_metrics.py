@@ -1,4 +1,4 @@
-"""What Prometheus scrapes, held against what the kernel itself says."""
+"""The pages that Prometheus scrapes, compared with the kernel."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_container_is_measured(node: Node) -> None:
         x=$(head -c 4000000 /dev/zero | tr '\\0' a)
         trap 'exit 0' TERM; while :; do :; done
     """
-    limits = {"limits": {"memory": "64Mi", "cpu": "100m"}}  # so little that a busy machine gives more
+    limits = {"limits": {"memory": "64Mi", "cpu": "100m"}}  # so little that even a busy machine provides more
     node.apply("hog.yaml", pod("hog", container(script=script, resources=limits)))
     node.wait_status("hog", "Running")
     place = {"namespace": "default", "pod": "hog", "container": "main"}
@@ -75,7 +75,7 @@ def test_a_container_is_measured(node: Node) -> None:
     )
     assert one(page, "kube_pod_container_status_restarts_total", **place) == 0
     assert one(page, "kube_pod_status_phase", pod="hog", phase="Running") == 1
-    # measured now and then: on a slow machine the first time while the file is still being written
+    # measured periodically: on a slow machine perhaps first while the file is still being written
     node.wait(
         lambda: any(
             abs(used - (8 << 20)) < (8 << 20) * 0.02
@@ -136,7 +136,7 @@ def test_promtool_finds_nothing_wrong(node: Node) -> None:
 
 
 def is_upstream(line: str) -> bool:
-    """Names that kubelet and cAdvisor themselves have, and promtool would like otherwise."""
+    """Names that kubelet and cAdvisor use, too, although promtool objects to them."""
     return any(
         word in line
         for word in ("cadvisor_version_info", "container_fs_inodes_total", "container_memory_failcnt")

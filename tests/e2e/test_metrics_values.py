@@ -1,4 +1,4 @@
-"""Each number of the metrics held against a reading of its own: the cgroup's files, /proc, bytes of known number."""
+"""Each value of the metrics compared with an independent measurement: cgroup files, /proc, a known number of bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cgroup_of(node: Node, name: str, container: str = "main") -> str:
 
 
 def file_of(cgroup: str, v1: tuple[str, str], v2: str) -> str:
-    """A file of a cgroup by its name on this machine's kind; ("", …) when this kind has none."""
+    """A cgroup file by its name on this machine's cgroup version; ("", …) if this version has none."""
     where = layout()
     if where.mode is Mode.V2:
         return Path(f"{where.unified}{cgroup}/{v2}").read_text()
@@ -52,7 +52,7 @@ def cpu_seconds(cgroup: str) -> float:
 
 
 def fetch(node: Node, path: str, **headers: str) -> tuple[str, bytes]:
-    """(content type, body as it came) of a page."""
+    """(content type, undecoded body) of a page."""
     found = node.fetch(BASE + path, headers=headers)
     return found.headers.get("content-type", "").lower(), found.body
 
@@ -89,7 +89,9 @@ def test_cpu_memory_and_processes_are_the_kernels(node: Node) -> None:
     assert one(page, "container_spec_cpu_period", **row) == 100_000
     assert one(page, "container_spec_cpu_quota", **row) == 20_000
     shares = one(page, "container_spec_cpu_shares", **row)
-    assert shares == 51 or layout().mode is Mode.V2  # v2 keeps a weight, from which shares are told backwards
+    assert (
+        shares == 51 or layout().mode is Mode.V2
+    )  # v2 has a weight, from which the shares are computed back
     assert one(page, "container_processes", **row) == 3
     assert one(page, "container_threads", **row) == 3
     open_files = sum(len(os.listdir(f"/proc/{p}/fd")) for p in open_cgroup(group).pids())
@@ -108,7 +110,7 @@ def test_cpu_memory_and_processes_are_the_kernels(node: Node) -> None:
 
 
 def test_throttling_and_pressure_are_the_kernels(node: Node) -> None:
-    """A process that wants ten times its quota: what the page says lies between two readings around it."""
+    """A process that needs ten times its quota: the value of the page lies between two readings."""
     limits = {"limits": {"cpu": "100m", "memory": "64Mi"}}
     node.apply("slow.yaml", pod("slow", container(script=BUSY, resources=limits)))
     node.wait_status("slow", "Running")
@@ -122,7 +124,7 @@ def test_throttling_and_pressure_are_the_kernels(node: Node) -> None:
         return keyed(text, "nr_periods"), keyed(text, "nr_throttled"), took
 
     def pressure() -> dict[str, tuple[float, float]]:
-        """Resource → seconds that some, and that all, waited; none where the kernel counts none."""
+        """Resource → seconds that some, and that all, tasks waited; empty if the kernel does not count them."""
         found = {}
         for name in ("cpu", "memory", "io"):
             try:
@@ -207,8 +209,8 @@ def test_bytes_written_are_counted(node: Node) -> None:
     else:
         written = sum(int(x.split()[2]) for x in text.splitlines() if " Write " in x)
     assert shown == written
-    if written:  # a layer on a disk that counts (in memory, as in the guest, nothing is written)
-        assert abs(shown - (4 << 20)) < (4 << 20) * 0.05  # with the file system's own blocks
+    if written:  # a layer on a disk (in memory, as in the UML guest, nothing is written to a device)
+        assert abs(shown - (4 << 20)) < (4 << 20) * 0.05  # including the file system's own blocks
         device = next(
             x for x in page.splitlines() if x.startswith('container_fs_writes_bytes_total{container="main"')
         )
@@ -224,8 +226,8 @@ def test_bytes_written_are_counted(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_volumes_are_as_full_as_they_are(node: Node) -> None:
-    """A write of known size on disk, within its limit, and one in memory."""
+def test_the_usage_of_volumes_is_measured(node: Node) -> None:
+    """A write of known size to a limited volume on disk, and one to a volume in memory."""
     volumes = [
         {"name": "disk", "emptyDir": {"sizeLimit": "64Mi"}},
         {"name": "ram", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
@@ -263,7 +265,7 @@ def test_volumes_are_as_full_as_they_are(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_a_claim_is_as_full_as_it_is(node: Node) -> None:
+def test_the_usage_of_a_claim_is_measured(node: Node) -> None:
     node.apply(
         "data.yaml",
         "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\n"
@@ -299,14 +301,14 @@ def test_a_claim_is_as_full_as_it_is(node: Node) -> None:
 def test_an_oom_kill_is_counted(node: Node) -> None:
     script = "trap 'exit 0' TERM; tail /dev/zero; while :; do sleep 0.1; done"
     node.apply("oom.yaml", pod("oom", container(script=script, resources={"limits": {"memory": "16Mi"}})))
-    # v1: the container's own count; v2: the pod's holds what a container that died had
+    # v1: the container's own count; v2: the pod's count includes containers that have died
     node.wait(
         lambda: max(samples(node.get(METRICS), "container_oom_events_total", pod="oom"), default=0) >= 1,
         "the kill to be counted",
     )
 
 
-def test_counters_go_on_across_a_restart_of_the_daemon(node: Node) -> None:
+def test_counters_continue_across_a_restart_of_the_daemon(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(script=BUSY)))
     node.wait_status("p", "Running")
     address = node.pod("p")["status"]["podIP"]
@@ -334,7 +336,7 @@ def test_counters_go_on_across_a_restart_of_the_daemon(node: Node) -> None:
     assert one(page, "container_start_time_seconds", pod="p", container="main") > 0
 
 
-def test_containers_that_die_meanwhile_break_nothing(node: Node) -> None:
+def test_containers_that_die_during_a_scrape_break_nothing(node: Node) -> None:
     for place in range(4):
         script = "sleep 0.2; exit 0"
         node.apply(f"{place}.yaml", pod(f"short{place}", container(script=script), restartPolicy="Always"))
@@ -358,7 +360,7 @@ def test_the_pages(node: Node) -> None:
     text = gzip.decompress(body).decode()
     families = {f.name for f in parse_text(text)}
     assert {"container_memory_rss", "kube_pod_info", "kubelet_running_pods", "machine_cpu_cores"} <= families
-    # measured only because somebody asked: at the first scrape of this node it had never been
+    # measured only on demand: before the first scrape of this node it was not measured
     assert one(text, "kubelite_disk_usage_timestamp_seconds") >= 0
 
     resource = node.get(f"{BASE}/metrics/resource")
@@ -368,7 +370,9 @@ def test_the_pages(node: Node) -> None:
     )
     assert one(resource, "pod_cpu_usage_seconds_total", pod="p", namespace="default") > 0
     assert one(resource, "node_memory_working_set_bytes") > 0
-    assert "node_cpu_usage_seconds_total" not in families  # never beside cAdvisor's: it would count twice
+    assert (
+        "node_cpu_usage_seconds_total" not in families
+    )  # not together with cAdvisor's: it would be counted twice
     cadvisor = node.get(f"{BASE}/metrics/cadvisor")
     assert "kube_pod_info" not in cadvisor
     assert one(cadvisor, "container_memory_working_set_bytes", id="/") > 0
@@ -391,7 +395,7 @@ def test_the_pages(node: Node) -> None:
     assert summary["node"]["runtime"]["imageFs"]["capacityBytes"] > 0
 
 
-def test_the_summary_tells_how_many_cpus_are_in_use(node: Node) -> None:
+def test_the_summary_has_the_cpu_usage(node: Node) -> None:
     node.apply("busy.yaml", pod("busy", container(script=BUSY)))
     node.wait_status("busy", "Running")
 
@@ -406,7 +410,7 @@ def test_the_summary_tells_how_many_cpus_are_in_use(node: Node) -> None:
     )
 
 
-def test_nothing_is_measured_until_somebody_asks(node: Node) -> None:
+def test_nothing_is_measured_without_a_request(node: Node) -> None:
     node.apply("p.yaml", pod("p"))
     node.wait_status("p", "Running")
     stamp = "kubelite_disk_usage_timestamp_seconds"
@@ -424,7 +428,7 @@ def test_starts_are_counted(node: Node, family: str) -> None:
     node.wait(lambda: samples(node.get(f"{BASE}/metrics/agent"), family) == [1], f"{family} to be 1")
 
 
-def test_top_is_what_the_kernel_says(node: Node) -> None:
+def test_top_agrees_with_the_kernel(node: Node) -> None:
     limits = {"limits": {"cpu": "100m", "memory": "64Mi"}}
     node.apply("busy.yaml", pod("busy", container(script=BUSY, resources=limits)))
     node.wait_status("busy", "Running")
@@ -432,7 +436,7 @@ def test_top_is_what_the_kernel_says(node: Node) -> None:
     before = cpu_seconds(group)
     (item,) = json.loads(node.cli("top", "containers", "-o", "json").out)["items"]
     grown = cpu_seconds(group) - before
-    assert 0 < item["cpu"] <= grown * 1000 + 1  # it looked for a second, within the time that we did
+    assert 0 < item["cpu"] <= grown * 1000 + 1  # it measured for a second, within our own measurement
     usage = int(file_of(group, ("memory", "memory.usage_in_bytes"), "memory.current"))
     assert 0 < item["memory"] <= usage * 1.02 + (64 << 10)
     assert item["memoryLimit"] == 64 << 20

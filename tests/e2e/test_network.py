@@ -1,4 +1,4 @@
-"""Pods reach each other, hosts reach pods by published ports, and nothing of it stays."""
+"""Pods reach each other, hosts reach pods through published ports, and nothing is left afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVE = """
 
 
 def nat_is_missing() -> str:
-    """Why this kernel cannot publish ports, "" when it can."""
+    """Why this kernel cannot publish ports, or ""."""
     if shutil.which("nft") is None:
         return "nft"
     rules = "table ip kubelite-probe { chain c { type nat hook postrouting priority 100; masquerade; }; }"
@@ -118,8 +118,8 @@ def test_host_network(node: Node) -> None:
     assert Path(f"/proc/{node.pid('hn')}/ns/net").readlink() == ours
 
 
-def test_addresses_come_back(node: Node) -> None:
-    """More pods, one after the other, than the pool has addresses at once."""
+def test_addresses_are_reused(node: Node) -> None:
+    """One after the other, more pods than the pool has addresses."""
     for turn in range(4):
         for index in range(3):
             node.apply(f"p{index}.yaml", pod(f"p{turn}-{index}"))

@@ -1,4 +1,4 @@
-"""Volumes of an NFS server: the kernel's own, in the network namespace that the node is in."""
+"""NFS volumes: with the kernel's own server, in the node's network namespace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
 from tests.e2e.test_fields import manifest, run
 
-# nfsdcld says that there is no client to be waited for: else nothing may be opened for 90 seconds.
+# nfsdcld reports that there is no client to wait for. Otherwise no file can be opened for 90 seconds.
 SERVE = """
 mount --make-rprivate / && mkdir -p /var/lib/nfs /run/rpc_pipefs
 mount -t tmpfs tmpfs /var/lib/nfs && mkdir -p /var/lib/nfs/rpc_pipefs /var/lib/nfs/nfsdcld
@@ -30,7 +30,7 @@ ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"
 
 
 class Server:
-    """What is in `share` is served at 127.0.0.1:/ of the node's network namespace, by version 4 alone."""
+    """Serves `share` at 127.0.0.1:/ of the node's network namespace, only with NFS version 4."""
 
     def __init__(self, node: Node, share: Path) -> None:
         self.share = share
@@ -48,7 +48,7 @@ class Server:
         assert self._process.stdout.readline().strip() == word
 
     def stop(self) -> None:
-        """It answers no more; whoever asks waits."""
+        """Stop responding: clients wait."""
         assert self._process.stdin is not None
         self._process.stdin.write("end\n")
         self._process.stdin.flush()
@@ -136,7 +136,8 @@ def test_shares_are_mounted_while_pods_have_them(node: Node, server: Server) -> 
 
 
 def _a_server_that_goes(node: Node, server: Server, late: str) -> None:
-    """Pods that have its share can be taken away, others wait for it, and nobody waits for them."""
+    """When the server stops, pods with its share can be deleted, other pods wait for it, and nothing waits for
+    these."""
     (node.manifests / "lost.yaml").unlink()
     node.wait_gone("lost")
     server.stop()

@@ -1,4 +1,4 @@
-"""Pods that nobody would write twice, legal all the same (odd_pods.yaml): all on one node, each as documented."""
+"""Unusual but valid pods (odd_pods.yaml): all on one node, each works as documented."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Node
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=[case["name"][:40] for case in CASES])
-def test_it_is_as_documented(odd: Node, index: int) -> None:
+def test_an_unusual_pod_works_as_documented(odd: Node, index: int) -> None:
     case, namespace = CASES[index], f"c{index}"
     problems: list[str] = []
 
@@ -53,8 +53,8 @@ def test_it_is_as_documented(odd: Node, index: int) -> None:
         raise AssertionError(f"{problems}\n{shown}\n{error}") from None
 
 
-def test_one_edit_reaches_the_files_of_what_it_resizes(node: Node) -> None:
-    """Neither waits for the next look at all pods."""
+def test_an_edit_updates_limits_and_files_at_once(node: Node) -> None:
+    """Neither waits for the next periodic sync."""
     limits = {"path": "memory", "resourceFieldRef": {"containerName": "main", "resource": "limits.memory"}}
     mounted = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
     volumes = [{"name": "d", "downwardAPI": {"items": [limits]}}]

@@ -1,4 +1,4 @@
-"""A start as an OpenTelemetry trace, as a collector gets it from a whole node."""
+"""A start as an OpenTelemetry trace, as a collector receives it from a whole node."""
 
 from __future__ import annotations
 

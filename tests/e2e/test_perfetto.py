@@ -17,9 +17,7 @@ from tests.e2e.pictures import colours
 
 pytestmark = [
     pytest.mark.either_cgroup,
-    pytest.mark.timeout(
-        300
-    ),  # a browser, and eleven megabytes of program for it to compile, on a loaded machine
+    pytest.mark.timeout(300),  # a browser that compiles eleven megabytes of code, on a loaded machine
     pytest.mark.skipif(
         not browser.BROWSER or browser.IN_A_GUEST, reason="needs chromium, on a machine that can run it"
     ),
@@ -51,7 +49,7 @@ def as_read(slices: list[dict[str, Any]]) -> Counter[tuple[str, str, int, int]]:
     return Counter((s["thread"], s["name"], s["ts"], s["dur"]) for s in slices)
 
 
-def test_a_start_is_read_whole_and_drawn(node: Node, tmp_path: Path) -> None:
+def test_a_start_is_read_and_drawn(node: Node, tmp_path: Path) -> None:
     first = container("first", script="true")
     node.apply("web.yaml", pod("web", container("app"), container("side"), initContainers=[first]))
     node.wait_status("web", "Running")
@@ -70,7 +68,7 @@ def test_a_start_is_read_whole_and_drawn(node: Node, tmp_path: Path) -> None:
     assert colours(tmp_path / "timeline.png") > 50
 
 
-def test_steps_beside_each_other_are_all_there() -> None:
+def test_parallel_steps_are_all_shown() -> None:
     steps = [
         {"at": 1795893248.0, "step": "pull", "took": 0.3},
         {"at": 1795893248.1, "step": "pull", "took": 0.4},

@@ -1,4 +1,4 @@
-"""How pods begin anew and what they are given, end to end: rules for all containers, content, files, sysctls."""
+"""Restarts of all containers or by content, tokens, env files, sysctls and memory limits, end to end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_one_container_restarts_all_of_them(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_content_restarts_who_asks_for_it_and_env_files(node: Node) -> None:
+def test_content_restarts_annotated_pods_and_env_files(node: Node) -> None:
     node.apply("c.yaml", manifest("ConfigMap", "settings", data={"color": "blue"}))
     reads = container(envFrom=[{"configMapRef": {"name": "settings"}}])
     text = yaml.safe_load(pod("asks", reads, container("other")))
@@ -128,8 +128,9 @@ def test_tokens_sysctls_propagation_and_sub_path_expressions(tmp_path: Path, ima
             subprocess.run(["umount", "-R", "-l", str(shared)], check=True)
 
 
-def test_memory_in_use_is_not_taken_away(node: Node) -> None:
-    """cgroup v1 refuses such a limit, v2 would kill: the pod goes on, says so, and has it once there is room."""
+def test_a_memory_limit_below_the_usage_waits(node: Node) -> None:
+    """cgroup v1 rejects such a limit and v2 would kill. The pod keeps running, its status says so, and it gets the
+    limit when the memory is free."""
 
     def shrinks(limit: str) -> str:
         volume = {"name": "memory", "emptyDir": {"medium": "Memory"}}

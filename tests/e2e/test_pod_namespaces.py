@@ -1,4 +1,4 @@
-"""Namespaces that a pod's containers share, or have for themselves: processes, users."""
+"""Pid and user namespaces of pods."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(node: Node, name: str, command: str, container_name: str = "main", *, ch
     return node.cli("exec", name, "-c", container_name, "--", "sh", "-c", command, check=check).out
 
 
-def test_containers_see_each_other_and_a_pause_reaps(node: Node) -> None:
+def test_shared_pid_namespace(node: Node) -> None:
     node.apply("s.yaml", pod("s", container("main"), container("other"), shareProcessNamespace=True))
     node.wait_status("s", "Running")
     pids = {name: node.pid("s", name) for name in ("main", "other")}
@@ -31,7 +31,7 @@ def test_containers_see_each_other_and_a_pause_reaps(node: Node) -> None:
     seen = run(node, "s", "cat /proc/1/comm; ls /proc/1/root/ 2>&1 | wc -l; (sleep 0.01 &); sleep 0.3; ps")
     assert seen.splitlines()[0] == "pause"
     assert "Z" not in {line.split()[2] for line in seen.splitlines()[2:] if len(line.split()) > 3}
-    # a signal from one container to the other's program: it ends, and is started again, alone
+    # a signal from one container to the other's program: only that container ends and restarts
     of_other = [line for line in run(node, "s", "grep NSpid /proc/self/status; ps", "other").splitlines()]
     assert of_other
     inner = Path(f"/proc/{pids['other']}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1]
@@ -45,12 +45,12 @@ def test_containers_see_each_other_and_a_pause_reaps(node: Node) -> None:
     node.restart(9)
     node.wait(lambda: node.container("s").get("ready"), "the daemon to have looked")
     assert node.pid("s", "other") == pid, "a daemon that was killed finds them again"
-    # what a container left behind ends with it, although its namespace goes on
+    # a container's leftover processes end with it, although the namespace remains
     run(node, "s", "(sleep 4321 &) ; true", "other")
     inspected = json.loads(node.cli("inspect", "default/s").out)
     pause = inspected["sandbox"]["pause"]
     assert pause
-    # without its pause the sandbox is lost, and made anew
+    # without its pause process the sandbox is lost, and recreated
     os.kill(pause, 9)
     node.wait(lambda: node.container("s").get("restartCount") == 1, "a new sandbox")
     node.wait_status("s", "Running")
@@ -59,14 +59,14 @@ def test_containers_see_each_other_and_a_pause_reaps(node: Node) -> None:
 
 
 def id_base(pid: int) -> int:
-    """Whom of the host the container's root is: the beginning of one whole range."""
+    """The host id of the container's root: the first id of its range."""
     line = Path(f"/proc/{pid}/uid_map").read_text().split()
     assert line[0] == "0"
     assert int(line[2]) == ID_RANGE
     return int(line[1])
 
 
-def test_a_pod_of_its_own_users(node: Node) -> None:
+def test_a_pod_with_a_user_namespace(node: Node) -> None:
     if cannot_map_ids(node.root):
         pytest.skip("needs a file system that can be id-mapped")
     shared = node.base / "shared"
@@ -127,13 +127,13 @@ def test_a_pod_of_its_own_users(node: Node) -> None:
     assert base_of("u") == base
 
 
-def test_users_of_its_own_in_the_hosts_network_are_refused(node: Node) -> None:
+def test_a_user_namespace_with_the_hosts_network_is_rejected(node: Node) -> None:
     node.apply("net.yaml", pod("net", container(), hostUsers=False, hostNetwork=True))
     node.wait_status("net", "CreateContainerConfigError")
     assert "spec.hostUsers" in node.cli("describe", "pod", "net").out
 
 
-def test_an_image_is_seen_by_the_users_of_the_pod(node: Node) -> None:
+def test_an_image_volume_is_id_mapped(node: Node) -> None:
     volumes: list[dict[str, Any]] = [{"name": "tools", "image": {"reference": IMAGE, "pullPolicy": "Never"}}]
     main = container(volumeMounts=[{"name": "tools", "mountPath": "/tools"}])
     node.apply("i.yaml", pod("i", main, volumes=volumes, hostUsers=False))

@@ -1,4 +1,4 @@
-"""Volumes that are more than a directory: images, secrets in memory, claims, and whose the files are."""
+"""Volumes other than directories: images, secrets in memory, claims, devices; and the ownership of files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def claim(name: str, **annotations: str) -> str:
     return yaml.safe_dump(found)
 
 
-def test_claims_outlive_pods_and_by_policy_themselves(node: Node) -> None:
+def test_claims_survive_pods_and_volumes_survive_by_policy(node: Node) -> None:
     volumes: list[dict[str, Any]] = [
         {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in ("keep", "drop")
     ]
@@ -120,8 +120,9 @@ def persistent_volume(name: str, path: Path, **spec: Any) -> str:
     )
 
 
-def test_a_volume_by_hand_is_one_pods_and_outlives_its_claim(node: Node, tmp_path: Path) -> None:
-    """Pods, then their ReadWriteOncePod claim, then its volume: each waits for the next, and one pod has it."""
+def test_a_volume_from_a_manifest_survives_its_claim(node: Node, tmp_path: Path) -> None:
+    """A pod, its ReadWriteOncePod claim and its volume are removed in this order; only one pod uses the claim at a
+    time."""
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
     one = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     node.apply("a.yaml", pod("a", one, volumes=volumes))
@@ -153,7 +154,7 @@ def test_a_volume_by_hand_is_one_pods_and_outlives_its_claim(node: Node, tmp_pat
     assert (tmp_path / "disk/f").read_text() == "kept\n"
 
 
-def test_secrets_are_in_memory_and_fs_group_owns_what_is_there(node: Node) -> None:
+def test_secrets_are_in_memory_and_fs_group_owns_the_files(node: Node) -> None:
     node.apply("s.yaml", manifest("Secret", "keys", stringData={"token": "s3cret-on-no-disk"}))
     volumes: list[dict[str, Any]] = [
         {"name": "s", "secret": {"secretName": "keys"}},
@@ -188,8 +189,9 @@ def test_secrets_are_in_memory_and_fs_group_owns_what_is_there(node: Node) -> No
     assert not on_disk
 
 
-def test_ephemeral_volumes_begin_and_end_with_their_pod(node: Node) -> None:
-    """Kept over restarts of container, sandbox and daemon; gone with the pod, and nothing of it in the next one."""
+def test_ephemeral_volumes_live_as_long_as_their_pod(node: Node) -> None:
+    """They persist across restarts of container, sandbox and daemon, are removed with the pod, and the next pod sees
+    nothing of them."""
     template = {"metadata": {"labels": {"kind": "scratch"}}, "spec": yaml.safe_load(claim("x"))["spec"]}
     volumes: list[dict[str, Any]] = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]
     mounts = [{"name": "scratch", "mountPath": "/s"}]
@@ -211,7 +213,7 @@ def test_ephemeral_volumes_begin_and_end_with_their_pod(node: Node) -> None:
     assert run(node, "e", "cat /s/f") == "kept\n"
     old = node.pod("e")["metadata"]["uid"]
     node.cli("delete", "pod", "e", "--no-wait")
-    node.kill(9)  # somewhere in the middle of its end
+    node.kill(9)  # during its termination
     node.start()
     node.wait(lambda: node.pod("e")["metadata"]["uid"] != old, "the pod that its manifest makes anew")
     node.wait_status("e", "Running")
@@ -234,7 +236,7 @@ def test_ephemeral_volumes_begin_and_end_with_their_pod(node: Node) -> None:
     assert node.cli("get", "pvc", "e-scratch", check=False).code == 1
 
 
-def test_a_claim_in_use_stays_until_its_pod_is_gone(node: Node) -> None:
+def test_a_claim_in_use_is_retained_until_its_pod_is_gone(node: Node) -> None:
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "mine"}}]
     main = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     node.apply("mine.yaml", claim("mine", reclaim_policy="Delete"))
@@ -271,7 +273,7 @@ def sandbox_pid(node: Node, name: str) -> int:
 
 
 def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) -> None:
-    """One over a file of the claim's own, one that the PersistentVolume names; both are let go when nobody has them."""
+    """One is a file of the claim, the other is named by the PersistentVolume. Both are released when unused."""
     (tmp_path / "disk").write_bytes(bytes(1 << 20))
     here = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
     by_hand: dict[str, Any] = {
@@ -318,9 +320,7 @@ def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) 
 
 
 @pytest.mark.skipif(bool(missing("mkfs.ext4")), reason="needs mkfs.ext4")
-def test_a_local_volume_over_a_device_is_formatted_and_mounted_while_pods_have_it(
-    node: Node, tmp_path: Path
-) -> None:
+def test_a_local_volume_on_a_device_is_formatted_and_mounted_while_in_use(node: Node, tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(b"")
     os.truncate(tmp_path / "disk", 16 << 20)
     device = loopdev.attach(str(tmp_path / "disk"), f"test of a volume {os.getpid()}".encode())
@@ -365,7 +365,7 @@ def test_a_local_volume_over_a_device_is_formatted_and_mounted_while_pods_have_i
         loopdev.detach(device)
 
 
-def test_the_anchors_of_a_trust_bundle_are_a_file_that_follows_it(node: Node) -> None:
+def test_the_file_of_a_trust_bundle_is_updated(node: Node) -> None:
     def bundle(text: str) -> str:
         metadata = {"name": "roots"}
         of = {"apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundle"}
@@ -388,7 +388,7 @@ def test_the_anchors_of_a_trust_bundle_are_a_file_that_follows_it(node: Node) ->
     node.wait(lambda: run(node, "p", "cat /v/ca.pem") == TWO, "the other alone")
 
 
-def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:
+def test_a_failed_mount_is_reported(node: Node) -> None:
     share = [{"name": "v", "nfs": {"server": "127.0.0.1", "path": "/none"}}]
     one = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     node.apply("share.yaml", pod("share", one, volumes=share))
@@ -401,8 +401,8 @@ def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:
     node.wait_gone("share")
 
 
-def test_a_missing_secret_holds_back_the_whole_pod_until_it_is_there(node: Node) -> None:
-    first = container("first", script="echo ran")  # which does not mount it
+def test_a_missing_secret_delays_the_whole_pod(node: Node) -> None:
+    first = container("first", script="echo ran")  # which does not mount the secret
     main = container(volumeMounts=[{"name": "keys", "mountPath": "/keys"}])
     volumes = [{"name": "keys", "secret": {"secretName": "keys"}}]
     node.apply("p.yaml", pod("p", main, initContainers=[first], volumes=volumes))

@@ -1,4 +1,4 @@
-"""`kubelite port-forward` to a server that listens on its pod's loopback alone, and to the one that comes after it."""
+"""`kubelite port-forward` to a server that listens only on its pod's loopback, and to the replacement of the pod."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SERVE = "mkdir /www; echo hello from $HOSTNAME > /www/index.html; exec httpd -f 
 
 @contextmanager
 def forwarding(node: Node, *arguments: str) -> Iterator[int]:
-    """The port of this machine, which is not the node's network, that leads to the pod."""
+    """The local port that is forwarded to the pod."""
     command = [*KUBELITE, "port-forward", *arguments]
     with subprocess.Popen(
         command, cwd=REPO, env=node.environ(), stdout=subprocess.PIPE, text=True
@@ -45,7 +45,7 @@ def answers(port: int) -> str:
         return ""
 
 
-def test_a_port_of_the_pods_own_loopback_and_of_the_pod_after_it(node: Node) -> None:
+def test_a_port_on_the_pods_loopback_and_of_its_replacement(node: Node) -> None:
     node.apply("a.yaml", pod("a", container(script=SERVE)))
     node.cli("wait", "--for=condition=Ready", "pod/a", "--timeout=10m", timeout=600)
     uid = node.pod("a")["metadata"]["uid"]
@@ -60,7 +60,7 @@ def test_a_port_of_the_pods_own_loopback_and_of_the_pod_after_it(node: Node) -> 
         node.wait(lambda: answers(port) == "hello from a\n", "the server of the pod after it")
 
 
-def test_a_pod_without_a_sandbox_is_said_so(node: Node) -> None:
+def test_a_pod_without_a_sandbox_is_reported(node: Node) -> None:
     node.apply("done.yaml", pod("done", container(script="true"), restartPolicy="Never"))
     node.wait_status("done", "Completed")
     refused = node.cli("port-forward", "done", ":81", check=False)

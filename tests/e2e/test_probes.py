@@ -1,4 +1,4 @@
-"""Probes end to end: readiness in status, kills with kubelet's words, a daemon that comes and goes."""
+"""Probes end to end: readiness in the status, restarts with kubelet's messages, and restarts of the daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def said(node: Node, reason: str) -> list[str]:
     return [event["message"] for event in node.events(reason)]
 
 
-def test_readiness_by_every_way(node: Node) -> None:
+def test_readiness_with_every_kind_of_probe(node: Node) -> None:
     file = {"exec": {"command": ["test", "-e", "/tmp/ready"]}}
     containers: list[dict[str, Any]] = [
         container("exec", readinessProbe={**file, **SOON}),

@@ -1,4 +1,4 @@
-"""Debian's Prometheus scrapes a node with the configuration that is shipped; rules and dashboards hold against it."""
+"""Debian's Prometheus scrapes a node with the shipped configuration; the rules and dashboards work with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason
 
 @contextlib.contextmanager
 def prometheus(node: Node, base: Path) -> Iterator[None]:
-    """A Prometheus on the node's loopback, with the shipped configuration but for how often it looks."""
+    """A Prometheus on the node's loopback with the shipped configuration and a shorter scrape interval."""
     base.mkdir()
     text = (DEPLOY / "prometheus.yml").read_text().replace("interval: 15s", "interval: 1s")
     (base / "prometheus.yml").write_text(text)
@@ -71,7 +71,7 @@ def query(node: Node, expression: str) -> list[dict[str, Any]]:
 
 
 def dashboard_queries() -> list[tuple[str, str]]:
-    """(panel, expression with the variables of a board filled in) of both boards."""
+    """(panel, expression with values for the dashboard's variables) of both dashboards."""
     found = []
     for file in ("node.json", "pod.json"):
         board = json.loads((DEPLOY / "dashboards" / file).read_text())
@@ -90,15 +90,15 @@ def filled(expression: str, node: Node) -> str:
 
 
 def on_a_disk() -> bool:
-    """Whether this machine has a file system on a block device: what node dashboards show of file systems."""
+    """Whether this machine has a file system on a block device, which node dashboards show."""
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
     return any(device.startswith("/dev/") for device, *_ in mounts)
 
 
 @needs_prometheus
 @pytest.mark.skipif(not on_a_disk(), reason="needs a file system on a block device")
-def test_prometheus_reads_all_of_it_and_the_dashboards_show_it(node: Node, tmp_path: Path) -> None:
-    """One Prometheus for all of it: targets, labels, boards, rules, what dashboards elsewhere select."""
+def test_prometheus_reads_all_pages_and_the_dashboards_have_data(node: Node, tmp_path: Path) -> None:
+    """One Prometheus for all checks: targets, labels, dashboards, rules, selectors of public dashboards."""
     limits = {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}}
     script = """
         dd if=/dev/zero of=/data/file bs=64k count=4 conv=fsync 2>/dev/null
@@ -112,7 +112,7 @@ def test_prometheus_reads_all_of_it_and_the_dashboards_show_it(node: Node, tmp_p
         node.wait(lambda: len(query(node, "up == 1")) == 4, "every page to be scraped", timeout=60)
         assert {r["metric"]["job"] for r in query(node, "up")} == {"kubelet", "kube-state-metrics"}
 
-        # a rate needs two samples apart in time, and a start to be seen before and after
+        # a rate needs two samples, and a start samples before and after it
         node.wait(
             lambda: query(
                 node, 'rate(container_cpu_usage_seconds_total{pod="web",container="main"}[30s]) > 0'
@@ -138,27 +138,27 @@ def test_prometheus_reads_all_of_it_and_the_dashboards_show_it(node: Node, tmp_p
             "the recording rules",
         )
 
-        # a removed pod's series are gone with the next scrape: without timestamps there is staleness
+        # the series of a removed pod end with the next scrape, by Prometheus' staleness rules
         (node.manifests / "late.yaml").unlink()
         node.wait_gone("late")
         node.wait(lambda: not query(node, 'container_memory_rss{pod="late"}'), "the series to end")
 
 
 def public_queries(node: Node) -> list[tuple[str, str, str]]:
-    """(board, "data", "empty (why)" or "either (why)", expression) of what boards elsewhere ask."""
+    """(dashboard, "data", "empty (reason)" or "either (reason)", expression) for queries of public dashboards."""
     text = (Path(__file__).parent / "public_queries.tsv").read_text().replace("NODE", node.name)
     rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
     return [(board, answer, expression) for board, answer, expression in rows]
 
 
 def otherwise(node: Node) -> list[tuple[str, str, str]]:
-    """Those of them that are not answered as they say; each is one that Prometheus understands."""
+    """The queries with an unexpected result. Prometheus must be able to evaluate each."""
     found = [(row, bool(query(node, row[2]))) for row in public_queries(node)]
     return [row for row, answer in found if not row[1].startswith(("data" if answer else "empty", "either"))]
 
 
 def selectors(node: Node) -> None:
-    """What public dashboards filter by (the corpus' most frequent selectors)."""
+    """The most frequent selectors of public dashboards."""
     cadvisor = 'job="kubelet", metrics_path="/metrics/cadvisor"'
     for expression in (
         f'container_memory_working_set_bytes{{{cadvisor}, node="{node.name}", container!="", image!=""}}',
@@ -191,7 +191,7 @@ def test_every_alert_has_a_test() -> None:
     assert set(alerts) == tested
 
 
-def test_the_dashboards_are_what_their_code_makes() -> None:
+def test_the_dashboards_are_current() -> None:
     made = runpy.run_path(str(DEPLOY / "dashboards" / "make.py"))
     for file, document in made["dashboards"]().items():
         assert (DEPLOY / "dashboards" / file).read_text() == made["text"](document), f"run {file}'s make.py"

@@ -1,5 +1,5 @@
-"""A node on a disk that keeps project quotas: claims held to their size, and what layers and volumes take counted by
-the file system. Beside kubelite the file system's own program says what is true."""
+"""A node on a disk with project quotas: the file system limits claims to their size and counts the usage of layers and
+volumes. The values are compared with those of the file system's own tools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROW = {"namespace": "default", "pod": "w", "container": "main"}
 
 
 def test_disks_with_project_quotas(tmp_path: Path, images: Path) -> None:
-    """One of each kind: layers and volumes of the pods on an ext4, claims on an xfs."""
+    """Both file systems: layers and volumes on ext4, claims on xfs."""
     with with_projects("ext4", tmp_path) as pods, with_projects("xfs", tmp_path) as claims:
         (pods / "node/root").mkdir(parents=True)
         (pods / "node/root/claims").symlink_to(claims)
@@ -69,7 +69,9 @@ def _start(node: Node) -> None:
 
 FILES = "mkdir /many; for n in $(seq 100); do echo $n > /many/$n; done"
 BIG = "dd if=/dev/urandom of=/many/big bs=1M count=4 2>/dev/null"
-COPIES = "touch /bin/busybox; cp /bin/busybox /tmp/busybox; sync"  # the first one up from the image
+COPIES = (
+    "touch /bin/busybox; cp /bin/busybox /tmp/busybox; sync"  # the first write copies it up from the image
+)
 
 
 def _a_claim_is_held_to_its_size(node: Node, disk: Path) -> None:
@@ -84,7 +86,8 @@ def _a_claim_is_held_to_its_size(node: Node, disk: Path) -> None:
 
 
 def _what_is_there_is_counted(node: Node, pods: Path, claims: Path) -> None:
-    """In the writable layer (new files, and one of the image's that is copied up), in an emptyDir, in the claim."""
+    """Files in the writable layer (new ones, and one copied up from the image), in an emptyDir and in the claim are
+    counted."""
     layers = {name: f"kubelet_volume_stats_{name}" for name in ("used_bytes", "inodes_used")}
 
     def measured() -> bool:
@@ -120,7 +123,7 @@ def _what_is_there_is_counted(node: Node, pods: Path, claims: Path) -> None:
 
 
 def _walked(place: Path) -> tuple[int, int]:
-    """Bytes by du, and inodes by find, without the directory itself."""
+    """Bytes from du and inodes from find, without the directory itself."""
     command = ["du", "-s", "--block-size=1", str(place)]
     size = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])
     return size - os.stat(place).st_blocks * 512, sum(1 for _ in place.rglob("*"))

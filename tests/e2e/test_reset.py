@@ -1,4 +1,4 @@
-"""`kubelite reset`: pods end gracefully, with or without a daemon, and what is lost is listed and asked."""
+"""`kubelite reset`: pods terminate gracefully, with and without a daemon, and it lists losses and asks."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_pods_without_a_record_get_their_stop_signal(node: Node) -> None:
 
 
 def test_a_pod_that_waits_for_a_port_does_not_start(node: Node) -> None:
-    """Its turn would come when the other has ended."""
+    """It could start when the other pod has ended."""
     (node.base / "data").mkdir()
     volumes = [{"name": "data", "hostPath": {"path": str(node.base / "data")}}]
     more: dict[str, Any] = {"volumes": volumes, "hostNetwork": True, "terminationGracePeriodSeconds": 30}
@@ -114,7 +114,7 @@ def test_a_pod_that_waits_for_a_port_does_not_start(node: Node) -> None:
     assert (node.base / "data/log").read_text().split() == ["first"]
 
 
-def test_now_kills(node: Node) -> None:
+def test_reset_now_kills(node: Node) -> None:
     _start(node)
     done = node.cli("reset", "--yes", "--now", timeout=60)
     assert "This ends at once, without stop signal: default/deaf, default/whole" in done.out
@@ -122,7 +122,7 @@ def test_now_kills(node: Node) -> None:
     assert not (node.base / "data/log").exists()
 
 
-def test_what_is_lost_is_listed_and_asked(node: Node) -> None:
+def test_losses_are_listed_and_confirmed(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(), terminationGracePeriodSeconds=30))
     node.wait_status("p", "Running")
     node.cli("node", "label", "disk=ssd")
@@ -172,14 +172,14 @@ def _on_a_terminal(node: Node, answer: bytes, *arguments: str) -> Finished:
         while wait_fd(ours):
             try:
                 said += os.read(ours, 4096)
-            except OSError:  # the other end is closed
+            except OSError:  # EIO: the other end is closed
                 break
         return Finished(process.wait(60 * PATIENCE), said.decode(), "")
     finally:
         os.close(ours)
 
 
-def test_one_that_is_interrupted_is_continued_by_the_daemon(node: Node) -> None:
+def test_the_daemon_continues_an_interrupted_reset(node: Node) -> None:
     _start(node)
     before = node.pod("deaf")["metadata"]["uid"]
     process = subprocess.Popen(
@@ -209,7 +209,7 @@ POSTGRES = Path("/usr/lib/postgresql")
 
 
 def _postgres() -> str:
-    """The newest installed server's directory, "" where there is none."""
+    """The directory of the newest installed server, or ""."""
     found = sorted(POSTGRES.glob("*/bin/postgres"), key=lambda path: int(path.parents[1].name))
     return str(found[-1].parent) if found else ""
 

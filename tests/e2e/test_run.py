@@ -52,7 +52,7 @@ def test_run_in_a_pipeline_has_output_and_exit_code_of_the_container(node: Node)
     assert (done.code, done.out) == (3, "one\ntwo\n"), done
     assert "oops" in done.err
     node.wait_gone("pipe")
-    for code in (0, 4):  # it may end before we attach
+    for code in (0, 4):  # it may end before the attach
         done = node.cli(*run, "sh", "-c", f"echo so; exit {code}", check=False)
         assert (done.code, done.out) == (code, "so\n"), done
         node.wait_gone("pipe")

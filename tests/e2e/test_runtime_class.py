@@ -1,4 +1,4 @@
-"""runtimeClassName: pods whose containers runc and crun make, by their command lines."""
+"""runtimeClassName: pods whose containers are created by runc and crun."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[
 
 
 def _without_hybrid(wrapper: Path, crun: str) -> Path:
-    """crun refuses a machine that has cgroup2 with controllers beside v1: it gets to see v1 alone."""
+    """crun rejects a machine that has cgroup2 with controllers beside v1, so it sees only v1."""
     wrapper.write_text(
         f'#!/bin/sh\nexec unshare --mount sh -c \'umount {HYBRID} && exec {crun} "$@"\' crun "$@"\n'
     )
@@ -109,14 +109,14 @@ def test_exec_resize_and_stop(classes: Node, kind: str) -> None:
     classes.wait(lambda: cgroup_file(pid, *memory) == str(96 << 20), "the new limit")
     assert classes.pid(name) == pid, "in place"
 
-    classes.restart(signal.SIGKILL)  # the daemon: what runs is none of its business
+    classes.restart(signal.SIGKILL)  # the daemon; the container keeps running
     classes.wait_status(name, "Running")
     assert classes.pid(name) == pid
-    remove(classes, name)  # by the signal, within the grace: both have a trap
+    remove(classes, name)  # by the signal, within the grace period: both have a trap
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_a_terminal_of_its_own_and_one_of_an_exec(classes: Node, kind: str) -> None:
+def test_a_terminal_for_the_container_and_for_an_exec(classes: Node, kind: str) -> None:
     name = f"tty-{kind}"
     classes.apply(
         f"{name}.yaml", pod(name, container(script=TTY, tty=True, stdin=True), runtimeClassName=kind)
@@ -136,8 +136,8 @@ def test_a_terminal_of_its_own_and_one_of_an_exec(classes: Node, kind: str) -> N
     remove(classes, name)
 
 
-def test_users_of_its_own(classes: Node, kind: str, tmp_path: Path) -> None:
-    """hostUsers: false: the root file system, volumes and pipes are mapped for whatever runtime makes the container."""
+def test_a_user_namespace(classes: Node, kind: str, tmp_path: Path) -> None:
+    """hostUsers: false: the root file system, volumes and pipes are id-mapped with any runtime."""
     if cannot_map_ids(classes.root):
         pytest.skip("needs a file system that can be id-mapped")
     (tmp_path / "file").write_text("of the host")
@@ -189,8 +189,8 @@ def test_users_of_its_own(classes: Node, kind: str, tmp_path: Path) -> None:
     remove(classes, name)
 
 
-def test_a_part_of_a_volume_stays_in_it(classes: Node, kind: str, tmp_path: Path) -> None:
-    """subPath: the runtime gets it resolved, and follows no link of it."""
+def test_a_sub_path_stays_in_its_volume(classes: Node, kind: str, tmp_path: Path) -> None:
+    """subPath: the runtime gets a resolved path and follows no link in it."""
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "f").write_text("in")
     (tmp_path / "out").symlink_to("/etc")
@@ -206,7 +206,7 @@ def test_a_part_of_a_volume_stays_in_it(classes: Node, kind: str, tmp_path: Path
     remove(classes, name)
 
 
-def test_a_program_that_is_not_there(classes: Node, kind: str) -> None:
+def test_a_missing_program(classes: Node, kind: str) -> None:
     name = f"none-{kind}"
     one = {**container(), "command": ["/nowhere/program"]}
     classes.apply(f"{name}.yaml", pod(name, one, runtimeClassName=kind, restartPolicy="Never"))
@@ -217,7 +217,7 @@ def test_a_program_that_is_not_there(classes: Node, kind: str) -> None:
     remove(classes, name)
 
 
-def test_the_shims_death_ends_what_the_runtime_made(classes: Node, kind: str) -> None:
+def test_the_death_of_the_shim_ends_the_container(classes: Node, kind: str) -> None:
     name = f"shim-{kind}"
     classes.apply(f"{name}.yaml", pod(name, runtimeClassName=kind))
     classes.wait_status(name, "Running")
@@ -236,7 +236,7 @@ def test_the_shims_death_ends_what_the_runtime_made(classes: Node, kind: str) ->
         ("gone", 'no runtime for "gone" is configured: /nowhere/runtime cannot be executed'),
     ],
 )
-def test_a_class_that_the_node_does_not_have(classes: Node, name: str, words: str) -> None:
+def test_an_unknown_runtime_class(classes: Node, name: str, words: str) -> None:
     classes.apply(f"{name}.yaml", pod(name, runtimeClassName=name))
     said = f"Failed to create pod sandbox: {words}"
     classes.wait(

@@ -1,4 +1,4 @@
-"""A pod and its node: labels, taints, room, host ports and pressure, on a whole node and by kubectl's own words."""
+"""Scheduling on a whole node: labels, taints, resources, host ports, preemption, pressure and eviction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scheduled(node: Node, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.either_cgroup
-def test_a_pod_waits_for_its_node_to_be_as_it_wants(node: Node) -> None:
+def test_a_pod_waits_for_labels_of_its_node(node: Node) -> None:
     node.apply("pods.yaml", "---\n".join([
         pod("picky", nodeSelector={"disk": "ssd"}),
         pod("gated", schedulingGates=[{"name": "example.com/later"}]),
@@ -50,7 +50,7 @@ def test_a_pod_waits_for_its_node_to_be_as_it_wants(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_a_taint_keeps_new_pods_away_and_drives_others_out(node: Node) -> None:
+def test_a_taint_rejects_new_pods_and_evicts_others(node: Node) -> None:
     tolerant = [{"key": "fire", "operator": "Exists"}]
     node.apply("pods.yaml", "---\n".join([pod("calm", tolerations=tolerant), pod("timid")]))
     node.wait_status("calm", "Running")
@@ -58,7 +58,7 @@ def test_a_taint_keeps_new_pods_away_and_drives_others_out(node: Node) -> None:
     before = node.pod("timid")["metadata"]["uid"]
     assert node.cli("node", "taint", "fire=high:NoExecute").out == f"node/{node.name} tainted\n"
     node.wait(lambda: node.pod("timid")["metadata"]["uid"] != before, "the pod to be driven away")
-    node.wait_status("timid", "Pending")  # its manifest still stands: a new one waits
+    node.wait_status("timid", "Pending")  # its manifest still exists: a new pod waits
     assert "untolerated taint(s)" in scheduled(node, "timid")["message"]
     assert [e["involvedObject"]["name"] for e in node.events("TaintManagerEviction")] == ["timid"]
     assert node.status_of("calm") == "Running"
@@ -75,7 +75,7 @@ def test_a_taint_keeps_new_pods_away_and_drives_others_out(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_what_never_fits_is_refused_and_a_taken_port_is_named(tmp_path: Path, images: Path) -> None:
+def test_a_pod_that_never_fits_is_rejected_and_a_used_port_is_named(tmp_path: Path, images: Path) -> None:
     with running_node(tmp_path, images, max_pods="2", system_reserved="memory=512Mi") as node:
         allocatable = node.json("get", "nodes")["items"][0]["status"]["allocatable"]
         capacity = node.json("get", "nodes")["items"][0]["status"]["capacity"]
@@ -108,8 +108,8 @@ def test_what_never_fits_is_refused_and_a_taken_port_is_named(tmp_path: Path, im
         node.wait_status("d", "Running")
 
 
-def test_manifests_beyond_the_room_run_one_after_another(tmp_path: Path, images: Path) -> None:
-    """Dropped at once, in one file. No pod fails for lack of room, and each that ends lets the next one start."""
+def test_pods_beyond_the_capacity_run_one_after_another(tmp_path: Path, images: Path) -> None:
+    """All in one file. No pod fails for lack of resources, and each pod that ends lets the next one start."""
     with running_node(tmp_path, images, max_pods="3") as node:
         once = container(script="sleep 0.1")
         pods = [pod(f"job-{n}", once, restartPolicy="Never") for n in range(12)]
@@ -120,8 +120,8 @@ def test_manifests_beyond_the_room_run_one_after_another(tmp_path: Path, images:
 
 
 @pytest.mark.either_cgroup
-def test_a_pod_that_is_being_ended_keeps_its_port_until_it_has(node: Node) -> None:
-    """Its time is up, and it is slow to go, though the daemon be killed meanwhile."""
+def test_a_terminating_pod_keeps_its_host_port(node: Node) -> None:
+    """Its deadline has passed and it terminates slowly, while the daemon is killed."""
     ports = [{"containerPort": 80, "hostPort": 18080}]
     (node.base / "v").mkdir()
     waits = "trap 'while [ ! -e /v/go ]; do sleep 0.1; done; exit 0' TERM; echo started; while :; do sleep 0.1; done"
@@ -143,8 +143,9 @@ def test_a_pod_that_is_being_ended_keeps_its_port_until_it_has(node: Node) -> No
 
 
 @pytest.mark.either_cgroup
-def test_a_full_node_makes_room_for_a_pod_of_higher_priority(tmp_path: Path, images: Path) -> None:
-    """The one that goes is ended gracefully, waits, and comes back; a claim for one pod is had by one at a time."""
+def test_a_pod_of_higher_priority_preempts_another(tmp_path: Path, images: Path) -> None:
+    """The preempted pod terminates gracefully, waits, and comes back. A ReadWriteOncePod claim is used by one pod at a
+    time."""
     with running_node(tmp_path, images, max_pods="1", priority_classes="high=1000") as node:
         node.apply("low.yaml", pod("low"))
         node.wait_status("low", "Running")
@@ -174,7 +175,7 @@ spec:
 
 
 @pytest.mark.either_cgroup
-def test_a_claim_for_one_pod_keeps_the_second_waiting(node: Node) -> None:
+def test_a_read_write_once_pod_claim_keeps_the_second_pod_waiting(node: Node) -> None:
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
     mounting = container(volumeMounts=[{"name": "v", "mountPath": "/data"}])
     node.apply("a.yaml", f"{ONE_POD}---\n{pod('a', mounting, volumes=volumes)}")
@@ -187,8 +188,8 @@ def test_a_claim_for_one_pod_keeps_the_second_waiting(node: Node) -> None:
     node.wait_status("b", "Running")
 
 
-def test_pressure_evicts_and_keeps_away_until_it_ends(tmp_path: Path, images: Path) -> None:
-    """The node is told that it is short of memory by a threshold above what any machine has."""
+def test_memory_pressure_evicts_pods_and_rejects_new_ones(tmp_path: Path, images: Path) -> None:
+    """The threshold is higher than the memory of any machine, so the node is under memory pressure."""
     quick = {"eviction_monitoring_period": "0.2", "eviction_pressure_transition_period": "1s"}
     with running_node(tmp_path, images, **quick) as node:
         node.apply("pods.yaml", "---\n".join([pod("cheap"), pod("dear", priority=1000)]))
@@ -216,8 +217,9 @@ def test_pressure_evicts_and_keeps_away_until_it_ends(tmp_path: Path, images: Pa
         assert node.pod("cheap")["status"]["reason"] == "Evicted"
 
 
-def test_a_hog_is_evicted_alone(tmp_path: Path, images: Path) -> None:
-    """What the evicted pod held on disk is removed while its manifest stands: else the others would be evicted, too."""
+def test_only_the_pod_that_exceeds_its_requests_is_evicted(tmp_path: Path, images: Path) -> None:
+    """The files of the evicted pod are removed although its manifest exists: otherwise the other pods would be evicted,
+    too."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "kubelite-test", disk], check=True)
@@ -253,7 +255,7 @@ def _free(directory: Path) -> float:
     return disk.f_bavail / disk.f_blocks
 
 
-def test_a_container_that_outgrows_its_share_of_the_disk_is_evicted(node: Node) -> None:
+def test_a_container_beyond_its_ephemeral_storage_limit_is_evicted(node: Node) -> None:
     script = "dd if=/dev/zero of=/big bs=1M count=3 2>/dev/null; exec sleep 1000"
     limited = container(script=script, resources={"limits": {"ephemeral-storage": "1Mi"}})
     node.apply("big.yaml", pod("big", limited, container("other")))
@@ -263,8 +265,8 @@ def test_a_container_that_outgrows_its_share_of_the_disk_is_evicted(node: Node) 
     )
 
 
-def test_what_is_written_into_mounted_files_counts(node: Node) -> None:
-    """CVE-2020-8557: these files are on the node's disk, and outside the container's writable layer."""
+def test_writes_to_mounted_files_count(node: Node) -> None:
+    """CVE-2020-8557: these files are on the node's disk, outside the container's writable layer."""
     files = {
         "hosts": "/etc/hosts",
         "name": "/etc/hostname",
@@ -302,7 +304,8 @@ def allowed(node: Node, name: str) -> str:
 
 
 def test_qos_cgroups_and_exclusive_processors(tmp_path: Path, images: Path) -> None:
-    """The static CPU policy with one processor set apart, on however many the machine has; a restart moves nobody."""
+    """The static CPU policy with one reserved processor, on any number of processors; a restart keeps the
+    assignment."""
     online = os.cpu_count() or 1
     if online < 2:
         pytest.skip("needs a second processor")
@@ -362,11 +365,13 @@ def test_memory_qos(tmp_path: Path, images: Path) -> None:
         )
 
 
-def test_who_was_killed_and_whose_limit_it_was(node: Node) -> None:
-    """A child of the container's program outgrows the container; then the pod, whose own limit is lower."""
+def test_an_oom_kill_names_the_process_and_the_limit(node: Node) -> None:
+    """A child process exceeds the memory limit of the container, then that of the pod, which is lower."""
     eat = "head -c 64m /dev/zero | tail > /dev/null; echo survived; exec sleep 1000"
     limited = {"limits": {"memory": "16Mi"}}
-    roomy = container("other", resources={"limits": {"memory": "256Mi"}})  # so that the pod's limit is far
+    roomy = container(
+        "other", resources={"limits": {"memory": "256Mi"}}
+    )  # so that the pod's limit is not reached
     node.apply("own.yaml", pod("own", container(script=eat, resources=limited), roomy))
     whole = {"limits": {"memory": "24Mi"}}
     node.apply("whole.yaml", pod("whole", container(script=eat), container("other"), resources=whole))

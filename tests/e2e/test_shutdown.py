@@ -68,6 +68,6 @@ def _shut_down(node: Node, bus: LogindPeer) -> None:
     bus.prepare_for_shutdown(True)
     node.wait(lambda: not bus.held(), "the second shutdown")
     bus.shutting_down = False
-    node.restart(9)  # as after the machine's next start
+    node.restart(9)  # as after the next start of the machine
     for name in ("web", "dns"):
         node.wait_status(name, "Running")

@@ -1,4 +1,4 @@
-"""What is killed comes back to the same place: daemon, helpers, shim, init, and the whole machine."""
+"""Recovery after kills: daemon, helpers, shim, init, and a reboot of the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TICK = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; do
 
 
 def _log_links(node: Node) -> set[str]:
-    """Names of those that lead to a log."""
+    """The names of the links to existing logs."""
     return {link.name for link in (node.log_dir / "containers").iterdir() if link.is_file()}
 
 
@@ -36,7 +36,7 @@ def test_kill_9_of_the_daemon_changes_nothing(node: Node) -> None:
     node.wait_status("b", "Running")
     links = _log_links(node)
     assert len(links) == 2
-    (node.log_dir / "containers" / min(links)).unlink()  # as of a daemon that was killed before it came to it
+    (node.log_dir / "containers" / min(links)).unlink()  # as if the daemon was killed before creating it
     pids, uid, ip = (
         (node.pid("a"), node.pid("b")),
         node.pod("a")["metadata"]["uid"],
@@ -55,7 +55,7 @@ def test_kill_9_of_the_daemon_changes_nothing(node: Node) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.either_cgroup) for n in (2, 3))])
-def test_kill_9_in_the_middle_of_starts_and_stops(node: Node, seed: int) -> None:
+def test_kill_9_during_starts_and_stops(node: Node, seed: int) -> None:
     rng = random.Random(seed)
     names = [f"p{i}" for i in range(6)]
     for turn in range(4):
@@ -110,7 +110,7 @@ def test_a_trace_survives_the_daemon(node: Node) -> None:
     node.wait(lambda: list(files.iterdir()) == [], "the trace's file to go")
 
 
-def test_what_ended_while_the_daemon_was_away(node: Node) -> None:
+def test_containers_that_ended_without_a_daemon(node: Node) -> None:
     node.apply("once.yaml", pod("once", container(script="sleep 0.5; exit 4"), restartPolicy="Never"))
     node.apply("always.yaml", pod("always"))
     node.wait_status("once", "Running")
@@ -126,7 +126,7 @@ def test_what_ended_while_the_daemon_was_away(node: Node) -> None:
 
 
 def _state(node: Node, name: str) -> dict[str, Any]:
-    """What the pod's shim wrote down last."""
+    """The last record that the pod's shim wrote."""
     for path in (node.run_dir / "shims").glob("*/state.json"):
         state: dict[str, Any] = json.loads(path.read_text())
         if state["annotations"]["name"] == name:
@@ -177,7 +177,7 @@ def test_kill_9_of_an_init(node: Node) -> None:
 
 
 def test_a_reboot(node: Node) -> None:
-    """Everything gone but the disk."""
+    """Everything is lost but the disk."""
     node.apply("always.yaml", pod("always"))
     node.apply("done.yaml", pod("done", container(script="echo once"), restartPolicy="OnFailure"))
     node.wait_status("always", "Running")
@@ -186,7 +186,7 @@ def test_a_reboot(node: Node) -> None:
     node.kill()
     for state in (node.run_dir / "shims").glob(
         "*/state.json"
-    ):  # of the one that is done, too, if it is still there
+    ):  # also of the completed pod, if it still exists
         pid = int(json.loads(state.read_text())["pid"])
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -205,7 +205,7 @@ def test_a_reboot(node: Node) -> None:
 
 
 @pytest.mark.either_cgroup
-def test_a_second_daemon_refuses(node: Node) -> None:
+def test_a_second_daemon_does_not_start(node: Node) -> None:
     second = subprocess.run(
         [*KUBELITE, "serve"],
         cwd=REPO,
@@ -254,7 +254,7 @@ def test_a_lost_state_file_and_a_manifests_directory_that_is_not_mounted(node: N
 
 @pytest.mark.either_cgroup
 def test_a_sub_directory_of_manifests_that_is_unmounted(node: Node) -> None:
-    """A pod is not ended because the file system with its manifest went, neither at once nor by the next daemon."""
+    """A pod keeps running if the file system with its manifest is unmounted, also after a restart of the daemon."""
     below = node.manifests / "disk"
     below.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "kubelite-test", below], check=True)
@@ -262,9 +262,7 @@ def test_a_sub_directory_of_manifests_that_is_unmounted(node: Node) -> None:
         node.apply("disk/a.yaml", pod("a"))
         node.apply("b.yaml", pod("b"))
         node.wait_status("b", "Running")
-        node.wait_status(
-            "a", "Running", timeout=40
-        )  # inotify tells nobody of a mount: the next look finds it
+        node.wait_status("a", "Running", timeout=40)  # inotify does not report mounts: the next scan finds it
         pid = node.pid("a")
     finally:
         subprocess.run(["umount", below], check=True)

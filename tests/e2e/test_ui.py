@@ -1,4 +1,4 @@
-"""`kubelite ui` on a terminal of 80×24, over a whole node: what a person sees there."""
+"""`kubelite ui` on a terminal of 80×24, with a whole node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.terminal import TIMEOUT, Terminal, on_terminal
 
 
 class Seen:
-    """The terminal's screen as it looks."""
+    """The content of the terminal's screen."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
@@ -36,7 +36,7 @@ class Seen:
                 raise AssertionError(f"waited for {what}; the screen shows\n{text}")
 
 
-def test_pods_containers_processes_log_shell_and_the_way_out(node: Node) -> None:
+def test_the_screens_of_the_ui(node: Node) -> None:
     busy = "trap 'exit 0' TERM; echo here I am; while :; do :; done"
     node.apply("web.yaml", pod("web", container(script=busy), container("side", script=SLEEP)))
     node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
@@ -92,7 +92,7 @@ def test_a_terminal_of_eight_colours_gets_no_others(node: Node) -> None:
         assert terminal.wait() == 0
 
 
-def test_without_a_terminal_or_a_daemon_it_says_so(node: Node) -> None:
+def test_without_a_terminal_or_a_daemon_it_reports_an_error(node: Node) -> None:
     done = node.cli("ui", check=False)
     assert done.code == 1 and "needs a terminal" in done.err
     node.stop()

@@ -1,4 +1,4 @@
-"""The web page as a browser shows it, and what the TCP port gives to nobody without the token."""
+"""The web page in a browser, and what the TCP port serves only with the token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def answer(node: Node, path: str, method: str = "GET", **headers: str) -> tuple[
 
 
 def browse(node: Node, path: str, picture: Path) -> tuple[str, str]:
-    """(the document as the browser has it, what it complained of). Nothing but the node's own address resolves."""
+    """(the document in the browser, its error messages). The browser can reach only the node."""
     command = node.in_netns(
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
         f"--user-data-dir={picture.parent}/profile", "--window-size=1100,900", "--timeout=4000",
@@ -40,7 +40,7 @@ def browse(node: Node, path: str, picture: Path) -> tuple[str, str]:
 
 
 @pytest.mark.skipif(not BROWSER or IN_A_GUEST, reason="needs chromium, on a machine that can run it")
-def test_in_a_browser(node: Node, tmp_path: Path) -> None:
+def test_the_page_in_a_browser(node: Node, tmp_path: Path) -> None:
     busy = "trap 'exit 0' TERM; while :; do :; done"
     node.apply("web.yaml", pod("web", container(script=busy)))
     node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
@@ -60,7 +60,7 @@ def test_in_a_browser(node: Node, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not BROWSER or IN_A_GUEST, reason="needs chromium, on a machine that can run it")
-def test_it_is_live_searches_and_fits_every_screen(node: Node) -> None:
+def test_the_page_is_live_searchable_and_fits_every_screen(node: Node) -> None:
     node.apply("web.yaml", pod("web"))
     node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
     node.wait_status("web", "Running")
@@ -75,7 +75,7 @@ def test_it_is_live_searches_and_fits_every_screen(node: Node) -> None:
     assert "bad" in seen["row"] and "ErrImageNeverPull" in seen["row"]
 
 
-def test_without_a_script_it_reloads_and_answers_questions(node: Node) -> None:
+def test_the_page_works_without_scripts(node: Node) -> None:
     node.apply("web.yaml", pod("web"))
     node.apply(
         "odd.yaml", pod("odd", container(readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1}))
@@ -97,7 +97,7 @@ def test_without_a_script_it_reloads_and_answers_questions(node: Node) -> None:
     assert packed.headers["content-encoding"] == "gzip" and b"Node " in gzip.decompress(packed.body)
 
 
-def test_logs_take_the_token_and_nothing_else_shows_them(tmp_path: Path, images: Path) -> None:
+def test_logs_need_the_token(tmp_path: Path, images: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
     with running_node(tmp_path / "node", images, web_token_file=str(token)) as node:

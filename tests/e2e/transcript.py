@@ -1,11 +1,13 @@
-"""Documents whose ```console blocks are true: each `$ command` is run, and what it says is compared with the text.
+"""Checks that ```console blocks of documents are true: each `$ command` is run, and its output is compared with the
+text.
 
-The text holds real output. What differs from run to run is recognised by its form: a pod's uid, a container's id, an
-address, a namespace's inode and the like must stay the same (or different!) *throughout the document*; times, ages and
-sizes may be any. Numbers that only the author knows to vary (pids, interface indexes) are named in the text, in a
-comment that nobody sees: `<!-- varies: 4711 4712 -->`. `…` stands for anything within a line, and alone for any lines.
+The text has real output. Values that differ between runs are recognized by their form. Pod uids, container ids,
+addresses, inodes of namespaces and the like must be equal (or different) in the output exactly where they are in the
+document; times, ages and sizes may have any value. Other numbers that vary (pids, interface indexes) are listed in an
+invisible comment: `<!-- varies: 4711 4712 -->`. `…` stands for anything within a line; alone on a line, for any lines.
 
-Words after ```console name what the block needs (`v1`, `v2`, `nat`); a block whose needs are not there is left out.
+Words after ```console are requirements of the block (`v1`, `v2`, `nat`); a block whose requirements are not met is
+skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 
 ANY_LINES = "\0"
 
-#: Always the same thing when written the same, and another when written otherwise.
+#: Equal values must be equal in the output, different ones different.
 IDENTITIES = {
     "uid": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
     "digest": r"\b[0-9a-f]{64}\b",
@@ -26,9 +28,9 @@ IDENTITIES = {
     "mac": r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b",
     "address": r"\b10\.88\.(?!0\.[01]\b)\d+\.\d+\b",
     "interface": r"\bkl[0-9a-f]{13}\b",
-    "inode": r"(?<=\[)4\d{9}(?=\])",  # 0xF0000000 and up: the more namespaces a machine has, the higher
+    "inode": r"(?<=\[)4\d{9}(?=\])",  # 0xF0000000 and higher
 }
-#: Any of the form.
+#: Any value of this form.
 FREE = {
     "time": r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z",
     "date": r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? [\w ]+ \d\d:\d\d:\d\d (?:\+0000|UTC)(?: \d{4})?",
@@ -41,17 +43,17 @@ FREE = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of a document and what the document says it prints."""
+    """A command of a document and its expected output."""
 
     line: int
     command: str
     expected: str
     needs: frozenset[str]
-    span: tuple[int, int]  # where in the text the output stands
+    span: tuple[int, int]  # the position of the output in the text
 
 
 def steps(text: str) -> Iterator[Step]:
-    """The commands of a Markdown text, in order. A command goes on over lines that end with a backslash."""
+    """The commands of a Markdown text, in order. A backslash at the end of a line continues a command."""
     for block in re.finditer(r"^```console([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         needs = frozenset(block[1].split())
         first = text.count("\n", 0, block.start(2)) + 1
@@ -62,17 +64,17 @@ def steps(text: str) -> Iterator[Step]:
 
 @dataclass(slots=True)
 class Matcher:
-    """Compares outputs with a document's, and remembers which of its values stands for which."""
+    """Compares outputs with a document and remembers which value of the document corresponds to which real value."""
 
     varies: Collection[str] = ()
-    known: dict[tuple[str, str], str] = field(default_factory=dict)  # (form, in the text) → what it really is
+    known: dict[tuple[str, str], str] = field(default_factory=dict)  # (form, value in the text) → real value
 
     @classmethod
     def of(cls, text: str) -> Matcher:
         return cls(tuple(" ".join(re.findall(r"<!-- varies:(.*?)-->", text, re.DOTALL)).split()))
 
     def mismatch(self, expected: str, actual: str) -> str:
-        """What is not as the text says; "" when all is."""
+        """Return the first difference from the text, or ""."""
         pattern, names = self._pattern(expected.rstrip("\n"))
         found = re.fullmatch(pattern, "\n".join(line.rstrip() for line in actual.rstrip("\n").split("\n")))
         if found is None:
@@ -121,7 +123,7 @@ class Matcher:
 
 
 def _literal(text: str) -> str:
-    """Text as it stands; columns may be wider or narrower."""
+    """A pattern for literal text; columns may be wider or narrower."""
     parts = re.split(r"( +|…)", text)
     return "".join(
         ".*?" if part == "…" else r"[ \t]+" if part.startswith(" ") else re.escape(part) for part in parts
@@ -129,7 +131,7 @@ def _literal(text: str) -> str:
 
 
 class Shell:
-    """A bash that is told one command after another, and keeps variables between them."""
+    """A bash that runs one command after another and keeps variables between them."""
 
     def __init__(self, command: list[str], *, cwd: Path, env: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -144,7 +146,7 @@ class Shell:
         )
 
     def run(self, command: str) -> str:
-        """What the command prints, standard error included."""
+        """Run a command. Return its output, including standard error."""
         assert self._process.stdin is not None and self._process.stdout is not None
         mark = "\1end\1"
         self._process.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '%s\\n' '{mark}'\n")
