@@ -134,7 +134,7 @@ def raw32(number: int, *args: int | list[int]) -> int:
         (lambda: raw32(_SOCKET, 38, socket.SOCK_SEQPACKET), "EPERM"),  # AF_ALG
         (lambda: raw32(_SOCKET, 40, socket.SOCK_STREAM), "EPERM"),  # AF_VSOCK
         (lambda: raw32(_SOCKET, socket.AF_INET, socket.SOCK_STREAM) > 2, "True"),
-        # What no filter can see: the family is behind a pointer. docker, podman and containerd allow it as well, because
+        # What no filter can see: the family is behind a pointer. docker, podman and containerd allow it, too, because
         # 32-bit programs of glibc have no other way to the network. docs/explanation/security.md says so.
         (lambda: raw32(_SOCKETCALL, 1, [socket.AF_INET, socket.SOCK_STREAM, 0]) > 2, "True"),
     ],
