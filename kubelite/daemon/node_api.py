@@ -443,13 +443,21 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
             for r in store.list(kind)
             if r.metadata.get("annotations", {}).get("kubelite.io/source") == state.file
         ]
+    keys = [key for key in keys if _is_of(store, key, state.file)]
     return {
         "file": state.file,
-        "status": state.status,
+        "status": "Ignored" if state.status == "Loaded" and not keys else state.status,
         "objects": ["/".join(part for part in (key[0].lower(), *key[1:]) if part) for key in keys],
         "errors": problems,
         "loadedAt": rfc3339(state.loaded_at) if state.loaded_at else "",
     }
+
+
+def _is_of(store: Store, key: tuple[str, str, str], file: str) -> bool:
+    """Whether an object of a file comes from it. Another file that defines it stays in force, and so does a pod's own
+    claim; one that is not recorded is about to be."""
+    record = store.get(*key)
+    return record is None or source_of(record) == file
 
 
 def _json_file(path: str) -> Json:

@@ -121,8 +121,8 @@ class NodeImages:
             # `force` removes it with all its names.
             return await self.client.remove(identity, in_use=tuple(used), force=True)
 
-    async def prune(self, *, every: bool, older: float) -> Json:
-        """Remove unused images. `older`: only those unused for this many seconds."""
+    async def prune(self, *, every: bool, older: float, cache: bool = True) -> Json:
+        """Remove unused images. `older`: only those unused for this many seconds. `cache`: build results, too."""
         before = time.time() - older if older else None
         used = await self.in_use()
         store, named = self.client.store, {r.id for r in self.client.store.list() if r.reference}
@@ -132,7 +132,7 @@ class NodeImages:
             if (before is None or last_used(store, record) < before if every else record.id not in named)
         }
         with self.client.limits.removal(going - used):
-            return removed_json(await self.client.prune(in_use=used, every=every, before=before))
+            return removed_json(await self.client.prune(in_use=used, every=every, before=before, cache=cache))
 
     def _going(self, reference: str) -> set[str]:
         """Return the image that removing this name would delete; none if the image has other names."""

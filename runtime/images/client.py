@@ -143,11 +143,23 @@ class ImageClient:
         return _removed(await self._run(request, None))
 
     async def prune(
-        self, *, in_use: Collection[str] = (), every: bool = False, before: float | None = None
+        self,
+        *,
+        in_use: Collection[str] = (),
+        every: bool = False,
+        before: float | None = None,
+        cache: bool = True,
     ) -> Removed:
         """Delete dangling images that no container uses, and blobs and layers that no image needs. `every`: also images
-        with names. `before` (Unix seconds) limits `every` to images last used before that time."""
-        request = {"op": "prune", "in_use": sorted(in_use), "all": every, "before": before}
+        with names. `before` (Unix seconds) limits `every` to images last used before that time. `cache`: also build
+        results that no image has, with `every` all."""
+        request = {
+            "op": "prune",
+            "in_use": sorted(in_use),
+            "all": every,
+            "before": before,
+            "cache": cache,
+        }
         return _removed(await self._run(request, None))
 
     async def prune_cache(self, *, before: float | None = None) -> Removed:

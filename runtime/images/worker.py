@@ -116,10 +116,10 @@ async def _remove(store: ImageStore, request: Request, _report: Report) -> dict[
 async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
     from runtime.images.store.deletion import prune, prune_unused
 
+    in_use, before, cache = request.get("in_use", ()), request.get("before"), request.get("cache", True)
     if not request.get("all"):
-        return _removed(await asyncio.to_thread(prune, store, in_use=request.get("in_use", ())))
-    in_use, before = request.get("in_use", ()), request.get("before")
-    return _removed(await asyncio.to_thread(prune_unused, store, in_use=in_use, before=before))
+        return _removed(await asyncio.to_thread(prune, store, in_use=in_use, cache=cache))
+    return _removed(await asyncio.to_thread(prune_unused, store, in_use=in_use, before=before, cache=cache))
 
 
 async def _prune_cache(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_an_unchanged_build_reuses_its_note(builder: Node, tmp_path: Path) -> No
         lambda: (tmp_path / "n/.dockerignore").write_text("y\n"),
         lambda: builder.cli("tag", "noted:1", "noted:2"),
         lambda: builder.cli("rmi", "noted:1"),
-        lambda: builder.cli("image", "prune", "--all", "--force"),
+        lambda: builder.cli("image", "prune", "--all", "--build-cache", "--force"),
     ]
     base = str(tmp_path / "base.tar")
     builder.cli("save", IMAGE, "-o", base)
@@ -253,11 +253,13 @@ def test_a_built_image_runs_and_is_garbage_collected(builder: Node, tmp_path: Pa
     build(builder, "-t", "localhost/small:1", where)
     assert cache()["total"] > 0 and cache()["size"] > 6_000_000
     builder.cli("image", "prune", "--force")
+    assert cache()["size"] > 6_000_000, "images alone, unless it is asked for"
+    builder.cli("image", "prune", "--build-cache", "--force")
     assert cache()["size"] < 1_000_000
     assert set(states(build(builder, where)[0]).values()) == {"done", "cached"}
     base = str(tmp_path / "base.tar")
     builder.cli("save", IMAGE, "-o", base)
-    builder.cli("image", "prune", "--all", "--force")
+    builder.cli("image", "prune", "--all", "--build-cache", "--force")
     builder.cli("load", base)
     assert cache()["size"] == 0 and cache()["total"] == 0
     assert identity(builder, "localhost/built:1")  # a pod uses it

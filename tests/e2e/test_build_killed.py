@@ -143,7 +143,7 @@ def test_pruning_and_other_builds_beside_a_build(builder: Node, tmp_path: Path) 
     processes = [started(builder, "-t", f"beside:{number}", where) for number in (1, 2)]
     for process in processes:
         until(process, " going\n")
-    builder.cli("image", "prune", "--all", "--force")
+    builder.cli("image", "prune", "--all", "--build-cache", "--force")
     assert builder.cli("image", "inspect", IMAGE, check=False).code == 1
     (mount,) = [p for p in (builder.root / "images/cache-mounts").iterdir() if (p / "here").exists()]
     (mount / "stop").touch()

@@ -121,7 +121,7 @@ def test_metadata_in_a_layer(builder: Node, tmp_path: Path) -> None:
     layers = json.loads(builder.cli("image", "inspect", "carries:1").out)[0]["LayerDirectories"]
     builder.cli("rmi", "carries:1")
     assert os.path.exists(layers[0])  # it is still the result of a step
-    builder.cli("image", "prune", "--force")
+    builder.cli("image", "prune", "--build-cache", "--force")
     assert not os.path.exists(layers[0])
     builder.cli("load", str(archive))
     assert os.path.exists(layers[0])

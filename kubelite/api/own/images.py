@@ -61,7 +61,8 @@ async def prune(request: Request) -> Response:
     if not isinstance(older, int | float) or older < 0:
         raise bad_request("olderSeconds must be a number of seconds")
     images = node_of(request).images_api
-    return JSONResponse(await images.prune(every=bool(wanted.get("all")), older=float(older)))
+    cache = bool(wanted.get("buildCache", True))
+    return JSONResponse(await images.prune(every=bool(wanted.get("all")), older=float(older), cache=cache))
 
 
 async def disk_usage(request: Request) -> Response:

@@ -51,7 +51,11 @@ _json_option = click.option(
 def images(
     ctx: click.Context, output: str | None, quiet: bool, no_headers: bool, digests: bool, _every: bool
 ) -> None:
-    """List the images on this node."""
+    """List the images on this node.
+
+    The size is that of the image as stored: its layers as they were pulled, mostly compressed, or as they were built.
+    kubelite df counts the unpacked layers as well, and layers that images share only once.
+    """
     from kubelite.kube.durations import age_of
 
     found = client(ctx).get("/kubelite/v1/images")["images"]

@@ -121,5 +121,13 @@ def _images(agent: NodeView, docs: Iterable[Json]) -> list[tuple[str, int, int]]
             for one in doc["spec"].get(part) or ()
         }
     )
-    sizes = {image.get("reference", ""): image.get("size", 0) for image in agent.images()}
-    return [(name, sizes.get(name, 0), count) for name, count in sorted(named.items())]
+    sizes: dict[str, int] = {}
+    for image in agent.images():
+        for name in (image.get("reference", ""), image.get("shortName", "")):
+            sizes[name] = image.get("size", 0)
+    return [(name, sizes.get(_tagged(name), 0), count) for name, count in sorted(named.items())]
+
+
+def _tagged(name: str) -> str:
+    """The name of an image as the node records it: with the tag latest, unless it has a tag or a digest."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"

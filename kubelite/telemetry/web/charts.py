@@ -14,6 +14,15 @@ def cores_text(cores: float) -> str:
     return f"{cores * 1000:.0f}m" if cores < 0.9995 else f"{cores:.2f}".rstrip("0").rstrip(".")
 
 
+def image_size(value: float) -> str:
+    """Format the size of an image as `kubelite images` and docker do: powers of 1000, three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}TB"
+
+
 def bytes_text(value: float) -> str:
     """Format an amount of memory: 0 B, 1.5 MiB, 312 MiB, 2.3 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -8,7 +8,7 @@ from html import escape
 from urllib.parse import urlencode
 
 from kubelite.diagnosis.health import LOOKS, Level, counts, sentence
-from kubelite.telemetry.web.charts import SHOWN, bar, bytes_text, cores_text, line, top_of
+from kubelite.telemetry.web.charts import SHOWN, bar, bytes_text, cores_text, image_size, line, top_of
 from kubelite.telemetry.web.facts import EventFacts, PodFacts, Question, chosen
 from kubelite.telemetry.web.frame import advised, mark, page, table
 from kubelite.telemetry.web.recent import Point
@@ -257,7 +257,7 @@ def _images(node: NodeFacts) -> str:
         return ""
     columns = (("Image", "name"), ("Pods", "n"), ("Size", "n"))
     rows = [
-        ("", (escape(name), str(pods), bytes_text(size) if size else "not on the node"))
+        ("", (escape(name), str(pods), image_size(size) if size else "not on the node"))
         for name, size, pods in node.images
     ]
     return (

@@ -87,9 +87,9 @@ def remove_records(store: ImageStore, session: Session, gone: Collection[ImageRe
     return Removed(untagged, tuple(sorted(ids)), freed)
 
 
-def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
-    """Delete dangling images that no container uses, build results whose layers belong to no image, and then the data
-    that nothing needs."""
+def prune(store: ImageStore, *, in_use: Collection[str], cache: bool = True) -> Removed:
+    """Delete dangling images that no container uses, with `cache` build results whose layers belong to no image, and
+    then the data that nothing needs."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         named = {r.id for r in store.list() if r.reference}
@@ -102,14 +102,18 @@ def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
             if d.get("digest") not in digests or (d.get("annotations") or {}).get(REF_NAME)
         ]
         write_index(store.root, index)
-        buildcache.prune_orphans(store)
+        if cache:
+            buildcache.prune_orphans(store)
         freed = _sweep(store, session)
     return Removed((), tuple(sorted(gone)), freed)
 
 
-def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | None = None) -> Removed:
-    """Delete every image that no container uses, with or without names (docker image prune -a), and cached build steps.
-    `before` (Unix seconds) limits this to images pulled and last used, and steps last used, before that time."""
+def prune_unused(
+    store: ImageStore, *, in_use: Collection[str], before: float | None = None, cache: bool = True
+) -> Removed:
+    """Delete every image that no container uses, with or without names (docker image prune -a), and with `cache` cached
+    build steps. `before` (Unix seconds) limits this to images pulled and last used, and steps last used, before that
+    time."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         gone = [
@@ -117,7 +121,7 @@ def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | 
             for record in store.list()
             if record.id not in in_use and (before is None or last_used(store, record) < before)
         ]
-        freed = buildcache.prune(store, before=before)
+        freed = buildcache.prune(store, before=before) if cache else 0
         removed = remove_records(store, session, gone)
         return replace(removed, freed=removed.freed + freed)
 
