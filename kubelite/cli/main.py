@@ -70,7 +70,7 @@ GROUPS = {
         "inspect": (
             "diagnosis.inspect",
             "inspect",
-            "Print all information about a container, pod or image as JSON",
+            "Print all information about a container, pod or image",
         ),
     },
     "Image Commands": {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from kubelite.cli.transport.client import Client
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,6 +20,27 @@ def _set_socket(ctx: click.Context, _: click.Parameter, value: str | None) -> No
     if value:
         ctx.ensure_object(dict)
         ctx.obj["socket"] = value
+
+
+def _ask(ctx: click.Context, path: str) -> dict[str, Any]:
+    """Return the daemon's answer during completion; {} if it does not answer within a second."""
+    from kubelite.cli.errors import CliError
+    from kubelite.cli.main import DEFAULT_SOCKET
+
+    # During completion, the group's callback has not run.
+    given = (ctx.obj or {}).get("socket") or ctx.find_root().params.get("socket")
+    socket = given or os.environ.get("KUBELITE_SOCKET") or DEFAULT_SOCKET
+    try:
+        found: dict[str, Any] = Client(socket, timeout=1.0).get(path)
+    except CliError:
+        return {}
+    return found
+
+
+def complete_namespaces(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of the namespaces that have objects."""
+    items = _ask(ctx, "/api/v1/namespaces").get("items") or ()
+    return [name for item in items if (name := item["metadata"]["name"]).startswith(incomplete)]
 
 
 # Global flags may also follow the command, as in kubectl.
@@ -29,7 +53,11 @@ socket_option = click.option(
     help="Path of the daemon's socket.",
 )
 namespace_option = click.option(
-    "-n", "--namespace", metavar="NS", help="Namespace of the objects. [default: default]"
+    "-n",
+    "--namespace",
+    metavar="NS",
+    shell_complete=complete_namespaces,
+    help="Namespace of the objects. [default: default]",
 )
 all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="Include all namespaces.")
 selector_option = click.option(
@@ -44,8 +72,8 @@ files_option = click.option(
     "--filename",
     "files",
     multiple=True,
-    metavar="FILE|DIR|-",
-    help="Manifest file or directory; - reads standard input.",
+    metavar="FILE|DIR|URL|-",
+    help="Manifest file, directory or http(s) address; - reads standard input.",
     type=click.Path(),
 )
 recursive_option = click.option("-R", "--recursive", is_flag=True, help="Include subdirectories of DIR.")
@@ -61,23 +89,27 @@ def complete_pods(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
 
 
 def complete_types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of TYPE NAME...: types, then pod names."""
-    from kubelite.cli.names import PODS, TYPES
+    """Shell completion of TYPE NAME...: types, then the names of that type."""
+    from kubelite.cli.names import TYPES, path_of
 
     given = ctx.params.get("what") or ()
     if not given:
         return [t.plural for t in TYPES if t.plural.startswith(incomplete)]
-    return (
-        complete_pods(ctx, param, incomplete) if given[0] in (PODS.plural, PODS.singular, *PODS.short) else []
-    )
+    kind = next((t for t in TYPES if given[0] in (t.plural, t.singular, *t.short)), None)
+    if kind is None or kind.plural == "manifests":
+        return []
+    items = _ask(ctx, path_of(kind, ctx.params.get("namespace") or "default")).get("items") or ()
+    return [name for item in items if (name := item["metadata"]["name"]).startswith(incomplete)]
 
 
 def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    pod = ctx.params.get("pod") or ""
+    """Shell completion of the containers of the pod before the option. An option without its value ends click's parse:
+    the pod is then among the arguments that are left."""
+    pod = ctx.params.get("pod") or next(iter(ctx.args), "")
     return [
         container["name"]
         for doc in _pods(ctx)
-        if doc["metadata"]["name"] == pod.rpartition("/")[2]
+        if doc["metadata"]["name"] == str(pod).rpartition("/")[2]
         for container in (
             doc["spec"].get("containers", [])
             + doc["spec"].get("initContainers", [])
@@ -97,24 +129,50 @@ def complete_images(ctx: click.Context, _: click.Parameter, incomplete: str) -> 
     ]
 
 
+def complete_inspectable(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of pods, ids of containers, and images."""
+    statuses = (
+        found
+        for pod in _pods(ctx)
+        for key in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+        for found in (pod.get("status") or {}).get(key) or ()
+    )
+    ids = {str(found.get("containerID", "")).rpartition("/")[2][:12] for found in statuses} - {""}
+    named = [*complete_pods(ctx, param, incomplete), *complete_images(ctx, param, incomplete)]
+    return named + sorted(found for found in ids if incomplete and found.startswith(incomplete))
+
+
+def complete_cp(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion of POD: and of files. After POD: nothing is known."""
+    from click.shell_completion import CompletionItem
+
+    if ":" in incomplete:
+        return []
+    pods = [CompletionItem(f"{name}:") for name in complete_pods(ctx, param, incomplete)]
+    return [*pods, CompletionItem(incomplete, type="file")]
+
+
+def complete_manifests(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of pods and of the files in the manifest directory."""
+    files = _ask(ctx, "/kubelite/v1/manifests").get("files") or ()
+    names = [os.path.basename(entry["file"]) for entry in files]
+    return complete_pods(ctx, param, incomplete) + [name for name in names if name.startswith(incomplete)]
+
+
+def complete_ports(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of the ports that the pod's containers name."""
+    name = str(ctx.params.get("pod") or "").rpartition("/")[2]
+    specs = [pod["spec"] for pod in _pods(ctx) if pod["metadata"]["name"] == name]
+    ports = [
+        port for spec in specs for container in spec["containers"] for port in container.get("ports") or ()
+    ]
+    words = [str(word) for port in ports for word in (port["containerPort"], port.get("name")) if word]
+    return [word for word in words if word.startswith(incomplete)]
+
+
 def _pods(ctx: click.Context) -> list[dict[str, Any]]:
     namespace = ctx.params.get("namespace") or "default"
     found: list[dict[str, Any]] = _ask(ctx, f"/api/v1/namespaces/{namespace}/pods").get("items") or []
-    return found
-
-
-def _ask(ctx: click.Context, path: str) -> dict[str, Any]:
-    """Return the daemon's answer during completion; {} if it does not answer within a second."""
-    from kubelite.cli.errors import CliError
-    from kubelite.cli.main import DEFAULT_SOCKET
-
-    # During completion, the group's callback has not run.
-    given = (ctx.obj or {}).get("socket") or ctx.find_root().params.get("socket")
-    socket = given or os.environ.get("KUBELITE_SOCKET") or DEFAULT_SOCKET
-    try:
-        found: dict[str, Any] = Client(socket, timeout=1.0).get(path)
-    except CliError:
-        return {}
     return found
 
 

@@ -8,6 +8,10 @@ from kubelite.cli.names import nearest
 
 _FILES = "edit the manifest's file (`kubelite edit POD`) or `kubelite apply -f FILE`"
 _RESTART = "`kubelite rollout restart POD` recreates it; `kubelite delete -f FILE` deletes it for good"
+_STOP = (
+    "a pod runs while its manifest is in the directory: `kubelite delete -f FILE` ends it; to end the node, "
+    "`systemctl stop kubelite` or `kubelite reset`"
+)
 _NODE = "`kubelite node label|taint|cordon|uncordon`"
 _NONE = "kubelite runs single pods, not replicas: each pod has its own manifest"
 
@@ -31,13 +35,39 @@ ELSEWHERE = {
     "expose": f"{_NONE}; a container's ports[].hostPort exposes its port on the machine",
     "ps": "`kubelite get pods -A`, `kubelite top containers -A`",
     "start": _RESTART,
-    "stop": _RESTART,
+    "stop": _STOP,
     "restart": _RESTART,
-    "kill": _RESTART,
-    "rm": "`kubelite delete -f FILE`; images: `kubelite rmi IMAGE`",
+    "kill": "`kubelite delete pod POD --force` kills its containers at once; its manifest creates it again. For good: "
+    "`kubelite delete -f FILE`",
+    "rm": "`kubelite delete -f FILE`, `kubelite delete pod POD`; images: `kubelite rmi IMAGE`",
     "import": "`kubelite load ARCHIVE`",
     "export": "`kubelite exec POD -- tar c / > FILE`; images: `kubelite save`",
-    "volume": "`kubelite get pvc`",
+    "volume": "volumes are in a pod's manifest: `kubelite explain pod.spec.volumes`; claims: `kubelite get pvc`",
+    "volumes": "`kubelite get pvc`, `kubelite get pv`",
+    "network": "each pod is on the node's bridge: `kubelite get pods -o wide` shows addresses, "
+    "`kubelite explain pod.spec.containers.ports` how to publish a port",
+    "networks": "each pod is on the node's bridge: `kubelite get pods -o wide` shows addresses",
+    "container": "`kubelite get pods`, `kubelite top containers`, `kubelite inspect`, `kubelite logs`, `kubelite exec`",
+    "containers": "`kubelite top containers -A`, `kubelite get pods -A`",
+    "compose": "a pod's containers take the place of a project's services: write them into one manifest, then "
+    "`kubelite apply -f FILE`; `kubelite init` writes a first one",
+    "secret": "`kubelite create secret generic NAME --from-literal=KEY=VALUE`, `kubelite get secrets`",
+    "configmap": "`kubelite create configmap NAME --from-file=FILE`, `kubelite get configmaps`",
+    "commit": "write a Containerfile, then `kubelite build`; `kubelite cp` copies files out of a container",
+    "pause": "there is no freezing of containers; `kubelite delete -f FILE` ends a pod",
+    "unpause": "there is no freezing of containers",
+    "rename": "a pod's name is metadata.name in its manifest; images: `kubelite tag`",
+    "update": "edit resources in the manifest: `kubelite edit POD`; limits change without a restart where they can",
+    "port": "`kubelite get pod POD -o yaml` shows hostPort, `kubelite port-forward POD PORT` forwards one",
+    "search": "search on the registry's web site, then `kubelite pull IMAGE`",
+    "context": "select a daemon with --socket or KUBELITE_SOCKET",
+    "swarm": _NONE,
+    "service": _NONE,
+    "stack": "`kubelite apply -f DIR` applies all manifests of a directory",
+    "pod": "`kubelite get pods`, `kubelite run IMAGE`, `kubelite delete pod NAME`",
+    "generate": "`kubelite get pod POD -o yaml`, `kubelite run IMAGE --dry-run=client -o yaml`",
+    "play": "`kubelite apply -f FILE`",
+    "kube": "`kubelite apply -f FILE`",
     "system": "`kubelite df`, `kubelite image prune`, `kubelite doctor`",
 }
 

@@ -7,7 +7,8 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -166,8 +167,12 @@ class NodeImages:
                 done.append(f"cannot repair {name}: {error}")
         return done
 
-    async def disk_usage(self) -> list[Json]:
-        """Report disk usage as `docker system df`: totals of each kind, the part in use, and the reclaimable rest."""
+    async def disk_usage(self, *, verbose: bool = False) -> list[Json]:
+        """Report disk usage as `docker system df`: totals of each kind, the part in use, and the reclaimable rest.
+
+        With `verbose`, each kind but the build cache has `items`: images, containers and emptyDir volumes. Sizes are in
+        bytes.
+        """
         usage = await self.client.usage()
         used = await self.in_use()
         records = {r.id: r for r in self.client.store.list()}
@@ -175,7 +180,7 @@ class NodeImages:
         sizes = {**usage["blobs"], **{f"layer:{k}": v for k, v in usage["layers"].items()}}
         known = {thing for r in records.values() for thing in _things(r)}
         built = {thing.replace("chain:", "layer:") for thing in usage["cache"]["needed"]} - known
-        images = {
+        images: Json = {
             "type": "Images",
             "total": len(records),
             "active": len([r for r in records if r in used]),
@@ -190,11 +195,20 @@ class NodeImages:
             "size": cache_size,
             "reclaimable": cache_size,
         }
-        return [images, *await asyncio.to_thread(self._pods_usage, set(self.cri.running_sandboxes())), cache]
+        pods = {record.uid: f"{record.namespace}/{record.name}" for record in self.store.list("Pod")}
+        running = set(self.cri.running_sandboxes())
+        containers, volumes = await asyncio.to_thread(self._pods_usage, running, pods)
+        if verbose:
+            images["items"] = _image_items(list(records.values()), sizes, used)
+        else:
+            del containers["items"], volumes["items"]
+        return [images, containers, volumes, cache]
 
-    def _pods_usage(self, running: set[str]) -> list[Json]:
-        containers: Json = {"type": "Containers", "total": 0, "active": 0, "size": 0, "reclaimable": 0}
-        volumes: Json = {"type": "Local Volumes", "total": 0, "active": 0, "size": 0, "reclaimable": 0}
+    def _pods_usage(self, running: set[str], pods: Mapping[str, str]) -> list[Json]:
+        """`pods`: uid → namespace/name."""
+        nothing: Json = {"total": 0, "active": 0, "size": 0, "reclaimable": 0}
+        containers: Json = {"type": "Containers", **nothing, "items": []}
+        volumes: Json = {"type": "Local Volumes", **nothing, "items": []}
         for uid in _names(f"{self.root}/pods"):
             for kind, directory in (
                 (containers, f"{self.root}/pods/{uid}/containers"),
@@ -205,7 +219,22 @@ class NodeImages:
                     kind["total"] += 1
                     kind["active"] += uid in running
                     kind["size"] += size
+                    pod, active = pods.get(uid, uid), uid in running
+                    kind["items"].append({"pod": pod, "name": name, "size": size, "active": active})
         return [containers, volumes]
+
+
+def _image_items(records: list[ImageRecord], sizes: Mapping[str, int], used: set[str]) -> list[Json]:
+    """Return each image with the bytes of what it shares with other images, and of what it alone has."""
+    count = Counter(thing for record in records for thing in set(_things(record)))
+    items = []
+    for record in records:
+        things = set(_things(record))
+        shared = sum(sizes.get(thing, 0) for thing in things if count[thing] > 1)
+        unique = sum(sizes.get(thing, 0) for thing in things if count[thing] == 1)
+        found = {"size": shared + unique, "shared": shared, "unique": unique, "active": record.id in used}
+        items.append({"reference": record.reference, "id": record.id, "created": record.created, **found})
+    return items
 
 
 def references_of(pod: Json) -> set[str]:

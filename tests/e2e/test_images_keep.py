@@ -100,6 +100,14 @@ def test_prune_df_and_repair(registry: Registry) -> None:
     assert 0 < usage["Images"]["reclaimable"] < usage["Images"]["size"]
     assert usage["Containers"] == {**usage["Containers"], "total": 1, "active": 1, "reclaimable": 0}
     assert node.cli("df").out.splitlines()[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
+    each = {kind["type"]: kind for kind in json.loads(node.cli("df", "-v", "-o", "json").out)}
+    for kind in ("Containers", "Local Volumes"):
+        assert sum(item["size"] for item in each[kind]["items"]) == each[kind]["size"]
+        assert len(each[kind]["items"]) == each[kind]["total"]
+    for image in each["Images"]["items"]:
+        assert image["size"] == image["shared"] + image["unique"] > 0
+    assert len(each["Images"]["items"]) == each["Images"]["total"] > 0
+    assert "Images space usage:" in node.cli("df", "-v").out
 
     asked = node.cli("image", "prune", "-a", check=False)
     assert asked.code == 1 and "--force" in asked.err

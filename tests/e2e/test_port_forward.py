@@ -46,10 +46,10 @@ def answers(port: int) -> str:
 
 
 def test_a_port_on_the_pods_loopback_and_of_its_replacement(node: Node) -> None:
-    node.apply("a.yaml", pod("a", container(script=SERVE)))
+    node.apply("a.yaml", pod("a", container(script=SERVE, ports=[{"name": "web", "containerPort": 81}])))
     node.cli("wait", "--for=condition=Ready", "pod/a", "--timeout=10m", timeout=600)
     uid = node.pod("a")["metadata"]["uid"]
-    with forwarding(node, "a", ":81") as port:
+    with forwarding(node, "a", ":web") as port:
         node.wait(lambda: answers(port), "the server of the pod")
         assert ask(port) == "hello from a\n"
         assert node.cli("rollout", "restart", "a").out == "pod/a restarted\n"

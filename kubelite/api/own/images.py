@@ -66,7 +66,8 @@ async def prune(request: Request) -> Response:
 
 
 async def disk_usage(request: Request) -> Response:
-    return JSONResponse({"usage": await node_of(request).images_api.disk_usage()})
+    verbose = request.query_params.get("verbose") == "true"
+    return JSONResponse({"usage": await node_of(request).images_api.disk_usage(verbose=verbose)})
 
 
 async def repair(request: Request) -> Response:

@@ -54,7 +54,7 @@ _STDIN_MAX = 10 << 20  # bytes of a Containerfile
     kubelite build -t tool:1 - <Containerfile
     """,
 )
-@click.argument("context")
+@click.argument("context", type=click.Path())
 @click.option(
     "-t",
     "--tag",
@@ -67,6 +67,7 @@ _STDIN_MAX = 10 << 20  # bytes of a Containerfile
     "-f",
     "--file",
     metavar="FILE",
+    type=click.Path(),
     help="Path of the Containerfile; - is standard input. [default: Containerfile or Dockerfile in CONTEXT]",
 )
 @click.option("--target", default="", metavar="STAGE", help="Build this stage and the stages that it needs.")
@@ -118,7 +119,7 @@ _STDIN_MAX = 10 << 20  # bytes of a Containerfile
     metavar="OS/ARCH",
     help="Platform of the image; only that of this machine is supported.",
 )
-@click.option("--iidfile", metavar="FILE", help="Write the ID of the image to this file.")
+@click.option("--iidfile", metavar="FILE", type=click.Path(), help="Write the ID of the image to this file.")
 @click.option(
     "--progress",
     type=click.Choice(["auto", "plain", "tty", "json"]),

@@ -23,7 +23,7 @@ from kubelite.cli.containers.logs import default_container
 from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
-from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
+from kubelite.cli.options import client, complete_cp, container_option, namespace_option, socket_option
 
 # How long the transfer may take to end after SIGTERM, in seconds.
 GRACE = 2.0
@@ -65,8 +65,8 @@ def place_of(text: str, namespace: str) -> Place:
     kubelite cp -c app ./conf prod/api:/etc/api
     """,
 )
-@click.argument("source", metavar="SOURCE", shell_complete=complete_pods)
-@click.argument("destination", metavar="DESTINATION", shell_complete=complete_pods)
+@click.argument("source", metavar="SOURCE", shell_complete=complete_cp)
+@click.argument("destination", metavar="DESTINATION", shell_complete=complete_cp)
 @namespace_option
 @container_option
 @click.option(

@@ -11,7 +11,7 @@ import click
 from kubelite.cli.containers.attachment import attach_when_started
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
-from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.options import client, complete_images, complete_pods, namespace_option, socket_option
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -31,7 +31,9 @@ PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
     """,
 )
 @namespace_option
-@click.option("--image", required=True, metavar="IMAGE", help="Image of the container.")
+@click.option(
+    "--image", required=True, metavar="IMAGE", shell_complete=complete_images, help="Image of the container."
+)
 @click.option(
     "-c", "--container", default="", metavar="NAME", help="Name of the container. [default: debugger-xxxxx]"
 )

@@ -13,7 +13,8 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import click
@@ -21,7 +22,7 @@ import click
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
-from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.options import client, complete_pods, complete_ports, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
 
 CHUNK = 64 * 1024
@@ -35,9 +36,19 @@ class Pair(NamedTuple):
     remote: int
 
 
-def pair_of(text: str) -> Pair:
-    """Parse `8080:80`, `80` (the same on both sides) or `:80` (any local port). Raises CliError."""
+def pair_of(text: str, named: Mapping[str, int] = MappingProxyType({})) -> Pair:
+    """Parse `8080:80`, `80` (the same on both sides), `:80` (any local port), or a name in place of 80. `named` has the
+    names of the pod's ports. Raises CliError."""
     local, colon, remote = text.rpartition(":")
+    if remote and not remote.isdigit():
+        if remote not in named:
+            known = (
+                f"has no port of this name, only {', '.join(sorted(named))}" if named else "names no ports"
+            )
+            raise CliError(
+                f'error: invalid ports "{text}": the pod {known}; use LOCAL:REMOTE, PORT, or :REMOTE', code=2
+            )
+        remote = str(named[remote])
     words = (local or "0", remote) if colon else (remote, remote)
     if not all(word.isascii() and word.isdigit() and int(word) < 65536 for word in words) or not int(
         words[1]
@@ -56,12 +67,15 @@ def pair_of(text: str) -> Pair:
     # Forward a free local port, which is printed
     kubelite port-forward web :80
 
+    # Forward a local port to the port that the pod names http
+    kubelite port-forward web 8080:http
+
     # Listen on all addresses
     kubelite port-forward --address 0.0.0.0 web 8080:80
     """,
 )
 @click.argument("pod", shell_complete=complete_pods)
-@click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]REMOTE...")
+@click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]REMOTE...", shell_complete=complete_ports)
 @namespace_option
 @click.option(
     "--address",
@@ -77,11 +91,11 @@ def port_forward(
 ) -> None:
     """Forward local ports to a pod.
 
-    TCP connections are forwarded until the command ends.
+    TCP connections are forwarded until the command ends. REMOTE is a number, or the name of a port in the manifest.
     """
     server, where = client(ctx), (namespace or "default", pod_name(pod))
-    pairs = [pair_of(text) for text in ports]
-    server.get(path_of(PODS, *where))
+    pod_now = server.get(path_of(PODS, *where))
+    pairs = [pair_of(text, ports_of(pod_now["spec"])) for text in ports]
     # Report missing permission or a missing sandbox before listening.
     os.close(_namespace(server, where, pairs[0].remote))
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as listeners:
@@ -98,6 +112,19 @@ def port_forward(
                 print(f"Handling connection for {connection.getsockname()[1]}", flush=True)
                 arguments = (server, where, key.data.remote, connection)
                 threading.Thread(target=_forward, args=arguments, daemon=True).start()
+
+
+def ports_of(spec: dict[str, Any]) -> dict[str, int]:
+    """Return the named TCP ports of the pod's containers and sidecars. The first container that has a name wins."""
+    found: dict[str, int] = {}
+    for key in ("containers", "initContainers"):
+        for container in spec.get(key) or ():
+            if key == "initContainers" and container.get("restartPolicy") != "Always":
+                continue
+            for port in container.get("ports") or ():
+                if port.get("name") and port.get("protocol", "TCP") == "TCP":
+                    found.setdefault(port["name"], port["containerPort"])
+    return found
 
 
 def _listening(addresses: str, port: int) -> Iterator[socket.socket]:

@@ -14,7 +14,7 @@ from kubelite.cli.create.writing import create as create_objects
 from kubelite.cli.create.writing import dry_run_option, output_option, write
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Group
-from kubelite.cli.objects.manifest_files import read_manifests
+from kubelite.cli.objects.manifest_files import read_manifests, say_unsupported
 from kubelite.cli.options import client, files_option, namespace_option, recursive_option, socket_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,7 +74,8 @@ def create(
             click.echo(error, err=True)
             failed = True
             continue
-        for entry in found:
+        failed |= say_unsupported(found)
+        for entry in found["objects"]:
             suffix = "" if dry_run == "none" else " (dry run)"
             print(f"{entry['kind'].lower()}/{entry['name']} created{suffix}")
     if failed:

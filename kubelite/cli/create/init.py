@@ -10,6 +10,7 @@ import click
 from kubelite.cli.create.documents import name_of_image
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
+from kubelite.cli.options import complete_images
 
 IMAGE = "docker.io/library/nginx:1.28"
 
@@ -103,7 +104,14 @@ spec:
 )
 @click.argument("file", type=click.Path(), default="hello.yaml", metavar="[FILE|-]")
 @click.option("--name", default="", metavar="NAME", help="Name of the pod. [default: that of the file]")
-@click.option("--image", default=IMAGE, show_default=True, metavar="IMAGE", help="Image of the container.")
+@click.option(
+    "--image",
+    default=IMAGE,
+    show_default=True,
+    metavar="IMAGE",
+    shell_complete=complete_images,
+    help="Image of the container.",
+)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),

@@ -47,7 +47,11 @@ if TYPE_CHECKING:
 @click.argument("first", metavar="IMAGE", shell_complete=complete_images)
 @click.argument("command_words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
 @click.option(
-    "--image", default="", metavar="IMAGE", help="Image; the first argument is then the pod's name."
+    "--image",
+    default="",
+    metavar="IMAGE",
+    shell_complete=complete_images,
+    help="Image; the first argument is then the pod's name.",
 )
 @click.option("--name", default="", metavar="NAME", help="Name of the pod. [default: that of the image]")
 @namespace_option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -61,8 +61,9 @@ def write(server: Client, document: Json, *, dry_run: str, output: str) -> None:
         _print(document, output)
 
 
-def create(server: Client, text: bytes, namespace: str, *, dry_run: str, file: str = "-") -> list[Json]:
-    """Write new objects. Raises ServerError, and Exit after it has printed the errors of an invalid manifest."""
+def create(server: Client, text: bytes, namespace: str, *, dry_run: str, file: str = "-") -> Json:
+    """Write new objects, and return the node's answer. Raises ServerError; raises Exit after it has printed the errors
+    of an invalid manifest."""
     query = {"file": file, "namespace": namespace, "create": "true"}
     query |= {} if dry_run == "none" else {"dryRun": "true"}
     try:
@@ -72,8 +73,7 @@ def create(server: Client, text: bytes, namespace: str, *, dry_run: str, file: s
             raise
         say_invalid(error)
         raise Exit(1) from error
-    found: list[Json] = answer["objects"]
-    return found
+    return cast("Json", answer)
 
 
 def _resource(document: Json) -> str:

@@ -1,12 +1,12 @@
-"""`kubelite inspect`: print all information about a container, a pod or an image as JSON."""
+"""`kubelite inspect`: print all information about a container, a pod or an image."""
 
 from __future__ import annotations
 
 import click
 
 from kubelite.cli.groups import Command
-from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
-from kubelite.cli.output.tables import print_json
+from kubelite.cli.options import client, complete_inspectable, namespace_option, socket_option
+from kubelite.cli.output.formats import document_options, print_documents
 
 
 @click.command(
@@ -17,13 +17,23 @@ from kubelite.cli.output.tables import print_json
 
     # Print all information about an image
     kubelite inspect docker.io/library/nginx:latest
+
+    # Print the process id of a pod's sandbox, and the addresses of the pod
+    kubelite inspect web --format '{{.sandbox.pid}}'
+    kubelite inspect web -o jsonpath='{.pod.status.podIPs[*].ip}'
     """,
 )
-@click.argument("ref", metavar="CONTAINER-ID|POD|IMAGE", shell_complete=complete_pods)
+@click.argument("ref", metavar="CONTAINER-ID|POD|IMAGE", shell_complete=complete_inspectable)
 @namespace_option
+@document_options
 @socket_option
 @click.pass_context
-def inspect(ctx: click.Context, ref: str, namespace: str | None) -> None:
-    """Print all information about a container, pod or image as JSON."""
+def inspect(ctx: click.Context, ref: str, namespace: str | None, output: str, form: str) -> None:
+    """Print all information about a container, pod or image.
+
+    The fields are those of the JSON output. Of Go templates, fields, variables, pipelines, if, range and with work, and
+    the functions that docker and kubectl have in common; define, template and break do not.
+    """
     name = ref.partition("/")[2] if ref.startswith(("pod/", "po/", "pods/")) else ref
-    print_json(client(ctx).get(f"/kubelite/v1/inspect/{f'{namespace}/{name}' if namespace else name}"))
+    found = client(ctx).get(f"/kubelite/v1/inspect/{f'{namespace}/{name}' if namespace else name}")
+    print_documents([found], output, form, many=False)

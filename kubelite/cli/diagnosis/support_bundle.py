@@ -55,7 +55,11 @@ _HOST = (
     """,
 )
 @click.option(
-    "-f", "--file", metavar="FILE", help="Path of the archive. [default: kubelite-<node>-<time>.tar.gz]"
+    "-f",
+    "--file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Path of the archive. [default: kubelite-<node>-<time>.tar.gz]",
 )
 @socket_option
 @click.pass_context

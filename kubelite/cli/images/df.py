@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 import click
 
 from kubelite.cli.groups import Command
-from kubelite.cli.images.images import size
+from kubelite.cli.images.images import repository_and_tag, size
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.output.waiting import waiting
+from kubelite.kube.durations import age_of
+
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 _json_option = click.option(
     "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format."
@@ -20,20 +27,28 @@ _json_option = click.option(
     examples="""
     # Show the disk usage of images, containers, volumes and the build cache
     kubelite df
+
+    # List the images, containers and volumes with their sizes
+    kubelite df -v
     """,
 )
+@click.option("-v", "--verbose", is_flag=True, help="List each image, container and volume.")
 @_json_option
 @socket_option
 @click.pass_context
-def df(ctx: click.Context, output: str | None) -> None:
+def df(ctx: click.Context, verbose: bool, output: str | None) -> None:
     """Show disk usage.
 
     The output is like that of `docker system df`.
     """
     with waiting("measuring"):
-        found = client(ctx).get("/kubelite/v1/df")["usage"]
+        query = {"verbose": "true"} if verbose else None
+        found = client(ctx).get("/kubelite/v1/df", query=query)["usage"]
     if output == "json":
         print_json(found)
+        return
+    if verbose:
+        _print_items({kind["type"]: kind for kind in found})
         return
     rows = []
     for kind in found:
@@ -48,3 +63,30 @@ def df(ctx: click.Context, output: str | None) -> None:
             ]
         )
     TablePrinter().print(("Type", "Total", "Active", "Size", "Reclaimable"), rows)
+
+
+def _print_items(kinds: Json) -> None:
+    """Print a table for each kind, as `docker system df -v` does. Sizes of images that share layers overlap."""
+    now = time.time()
+    print("Images space usage:\n")
+    columns = ("Repository", "Tag", "Image ID", "Created", "Size", "Shared Size", "Unique Size", "In Use")
+    rows = [
+        (
+            *repository_and_tag(item["reference"]),
+            item["id"].partition(":")[2][:12],
+            f"{age_of(item['created'], now)} ago" if item["created"] else "<unknown>",
+            *(size(item[key]) for key in ("size", "shared", "unique")),
+            "yes" if item["active"] else "no",
+        )
+        for item in kinds["Images"]["items"]
+    ]
+    TablePrinter().print(columns, rows)
+    for title, kind, column in (
+        ("Containers", "Containers", "Container"),
+        ("Local Volumes (emptyDir)", "Local Volumes", "Volume"),
+    ):
+        print(f"\n{title} space usage:\n")
+        items = kinds[kind]["items"]
+        rows = [(i["pod"], i["name"], size(i["size"]), "yes" if i["active"] else "no") for i in items]
+        TablePrinter().print(("Pod", column, "Size", "In Use"), rows)
+    print(f"\nBuild cache usage: {size(kinds['Build Cache']['size'])}")

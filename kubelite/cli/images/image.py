@@ -69,7 +69,14 @@ for _name, _command in {
 )
 @click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
 @click.option("-t", "--tag", required=True, metavar="REFERENCE", help="Name of the image.")
-@click.option("--file", "files", multiple=True, metavar="HOST[:IMAGE]", help="File or directory to add.")
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    metavar="HOST[:IMAGE]",
+    type=click.Path(),
+    help="File or directory to add.",
+)
 @click.option("--entrypoint", metavar="COMMAND", help="Entrypoint of the image, split as in a shell.")
 @click.option("--cmd", metavar="COMMAND", help="Default command of the image, split as in a shell.")
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set an environment variable.")

@@ -11,7 +11,8 @@ from kubelite.cli.errors import Exit, ServerError
 from kubelite.cli.groups import Command
 from kubelite.cli.images.images import size
 from kubelite.cli.images.rmi import tell_error
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
+from kubelite.cli.output.formats import document_options, print_documents
 from kubelite.cli.output.tables import TablePrinter, print_json
 
 if TYPE_CHECKING:
@@ -28,13 +29,17 @@ _json_option = click.option(
     examples="""
     # Print all information about an image
     kubelite image inspect app:1
+
+    # Print the command of an image
+    kubelite image inspect app:1 --format '{{.Config.Cmd}}'
     """,
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_images)
+@document_options
 @socket_option
 @click.pass_context
-def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
-    """Print all information about images as JSON.
+def inspect(ctx: click.Context, images: tuple[str, ...], output: str, form: str) -> None:
+    """Print all information about images.
 
     The output is like that of `docker image inspect`.
     """
@@ -45,7 +50,7 @@ def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
         except ServerError as error:
             tell_error(error)
             fine = False
-    print_json(found)
+    print_documents(found, output, form, many=True)
     if not fine:
         raise Exit(1)
 
@@ -57,7 +62,7 @@ def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
     kubelite image history app:1
     """,
 )
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.option("--no-trunc", is_flag=True, help="Do not shorten commands.")
 @_json_option
 @socket_option

@@ -9,7 +9,7 @@ import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
 from kubelite.cli.output.tables import TablePrinter
 
 _IMAGES = "/kubelite/v1/images"
@@ -29,8 +29,8 @@ _PREFIX = "kubelite-image-"
     kubelite image mount
     """,
 )
-@click.argument("image", required=False)
-@click.argument("directory", required=False)
+@click.argument("image", required=False, shell_complete=complete_images)
+@click.argument("directory", required=False, type=click.Path())
 @socket_option
 @click.pass_context
 def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
@@ -66,7 +66,7 @@ def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
     kubelite image unmount --all
     """,
 )
-@click.argument("what", nargs=-1, metavar="IMAGE|DIRECTORY...")
+@click.argument("what", nargs=-1, metavar="IMAGE|DIRECTORY...", shell_complete=complete_images)
 @click.option("-a", "--all", "every", is_flag=True, help="Unmount all images.")
 @socket_option
 @click.pass_context

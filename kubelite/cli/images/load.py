@@ -30,8 +30,10 @@ _json_option = click.option(
     docker save app:1 | kubelite load -
     """,
 )
-@click.argument("file", metavar="FILE|DIR|-", required=False)
-@click.option("-i", "--input", "given", metavar="FILE", help="Archive to load, as with docker.")
+@click.argument("file", metavar="FILE|DIR|-", required=False, type=click.Path())
+@click.option(
+    "-i", "--input", "given", metavar="FILE", type=click.Path(), help="Archive to load, as with docker."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Do not print progress.")
 @_json_option
 @socket_option

@@ -6,7 +6,7 @@ import click
 
 from kubelite.cli.groups import Command
 from kubelite.cli.images.image_events import encode, finish, show
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
 from kubelite.cli.transport.client import JSON_BODY
 
 _json_option = click.option(
@@ -24,7 +24,7 @@ _json_option = click.option(
     kubelite pull quay.io/org/app:1.2
     """,
 )
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete_images)
 @click.option("-q", "--quiet", is_flag=True, help="Do not print progress.")
 @_json_option
 @socket_option

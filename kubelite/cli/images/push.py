@@ -8,7 +8,7 @@ import click
 
 from kubelite.cli.groups import Command
 from kubelite.cli.images.image_events import encode, show
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
 from kubelite.cli.transport.client import JSON_BODY
 
 _IMAGES = "/kubelite/v1/images"
@@ -24,7 +24,7 @@ _IMAGES = "/kubelite/v1/images"
     kubelite push app:1 quay.io/org/app:1.2
     """,
 )
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.argument("destination", required=False, default="")
 @click.option(
     "--compression-format",

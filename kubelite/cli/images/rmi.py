@@ -9,7 +9,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -27,7 +27,7 @@ _IMAGES = "/kubelite/v1/images"
     kubelite rmi --force 3a5b7c9d1e2f
     """,
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_images)
 @click.option(
     "-f",
     "--force",

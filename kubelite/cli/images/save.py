@@ -15,7 +15,7 @@ import click
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.images.image_events import encode, show
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
 from kubelite.cli.transport.client import JSON_BODY, Client
 
 _IMAGES = "/kubelite/v1/images"
@@ -34,13 +34,14 @@ _IMAGES = "/kubelite/v1/images"
     kubelite save --format oci-dir -o layout app:1 tool:1
     """,
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_images)
 @click.option(
     "-o",
     "--output",
     "path",
     default="-",
     metavar="FILE|DIR",
+    type=click.Path(),
     help="Path of the archive or directory. [default: standard output]",
 )
 @click.option(

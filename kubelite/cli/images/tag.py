@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kubelite.cli.groups import Command
-from kubelite.cli.options import client, socket_option
+from kubelite.cli.options import client, complete_images, socket_option
 
 _IMAGES = "/kubelite/v1/images"
 
@@ -17,7 +17,7 @@ _IMAGES = "/kubelite/v1/images"
     kubelite tag app:1 quay.io/org/app:1.2
     """,
 )
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.argument("name")
 @socket_option
 @click.pass_context

@@ -44,6 +44,7 @@ from kubelite.cli.transport.client import connect
     "file",
     default="",
     metavar="FILE",
+    type=click.Path(),
     help="File to create for the kubeconfig. [default: a new file in XDG_RUNTIME_DIR or the temporary directory]",
 )
 @socket_option

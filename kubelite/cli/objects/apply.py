@@ -8,7 +8,13 @@ import click
 
 from kubelite.cli.errors import Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid, say_unsupported
+from kubelite.cli.objects.manifest_files import (
+    YAML_BODY,
+    kustomize_option,
+    read_manifests,
+    say_invalid,
+    say_unsupported,
+)
 from kubelite.cli.options import (
     client,
     files_option,
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     """,
 )
 @files_option
+@kustomize_option
 @recursive_option
 @namespace_option
 @click.option(

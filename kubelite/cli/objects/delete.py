@@ -13,7 +13,7 @@ import click
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, Type, path_of, wanted
-from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests
+from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.argument("what", nargs=-1, metavar="[pod NAME... | pod/NAME...]", shell_complete=complete_pods)
 @files_option
+@kustomize_option
 @recursive_option
 @namespace_option
 @all_namespaces_option

@@ -8,7 +8,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.groups import Command
-from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid
+from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests, say_invalid
 from kubelite.cli.options import (
     client,
     files_option,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     """,
 )
 @files_option
+@kustomize_option
 @recursive_option
 @namespace_option
 @socket_option

@@ -11,12 +11,15 @@ import click
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.names import Type, resource_type
+from kubelite.cli.output.waiting import waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 SUFFIXES = (".yaml", ".yml", ".json")
+DOWNLOAD_SECONDS = 30.0  # without a byte of an answer
+LONGEST = 10 << 20  # bytes of a manifest behind a URL, as for a file
 YAML_BODY = {"Content-Type": "application/yaml"}
 
 
@@ -39,6 +42,9 @@ def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterat
         if given == "-":
             yield "-", sys.stdin.buffer.read()
             continue
+        if given.startswith(("http://", "https://")):
+            yield _name_in(given), _download(given)
+            continue
         for path in _expand(given, recursive):
             try:
                 with open(path, "rb") as file:
@@ -46,6 +52,52 @@ def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterat
             except OSError as error:
                 raise CliError(f"error: cannot read {path}: {error.strerror}") from error
             yield path, text
+
+
+def _name_in(url: str) -> str:
+    """Return the file name in a URL, or - for a URL without one."""
+    name = url.partition("?")[0].partition("#")[0].partition("://")[2].rpartition("/")[2]
+    return name if name.endswith(SUFFIXES) else "-"
+
+
+def _download(url: str) -> bytes:
+    """Raises CliError. TLS certificates are verified with those of the system."""
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
+    request = urllib.request.Request(url, headers={"User-Agent": "kubelite"})
+    try:
+        with waiting(f"reading {url}"), urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS) as answer:
+            text: bytes = answer.read(LONGEST + 1)
+    except urllib.error.HTTPError as error:
+        raise CliError(
+            f"error: unable to read URL {url}: the server answered {error.code} {error.reason}"
+        ) from error
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise CliError(f"error: unable to read URL {url}: {reason}") from error
+    if len(text) > LONGEST:
+        raise CliError(f"error: {url} is larger than {LONGEST >> 20} MiB: it is not a manifest")
+    return text
+
+
+def refuse_kustomize(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """The callback of -k: kustomize is a program of its own, and no library of it exists for Python."""
+    if value is not None:
+        command = f"kubectl kustomize {value or 'DIR'} | kubelite {ctx.info_name} -f -"
+        raise click.UsageError(f"kubelite cannot build kustomizations; kubectl can: {command}")
+
+
+kustomize_option = click.option(
+    "-k",
+    "--kustomize",
+    metavar="DIR",
+    expose_value=False,
+    callback=refuse_kustomize,
+    type=click.Path(),
+    help="Not supported: pipe the output of `kubectl kustomize DIR` into -f -.",
+)
 
 
 def _expand(path: str, recursive: bool) -> list[str]:

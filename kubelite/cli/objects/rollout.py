@@ -18,7 +18,7 @@ from kubelite.cli.groups import Group
 from kubelite.cli.names import PODS, path_of, resource_type
 from kubelite.cli.objects.pod_progress import progress_of
 from kubelite.cli.objects.wait import states, until_of
-from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.options import client, complete_manifests, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.output.waiting import Waiting, waiting
 from kubelite.cli.transport.client import Client
@@ -54,7 +54,7 @@ def rollout() -> None:
     """
 
 
-_manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=complete_pods)
+_manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=complete_manifests)
 
 
 @rollout.command(
@@ -136,7 +136,7 @@ def rollout_undo(
 
 
 _manifests = click.argument(
-    "manifests", nargs=-1, required=True, metavar="FILE|[TYPE/]NAME...", shell_complete=complete_pods
+    "manifests", nargs=-1, required=True, metavar="FILE|[TYPE/]NAME...", shell_complete=complete_manifests
 )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,12 +13,17 @@ from kubelite.cli.output.tables import TablePrinter, print_json
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
+F = TypeVar("F", bound=Callable[..., Any])
 Printer = Callable[["Json", bool], None]  # prints a document or a list; the flag: with headers
 
 FORMATS = ("wide", "json", "yaml", "name")
 # each is followed by =TEXT or =FILE
-TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file", "custom-columns", "custom-columns-file")
-FORMATS_SHOWN = "wide|json|yaml|name|jsonpath=…|custom-columns=…"
+TEMPLATES = (
+    "jsonpath", "jsonpath-as-json", "jsonpath-file", "custom-columns", "custom-columns-file",
+    "go-template", "go-template-file", "template", "templatefile",
+)  # fmt: skip
+FORMATS_SHOWN = "wide|json|yaml|name|jsonpath=…|custom-columns=…|go-template=…"
+_ALIASES = {"template": "go-template", "templatefile": "go-template-file"}
 
 
 def known_format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
@@ -26,10 +31,7 @@ def known_format(ctx: click.Context, param: click.Parameter, value: str | None) 
     word, given, _ = (value or "").partition("=")
     if value is None or word in TEMPLATES or (word in FORMATS and not given):
         return value or ""
-    words = f"{word!r} is not one of {', '.join((*FORMATS, *TEMPLATES))}"
-    if word.startswith(("go-template", "template")):
-        words = f"Go templates are not supported; use jsonpath= or custom-columns= ({word!r})"
-    raise click.BadParameter(words, ctx, param)
+    raise click.BadParameter(f"{word!r} is not one of {', '.join((*FORMATS, *TEMPLATES))}", ctx, param)
 
 
 def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -42,13 +44,61 @@ def by_template(output: str) -> Printer | None:
     form, _, text = output.partition("=")
     if form not in TEMPLATES:
         return None
+    form = _ALIASES.get(form, form)
     if not text and form != "custom-columns":
         raise CliError("error: template format specified but no template given", code=2)
     if form.endswith("-file"):
         form, text = form.removesuffix("-file"), _read(text)
         if form == "custom-columns":
             text = _columns_of(text)
-    return {"jsonpath": _jsonpath, "jsonpath-as-json": _as_json, "custom-columns": _columns}[form](text)
+    printers = {"jsonpath": _jsonpath, "jsonpath-as-json": _as_json, "custom-columns": _columns}
+    return (printers | {"go-template": _go_template})[form](text)
+
+
+def document_options(command: F) -> F:
+    """Add -o and --format to a command that prints whole documents (`print_documents`)."""
+    output = click.option(
+        "-o",
+        "--output",
+        metavar="json|yaml|jsonpath=…|go-template=…",
+        callback=known_format,
+        shell_complete=complete_format,
+        help="Output format. [default: json]",
+    )
+    form = click.option(
+        "--format",
+        "form",
+        default="",
+        metavar="TEMPLATE",
+        help="Go template, as in docker; json for one line of JSON.",
+    )
+    return output(form(command))
+
+
+def print_documents(documents: Sequence[Json], output: str, form: str, *, many: bool) -> None:
+    """Print documents in the formats of `document_options`. `many`: JSON and YAML are a list. Raises CliError."""
+    from kubelite.cli.output.tables import print_yaml
+
+    if form and output:
+        raise CliError("error: use either -o or --format", code=2)
+    if form:
+        from kubelite.cli.output.gotemplate import render
+
+        shown = render("{{json .}}" if form == "json" else form)
+        for document in documents:
+            print(shown(document))
+        return
+    if output in ("wide", "name"):
+        raise CliError(
+            f"error: -o {output} does not apply to this command; use json, yaml or a template", code=2
+        )
+    printer = by_template(output)
+    if printer is not None:
+        for document in documents:
+            printer(document, True)
+        return
+    whole: Any = list(documents) if many else documents[0]
+    (print_yaml if output == "yaml" else print_json)(whole)
 
 
 def _read(file: str) -> str:
@@ -75,6 +125,13 @@ def _jsonpath(text: str) -> Printer:
 
     render = template(text)
     return lambda document, _headers: print(render(document), end="")
+
+
+def _go_template(text: str) -> Printer:
+    from kubelite.cli.output.gotemplate import render
+
+    shown = render(text)
+    return lambda document, _headers: print(shown(document), end="")
 
 
 def _as_json(text: str) -> Printer:

@@ -8,7 +8,7 @@ import yaml
 from kubelite.cli.describe.parts import event_age, tabbed
 from kubelite.cli.describe.pod import describe_pod
 from kubelite.cli.errors import CliError
-from kubelite.cli.images.images import _repository_and_tag, size
+from kubelite.cli.images.images import repository_and_tag, size
 from kubelite.cli.names import duration, pod_name, wanted
 from kubelite.cli.output.tables import TablePrinter, to_yaml
 from kubelite.kube.json import Json
@@ -134,8 +134,8 @@ def test_yaml_is_equivalent_and_formatted_as_by_kubectl() -> None:
 
 
 def test_images_as_docker_shows_them() -> None:
-    assert _repository_and_tag("nginx:1") == ("nginx", "1")
-    assert _repository_and_tag("localhost:5000/app:2") == ("localhost:5000/app", "2")
-    assert _repository_and_tag("quay.io/a/b@sha256:12") == ("quay.io/a/b", "sha256:12")
-    assert _repository_and_tag("") == ("<none>", "<none>")
+    assert repository_and_tag("nginx:1") == ("nginx", "1")
+    assert repository_and_tag("localhost:5000/app:2") == ("localhost:5000/app", "2")
+    assert repository_and_tag("quay.io/a/b@sha256:12") == ("quay.io/a/b", "sha256:12")
+    assert repository_and_tag("") == ("<none>", "<none>")
     assert [size(n) for n in (0, 999, 4_500_000, 188_000_000)] == ["0B", "999B", "4.5MB", "188MB"]
