@@ -67,6 +67,9 @@ class Settings(BaseModel):
     web_token_file: str = ""
     """A file with a secret of at least 16 characters. Only requests with that secret may read logs over HTTP.
     Empty: nobody may."""
+    metrics_token_file: str = ""
+    """A file with a secret of at least 16 characters. Only requests with that secret may read metrics and web pages.
+    Health checks need none. Empty: everyone may."""
     web_hosts: str = ""
     """Host names under which a server on loopback answers, separated by commas, for example behind a proxy. It always
     answers to IP addresses, `localhost` and the node's name."""
@@ -197,11 +200,12 @@ class Settings(BaseModel):
     """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
     @field_validator(
-        "manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file", "audit_log_path"
-    )
+        "manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file", "metrics_token_file",
+        "audit_log_path",
+    )  # fmt: skip
     @classmethod
     def _absolute(cls, value: str, info: ValidationInfo) -> str:
-        if not value and info.field_name in ("resolv_conf", "web_token_file", "audit_log_path"):
+        if not value and cls.model_fields[info.field_name or ""].default == "":
             return ""
         if value == "none" and info.field_name == "audit_log_path":
             return value

@@ -54,7 +54,13 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "resolv_conf",
     ),
     "API": ("api_group", "audit_log_path", "audit_log_max_size", "audit_log_max_files"),
-    "HTTP server and traces": ("listen", "web_token_file", "web_hosts", "otlp_endpoint"),
+    "HTTP server and traces": (
+        "listen",
+        "metrics_token_file",
+        "web_token_file",
+        "web_hosts",
+        "otlp_endpoint",
+    ),
     "Resources": (
         "max_pods",
         "kube_reserved",

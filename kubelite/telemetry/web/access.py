@@ -1,6 +1,6 @@
-"""Access control for the only data on the node's TCP port that is not open to everyone: logs.
+"""Access control on the node's TCP port: for logs, and by the setting `metrics_token_file` for all of it.
 
-The token is in a file (`web_token_file`), which is read on each request so that it can be changed. Clients send it as a
+The token is in a file, which is read on each request so that it can be changed. Clients send it as a
 Bearer token, or as the password of HTTP's Basic scheme, for which a browser prompts (RFC 9110, 11; RFC 7617). Both are
 sent in clear text, so the port must listen on loopback or be behind a TLS proxy.
 """
@@ -10,8 +10,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
+import re
 from pathlib import Path
 
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kubelite.telemetry.web.guard import OPEN
+
+logger = logging.getLogger(__name__)
+
+_LOG = re.compile(r"/pods/[^/]+/[^/]+/log/[^/]+")
 LEAST = 16  # minimum length of the token in characters
 CHALLENGE = {"www-authenticate": 'Basic realm="kubelite: any name, the token as password", charset="UTF-8"'}
 
@@ -24,7 +34,30 @@ class Denied(Exception):
         self.code = code
 
 
-def check(token_file: str, authorization: str) -> None:
+class Tokens:
+    """Passes on requests that have the token, and those of paths that reveal nothing of the node or have a token of
+    their own: logs."""
+
+    def __init__(self, app: ASGIApp, token_file: str) -> None:
+        self._app = app
+        self._token_file = token_file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path not in OPEN and not _LOG.fullmatch(path):
+            given_ = [value.decode("latin-1") for key, value in scope["headers"] if key == b"authorization"]
+            try:
+                check(self._token_file, given_[0] if len(given_) == 1 else "", what="this port needs")
+            except Denied as denied:
+                if denied.__cause__ is not None:
+                    logger.warning("%s", denied.__cause__)
+                headers = CHALLENGE if denied.code == 401 else None
+                await PlainTextResponse(f"{denied}\n", denied.code, headers)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def check(token_file: str, authorization: str, *, what: str = "logs need") -> None:
     """Raise Denied unless the Authorization header has the token."""
     if not token_file:
         raise Denied(
@@ -40,7 +73,7 @@ def check(token_file: str, authorization: str) -> None:
     if not hmac.compare_digest(given(authorization).encode(), token.encode()):
         raise Denied(
             401,
-            "logs need a token: send it as Authorization: Bearer, or as the password that a browser asks for",
+            f"{what} a token: send it as Authorization: Bearer, or as the password that a browser asks for",
         )
 
 

@@ -165,6 +165,8 @@ async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> 
         words = f"cannot listen on {host}:{port} for metrics: {error.strerror} (change --listen, or set it to none)"
         raise RuntimeFault(words, reason="AddressInUse") from error
     app: ASGIApp = create_app(agent, pages)
+    if agent.settings.metrics_token_file:
+        app = access.Tokens(app, agent.settings.metrics_token_file)
     if is_loopback(host):
         app = OwnNames(app, {agent.node_name, socket.gethostname(), *agent.settings.web_hosts.split(",")})
     async with serving(app, [listener], http=Guarded):
