@@ -71,13 +71,22 @@ def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
 
     if os.geteuid() != 0:
         raise CliError("error: reset needs root (try sudo)")
+    steps = 0
+
+    def say(step: str) -> None:
+        nonlocal steps
+        steps += 1
+        click.echo(step)
+
     seconds = _seconds(timeout)
     if now and seconds is not None:
         raise click.UsageError("--now and --timeout exclude each other")
     try:
         settings = Settings.load(flags)
         _confirm(settings, yes=yes, now=now, timeout=seconds)
-        asyncio.run(run(settings, click.echo, now=now, timeout=seconds))
+        asyncio.run(run(settings, say, now=now, timeout=seconds))
+        if not steps:
+            click.echo(f"nothing runs: {settings.run_dir} has no daemon, pod or network to remove")
     except SettingsError as error:
         raise CliError(f"error: {error}", code=2) from error
     except (RuntimeFault, StartupError) as error:
