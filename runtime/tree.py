@@ -1,4 +1,4 @@
-"""Walk a directory tree whose content may be hostile, and may change meanwhile.
+"""Walk a directory tree, or open a directory in it, whose content may be hostile and may change meanwhile.
 
 A container can nest directories as deeply as its disk has inodes. A walk that recurses (os.walk before Python 3.12),
 that keeps a descriptor per level (os.fwalk) or that names files by their whole path (PATH_MAX) fails on such a tree or
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
@@ -19,6 +19,31 @@ from runtime.errors import SyscallError
 KEPT = 32  # levels that keep their descriptors
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
+
+
+@contextmanager
+def directory_of(path: str, *, create: bool = False) -> Iterator[int]:
+    """A descriptor of the directory of a container's log, <pod's directory>/<container>/<attempt>.log.
+
+    Neither of the two directories may be a symbolic link, which a pod that has the log directory mounted could put
+    there; what is above them belongs to the node's administrator. `create`: create what is missing. Raises OSError.
+    """
+    above, container = os.path.split(os.path.dirname(path))
+    above, pod = os.path.split(above)
+    if create:
+        os.makedirs(above, mode=0o755, exist_ok=True)
+    fd = os.open(above or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in filter(None, (pod, container)):
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=fd)
+            below = os.open(name, _FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:

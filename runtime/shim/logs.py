@@ -19,6 +19,9 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
+
+from runtime.tree import directory_of
 
 LINE_MAX = 16 * 1024  # bytes of text in one CRI line (containerd's max_container_log_line_size)
 RETRY_SECONDS = 1.0  # between attempts to rotate, or to reopen a log that could not be opened
@@ -106,13 +109,13 @@ class LogFile:
         self._lost_why = ""
         self._torn = False  # the file ends inside a line
         self._last_stamp = ("", 0)
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         self._open()
 
     def _open(self) -> None:
         # A pod that can write to /var/log may put a link or a pipe there. Never follow it, write to it or wait for it.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(self.path, flags, 0o640)
+        with directory_of(self.path, create=True) as directory:
+            fd = os.open(os.path.basename(self.path), flags, 0o640, dir_fd=directory)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):  # for example a pipe with a reader
             os.close(fd)
@@ -206,7 +209,6 @@ class LogFile:
         if time.monotonic() < self._retry_at:
             return False
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
             self._open()
         except OSError as error:
             self._lost_why = error.strerror or str(error)
@@ -220,7 +222,9 @@ class LogFile:
         if not force and time.monotonic() < self._retry_at:
             return False
         try:
-            os.rename(self.path, self._rotated_name())
+            new = os.path.basename(self._rotated_name())
+            with directory_of(self.path) as directory:
+                os.rename(os.path.basename(self.path), new, src_dir_fd=directory, dst_dir_fd=directory)
         except FileNotFoundError:
             pass  # somebody has moved it: just open a new one
         except OSError:
@@ -248,7 +252,8 @@ class LogFile:
         """The paths of the rotated files, oldest first."""
         directory, name = os.path.split(self.path)
         try:
-            names = os.listdir(directory)
+            with directory_of(self.path) as fd:
+                names = os.listdir(fd)
         except OSError:
             return []
         found = [n for n in names if n.startswith(name + ".") and _parse_stamp(n[len(name) + 1 :])[0]]
@@ -256,11 +261,18 @@ class LogFile:
 
     def _prune(self) -> None:
         rotated = self.rotated()
-        for path in rotated[: max(len(rotated) - (self._max_files - 1), 0)]:
-            try:
-                os.unlink(path)
-            except OSError:
-                return  # the next rotation retries
+        try:
+            with directory_of(self.path) as directory:
+                for path in rotated[: max(len(rotated) - (self._max_files - 1), 0)]:
+                    os.unlink(os.path.basename(path), dir_fd=directory)
+        except OSError:
+            return  # the next rotation retries
+
+
+def unlink(path: str) -> None:
+    """Remove a log; do nothing if that is impossible."""
+    with suppress(OSError), directory_of(path) as directory:
+        os.unlink(os.path.basename(path), dir_fd=directory)
 
 
 def _parse_stamp(suffix: str) -> tuple[str, int]:

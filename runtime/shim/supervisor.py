@@ -24,7 +24,7 @@ from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, S
 from runtime.oci import container as engine
 from runtime.oci.config import shape
 from runtime.oci.optional import calls
-from runtime.shim import foreign, streams
+from runtime.shim import foreign, logs, streams
 from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContainer, RootfsOverlay
@@ -413,7 +413,7 @@ def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
             f"the log {request.log_path} cannot be opened: {error.strerror}", reason="CreateContainerError"
         ) from error
     if not existed:
-        undo.callback(os.unlink, request.log_path)
+        undo.callback(logs.unlink, request.log_path)
     undo.callback(log.close)
     return log
 

@@ -16,6 +16,7 @@ import pytest
 
 from kubelite.api.kube import logfiles
 from kubelite.daemon import lifecycle
+from kubelite.node.cri import pod_files
 from kubelite.node.worker import netfiles_disk, termination
 from runtime.errors import RuntimeFault, StartError
 from runtime.images.store import content
@@ -130,6 +131,31 @@ def test_a_link_in_the_place_of_a_log_is_followed_by_nobody(tmp_path: Path, log_
         LogFile(str(log_path), max_bytes=0, max_files=1)
     assert termination.log_tail(str(log_path)) == ""
     assert logfiles._open(str(log_path)) is None
+
+
+@pytest.mark.parametrize("level", ["pod", "pod/main"])
+def test_a_link_in_the_place_of_a_logs_directory_is_followed_by_nobody(tmp_path: Path, level: str) -> None:
+    """A pod with the node's logs in its hands makes its own directory a link to any other."""
+    logs, victim = tmp_path / "logs", tmp_path / "victim"
+    path = logs / "pod/main/0.log"
+    log = LogFile(str(path), max_bytes=10, max_files=1)
+    log.write(b"2026-11-24T15:47:00Z stdout F one\n")
+    (logs / level).rename(logs / "aside")
+    below = victim if level == "pod/main" else victim / "main"
+    below.mkdir(parents=True)
+    (below / "0.log").write_text("2026-11-24T15:47:00Z stdout F secret\n")
+    (below / "0.log.20250101-000000").write_text("not ours")
+    (logs / level).symlink_to(victim)
+    before = sorted(p.name for p in below.iterdir())
+    log.write(b"2026-11-24T15:47:01Z stdout F two\n")  # wants to rotate
+    log.close()
+    with pytest.raises(OSError, match="Not a directory"):
+        LogFile(str(path), max_bytes=0, max_files=1)
+    pod_files.remove_log(str(path))
+    assert sorted(p.name for p in below.iterdir()) == before
+    assert (below / "0.log").read_text().endswith("secret\n")
+    assert termination.log_tail(str(path)) == ""
+    assert logfiles._open(str(path)) is None
 
 
 def test_no_other_user_can_hold_the_nodes_lock(tmp_path: Path) -> None:

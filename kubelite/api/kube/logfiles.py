@@ -16,6 +16,7 @@ import stat
 from dataclasses import dataclass
 
 from kubelite.kube.times import rfc3339_nano
+from runtime.tree import directory_of
 
 CHUNK = 64 * 1024
 JOIN_MAX = 1024 * 1024  # longer lines are passed on in pieces
@@ -194,9 +195,11 @@ class LogReader:
 def _open(path: str) -> int | None:
     """Open a log file. None if it is missing, or is a link or pipe created by a pod that has /var/log mounted."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with directory_of(path) as directory:
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(os.path.basename(path), flags, dir_fd=directory)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP):
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             raise
         return None
     if stat.S_ISREG(os.fstat(fd).st_mode):

@@ -14,6 +14,7 @@ from kubelite.node.storage import quota
 from runtime.errors import RuntimeFault
 from runtime.identity import new_id
 from runtime.shim.protocol import CreateContainer, RootfsOverlay, SandboxConfig
+from runtime.tree import directory_of
 
 
 def sandbox_config(request: SandboxRequest, run_dir: str, settings: EngineSettings) -> SandboxConfig:
@@ -60,7 +61,8 @@ def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) ->
         if path == request.termination_message_path:
             os.chmod(path, 0o666)  # the container writes it, as whatever user it runs
     pod_files.write_whole(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
-    os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
+    with directory_of(request.log_path, create=True):
+        pass
     overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
     labels = {
         "image": request.image_ref,

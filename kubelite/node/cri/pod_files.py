@@ -6,7 +6,6 @@ The functions block: call slow ones (removals) in a thread.
 from __future__ import annotations
 
 import contextlib
-import glob
 import logging
 import os
 from collections.abc import Collection, Iterable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kubelite.node.model.node_config import NAME_MAX
 from runtime.removal import remove_tree
+from runtime.tree import directory_of
 
 if TYPE_CHECKING:
     from runtime.shim.protocol import SandboxRecord
@@ -146,6 +146,9 @@ def earlier_logs(path: str) -> list[str]:
 
 def remove_log(path: str) -> None:
     """Remove a container's log and its rotated files, as kubelet does when it removes a container."""
-    for file in [path, *glob.glob(f"{glob.escape(path)}.*")]:
-        with contextlib.suppress(OSError):
-            os.unlink(file)
+    name = os.path.basename(path)
+    with contextlib.suppress(OSError), directory_of(path) as directory:
+        for file in os.listdir(directory):
+            if file == name or file.startswith(f"{name}."):
+                with contextlib.suppress(OSError):
+                    os.unlink(file, dir_fd=directory)

@@ -15,6 +15,7 @@ from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedP
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.recorder import find_container
 from manifests.types.core import Pod
+from runtime.tree import directory_of
 
 MAX_BYTES, MAX_LINES = 2048, 80
 POD_BYTES = 12 * 1024  # bytes of all messages of a pod
@@ -46,7 +47,9 @@ def log_tail(path: str) -> str:
     """Return the text of the last lines of a CRI log; "" if it cannot be read."""
     try:
         # a pod that mounts /var/log may have put a symbolic link or a FIFO there
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with directory_of(path) as directory:
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(os.path.basename(path), flags, dir_fd=directory)
         with open(fd, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _READ))
             lines = file.read(_READ).split(b"\n")

@@ -134,7 +134,7 @@ def _rehearse_create(cgroup: str, directory: str, stack: ExitStack) -> None:
                     attempt=0,
                     bundle=directory,
                     rootfs={"lower": ["/lower"], **places},
-                    log_path=f"{directory}/log",
+                    log_path=f"{directory}/pod/main/0.log",
                 ).to_json()
             )
         )

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -223,7 +224,7 @@ def test_losses_are_told_at_close_when_nothing_follows(
 def test_a_rename_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=500, max_files=2)
 
-    def refuse(*_: str) -> None:
+    def refuse(*_: str, **__: int) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
@@ -242,8 +243,12 @@ def test_a_log_that_cannot_be_reopened_counts_and_recovers(
 ) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
 
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
+    kernel = os.open
+
+    def refuse(path: str, *args: Any, **options: Any) -> int:
+        if path == "0.log":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return kernel(path, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
