@@ -44,6 +44,10 @@ wheel: setup     ## dist/: a wheel, and the source archive it is built from
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation --outdir dist
 
+.PHONY: sbom
+sbom: setup      ## dist/kubelite.cdx.json: what an installation contains (CycloneDX)
+	@deploy/sbom $(BIN)/python
+
 .PHONY: deb
 deb:             ## dist/: a Debian package for the release that this machine runs
 	@deploy/deb/make
