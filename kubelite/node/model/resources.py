@@ -81,32 +81,6 @@ def qos_of_cgroup(path: str) -> str:
     return next((qos for qos in (BURSTABLE, BEST_EFFORT) if f"/{qos.lower()}/pod" in path), "")
 
 
-def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
-    """-997 for Guaranteed, 1000 for BestEffort, else 1000 less the requested share of the node's memory, within 3..999
-    (Kubernetes pkg/kubelet/qos/policy.go). A sidecar has at most the value of the containers it serves. A request of
-    the whole pod that exceeds the sum of its containers' requests is divided evenly among the containers."""
-    qos = qos_class(pod)
-    if qos == GUARANTEED or (pod.spec.priority_class_name or "") == "system-node-critical":
-        return -997
-    if qos == BEST_EFFORT:
-        return 1000
-    shared = 0
-    if whole := amounts(pod.spec.resources).memory_request:
-        shared = (whole - (_pod_amount(pod, 2) or 0)) // len(
-            [*pod.spec.init_containers, *pod.spec.containers]
-        )
-    own = _burstable_adj(container, shared, memory_capacity)
-    if is_sidecar(pod, container):
-        return min([own, *(_burstable_adj(main, shared, memory_capacity) for main in pod.spec.containers)])
-    return own
-
-
-def _burstable_adj(container: Container, shared: int, memory_capacity: int) -> int:
-    request = (amounts(container.resources).memory_request or 0) + shared
-    adj = 1000 - (1000 * request) // max(memory_capacity, 1)
-    return 999 if adj >= 1000 else max(adj, 3)
-
-
 def is_sidecar(pod: Pod, container: Container) -> bool:
     """Whether this is an init container that restarts for the whole life of the pod."""
     return container.restart_policy == "Always" and any(
@@ -141,7 +115,7 @@ def pod_amounts(pod: Pod) -> Amounts:
     init container needs together with the sidecars started before it. A limit counts only if every container has one.
     Overhead is added (Kubernetes pkg/kubelet/cm/helpers_linux.go)."""
     own = amounts(pod.spec.resources)
-    sums = Amounts(*(_pod_amount(pod, index) for index in range(4)))
+    sums = Amounts(*(pod_amount(pod, index) for index in range(4)))
     asked = Amounts(*(mine if mine is not None else total for mine, total in zip(own, sums, strict=True)))
     return _with_overhead(asked, pod.spec.overhead) if pod.spec.overhead else asked
 
@@ -157,7 +131,7 @@ def _with_overhead(asked: Amounts, overhead: Mapping[str, Quantity]) -> Amounts:
     )
 
 
-def _pod_amount(pod: Pod, index: int) -> int | None:
+def pod_amount(pod: Pod, index: int) -> int | None:
     is_limit = index in (1, 3)
     pick: Callable[[Container], int | None] = lambda c: amounts(c.resources)[index]  # noqa: E731
     values = [pick(c) for c in [*pod.spec.init_containers, *pod.spec.containers]]

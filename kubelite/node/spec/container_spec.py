@@ -19,6 +19,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import lsm
 from kubelite.node.spec.env import process_env
 from kubelite.node.spec.netfiles import pod_hostname
+from kubelite.node.spec.oom_score import oom_score_adj
 from kubelite.node.spec.users import ResolvedUser
 from manifests.types.core import Container, Pod, SeccompProfile, VolumeMount
 from runtime.errors import SpecError
@@ -174,7 +175,7 @@ def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeCon
         "cwd": container.working_dir or image.config.get("WorkingDir") or "/",
         "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
         "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in config.rlimits],
-        "oomScoreAdj": resources.oom_score_adj(pod, container, config.memory_bytes),
+        "oomScoreAdj": oom_score_adj(pod, container, config.memory_bytes),
     }
     process |= lsm.process_labels(pod, container)
     process["noNewPrivileges"] = no_new_privileges(container, default=config.no_new_privileges)

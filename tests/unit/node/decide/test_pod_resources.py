@@ -9,6 +9,7 @@ import pytest
 from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.model import resources
 from kubelite.node.spec.hashes import container_hash, sandbox_hash
+from kubelite.node.spec.oom_score import oom_score_adj
 from manifests.types.annotations import SECCOMP, SECCOMP_POD
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod
 
@@ -54,14 +55,14 @@ def test_qos_class(containers: list[dict[str, Any]], spec: dict[str, Any], qos: 
 )
 def test_oom_score_adj(more: dict[str, Any], adj: int) -> None:
     pod = make_pod(container("a", **more))
-    assert resources.oom_score_adj(pod, pod.spec.containers[0], 8 << 30) == adj
+    assert oom_score_adj(pod, pod.spec.containers[0], 8 << 30) == adj
 
 
 def test_a_sidecar_has_no_higher_oom_score_than_its_main_containers() -> None:
     pod = make_pod(
         container("a", **asks(memory="4Gi")), initContainers=[container("s", restartPolicy="Always")]
     )
-    assert resources.oom_score_adj(pod, pod.spec.init_containers[0], 8 << 30) == 500
+    assert oom_score_adj(pod, pod.spec.init_containers[0], 8 << 30) == 500
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from kubelite.node.cri.pod_files import link_log
 from kubelite.node.model import resources
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import limits
+from kubelite.node.spec.oom_score import oom_score_adj
 from kubelite.settings import Settings
 from runtime.cgroups.resources_v2 import weight
 from runtime.shim.logs import LineSplitter, LogFile
@@ -42,7 +43,7 @@ def _pod_limit(*given: dict[str, Any], of: str = "memory") -> object:
 
 def _adj(given: dict[str, Any]) -> int:
     pod = make_pod(container("app", resources=given))
-    return resources.oom_score_adj(pod, pod.spec.containers[0], 8 << 30)
+    return oom_score_adj(pod, pod.spec.containers[0], 8 << 30)
 
 
 def _qos_limits() -> object:
@@ -68,9 +69,7 @@ def _sidecar_adj() -> object:
     main = container("app", resources={"requests": {"memory": "4Gi"}})
     side = container("side", restartPolicy="Always", resources={"requests": {"memory": "1Gi"}})
     pod = make_pod(main, initContainers=[side])
-    return [
-        resources.oom_score_adj(pod, c, 8 * GIB) for c in (*pod.spec.init_containers, *pod.spec.containers)
-    ]
+    return [oom_score_adj(pod, c, 8 * GIB) for c in (*pod.spec.init_containers, *pod.spec.containers)]
 
 
 def _oom_group(**config: Any) -> str:
@@ -84,7 +83,7 @@ def _oom_group(**config: Any) -> str:
 
 def _node_critical() -> int:
     pod = make_pod("app", priorityClassName="system-node-critical")
-    return resources.oom_score_adj(pod, pod.spec.containers[0], 8 * GIB)
+    return oom_score_adj(pod, pod.spec.containers[0], 8 * GIB)
 
 
 RESOURCES = [
@@ -116,7 +115,7 @@ RESOURCES = [
         "resources",
         "oom_score_adj: what the pod asks for and no container does is shared out",
         lambda: [
-            resources.oom_score_adj(pod, c, 8 * GIB)
+            oom_score_adj(pod, c, 8 * GIB)
             for pod in [
                 make_pod(
                     container("a", resources={"requests": {"memory": "2Gi"}}),
