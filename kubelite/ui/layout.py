@@ -49,7 +49,12 @@ def fit(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) ->
         if column.rest and (left := width - sum(needed)) >= column.least:
             needed[place] = left
     needed = _grown(columns, needed, [most + gap for most in natural], width)
-    if (left := width - sum(needed)) < 0:  # a terminal that is narrower than what has to stay
+    left = width - sum(needed)
+    if left > 0:  # so that the heading's rule goes to the edge
+        last = max(place for place, size in enumerate(needed) if size)
+        name = next((place for place, column in enumerate(columns) if column.shrinks), last)
+        needed[name if columns[last].right else last] += left
+    elif left < 0:  # a terminal that is narrower than what has to stay
         needed = [max(4, n + left) if c.shrinks else n for c, n in zip(columns, needed, strict=True)]
     return tuple(needed)
 

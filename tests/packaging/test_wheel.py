@@ -41,6 +41,7 @@ def test_nothing_but_kubelite_is_at_the_top(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"kubelite"}
     assert {"kubelite/cli/main.py", "kubelite/_packages/runtime/oci/cli/main.py"} <= set(names)
+    assert "kubelite/telemetry/web/static/kubelite.css" in names
     assert {"kubelite/_packages/state/__init__.py", "kubelite/_packages/manifests/py.typed"} <= set(names)
 
 

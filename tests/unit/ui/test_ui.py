@@ -106,8 +106,10 @@ def test_columns_fit_every_terminal_and_status_is_never_cut(width: int) -> None:
     )
     if width >= 80:
         assert shown["POD"] >= 18 and shown["CPU"] and shown["MEM"] and shown["RST"]
+    if width >= 60:
+        assert sum(widths) == width, "nothing is left over"
     if width >= 160:
-        assert all(widths) and sum(widths) == width, "nothing is left out, and nothing is left over"
+        assert all(widths), "nothing is left out"
     for row in rows:
         for text, size in zip(row.cells, widths, strict=True):
             assert len(placed(text, size, gap)) == size
