@@ -109,6 +109,7 @@ REFINED = {
         "with kubelite node taint KEY-",
     },
     "FailedCreatePodSandBox": {
+        "host port": "{message}; the pod starts by itself once the port is free",
         "RuntimeClass": "{message}: add it to the setting runtime_classes, or remove spec.runtimeClassName",
     },
 }

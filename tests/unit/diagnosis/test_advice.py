@@ -336,6 +336,12 @@ OF_MESSAGES = [
     ),
     (
         "FailedCreatePodSandBox",
+        "Failed to create pod sandbox: host port TCP 0.0.0.0:80 is in use by a process of the host; stop it",
+        "host port TCP 0.0.0.0:80 is in use by a process of the host; stop it; the pod starts by itself once the port "
+        "is free",
+    ),
+    (
+        "FailedCreatePodSandBox",
         'Failed to create pod sandbox: RuntimeClass "g" not found',
         'RuntimeClass "g" not found: add it to the setting runtime_classes, or remove spec.runtimeClassName',
     ),
