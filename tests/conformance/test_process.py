@@ -293,6 +293,26 @@ def test_terminal_without_a_console_socket(bundle: Bundle) -> None:
     assert "console socket" in done.err
 
 
+@pytest.mark.parametrize("how", ["run", "exec"])
+def test_a_terminal_in_the_foreground_needs_one(runtime: Runtime, bundle: Bundle, how: str) -> None:
+    """Its input would never end."""
+    if how == "run":
+        bundle.process["terminal"] = True
+        bundle.write("sh")
+        command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)
+    else:
+        bundle.start("sleep", "60")
+        command = runtime.command("exec", "--tty", bundle.id, "sh")
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode not in (0, None)
+    assert "open /dev/tty: no such device or address" in done.stderr
+    if how == "run":
+        assert runtime("state", bundle.id).code != 0, "there is no container"
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs a second processor")
 def test_cpu_affinity_of_an_exec(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     bundle.start("sleep", "60")

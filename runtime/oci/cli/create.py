@@ -136,6 +136,15 @@ def check_console(flags: Flags, *, terminal: bool, foreground: bool) -> None:
         raise SpecError("cannot allocate tty if runc will detach without setting console socket")
     if not terminal and socket_given:
         raise SpecError("cannot use console socket if runc will not detach or allocate tty")
+    if terminal and not socket_given and not any(map(os.isatty, (2, 1, 0))):
+        # runc needs a terminal of its own for the process's; without one, nobody could end the process's input
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+        except OSError as error:
+            raise StateError(
+                f"open /dev/tty: {(error.strerror or '').lower()}: the process has a terminal (process.terminal, "
+                "--tty), but kubelite-oci has none; run it in a terminal, or use --detach and --console-socket"
+            ) from error
 
 
 def _console(flags: Flags, always: ExitStack) -> Callable[[int], None]:
