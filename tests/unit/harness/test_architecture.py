@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,12 @@ def test_no_package_has_too_many_modules(root: str) -> None:
             package = str(path.parent.relative_to(REPO))
             counts[package] = counts.get(package, 0) + 1
     assert {package: count for package, count in counts.items() if count > MOST_MODULES} == {}
+
+
+def test_the_guide_names_only_existing_files() -> None:
+    text = (REPO / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    tops = (*PRODUCT, "deploy", "tests")
+    files = {str(path.relative_to(REPO)) for top in tops for path in (REPO / top).rglob("*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    missing = [name for name in sorted(named) if not any(f"/{file}".endswith(f"/{name}") for file in files)]
+    assert named and not missing
