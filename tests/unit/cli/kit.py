@@ -96,7 +96,7 @@ class Terminal:
         self.master, slave = os.openpty()
         command = [sys.executable, "-c", TAKE_TERMINAL, *KUBELITE, *arguments]
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environment(server)
+            command, stdin=slave, stdout=slave, stderr=slave, env={**environment(server), "TERM": "xterm"}
         )
         os.close(slave)
         self.seen = b""

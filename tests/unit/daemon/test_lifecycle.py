@@ -64,14 +64,19 @@ class FakeAgent(SimpleNamespace):
         )
         nothing: dict[str, Any] = {"fail": [], "done": [], "running": set(), "meters": Meters()}
         super().__init__(settings=settings, store=store, **nothing, **more)
-        self.network = SimpleNamespace(repair=lambda: self.call("repair"))
+        self.network = SimpleNamespace(repair=self.repair)
         self.events = SimpleNamespace(expire=lambda: self.call("expire"))
         self.sources = SimpleNamespace(complete=True, states=lambda: ["a file"])
         self.cri = SimpleNamespace(
             running_sandboxes=lambda: self.running,
             stop_sandbox=lambda uid: self.call(f"stop {uid}"),
             remove_pod=lambda uid: self.call(f"remove {uid}"),
+            attach_lost=lambda: self.call("attach"),
         )
+
+    async def repair(self, *, inside: int) -> SimpleNamespace:
+        await self.call("repair")
+        return SimpleNamespace(repaired=[], left=[], failures=[])
 
     async def call(self, what: str) -> list[str]:
         if self.fail:
