@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import time
 
+from kubelite.cli.tour import kernel
 from kubelite.cli.tour.guide import Guide, Missing, container, pod
 
 INTRODUCTION = """
@@ -39,19 +40,21 @@ def visit(guide: Guide) -> None:
     guide.apply(pod("chain", container("app")))
     seen = guide.inspect("chain")
     shim, app = seen["sandbox"]["pid"], seen["containers"][0]["pid"]
-    forkserver = _parent(shim)
-    daemon = _parent(forkserver) if _command(forkserver) == "forkserver" else 0
+    forkserver = kernel.parent(shim)
+    daemon = kernel.parent(forkserver) if kernel.status(forkserver, "Name") == "forkserver" else 0
     known = ",".join(str(pid) for pid in (daemon, forkserver, shim, app) if pid > 1)
     guide.run(f"ps -o pid,ppid,comm --forest -p {known}")
     guide.say(
         "Each process is the child of the one above it. The container's init was cloned, not executed by a runtime: "
         "its program is the first file that it executes."
     )
-    guide.check("the container's parent is the pod's shim", _parent(app) == shim)
-    guide.check("the kernel calls the shim kubelite-shim", _command(shim) == "kubelite-shim")
+    guide.check("the container's parent is the pod's shim", kernel.parent(app) == shim)
+    guide.check("the kernel calls the shim kubelite-shim", kernel.status(shim, "Name") == "kubelite-shim")
     guide.run(f"grep -E '^(NSpid|CapEff|NoNewPrivs|Seccomp):' /proc/{app}/status")
-    guide.check("the program is process 1 of its pid namespace", _status(app, "NSpid").split()[-1] == "1")
-    guide.check("it runs under a seccomp filter (mode 2)", _status(app, "Seccomp") == "2")
+    guide.check(
+        "the program is process 1 of its pid namespace", kernel.status(app, "NSpid").split()[-1] == "1"
+    )
+    guide.check("it runs under a seccomp filter (mode 2)", kernel.status(app, "Seccomp") == "2")
     guide.step("The daemon dies, the containers do not")
     with guide.optional("killing the daemon"):
         _kill(guide, daemon, shim, app)
@@ -96,10 +99,12 @@ def _kill(guide: Guide, daemon: int, shim: int, app: int) -> None:
     again = _Again(daemon)
     guide.undo.callback(again.start, guide)  # whatever happens here, the node gets its daemon back
     guide.run(f"kill -9 {daemon}")
-    guide.until(lambda: not _alive(daemon), "the daemon to end")
+    guide.until(lambda: not kernel.alive(daemon), "the daemon to end")
     guide.run("kubelite get pods", fails=True)
     guide.run(f"ps -o pid,ppid,comm -p {shim},{app}")
-    guide.check("the shim and the container are the same processes", _alive(shim) and _parent(app) == shim)
+    guide.check(
+        "the shim and the container are the same processes", kernel.alive(shim) and kernel.parent(app) == shim
+    )
     guide.say(
         "A new daemon finds the shims by their sockets, asks each what it runs, and goes on from there."
     )
@@ -143,28 +148,3 @@ def _answers(guide: Guide, seconds: float) -> bool:
         if code == 0 or time.monotonic() >= end:
             return code == 0
         time.sleep(0.2)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in _status(pid, "State")
-
-
-def _status(pid: int, field: str) -> str:
-    """A field of /proc/PID/status; "" if the process is gone."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith(f"{field}:")), "")
-    except FileNotFoundError:
-        return ""
-
-
-def _parent(pid: int) -> int:
-    return int(_status(pid, "PPid") or 0)
-
-
-def _command(pid: int) -> str:
-    return _status(pid, "Name")

@@ -30,6 +30,12 @@ STATIONS = (
     Station("processes", "Who starts whom"),
     Station("disk", "What is on the disk"),
     Station("overlay", "The root file system: overlay and copy-on-write"),
+    Station("inspect", "All that is known of a container"),
+    Station("network", "Bridge, veth pair, routes and ports"),
+    Station("images", "Images: stages, caches, registries and digests"),
+    Station("bundle", "The OCI bundle by hand"),
+    Station("limits", "Limits, and signals to process 1"),
+    Station("start", "One start, from the manifest to execve"),
 )
 NAMES = tuple(station.name for station in STATIONS)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.cli.tour.guide import static_busybox
+from kubelite.cli.tour.start import PARTS, _counts
 from kubelite.cli.tour.tour import NAMES, STATIONS
 from tests.programs import BUSYBOX
 from tests.unit.api.server import Served
@@ -30,6 +31,19 @@ def test_a_station_explains_itself_in_three_sentences_and_has_a_page(station: tu
     assert "✓" in page and "✗" not in page, "record it again: python -m deploy.docs.tour"
     assert f"({name}.md)" in (PAGES / "index.md").read_text(encoding="utf-8")
     assert f"tutorials/tour/{name}.md" in (REPO / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_each_file_of_the_closing_table_exists() -> None:
+    files = [row[-1] for row in PARTS]
+    assert [file for file in files if not (REPO / file).is_file()] == []
+    page = (PAGES / "start.md").read_text(encoding="utf-8")
+    assert [file for file in files if file not in page] == [], (
+        "record it again: python -m deploy.docs.tour start"
+    )
+
+
+def test_the_calls_of_a_step_are_counted() -> None:
+    assert _counts("openat2 ×2, mount, write ×13") == {"openat2": 2, "mount": 1, "write": 13}
 
 
 def test_the_list_of_stations(server: Served) -> None:

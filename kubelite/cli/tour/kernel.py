@@ -1,0 +1,57 @@
+"""What the kernel shows of a process: its status, its namespaces, and its cgroup's files on v1, v2 and both."""
+
+from __future__ import annotations
+
+import os
+
+from kubelite.cli.errors import CliError
+
+KINDS = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
+
+
+def status(pid: int | str, field: str) -> str:
+    """A field of /proc/PID/status (proc_pid_status(5)); "" if the process is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith(f"{field}:")), "")
+    except FileNotFoundError:
+        return ""
+
+
+def parent(pid: int) -> int:
+    return int(status(pid, "PPid") or 0)
+
+
+def alive(pid: int) -> bool:
+    return status(pid, "State")[:1] not in ("", "Z", "X")
+
+
+def namespace(pid: int | str, kind: str) -> str:
+    """The identity of a process's namespace, like net:[4026531840] (namespaces(7))."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}")
+
+
+def cgroup_directory(pid: int, controller: str) -> tuple[str, int]:
+    """The directory of the process's cgroup for a controller, and whether it is of cgroup v1 or v2 (cgroups(7))."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in lines:
+        if controller in controllers.split(","):
+            return f"{_mounted('cgroup', controller)}{path}", 1
+    return next(f"{_mounted('cgroup2', '')}{path}" for number, _, path in lines if number == "0"), 2
+
+
+def _mounted(kind: str, controller: str) -> str:
+    """Where the hierarchy is mounted (proc_pid_mountinfo(5))."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            before, after = line.rstrip("\n").split(" - ")
+            fstype, _, options = after.split(" ", 2)
+            if fstype == kind and (not controller or controller in options.split(",")):
+                return before.split(" ")[4]
+    raise CliError(f"the tour finds no mounted {kind} hierarchy {controller}")
+
+
+def read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip()
