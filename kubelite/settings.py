@@ -85,6 +85,8 @@ class Settings(BaseModel):
     """Bridge of the pod network; at most 15 characters."""
     pod_cidr: str = "10.88.0.0/16"
     """IPv4 range of pod addresses."""
+    pod_routing: bool = False
+    """Let machines that have a route to `pod_cidr` connect to every port of every pod. Host ports need no route."""
     cgroup_parent: str = "kubelite"
     """Cgroup that holds everything of this node, below the root of each hierarchy."""
     node_name: str = ""

@@ -49,6 +49,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "node_name",
         "bridge",
         "pod_cidr",
+        "pod_routing",
         "cgroup_parent",
         "cluster_domain",
         "resolv_conf",

@@ -128,6 +128,7 @@ def _launch(settings: Settings) -> Launch:
         pod_cidr=settings.pod_cidr,
         state_dir=f"{settings.run_dir}/network",
         node=settings.node_name,
+        routed=settings.pod_routing,
     )
 
     async def ready() -> Forkserver:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from runtime.errors import NetworkError, SpecError
 from runtime.network import netlink
 from runtime.network.netlink import Link, NetlinkSocket
-from runtime.network.plan import Subnet, bridge_alias, mac_of
+from runtime.network.plan import BRIDGE_GROUP, Subnet, bridge_alias, mac_of
 
 FORWARDING = "net/ipv4/ip_forward"
 DEFAULT_MTU = 1500  # for a host without a default route
@@ -54,7 +54,8 @@ class Bridge:
         address = netlink.new_address(
             self.index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
         )
-        self._route.request([address, netlink.set_link(self.index, up=True)], ignore=(errno.EEXIST,))
+        up = netlink.set_link(self.index, up=True, attributes=(("IFLA_GROUP", BRIDGE_GROUP),))
+        self._route.request([address, up], ignore=(errno.EEXIST,))
         return warnings + _switch(FORWARDING, "1", "pods cannot reach other networks")
 
     def problems(self, links: Iterable[Link]) -> list[str]:

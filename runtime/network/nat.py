@@ -1,8 +1,9 @@
-"""The node's nftables table: masquerading for traffic to other networks, and host ports.
+"""The node's nftables table: masquerading for traffic to other networks, host ports, and who may reach pods.
 
     map   ports       protocol . port            : pod address . pod port     host ports on every address
     map   ports-addr  address . protocol . port  : pod address . pod port     host ports on one address (hostIP)
     chain guard       filter prerouting raw      only the host itself may reach 127/8 (see below)
+    chain forward     filter forward             from other machines to pods: host ports and answers only
     chain prerouting  nat  ┐ to one of the host's addresses? look the port up in both maps, DNAT
     chain output      nat  ┘ (output: packets of the host itself, including to 127.0.0.1)
     chain postrouting nat    masquerade: pods to other networks; loopback into the bridge; a pod to a pod by host port
@@ -11,8 +12,13 @@ A port is one element of a map. Rules are never rewritten, and a look-up costs t
 The replies between two pods on the same bridge would bypass the host's connection tracking, so a connection from a pod
 through a host port is masqueraded as well.
 
-route_localnet, which 127.0.0.1 needs, admits packets for 127/8 from the bridge (CVE-2020-8558). The `guard` chain drops
-them.
+route_localnet, which 127.0.0.1 needs, admits packets for 127/8 from the bridge (CVE-2020-8558). And a packet for 127/8
+that a neighbour puts on the wire would be redirected to a pod before the kernel could drop it as a martian. The `guard`
+chain drops both.
+
+The host forwards packets, so without the `forward` chain a neighbour with a route to the pods' network would reach
+every port of every pod, also those published at 127.0.0.1 only or not at all. (docker drops such packets, too, since
+version 28.) Pods of other nodes on this machine come in at bridges of the same interface group, and may pass.
 """
 
 from __future__ import annotations
@@ -36,7 +42,9 @@ from runtime.network.nft_messages import (
     DROP,
     DSTNAT,
     EQ,
+    FILTER,
     IPCTNL_MSG_CT_DELETE,
+    META_IIFGROUP,
     META_IIFNAME,
     META_L4PROTO,
     META_OIFNAME,
@@ -78,7 +86,7 @@ from runtime.network.nft_messages import (
     number,
     text,
 )
-from runtime.network.plan import ANY_ADDRESS, PROTOCOLS, Lease, PortMapping, Subnet
+from runtime.network.plan import ANY_ADDRESS, BRIDGE_GROUP, PROTOCOLS, Lease, PortMapping, Subnet
 
 PORTS, PORTS_BY_ADDRESS = "ports", "ports-addr"
 _SET_IDS = {PORTS: 1, PORTS_BY_ADDRESS: 2}
@@ -98,10 +106,16 @@ def _to_this_host() -> bytes:
     return fib + compare(EQ, struct.pack("=I", 2))
 
 
-def _was_redirected() -> bytes:
-    """ct status dnat: NFT_CT_STATUS (2) & IPS_DST_NAT (1 << 5)"""
+def _was_redirected(operator: int = NEQ) -> bytes:
+    """ct status dnat: NFT_CT_STATUS (2) & IPS_DST_NAT (1 << 5). With EQ: it was not."""
     status = expression("ct", number(1, NFT_REG_1), number(2, 2))
-    return status + bitwise_and(struct.pack("=I", 1 << 5)) + compare(NEQ, bytes(4))
+    return status + bitwise_and(struct.pack("=I", 1 << 5)) + compare(operator, bytes(4))
+
+
+def _begins_a_flow() -> bytes:
+    """ct state is neither established nor related: NFT_CT_STATE (0) & NF_CT_STATE_BIT (1 << IP_CT_… + 1)"""
+    state = expression("ct", number(1, NFT_REG_1), number(2, 0))
+    return state + bitwise_and(struct.pack("=I", 1 << 1 | 1 << 2)) + compare(EQ, bytes(4))
 
 
 def _redirect(map_name: str) -> bytes:
@@ -126,8 +140,8 @@ _MASQUERADE = expression("masq")
 # --- the table ----------------------------------------------------------------------------------------------
 
 
-def chains(bridge: str, subnet: Subnet) -> tuple[Chain, ...]:
-    """The table's chains and rules, as listed in the module's docstring."""
+def chains(bridge: str, subnet: Subnet, *, routed: bool = False) -> tuple[Chain, ...]:
+    """The table's chains and rules, as listed in the module's docstring. `routed`: without the forward chain's rule."""
     pods = subnet.network
     loopback = ipaddress.IPv4Network("127.0.0.0/8")
     multicast = ipaddress.IPv4Network("224.0.0.0/4")
@@ -139,9 +153,13 @@ def chains(bridge: str, subnet: Subnet) -> tuple[Chain, ...]:
         into_bridge + _address(SADDR, EQ, loopback) + _MASQUERADE,
         into_bridge + from_pods + _was_redirected() + _MASQUERADE,
     )
-    guard = (interface(META_IIFNAME, EQ, bridge) + _address(DADDR, EQ, loopback) + DROP,)
+    guard = (interface(META_IIFNAME, NEQ, "lo") + _address(DADDR, EQ, loopback) + DROP,)
+    not_of_a_node = load_meta(META_IIFGROUP) + compare(NEQ, struct.pack("=I", BRIDGE_GROUP))
+    from_outside = interface(META_IIFNAME, NEQ, bridge) + not_of_a_node + into_bridge
+    forward = () if routed else (from_outside + _begins_a_flow() + _was_redirected(EQ) + DROP,)
     return (
         Chain("guard", "filter", NF_INET_PRE_ROUTING, RAW, guard),
+        Chain("forward", "filter", NF_INET_FORWARD, FILTER, forward),
         Chain("prerouting", "nat", NF_INET_PRE_ROUTING, DSTNAT, redirect),
         Chain("output", "nat", NF_INET_LOCAL_OUT, DSTNAT, redirect),
         Chain("postrouting", "nat", NF_INET_POST_ROUTING, SRCNAT, postrouting),
@@ -171,9 +189,10 @@ def describe(item: tuple[str, bytes, bytes]) -> str:
 class NatTable(Table):
     """One node's table. Every change is one transaction: it happens completely or not at all."""
 
-    def __init__(self, name: str, bridge: str, subnet: Subnet) -> None:
+    def __init__(self, name: str, bridge: str, subnet: Subnet, *, routed: bool = False) -> None:
         """Raises CapabilityError if the kernel has no netfilter netlink."""
         super().__init__(socket.AF_INET, name)
+        self._routed = routed
         self._bridge = bridge
         self._subnet = subnet
 
@@ -187,7 +206,7 @@ class NatTable(Table):
         )
         self.replace(
             maps,
-            chains(self._bridge, self._subnet),
+            chains(self._bridge, self._subnet, routed=self._routed),
             self._elements(NFT_MSG_NEWSETELEM, published),
             lacking="this kernel cannot do NAT with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ and "
             "CONFIG_NFT_FIB_IPV4)",

@@ -38,7 +38,7 @@ NLA_F_NESTED = 0x8000
 NF_INET_PRE_ROUTING, NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING = 0, 2, 3, 4
 NF_DROP, NF_ACCEPT = 0, 1
 NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
-RAW, DSTNAT, SRCNAT = -300, -100, 100  # NF_IP_PRI_*
+RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # NF_IP_PRI_*
 NFT_SET_MAP = 0x8
 # libnftables' data types. The number of a concatenation is that of its parts, six bits each (only `nft list` uses it).
 TYPE_IPADDR, TYPE_ETHERADDR, TYPE_PROTO, TYPE_SERVICE, TYPE_IFNAME = 7, 9, 12, 13, 41
@@ -67,7 +67,7 @@ def expression(name: str, *parts: bytes) -> bytes:
 
 
 NFT_REG_VERDICT, NFT_REG_1, NFT_REG32_00 = 0, 1, 8  # NFT_REG_1 is the 16 bytes of NFT_REG32_00 … _03
-META_OIFNAME, META_IIFNAME, META_L4PROTO = 7, 6, 16
+META_OIFNAME, META_IIFNAME, META_L4PROTO, META_IIFGROUP = 7, 6, 16, 21
 LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 EQ, NEQ = 0, 1
 SADDR, DADDR = 12, 16  # offsets in the IPv4 header

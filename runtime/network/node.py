@@ -385,7 +385,8 @@ class Node:
 
     def _set_up_nat(self) -> nat.NatTable | None:
         try:
-            table = nat.NatTable(table_name(self._name), self.config.bridge, self._subnet)
+            name, config = table_name(self._name), self.config
+            table = nat.NatTable(name, config.bridge, self._subnet, routed=config.routed)
             table.rebuild(self._leases.all())
         except CapabilityError as error:
             self.warnings.append(f"pods cannot reach other networks and have no host ports: {error}")

@@ -24,6 +24,7 @@ from runtime.errors import NetworkError, SpecError
 POD_IFNAME = "eth0"
 IFALIASZ = 256  # bytes of an interface alias with its final zero (linux/if.h)
 ANY_ADDRESS = "0.0.0.0"
+BRIDGE_GROUP = 0x6B6C0001  # the interface group of all nodes' bridges, whose pods reach each other
 PROTOCOLS = {
     "TCP": 6,
     "UDP": 17,
@@ -33,13 +34,15 @@ PROTOCOLS = {
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """One node's network. `state_dir` belongs to one node, which locks it; with the node's name it distinguishes the
-    tables and interfaces of several nodes. `mtu` None means the uplink's MTU."""
+    tables and interfaces of several nodes. `mtu` None means the uplink's MTU. `routed`: other machines may connect to
+    pods at their own addresses."""
 
     bridge: str
     pod_cidr: str
     state_dir: str
     node: str
     mtu: int | None = None
+    routed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -200,10 +200,11 @@ class Lab:
         self._namespaces.append(ns)
         return ns
 
-    def config(self, name: str = "lab", cidr: str = "10.77.0.0/24") -> NetworkConfig:
+    def config(self, name: str = "lab", cidr: str = "10.77.0.0/24", routed: bool = False) -> NetworkConfig:
         return NetworkConfig(
-            bridge=f"br-{name}", pod_cidr=cidr, state_dir=os.path.join(self._state_dir, name), node=name
-        )
+            bridge=f"br-{name}", pod_cidr=cidr, state_dir=os.path.join(self._state_dir, name), node=name,
+            routed=routed,
+        )  # fmt: skip
 
     def table(self, name: str = "lab") -> str:
         """The name of the node's nftables table."""
@@ -213,7 +214,7 @@ class Lab:
         """Run a coroutine in the host's namespace, as a daemon there would."""
         return self.host.run(lambda: asyncio.run(scenario()))
 
-    def with_node(self, scenario: Callable[[NetworkClient], Coroutine[Any, Any, T]], **config: str) -> T:
+    def with_node(self, scenario: Callable[[NetworkClient], Coroutine[Any, Any, T]], **config: Any) -> T:
         """Run a coroutine with a client of a node in the host's namespace; the node is taken down afterwards."""
 
         async def run() -> T:

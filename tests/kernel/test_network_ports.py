@@ -63,6 +63,56 @@ def test_a_host_port_is_reachable_from_everywhere(world: Lab, protocol: str, br_
     world.with_node(scenario)
 
 
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_a_neighbour_reaches_host_ports_only(world: Lab, protocol: str, br_netfilter: str) -> None:
+    """Whoever is on the same wire can send the host packets for anybody: for pods, and for 127.0.0.1."""
+    switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    if os.path.exists(switch):
+        world.host.sh("sh", "-c", f"echo {br_netfilter} > {switch}")
+    elif br_netfilter == "1":
+        pytest.skip("needs br_netfilter")
+    pod, other = world.namespace(), world.namespace()
+    world.internet.sh("ip", "route", "add", "10.77.0.0/24", "via", HOST)
+
+    async def scenario(node: NetworkClient) -> None:
+        published = [PortMapping(8080, 80, protocol, "127.0.0.1"), PortMapping(8081, 81, protocol)]
+        first = await node.add("pod", pod.path, published)
+        await node.add("other", other.path)
+        with Server(pod, 80, protocol, says="local"), Server(pod, 81, protocol, says="open"):
+            # … to the pod's own address, whether or not the port is published
+            assert ask(world.internet, first.ip, 80, protocol, timeout=NEVER) is None
+            assert ask(world.internet, first.ip, 81, protocol, timeout=NEVER) is None
+            assert ask(world.internet, HOST, 8081, protocol) == "open"
+            # … to the host's loopback
+            world.internet.sh("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+            world.internet.sh("ip", "route", "add", "127.0.0.1", "via", HOST, "dev", "host", "src", INTERNET)
+            world.internet.sh("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+            assert ask(world.internet, "127.0.0.1", 8080, protocol, timeout=NEVER) is None
+            # the host, pods and answers from outside are as before
+            assert ask(world.host, "127.0.0.1", 8080, protocol) == "local"
+            assert ask(world.host, first.ip, 80, protocol) == "local"
+            assert ask(other, first.ip, 80, protocol) == "local"
+            assert ask(other, HOST, 8081, protocol) == "open"
+        with Server(world.internet, 90, protocol):
+            assert ask(pod, INTERNET, 90, protocol) == HOST
+        assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def test_pods_are_routed_to_where_that_is_wanted(world: Lab) -> None:
+    pod = world.namespace()
+    world.internet.sh("ip", "route", "add", "10.77.0.0/24", "via", HOST)
+
+    async def scenario(node: NetworkClient) -> None:
+        found = await node.add("pod", pod.path, [])
+        with Server(pod, 80):
+            assert ask(world.internet, found.ip, 80) == INTERNET
+
+    world.with_node(scenario, routed=True)
+
+
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
 def test_host_ip_limits_where_a_port_is_reachable(world: Lab, protocol: str) -> None:
     local, outer = world.namespace(), world.namespace()

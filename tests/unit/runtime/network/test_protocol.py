@@ -80,6 +80,7 @@ def test_each_chain_hooks_where_it_must() -> None:
     }
     assert found == {
         "guard": ("filter", 0, -300, 1),
+        "forward": ("filter", 2, 0, 1),
         "prerouting": ("nat", 0, -100, 2),
         "output": ("nat", 3, -100, 2),
         "postrouting": ("nat", 4, 100, 3),
