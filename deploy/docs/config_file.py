@@ -15,7 +15,8 @@ from kubelite.settings import Settings
 
 HEAD: Final = """\
 # Settings of kubelite. The commented values are the defaults. Apply a change with: systemctl restart kubelite
-# Pods keep running. All ways to set a value are in the manual page kubelite-config.yaml(5).
+# Pods keep running. All ways to set a value are in the manual page kubelite-config.yaml(5), and the settings that a
+# reload applies: systemctl reload kubelite
 """
 WIDTH: Final = 100
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import textwrap
 import types
 import typing
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from pydantic.fields import FieldInfo
 from deploy.docs.tables import table, titled
 from kubelite import settings
 from kubelite.cli.node.serve import serve
+from kubelite.daemon.reload import RELOADABLE
 from kubelite.kube.setting_types import go_duration
 
 HEAD: Final = """# Settings
@@ -153,10 +155,29 @@ def page() -> str:
     grouped = [name for names in GROUPS.values() for name in names]
     if sorted(grouped) != sorted(fields):
         raise ValueError(f"GROUPS and the settings differ: {sorted(set(grouped) ^ set(fields))}")
-    parts = [HEAD]
+    parts = [HEAD, _reloading()]
     for title, names in GROUPS.items():
         parts += [f"\n## {title}\n\n", table(HEADINGS, (_row(n, fields[n], said[n], flags) for n in names))]
     return titled("".join([*parts, TAIL]))
+
+
+def _reloading() -> str:
+    """Say how a change takes effect."""
+    names = textwrap.fill(
+        f"{', '.join(f'`{name}`' for name in sorted(RELOADABLE))}.", 118, break_on_hyphens=False
+    )
+    return f"""
+## Apply a change
+
+`sudo systemctl restart kubelite` applies all changes. Pods keep running. `sudo systemctl reload kubelite` (SIGHUP)
+reads the settings again without a restart and applies the changes of these:
+
+{names}
+
+The log names the changed settings that need a restart (`journalctl -u kubelite`). With an invalid file nothing changes,
+and the log says why. History cannot be switched on or off by a reload. A daemon that was started in a terminal has no
+reload: there, SIGHUP means that the terminal is gone, and ends it.
+"""
 
 
 HEADINGS: Final = ("setting", "type", "default", "meaning")

@@ -123,6 +123,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
+        agent.on_reload.append(lambda read: sources.reload(read.relist_seconds))
         await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
@@ -258,6 +259,7 @@ def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     _background(stack, agent.disk_usage.run(), "disk-usage")
     collector = _collector(agent)
     _background(stack, collector.run(), "image-gc")
+    agent.on_reload.append(lambda read: collector.reload(_gc_policy(read), read.image_gc_period))
     settings = agent.settings
     if thresholds := parse_thresholds(settings.eviction_hard):
         evictor = Evictor(
@@ -367,20 +369,23 @@ def _trace_of(tracer: Tracer, uid: str) -> str:
     return trace_id(uid, begin) if begin is not None else ""
 
 
-def _collector(agent: NodeAgent) -> ImageCollector:
-    settings = agent.settings
-    node_reference = {
-        "kind": "Node", "namespace": "default", "name": settings.node_name, "uid": settings.node_name,
-    }  # fmt: skip
-    policy = ImageGcPolicy(
+def _gc_policy(settings: Settings) -> ImageGcPolicy:
+    return ImageGcPolicy(
         settings.image_gc_high_threshold_percent,
         settings.image_gc_low_threshold_percent,
         settings.image_minimum_gc_age,
         settings.image_maximum_gc_age,
     )
+
+
+def _collector(agent: NodeAgent) -> ImageCollector:
+    settings = agent.settings
+    node_reference = {
+        "kind": "Node", "namespace": "default", "name": settings.node_name, "uid": settings.node_name,
+    }  # fmt: skip
     return ImageCollector(
         agent.images_api,
-        policy,
+        _gc_policy(settings),
         lambda reason, message: agent.events.event(node_reference, "Warning", reason, message),
         lambda reason: agent.meters.collected.add(f'reason="{reason}"'),
         period=settings.image_gc_period,

@@ -20,10 +20,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from kubelite.settings import Settings
+from kubelite.settings import Settings, SettingsError
 from kubelite.telemetry.tracing import logs
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
@@ -34,6 +34,7 @@ from state.errors import StoreError
 if TYPE_CHECKING:
     from kubelite.daemon.assembly import Launch
     from kubelite.daemon.node_api import NodeAgent
+    from kubelite.daemon.notify import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -44,21 +45,22 @@ class StartupError(Exception):
     """The node cannot start. The message says why."""
 
 
-def serve(settings: Settings) -> int:
-    """Run a node until SIGTERM or SIGINT. Returns the exit code."""
+def serve(settings: Settings, read: Callable[[], Settings] | None = None) -> int:
+    """Run a node until SIGTERM or SIGINT. Returns the exit code. `read` reads the settings again at SIGHUP, unless the
+    daemon is in the foreground of a terminal: there, SIGHUP means that the terminal is gone."""
     environ = os.environ.get
     logs.set_up(environ("KUBELITE_LOG_LEVEL", "INFO"), environ("KUBELITE_LOG_FORMAT", "text"))
     gc.disable()  # until the node is ready: startup creates almost no garbage
     try:
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, None if os.isatty(0) else read))
     except (StartupError, RuntimeFault, StoreError, OSError) as error:
         print(f"kubelite: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
 
-async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
+async def _serve(settings: Settings, read: Callable[[], Settings] | None = None) -> None:
+    stop, notifier = asyncio.Event(), _notifier()
     life, starting = asyncio.current_task(), True
 
     def end() -> None:
@@ -70,18 +72,81 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
     try:
-        async with node(settings):
+        async with node(settings) as agent:
             starting = False
             gc.freeze()  # these objects live until exit: no collection visits them again
             gc.enable()
             _give_back()
             log.info("kubelite is ready", extra={"node": settings.node_name, "socket": settings.socket})
-            await stop.wait()
+            async with _told(notifier, agent, read):
+                await stop.wait()
             log.info("kubelite stops; its pods keep running")
     except asyncio.CancelledError:
         if not starting:
             raise
         log.info("kubelite stops before it is ready; its pods keep running")
+
+
+def _notifier() -> Notifier | None:
+    """Return the way to tell systemd about us, if it asked for that."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from kubelite.daemon.notify import Notifier
+
+    return Notifier.take(os.environ, os.getpid())
+
+
+@contextlib.asynccontextmanager
+async def _told(
+    notifier: Notifier | None, agent: NodeAgent, read: Callable[[], Settings] | None
+) -> AsyncIterator[None]:
+    """Tell systemd that the node is ready, and at the end that it stops; read the settings again at SIGHUP."""
+
+    def status() -> str:
+        return f"{len(agent.store.list('Pod'))} pods, {len(agent.cri.running_sandboxes())} running"
+
+    def reload() -> None:
+        if notifier is not None:
+            notifier.reloading()
+        words = _reload(agent, read) if read is not None else ""
+        if notifier is not None:
+            notifier.ready(words)
+
+    loop = asyncio.get_running_loop()
+    pings = None
+    if notifier is not None:
+        notifier.ready(status())
+        pings = asyncio.ensure_future(notifier.run(status))
+    if read is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        if read is not None:
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a late reload must not end a node that is stopping
+        if notifier is not None:
+            notifier.stopping()
+        if pings is not None:
+            pings.cancel()
+            await asyncio.gather(pings, return_exceptions=True)
+
+
+def _reload(agent: NodeAgent, read: Callable[[], Settings]) -> str:
+    """Read the settings again and apply those that can change. Return what happened, which is logged, too. With invalid
+    settings, nothing changes."""
+    from kubelite.daemon.reload import plan_reload
+
+    try:
+        plan = plan_reload(agent.settings, read())
+    except SettingsError as error:
+        log.error("settings not read again: %s", error)
+        return f"settings not read again: {error}"
+    agent.settings = plan.settings
+    for renew in agent.on_reload:
+        renew(plan.settings)
+    (log.warning if plan.restart else log.info)("%s", plan.words())
+    return plan.words()
 
 
 def _give_back() -> None:

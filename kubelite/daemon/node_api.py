@@ -78,6 +78,7 @@ class NodeAgent:
     disk_usage: DiskUsage
     history: NodeHistory
     meters: Meters = field(default_factory=Meters)
+    on_reload: list[Callable[[Settings], None]] = field(default_factory=list)  # each gets the new settings
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     startup_took: float = 0.0  # seconds
     _pages: Pages | None = None

@@ -40,6 +40,10 @@ class ImageCollector:
         self._period = period
         self._began = began
 
+    def reload(self, policy: ImageGcPolicy, period: float) -> None:
+        """Collect by this policy from now on, and at this interval (seconds) from the next round on."""
+        self._policy, self._period = policy, period
+
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self._period)

@@ -137,6 +137,10 @@ class Sources:
         unknown = (state for state in self._files.values() if state.objects is None)
         return not self.error and not self._lost and next(unknown, None) is None
 
+    def reload(self, relist: float) -> None:
+        """Scan every `relist` seconds, from the next scan on."""
+        self._relist = relist
+
     async def run(self) -> None:
         """Scan at every change, when a check is due, and every `relist` seconds."""
         watcher = asyncio.create_task(self._watch(), name="watch-manifests")

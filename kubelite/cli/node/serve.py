@@ -57,7 +57,8 @@ def serve(**flags: Any) -> int:
     """Run the node.
 
     Watches the manifest directory and runs its pods. Pods keep running when this command ends. Settings come from
-    these flags, environment variables and the configuration file, in this order; not all settings have a flag.
+    these flags, environment variables and the configuration file, in this order; not all settings have a flag. SIGHUP
+    (`systemctl reload kubelite`) reads them again, and logs which of the changed ones need a restart.
     """
     from kubelite.daemon.lifecycle import serve as run
     from kubelite.settings import Settings, SettingsError
@@ -66,4 +67,4 @@ def serve(**flags: Any) -> int:
         settings = Settings.load(flags)
     except SettingsError as error:
         raise CliError(f"error: {error}", code=2) from error
-    return run(settings)
+    return run(settings, lambda: Settings.load(flags))
