@@ -115,4 +115,4 @@ def _sorted(head: str) -> str:
 
 
 def _plain(html: str) -> str:
-    return re.sub(r"<small>.*?</small>|<[^>]*>", "", html).strip()
+    return re.sub(r"<small>.*?</small>|<i\b.*?</i>|<[^>]*>", "", html).strip()

@@ -2,7 +2,7 @@
 // is visible. Builds no markup from strings: the browser parses the answer as a document in which nothing runs.
 'use strict';
 (() => {
-  const PERIOD = 2000, FIRST = 1100, LONGEST = 30000, PATIENCE = 10000;
+  const PERIOD = 2000, FIRST = 1100, LONGEST = 10000, PATIENCE = 10000;
   const stale = document.getElementById('stale');
   let timer = 0, wait = PERIOD, asked = null;
 
