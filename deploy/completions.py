@@ -1,6 +1,7 @@
-"""The completion scripts: `python -m deploy.completions DIRECTORY` writes them as they are installed below share/.
+"""Completion scripts: `python -m deploy.completions DIRECTORY` writes them with their installed paths below share/.
 
-Those of `kubelite` are click's and ask the command itself; kubelite-oci is described by its own table of commands.
+The scripts of `kubelite` are click's and call the command; those of kubelite-oci are generated from its table of
+commands.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from kubelite.cli.node.completion import script
 from runtime.oci.cli import help as oci
 from runtime.oci.cli.options import COMMANDS, GLOBAL, SWITCH, Flags
 
-#: shell → where its scripts are below $PREFIX/share, and what a script of a command is called
+#: shell → directory of its scripts below $PREFIX/share, and the name of a command's script
 PLACES: Final = {
     "bash": ("bash-completion/completions", "{}"),
     "zsh": ("zsh/site-functions", "_{}"),
     "fish": ("fish/vendor_completions.d", "{}.fish"),
 }
-#: Commands whose first argument is a container that exists.
+#: Commands whose first argument is an existing container.
 _OF_CONTAINERS: Final = tuple(
     name for name, one in COMMANDS.items() if one.least == 1 and name not in ("create", "run")
 )
@@ -86,7 +87,7 @@ def zsh() -> str:
         "}",
         "",
     ]
-    # autoloaded from fpath it is this file's function, sourced it registers itself
+    # autoloaded from fpath, this file is the function; sourced, it registers itself
     lines += ["if [[ $zsh_eval_context[-1] == loadautofunc ]]; then", '    _kubelite_oci "$@"']
     lines += ["else", "    compdef _kubelite_oci kubelite-oci", "fi", ""]
     return "\n".join(lines)

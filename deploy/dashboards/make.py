@@ -1,7 +1,7 @@
 """The two Grafana dashboards, as code: `python deploy/dashboards/make.py` writes node.json and pod.json beside it.
 
-Every query is run against a Prometheus that scrapes a real node (tests/e2e/test_prometheus.py). They import into any
-Grafana since 9; the data source is asked for on import.
+Every query is run against a Prometheus that scrapes a real node (tests/e2e/test_prometheus.py). They can be imported
+into Grafana 9 or newer, which asks for the data source.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The control file of the Debian package whose tree is the first argument, with its version the second (empty:
-the project's, and revision 1). Run by the package's own interpreter.
+"""Print the control file of the Debian package in the directory given by the first argument. The second argument is the
+version (empty: the project's version with revision 1). Run it with the package's own interpreter.
 
-The environment in it fits one minor version of Python, and of the C library whatever its compiled modules say that
-they were built for (PEP 600).
+The package's environment needs one minor version of Python, and the C library for which its compiled modules were built
+(PEP 600).
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def libc() -> str:
         for tag in re.findall(r"^Tag: (.*)$", distribution.read_text("WHEEL") or "", re.MULTILINE):
             if match := re.search(r"-manylinux_(\d+)_(\d+)_", tag):
                 found.append((int(match[1]), int(match[2])))
-            elif not re.search(r"-any$|-manylinux(1|2010|2014)_", tag):  # those are of 2.17 and older
+            elif not re.search(
+                r"-any$|-manylinux(1|2010|2014)_", tag
+            ):  # older names stand for 2.17 and older
                 raise SystemExit(f"{distribution.name} was built here: what it needs is not known ({tag})")
     return ".".join(map(str, max(found)))
 
@@ -78,7 +80,7 @@ def maintainer(project: dict[str, list[dict[str, str]]]) -> str:
 
 
 def size(tree: Path) -> int:
-    """KiB, a file's size rounded up and every other object as one (deb-substvars(5))."""
+    """The size in KiB: files rounded up, every other object 1 (deb-substvars(5))."""
     every = [path for path in tree.rglob("*") if "DEBIAN" not in path.relative_to(tree).parts]
     return sum(
         -(-path.stat().st_size // 1024) if path.is_file() and not path.is_symlink() else 1 for path in every

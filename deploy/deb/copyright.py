@@ -1,5 +1,5 @@
-"""The copyright file of the Debian package: kubelite's own licence, and those of the packages in its environment, as
-their metadata says. Run by the package's own interpreter."""
+"""Print the copyright file of the Debian package: kubelite's license, and those of the packages in its environment,
+from their metadata. Run it with the package's own interpreter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def holder(found: Distribution) -> str:
 
 
 def licence(found: Distribution) -> str:
-    """SPDX where it says so, else the classifier, else the first line of its own words."""
+    """The SPDX expression, otherwise the classifier, otherwise the first line of the license text."""
     meta = found.metadata
     if expression := meta.get("License-Expression"):
         return expression

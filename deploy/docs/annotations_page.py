@@ -1,4 +1,4 @@
-"""docs/reference/annotations.md: the keys that mean something to a node, from the constants that name them."""
+"""docs/reference/annotations.md: the keys that a node reads or writes, from the constants in the code."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _taints() -> list[tuple[str, str]]:
 
 
 def unlisted() -> list[str]:
-    """Keys below kubelite.io/ that the code has and this page has not."""
+    """Keys below kubelite.io/ that are in the code and not on this page."""
     listed = {*READ, *WRITTEN, *PROVISIONERS, *AUDIT}
     own = re.compile(r"[\"`](kubelite\.io/[a-z-]+)[\"`]")
     sources = (path for room in ("kubelite", "manifests") for path in (REPO / room).rglob("*.py"))

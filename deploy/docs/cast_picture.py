@@ -1,7 +1,7 @@
-"""A terminal recording as a picture that plays by itself: `python -m deploy.docs.cast_picture` draws the SVG anew.
+"""Convert a terminal recording to an animated picture: `python -m deploy.docs.cast_picture` writes the SVG.
 
-The cast is shown on a terminal in memory (pyte). Whatever is in a line of the screen from one time to another is one
-text of the picture, which a CSS animation shows for that time. It contains no script, and a reader who prefers reduced
+The cast is played on a terminal in memory (pyte). Each text that stays in a line of the screen for some time becomes a
+text of the picture, and a CSS animation shows it for that time. The picture has no script. A reader who prefers reduced
 motion sees the last screen.
 """
 
@@ -20,11 +20,11 @@ REPO: Final = Path(__file__).resolve().parents[2]
 CAST: Final = REPO / "docs" / "assets" / "main-job.cast"
 SVG: Final = REPO / "docs" / "assets" / "main-job.svg"
 
-CELL, LINE = 8.4, 18.0  # of a font of 14 pixels
+CELL, LINE = 8.4, 18.0  # for a font of 14 pixels
 PAD, BAR = 14.0, 30.0
 REST: Final = 4.0  # seconds that the last screen stays
 CURSOR: Final = "\N{FULL BLOCK}"
-TOGETHER: Final = 0.03  # seconds: what comes within them is shown at once
+TOGETHER: Final = 0.03  # seconds: output within this time is one frame
 
 STYLE: Final = """
 text { font: 14px ui-monospace, "SFMono-Regular", Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace; }
@@ -36,7 +36,7 @@ text { fill: #e6edf3; white-space: pre; }
 
 
 class Shown(NamedTuple):
-    """A text in a line of the screen, the cursor included, from a time to a time, in seconds."""
+    """A text in a line of the screen, including the cursor, with its begin and end in seconds."""
 
     line: int
     text: str
@@ -51,7 +51,7 @@ class Recording(NamedTuple):
 
 
 def read(cast: str) -> Recording:
-    """asciinema's version 2. Raises ValueError for another."""
+    """Read a cast in asciinema's format version 2. Raises ValueError for other formats."""
     head, *rest = cast.splitlines()
     header = json.loads(head)
     if header.get("version") != 2:

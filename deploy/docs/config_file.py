@@ -1,4 +1,5 @@
-"""/etc/kubelite/config.yaml as packages install it: every setting as a comment, with its description and default.
+"""Print the /etc/kubelite/config.yaml that packages install: every setting as a comment, with its description and
+default.
 
 python -m deploy.docs.config_file >config.yaml
 """
@@ -37,7 +38,7 @@ def text() -> str:
 
 
 def written(value: Any, of: str) -> str:
-    """A default as it stands in YAML."""
+    """A default as YAML."""
     if of == "duration":
         return duration(value)
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""docs/reference/exit-codes.md: the exit codes of the commands, held against the codes that their modules name."""
+"""docs/reference/exit-codes.md: the exit codes of the commands. A test compares them with the codes in the modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALL: Final = (
     ("130", "Interrupted with Ctrl-C."),
     ("141", "The reader of its output has gone (`kubelite logs web` into `head`)."),
 )
-#: command → what its own codes mean, where they differ from ALL
+#: command → the meaning of its codes, if they differ from ALL
 OWN: Final = {
     "diff": "0: nothing would change; 1: something would; 2: an error",
     "doctor": "1: a check found an error; warnings alone leave it at 0",

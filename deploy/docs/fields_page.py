@@ -1,4 +1,4 @@
-"""docs/reference/manifest-fields.md: the kinds and fields that manifests may have, from the types that read them."""
+"""docs/reference/manifest-fields.md: the kinds and fields of manifests, from the types in the code."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def _volume_kinds() -> list[str]:
 
 
 def _models() -> list[Any]:
-    """Each type that a manifest may have in it, breadth first from the kinds; not those of volumes that no node has."""
+    """Every type that a manifest may contain, breadth first from the kinds, without the types of unsupported
+    volumes."""
     found: list[Any] = list(KINDS.values())
     for model in found:
         for entry in fields_of(model):

@@ -1,8 +1,9 @@
-"""Check the links of the documentation: `python -m deploy.docs.links [SITE]` prints what is wrong, and fails then.
+"""Check the links of the documentation: `python -m deploy.docs.links [SITE]` prints broken links and fails if there are
+any.
 
-Of every Markdown file that people read, each relative link must lead to a file of the repository, and its anchor to a
-heading of that file, as a code host makes anchors from headings. Links to other sites are not followed. Of a SITE that
-was built, no page may load anything from elsewhere.
+In every document, each relative link must lead to a file of the repository, and its anchor to a heading of that file,
+by a code host's rules for anchors. Links to other sites are not followed. Pages of a built SITE must not load anything
+from other sites.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 def documents(repo: Path = REPO) -> list[Path]:
-    """The Markdown files that people read: beside README.md, and below docs/."""
+    """The documents: the Markdown files next to README.md and below docs/."""
     return sorted([*repo.glob("*.md"), *(repo / "docs").rglob("*.md")])
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a document's headings, as GitHub makes them, and those that it sets by hand."""
+    """The anchors of a document's headings, by GitHub's rules, and explicit anchors."""
     text = CODE.sub("", text)
     seen: Counter[str] = Counter()
     found = set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text))
@@ -44,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def links(text: str) -> Iterator[tuple[int, str]]:
-    """Each link's line and target; what stands in code is none."""
+    """The line and target of each link, except in code."""
 
     def blank(found: re.Match[str]) -> str:
         return re.sub(r"[^\n]", " ", found[0])
@@ -56,7 +57,7 @@ def links(text: str) -> Iterator[tuple[int, str]]:
 
 
 def problems(document: Path, repo: Path = REPO) -> Iterator[str]:
-    """A sentence for each link of the document that leads nowhere."""
+    """A sentence for each broken link of the document."""
     text = document.read_text(encoding="utf-8")
     for line, target in links(text):
         if ELSEWHERE.match(target):
@@ -73,7 +74,7 @@ def problems(document: Path, repo: Path = REPO) -> Iterator[str]:
 
 
 def loaded_from_elsewhere(site: Path) -> Iterator[str]:
-    """A sentence for each script, style sheet or picture that a page of the site does not bring along."""
+    """A sentence for each script, style sheet or picture that a page loads from another site."""
     for page in sorted(site.rglob("*.html")):
         for found in LOADED.finditer(page.read_text(encoding="utf-8")):
             target = found[1] or found[2]

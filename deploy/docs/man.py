@@ -1,7 +1,7 @@
 """The manual pages: `python -m deploy.docs.man DIRECTORY` writes man1/ and man5/ below it.
 
-kubelite(1), a page for each of its commands, kubelite-oci(1) and kubelite-config.yaml(5) are made from the commands and
-settings themselves.
+kubelite(1), a page for each of its commands, kubelite-oci(1) and kubelite-config.yaml(5) are generated from the
+commands and settings.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _flags(command: str, known: Flags, about: Mapping[str, oci.About]) -> Iterat
 
 
 def _sentence(text: str) -> str:
-    """A line of --help as a sentence; what is in brackets at its end stays behind it."""
+    """A line of --help as a sentence. Text in brackets at its end stays after the period."""
     body, bracket, rest = text.partition(" [")
     return f"{body[:1].upper()}{body[1:]}.{bracket}{rest}"
 

@@ -1,8 +1,8 @@
 """The picture of the architecture: `python -m deploy.docs.picture` draws docs/assets/architecture.svg.
 
-Above, a manifest's way to the kernel, with the process that each step runs in. Below, the packages of the source tree.
-The picture names every package of `kubelite`, `kubelite/node` and `runtime`; a test fails when the tree has another
-one, and while the file is not what this draws. Colours follow the reader's light or dark scheme.
+The upper part shows the way of a manifest to the kernel, and the process in which each step runs; the lower part shows
+the packages of the source tree. The picture names every package of `kubelite`, `kubelite/node` and `runtime`. A test
+fails if a package is missing or the file is not current. Colours follow the reader's light or dark scheme.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ svg { --line: #3d444d; --edge: #6cb0ff; }
 
 
 class Step(NamedTuple):
-    """One step of a manifest's way: its name, what it does, where it is in the tree."""
+    """A step on the way of a manifest: its name, what it does, and its place in the tree."""
 
     name: str
     does: str
@@ -56,7 +56,7 @@ CHAIN: Final = (
     Step("init", "sets up, execve", "runtime/oci"),
     Step("kernel", "isolates, limits"),
 )
-#: (process, the first step that runs in it, the last)
+#: (process, its first step, its last step)
 PROCESSES: Final = (("daemon", 1, 3), ("forkserver", 4, 4), ("shim", 5, 5), ("container", 6, 6))
 
 #: The floors of `kubelite`, top to bottom: a floor may use those below.
@@ -189,7 +189,7 @@ def _line(x: float, y: float, width: float, height: float, room: tuple[str, str]
 
 
 def drawn_packages() -> dict[str, set[str]]:
-    """The packages that the picture names, by the folder that they are in."""
+    """The packages in the picture, by their parent directory."""
     floors = {name for floor in FLOORS for name, _ in floor} | {"node", GROUND[0]}
     return {
         "kubelite": floors,

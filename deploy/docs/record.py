@@ -1,8 +1,9 @@
 """Record the main job on a real node: `sudo python -m deploy.docs.record` writes docs/assets/main-job.cast and .svg.
 
-The node runs in mount, network and pid namespaces of its own, at its usual paths (/etc/kubelite, /var/lib/kubelite,
-/run/kubelite), so it meets no other node of the machine and leaves nothing. COMMANDS are typed into a shell on a
-terminal; all else in the recording is what the programs print. The cast is asciinema's version 2: `asciinema play`.
+The node runs in its own mount, network and pid namespaces at its usual paths (/etc/kubelite, /var/lib/kubelite,
+/run/kubelite), so it does not affect other nodes of the machine and leaves nothing. COMMANDS are typed into a shell on
+a terminal; everything else in the recording is real output. The cast has asciinema's format version 2: `asciinema
+play`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ KUBELITE: Final = Path(sys.executable).with_name("kubelite")
 IMAGE: Final = "localhost/kubelite/busybox:latest"
 COLUMNS, LINES = 104, 25
 PROMPT: Final = "# "
-MARK: Final = "\x1b]0;ready\x07"  # sets the window's title: nothing that is seen
+MARK: Final = "\x1b]0;ready\x07"  # sets the title of the window, which is not visible
 KEY, THINK, READ = 0.04, 0.5, 1.6  # seconds: between two keys, before a command, after its output
 PATIENCE: Final = 60.0
 
@@ -53,7 +54,7 @@ COMMANDS: Final = (
 
 
 class Recorder:
-    """A shell on a terminal, and what it showed when."""
+    """A shell on a terminal; records its output with times."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.events: list[tuple[float, str]] = []
@@ -101,7 +102,7 @@ class Recorder:
 
 
 def cast(events: list[tuple[float, str]]) -> str:
-    """The events as asciinema's version 2, from the first prompt on."""
+    """The events in asciinema's format version 2, starting with the first prompt."""
     header = {"version": 2, "width": COLUMNS, "height": LINES, "title": "kubelite: the main job"}
     start = events[0][0]
     lines = [json.dumps(header)]
@@ -113,7 +114,7 @@ def cast(events: list[tuple[float, str]]) -> str:
 
 @contextlib.contextmanager
 def node(environment: dict[str, str]) -> Iterator[None]:
-    """A daemon, and the image of the examples in its store. All of it is gone afterwards."""
+    """A daemon with the image of the examples. Everything is removed afterwards."""
     with subprocess.Popen(
         [KUBELITE, "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as daemon:
@@ -162,7 +163,7 @@ def namespaces(name: str) -> dict[str, str]:
 
 
 def inside() -> None:
-    """In the namespaces: record, and write both files."""
+    """Runs in the namespaces: record, and write both files."""
     environment = namespaces("recording") | {"TERM": "xterm-256color", "PS1": f"\\[{MARK}\\]{PROMPT}"}
     with node(environment), tempfile.TemporaryDirectory() as folder:
         shutil.copy(REPO / "manifests" / "examples" / "web.yaml", folder)

@@ -1,8 +1,8 @@
-"""The reference pages that are made from the code: `python -m deploy.docs.reference` writes them into docs/reference.
+"""Generated reference pages: `python -m deploy.docs.reference` writes them to docs/reference.
 
-`tests/unit/docs/test_reference.py` fails while a page there is not what the code says. The other generated parts are
-tables within pages, and their tests write them: metric families (test_metrics_doc.py), fields of config.json
-(test_oci_fields.py), costs of edits (test_edit_costs.py), advice (test_advice.py).
+`tests/unit/docs/test_reference.py` fails if a page is not current. Other generated parts are tables within pages; their
+tests write them: metric families (test_metrics_doc.py), fields of config.json (test_fields.py), costs of edits
+(test_edit_costs.py), advice (test_advice.py).
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def type_of(field: FieldInfo) -> str:
 
 
 def _positive(field: FieldInfo) -> bool:
-    """Whether it is one of the settings in plain seconds: greater than zero, without an upper bound."""
+    """Whether it is a setting in plain seconds: greater than zero, without an upper bound."""
     bounds = {type(one).__name__ for one in field.metadata}
     return "Gt" in bounds and "Le" not in bounds
 
@@ -234,7 +234,7 @@ def _default(name: str, value: Any, kind: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """300.0 → 5m; as it can be written in the configuration."""
+    """300.0 → 5m, a form that the configuration accepts."""
     for unit, length in (("h", 3600), ("m", 60), ("s", 1)):
         if seconds and seconds % length == 0:
             return f"{seconds / length:g}{unit}"

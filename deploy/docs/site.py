@@ -1,7 +1,7 @@
-"""What mkdocs does beside its own work: the pages beside README.md become pages of the site, under `project/`.
+"""Hooks of mkdocs: the documents next to README.md become pages of the site, below `project/`.
 
-ARCHITECTURE.md and the like stand at the top of the repository, where a reader of the code looks for them. A link from
-docs/ to one of them, and their own links, lead to the right page on the site as well.
+ARCHITECTURE.md and others are at the top of the repository, where readers of the code look for them. Links from docs/
+to them, and their own links, are rewritten to the pages of the site.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 REPO = Path(__file__).resolve().parents[2]
-#: Files at the top of the repository that are pages of the site too, as far as they are there.
+#: Files at the top of the repository that are also pages of the site, if they exist.
 BESIDE = {
     "ARCHITECTURE.md": "project/architecture.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -36,7 +36,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages beside README.md."""
+    """Add the documents next to README.md."""
     for source, page in BESIDE.items():
         if (REPO / source).exists():
             text = relinked((REPO / source).read_text(encoding="utf-8"), source, page)
@@ -45,16 +45,17 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links that leave docs/; and a code block has a language alone (`console nat` says what the block needs)."""
+    """Rewrite links that leave docs/, and remove the requirements of code blocks (`console nat`)."""
     source = page.file.src_uri
     text = markdown if source in BESIDE.values() else relinked(markdown, f"docs/{source}", source)
     return FENCE.sub(r"```\1", text)
 
 
 def relinked(text: str, source: str, page: str) -> str:
-    """The links of a file of the repository, as a page of the site has them.
+    """Rewrite the links of a file of the repository for the site.
 
-    A link to a file that is no page of the site (a program, a manifest) becomes its name: the site has no copy of it.
+    A link to a file that is not a page of the site (a program, a manifest) becomes plain text, because the site has no
+    copy of it.
     """
     above = posixpath.dirname(source)
 

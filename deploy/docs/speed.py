@@ -1,7 +1,7 @@
-"""The tables of measured speed: what `make bench` and `make load` recorded, as README.md and the documentation show it.
+"""The tables of measured speed in README.md and the documentation, from the records of `make bench` and `make load`.
 
-Both record their own output in docs/development/measurements.md. `python -m deploy.docs.speed` makes of it the tables
-between the marks in docs/explanation/performance.md and README.md; a test fails while they differ.
+Both write their output to docs/development/measurements.md. `python -m deploy.docs.speed` generates the tables between
+the marks in docs/explanation/performance.md and README.md; a test fails if they differ.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ README: Final = REPO / "README.md"
 PEERS: Final = ("kubelite", "podman (crun)", "podman (runc)", "docker", "bare C")
 NONE: Final = "–"
 
-#: What Kubernetes promises of a pod's start, 99 of 100 times (docs/explanation/performance.md names the source).
+#: Kubernetes' bound on a pod's start for 99 of 100 pods (docs/explanation/performance.md names the source).
 KUBELET_START: Final = "≤ 5000 (SLO)"
-#: What README.md shows: title in the record → title there.
+#: The rows of README.md: title in the record → title in README.md.
 SHOWN: Final = {
     "start one pod with two volumes: manifest or command → first instruction": "Start a pod, ms",
     "start 100 pods at once: all running": "Start 100 pods at once, s",
@@ -36,7 +36,7 @@ SHOWN: Final = {
 
 
 class Row(NamedTuple):
-    """A row of the record: what, in which unit, and each peer's median."""
+    """A row of the record: title, unit, and the median of each peer."""
 
     title: str
     unit: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def recorded(name: str, text: str) -> str:
-    """What stands between `<!-- NAME -->` and `<!-- end -->`. Raises ValueError when there is no such place."""
+    """The record between `<!-- NAME -->` and `<!-- end -->`. Raises ValueError if there is none."""
     found = re.search(rf"<!-- {name} -->\n+```text\n(.*?)```\n+<!-- end -->", text, re.DOTALL)
     if found is None:
         raise ValueError(f"nothing is recorded as {name}")
@@ -52,7 +52,7 @@ def recorded(name: str, text: str) -> str:
 
 
 def rows(text: str) -> list[Row]:
-    """The rows of `make bench`: a title, then a line a peer."""
+    """The rows of `make bench`: a title, then a line for each peer."""
     found: list[Row] = []
     for line in text.splitlines()[2:]:
         peer = re.match(r"  (\S.*?)\s{2,}(\d[\d.]*|–)(?:\s|$)", line)
@@ -73,7 +73,7 @@ def machine(text: str) -> str:
 
 
 def comparison(text: str) -> str:
-    """Every row that compares whole nodes, a column a peer."""
+    """Every row that compares whole nodes, with a column for each peer."""
     compared = [row for row in rows(text) if "kubelite" in row.medians]
     lines = (
         (f"{row.title}, {row.unit}", *(row.medians.get(peer, NONE) for peer in PEERS)) for row in compared
@@ -88,7 +88,7 @@ def engines(text: str) -> str:
 
 
 def load(text: str) -> str:
-    """`make load`: a column a stage."""
+    """`make load`: a column for each stage."""
     lines = [line for line in text.splitlines()[2:] if line.strip()]
     stages = re.split(r"\s{2,}", lines[0].strip())
     return table(
@@ -104,7 +104,7 @@ def _cells(line: str, width: int) -> list[str]:
 
 
 def short(text: str) -> str:
-    """README's table: kubelet beside those that were measured."""
+    """README's table: kubelet beside the measured peers."""
     by_title = {row.title: row for row in rows(text)}
     lines = []
     for title, name in SHOWN.items():
@@ -116,7 +116,7 @@ def short(text: str) -> str:
     return table(("", "kubelite", "podman (crun)", "docker", "kubelet"), lines)
 
 
-#: (file, mark, record, what makes the table)
+#: (file, mark, record, function that makes the table)
 TABLES: Final[tuple[tuple[Path, str, str, Callable[[str], str]], ...]] = (
     (PERFORMANCE, "comparison", "bench", comparison),
     (PERFORMANCE, "engines", "bench", engines),
@@ -126,7 +126,7 @@ TABLES: Final[tuple[tuple[Path, str, str, Callable[[str], str]], ...]] = (
 
 
 def replaced(page: str, mark: str, made: str) -> str:
-    """The page with what stands between `<!-- MARK -->` and `<!-- end -->` made anew."""
+    """The page with new text between `<!-- MARK -->` and `<!-- end -->`."""
     before, found, rest = page.partition(f"<!-- {mark} -->\n")
     _, ended, after = rest.partition("<!-- end -->\n")
     if not found or not ended:
@@ -135,7 +135,7 @@ def replaced(page: str, mark: str, made: str) -> str:
 
 
 def pages(paths: Iterable[Path]) -> dict[Path, str]:
-    """Each page as it has to be."""
+    """Each page with its current tables."""
     measured = MEASURED.read_text(encoding="utf-8")
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
     for path, mark, name, make in TABLES:

@@ -24,7 +24,7 @@ is a check that the tour made there, and makes on your machine, too.
 
 
 def page(station: Station, walk: str) -> str:
-    """The page of a station: the recorded walk, a note below its title, and the way on."""
+    """The page of a station: a note below its title, the recorded session, and a link to the next station."""
     title, _, rest = walk.partition("\n\n")
     note = NOTE.format(name=station.name)
     place = STATIONS.index(station)

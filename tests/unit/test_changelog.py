@@ -1,4 +1,5 @@
-"""The changelog keeps its form, and its newest release is the version that every part of the program tells."""
+"""The changelog has the required format, and its newest release is the version that every part of the program
+reports."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ CHANGELOG = (REPO / "CHANGELOG.md").read_text()
 
 
 def releases() -> list[tuple[str, str]]:
-    """(version, date) of each release in the changelog, in its order."""
+    """(version, date) of each release in the changelog, in order."""
     return re.findall(r"^## \[?(\d+\.\d+\.\d+)\]? - (\d{4}-\d{2}-\d{2})$", CHANGELOG, re.MULTILINE)
 
 
@@ -26,7 +27,7 @@ def test_the_version_is_one() -> None:
 
 
 def test_the_changelog_keeps_its_form() -> None:
-    """keepachangelog.com: unreleased changes first, releases from the newest on, changes by their kind."""
+    """keepachangelog.com: unreleased changes first, then releases starting with the newest, changes grouped by type."""
     headings = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
     assert headings[0].strip("[]") == "Unreleased"
     assert len(headings) == 1 + len(releases())

@@ -1,4 +1,4 @@
-"""What deploy/commit-subject, a hook of git's, says of commit messages."""
+"""deploy/commit-subject, a git hook, checks commit messages."""
 
 from __future__ import annotations
 

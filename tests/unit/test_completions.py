@@ -1,4 +1,4 @@
-"""The completion scripts that are installed, each asked by its own shell."""
+"""The installed completion scripts, each run by its own shell."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ask(shell: str, code: str, **environ: str) -> list[str]:
 
 
 def in_bash(share: Path, command: str, line: str) -> list[str]:
-    """What bash makes of a line, the last word of which is being typed."""
+    """The completions of bash for a line whose last word is being typed."""
     words = line.split(" ")
     function = {"kubelite": "_kubelite_completion", "kubelite-oci": "_kubelite_oci"}[command]
     return ask(
@@ -92,7 +92,7 @@ def test_zsh_finds_and_reads_them(share: Path) -> None:
     assert ask("zsh", code) == ["_kubelite", "_kubelite-oci"]
 
 
-def test_every_flag_has_a_place_in_every_shell(share: Path) -> None:
+def test_every_flag_is_completed_in_every_shell(share: Path) -> None:
     from runtime.oci.cli.options import COMMANDS
 
     flags = {name for command in COMMANDS.values() for name in command.flags}

@@ -12,11 +12,11 @@ from deploy.docs.config_file import text, written
 from kubelite.settings import Settings
 
 
-def test_as_it_is_it_sets_nothing() -> None:
+def test_the_file_sets_nothing() -> None:
     assert yaml.safe_load(text()) is None
 
 
-def test_without_the_comment_signs_it_sets_every_default(tmp_path: Path) -> None:
+def test_uncommented_the_file_sets_every_default(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(re.sub(r"^#(?=\w)", "", text(), flags=re.MULTILINE))
     assert yaml.safe_load(config.read_text()).keys() == Settings.model_fields.keys()
@@ -35,5 +35,5 @@ def test_without_the_comment_signs_it_sets_every_default(tmp_path: Path) -> None
         ("/etc/x", "text", "/etc/x"),
     ],
 )
-def test_a_default_is_written_as_yaml_has_it(value: object, of: str, as_yaml: str) -> None:
+def test_defaults_are_written_as_yaml(value: object, of: str, as_yaml: str) -> None:
     assert written(value, of) == as_yaml

@@ -1,4 +1,4 @@
-"""The manual pages: every command, option and setting has its place, and no formatter has anything to say of them."""
+"""The manual pages: every command, option and setting is in them, and formatters report no problem."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_page_has_every_option_and_example(words: tuple[str, ...]) -> None:
         assert f"\n.SH {section}\n" in PAGES[name]
 
 
-def test_every_setting_and_every_command_of_the_engine_has_a_place() -> None:
+def test_every_setting_and_every_command_of_the_engine_is_described() -> None:
     assert all(f".TP\n{roff.bold(name)} (" in PAGES["kubelite-config.yaml"] for name in Settings.model_fields)
     assert all(f"\n.SS {name}\n" in PAGES["kubelite-oci"] for name in OCI_COMMANDS)
 
@@ -66,7 +66,7 @@ def test_every_setting_and_every_command_of_the_engine_has_a_place() -> None:
         ("a,b", "a,\\:b"),
     ],
 )
-def test_nothing_in_a_text_is_a_request(text: str, as_roff: str) -> None:
+def test_text_is_escaped(text: str, as_roff: str) -> None:
     assert roff.plain(text) == as_roff
 
 
@@ -75,7 +75,7 @@ def test_code_and_variables_are_marked() -> None:
 
 
 @pytest.mark.parametrize("width", ["72", "80", "120"])
-def test_man_has_nothing_to_warn_of(written: list[str], width: str) -> None:
+def test_man_reports_no_warning(written: list[str], width: str) -> None:
     if shutil.which("man") is None or shutil.which("groff") is None:
         pytest.skip("needs man and groff")
     done = subprocess.run(
@@ -97,7 +97,7 @@ def test_man_has_nothing_to_warn_of(written: list[str], width: str) -> None:
     assert "kubelite rollout status web --timeout 2m" in done.stdout
 
 
-def test_mandoc_has_nothing_to_warn_of(written: list[str]) -> None:
+def test_mandoc_reports_no_warning(written: list[str]) -> None:
     if shutil.which("mandoc") is None:
         pytest.skip("needs mandoc")
     done = subprocess.run(

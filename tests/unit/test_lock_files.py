@@ -1,4 +1,4 @@
-"""Lock files are what pyproject.toml asks for: nothing is missing, outside its bounds, left over or without hashes."""
+"""Lock files agree with pyproject.toml: no package is missing, out of bounds, superfluous or without hashes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pin(NamedTuple):
 
 
 def pins(text: str) -> list[Pin]:
-    """The pins of a lock file as `make lock` writes it. Raises ValueError for a line that is none of its kinds."""
+    """The pins of a lock file as `make lock` writes it. Raises ValueError for any other line."""
     found = []
     for block in re.split(r"\n(?=[^\s#])", text.partition("#    make lock\n")[2]):
         first, *rest = block.rstrip("\n").splitlines()
@@ -48,7 +48,7 @@ def pins(text: str) -> list[Pin]:
 
 
 def required(pyproject: dict[str, Any], file: str) -> list[Requirement]:
-    """What pyproject.toml asks for, of that what belongs into the lock file."""
+    """The requirements of pyproject.toml that belong in the lock file."""
     project, extras = pyproject["project"], pyproject["project"]["optional-dependencies"]
     if file == DOCS:
         return [Requirement(line) for line in extras["docs"]]
@@ -58,7 +58,7 @@ def required(pyproject: dict[str, Any], file: str) -> list[Requirement]:
 
 
 def disagreements(pyproject: dict[str, Any], file: str, locked: list[Pin]) -> Iterator[str]:
-    """A sentence for each way in which the lock file is not what `make lock` would write."""
+    """A sentence for each difference between the lock file and what `make lock` would write."""
     asked_of: dict[str, list[Requirement]] = {}
     for requirement in required(pyproject, file):
         asked_of.setdefault(canonicalize_name(requirement.name), []).append(requirement)
@@ -79,15 +79,15 @@ def disagreements(pyproject: dict[str, Any], file: str, locked: list[Pin]) -> It
 
 @pytest.mark.parametrize("file", [RUN, DEV, DOCS])
 class TestLockFiles:
-    def test_they_are_what_pyproject_asks_for(self, file: str) -> None:
+    def test_lock_files_agree_with_pyproject(self, file: str) -> None:
         found = list(disagreements(PYPROJECT, file, pins((REPO / file).read_text())))
         assert not found, "run `make lock`: " + "; ".join(found)
 
-    def test_they_name_no_place_to_download_from(self, file: str) -> None:
+    def test_lock_files_name_no_index(self, file: str) -> None:
         assert not re.search(r"://|--(extra-)?index-url|--find-links", (REPO / file).read_text())
 
-    def test_no_pin_is_for_one_python_alone(self, file: str) -> None:
-        """Where a package has two versions, their markers must leave no supported Python out."""
+    def test_pins_cover_all_python_versions(self, file: str) -> None:
+        """If a package has two versions, their markers must cover all supported Python versions."""
         by_name: dict[str, list[Pin]] = {}
         for pin in pins((REPO / file).read_text()):
             by_name.setdefault(pin.name, []).append(pin)
@@ -105,14 +105,14 @@ class TestLockFiles:
 
 
 @pytest.mark.parametrize("larger, smaller", [(DEV, RUN)])
-def test_a_larger_lock_has_the_versions_of_a_smaller_one(larger: str, smaller: str) -> None:
+def test_larger_lock_files_have_the_same_versions(larger: str, smaller: str) -> None:
     both = [
         {(pin.name, pin.version) for pin in pins((REPO / file).read_text())} for file in (larger, smaller)
     ]
     assert both[1] <= both[0], sorted(both[1] - both[0])
 
 
-def test_what_the_documentation_needs_does_not_change_what_tests_need() -> None:
+def test_documentation_requirements_do_not_change_those_of_tests() -> None:
     dev = {pin.name: pin.version for pin in pins((REPO / DEV).read_text())}
     docs = pins((REPO / DOCS).read_text())
     assert [pin for pin in docs if dev.get(pin.name, pin.version) != pin.version] == []
@@ -159,13 +159,13 @@ ASKED: dict[str, Any] = {
         (["click"], LOCKED.replace("a" * 64, "a" * 63, 1), ["click has no hashes"]),
     ],
 )
-def test_a_disagreement_is_told(dependencies: list[str], text: str, says: list[str]) -> None:
+def test_a_disagreement_is_reported(dependencies: list[str], text: str, says: list[str]) -> None:
     project = ASKED["project"] | {"dependencies": dependencies}
     for file in (RUN, DEV):
         assert list(disagreements(ASKED | {"project": project}, file, pins(text))) == says
 
 
-def test_a_line_of_another_kind_is_not_passed_over() -> None:
+def test_an_unknown_line_is_an_error() -> None:
     for line in ("click>=8 \\", "-e .", "click==8.5.1", "click @ file:///x"):
         with pytest.raises(ValueError, match="not a pin"):
             pins(LOCKED + line + "\n")

@@ -1,4 +1,4 @@
-"""Where settings come from, which place wins, and what a wrong one says."""
+"""Sources of settings, their precedence, and error messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_kubelets_names_are_read(tmp_path: Path) -> None:
     assert (settings.registry_pull_qps, settings.registry_burst) == (2.0, 4)
 
 
-def test_defaults_stand_alone() -> None:
+def test_defaults_are_consistent() -> None:
     settings = Settings.load({}, {})
     assert settings.node_name
     assert settings.listen == "127.0.0.1:10255"
@@ -68,14 +68,14 @@ def test_defaults_stand_alone() -> None:
         ({"config": "/missing/config.yaml"}, {}, "no such configuration file"),
     ],
 )
-def test_a_wrong_setting_names_itself_and_its_place(
+def test_an_invalid_setting_names_itself_and_its_source(
     flags: dict[str, str], environ: dict[str, str], words: str
 ) -> None:
     with pytest.raises(SettingsError, match=words.replace("(", r"\(")):
         Settings.load(flags, environ)
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
+def test_an_invalid_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("a: [")
     with pytest.raises(SettingsError, match=str(file)):
@@ -123,7 +123,7 @@ def test_priority_classes_are_names_and_numbers() -> None:
             Settings.load({}, {"KUBELITE_PRIORITY_CLASSES": bad})
 
 
-def test_a_class_that_is_not_there_is_told_in_kubelets_words(tmp_path: Path) -> None:
+def test_an_unknown_runtime_class_has_kubelets_message(tmp_path: Path) -> None:
     settings = Settings(runtime_classes={"runc": "/bin/true", "gone": str(tmp_path / "gone")})
     assert runtime_path("", settings) == ""
     assert runtime_path("runc", settings) == "/bin/true"

@@ -1,6 +1,6 @@
-"""The loader against manifests that nobody here wrote: what Go makes of them, and what is said of the bad ones.
+"""The loader with public manifests: they are read as by Go, and errors of invalid ones are as recorded.
 
-`python -m tests.unit.manifests.test_corpus` prints the errors in the form of tests/corpus/expected-errors.txt.
+`python -m tests.unit.manifests.test_corpus` prints the errors in the format of tests/corpus/expected-errors.txt.
 """
 
 import json
@@ -32,14 +32,14 @@ def files() -> list[str]:
 
 
 def errors() -> Iterator[str]:
-    """Without "unsupported": every error of every file."""
+    """Every error of every file, except "unsupported"."""
     for name in files():
         loaded = load_file(CORPUS / name, file=name)
         yield from (str(error) for error in loaded.errors if error.kind is not ErrorKind.UNSUPPORTED)
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    """Equal in value and in type: 1, 1.0 and True are three things."""
+    """Equal in value and type: 1, 1.0 and True differ."""
     if type(ours) is not type(theirs):
         return False
     if isinstance(ours, dict):
@@ -66,7 +66,7 @@ def test_the_bad_ones_are_refused_with_file_line_and_field_and_only_they() -> No
 
 
 def test_every_document_of_a_kind_we_run_is_loaded_or_has_an_error() -> None:
-    """Nothing is dropped in silence."""
+    """Nothing is dropped silently."""
     for name, entries in golden().items():
         if len(entries) != 1 or not isinstance(entries[0].get("json"), dict):
             continue
@@ -77,7 +77,7 @@ def test_every_document_of_a_kind_we_run_is_loaded_or_has_an_error() -> None:
 
 
 def test_what_one_node_can_have_is_taken_or_refused_as_recorded() -> None:
-    """Every manifest that makes sense on one node: loaded, refused with an error, or of kinds that are not run."""
+    """Every manifest that makes sense on one node: loaded, rejected with an error, or of unsupported kinds."""
     for line in (CORPUS / "one-node.tsv").read_text().splitlines():
         name, wanted = line.split("\t")
         loaded = load_file(CORPUS / name, file=name)
@@ -87,7 +87,7 @@ def test_what_one_node_can_have_is_taken_or_refused_as_recorded() -> None:
 
 
 def test_what_is_loaded_is_run_and_nothing_else() -> None:
-    """Every manifest that is loaded has a run (corpus/runs-*.yaml), or is one of the objects that a run needs."""
+    """Every loaded manifest has a run (corpus/runs-*.yaml) or is needed by one."""
     loaded = {
         CORPUS / name
         for name, fate in (line.split("\t") for line in (CORPUS / "one-node.tsv").read_text().splitlines())
@@ -98,7 +98,7 @@ def test_what_is_loaded_is_run_and_nothing_else() -> None:
 
 
 def without_empties(value: Any, key: str = "") -> Any:
-    """Drop nulls, empty lists and maps; amounts in canonical form: what the API does not keep apart."""
+    """Drop nulls, empty lists and maps, and write quantities in canonical form: the API does not distinguish these."""
     if isinstance(value, dict):
         amounts = key in ("limits", "requests", "overhead")
         pairs = (

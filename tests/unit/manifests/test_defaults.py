@@ -23,7 +23,7 @@ def pod(*, container: dict[str, Any] | None = None, **spec: Any) -> Pod:
 
 
 def test_a_bare_pod() -> None:
-    """Field by field what `kubectl apply --dry-run=server` shows, but for what admission adds."""
+    """Field by field the result of `kubectl apply --dry-run=server`, except for what admission adds."""
     assert default_pod(pod()).to_json() == {
         "apiVersion": "v1",
         "kind": "Pod",

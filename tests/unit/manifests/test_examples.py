@@ -1,4 +1,4 @@
-"""The examples are valid, explained, ours to run without a network, and quick to delete."""
+"""The examples are valid, explained, run without a network, and are quick to delete."""
 
 from pathlib import Path
 

@@ -43,7 +43,7 @@ def test_an_unknown_field_is_told_as_promised() -> None:
 
 
 def test_all_errors_of_a_document_are_told_at_once_by_line() -> None:
-    """Those of shape and those of the rules together."""
+    """Errors of structure and of validation together."""
     text = """\
 apiVersion: v1
 kind: Pod

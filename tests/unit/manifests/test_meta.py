@@ -46,7 +46,7 @@ def test_an_empty_struct_is_not_nothing() -> None:
 
 
 def test_a_changed_list_is_written() -> None:
-    """Lists that nobody set are defaults; what is put into them in place must not get lost."""
+    """Unset lists are defaults; items that are added in place must not get lost."""
     meta = ObjectMeta(name="a")
     meta.finalizers.append("x/y")
     meta.labels["a"] = "b"
@@ -55,7 +55,7 @@ def test_a_changed_list_is_written() -> None:
 
 
 def test_every_wire_name_is_kubernetes_own() -> None:
-    """Initialisms are where a generated camelCase goes wrong."""
+    """Initialisms are easily wrong in a generated camelCase name."""
 
     def names(model: type[Model]) -> set[str]:
         return {field.alias or name for name, field in model.model_fields.items()}

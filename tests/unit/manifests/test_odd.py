@@ -1,4 +1,5 @@
-"""The loader against real manifests with odd values put in at random: documents or clean errors, never a traceback."""
+"""The loader with real manifests into which odd values are put at random: the result is documents or errors, never an
+exception."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from manifests.types.quantity import MAX_INT64, Form, Quantity
         ("1E", "1E", 10**18, 10**21),
         ("5n", "5n", 1, 1),
         ("5u", "5u", 1, 1),
-        ("0.1n", "1n", 1, 1),  # finer than a nano: rounded up, so that a little is never nothing
+        ("0.1n", "1n", 1, 1),  # finer than a nano: rounded up, so that a small amount is never 0
         ("-0.1n", "-1n", -1, -1),
         ("8Ei", str(MAX_INT64), MAX_INT64, MAX_INT64 * 1000),  # capped
     ],

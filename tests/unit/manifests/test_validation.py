@@ -1,4 +1,4 @@
-"""What the API server refuses of metadata and containers: a row per rule, each beside what it accepts."""
+"""Metadata and containers that the API server rejects: a row for each rule, with valid values beside it."""
 
 from typing import Any
 

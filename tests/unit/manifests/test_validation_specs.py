@@ -1,4 +1,4 @@
-"""What the API server refuses of a pod's spec, its volumes, and of ConfigMaps and Secrets: a row per rule."""
+"""Pod specs, volumes, ConfigMaps and Secrets that the API server rejects: a row for each rule."""
 
 import base64
 from typing import Any

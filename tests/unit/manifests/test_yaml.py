@@ -1,4 +1,4 @@
-"""YAML → data with Go's ideas of scalars, and the line of everything."""
+"""YAML → data with Go's interpretation of scalars, and the line of each value."""
 
 import json
 from typing import Any
@@ -147,7 +147,9 @@ def test_lines_are_those_of_the_file() -> None:
         (("zz",), 4),
     ]:
         assert document.locate(path)[0] == line
-    assert document.locate(("a", "b", 0, "missing"))[0] == 6  # nothing there: the item it is missing from
+    assert (
+        document.locate(("a", "b", 0, "missing"))[0] == 6
+    )  # not there: the line of the item in which it is missing
 
 
 def test_a_merged_key_is_found_where_it_was_written() -> None:

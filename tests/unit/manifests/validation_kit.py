@@ -1,4 +1,4 @@
-"""Pods to be refused, and their problems."""
+"""Invalid pods, and their problems."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from manifests.validation.objects import validate_pod
 def problems(
     spec: dict[str, Any] | None = None, meta: dict[str, Any] | None = None, **container: Any
 ) -> list[str]:
-    """Of a pod with one container that has these fields, and these fields of spec and metadata beside."""
+    """The problems of a pod with these fields of its only container, of its spec and of its metadata."""
     containers = [{"name": "c", "image": "nginx", **container}]
     pod = Pod.parse(
         {
@@ -24,7 +24,7 @@ def problems(
 
 
 def starts(found: list[str], *expected: str) -> None:
-    """Those problems, in that order, each beginning so; and no other."""
+    """Check that these are all problems, in this order, by the start of each."""
     assert len(found) == len(expected), found
     for ours, sentence in zip(found, expected, strict=True):
         assert ours.startswith(sentence), found

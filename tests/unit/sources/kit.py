@@ -1,4 +1,4 @@
-"""A watched directory, a store and the sources between them; what the tests of both halves ask of them."""
+"""A watched directory, a store and the sources between them, with helpers for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kubelite diff` says of two documents' fields."""
+"""`kubelite diff`: the changed fields of two documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kubelite.sources.diff import changed_fields
             {"args": ["one\n++ 2\nthree\n"]},
             ["args[0]: --- two", "args[0]: +++ 2"],
         ),
-        ({"a": "x\n"}, {"a": "x"}, ["a: -"]),  # the end of the last line, too
+        ({"a": "x\n"}, {"a": "x"}, ["a: -"]),  # also the end of the last line
     ],
 )
 def test_changed_fields(old: Any, new: Any, said: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""apply and delete as plans over texts: what is written where, and that nothing else changes."""
+"""apply and delete as edits of texts: what is written where. Nothing else changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_new_document_is_added_to_a_target_that_has_others() -> None:
     assert plan.writes == {TARGET: f"{DB}---\n{WEB}"}
 
 
-def test_a_document_is_replaced_where_it_stands_and_comments_stay() -> None:
+def test_a_document_is_replaced_in_place_and_comments_are_retained() -> None:
     files = {"/m/all.yaml": f"# head\n---\n{DB}--- # second\n{WEB}---\n# tail\n"}
     changed = WEB.replace("a: 1", "a: 2")
     plan = apply(files, changed)
@@ -72,7 +72,7 @@ def test_first_document_without_separator_is_replaced() -> None:
     }
 
 
-def test_same_content_is_unchanged_whatever_its_form() -> None:
+def test_equal_content_in_another_form_is_unchanged() -> None:
     plan = apply(
         {"/m/a.yaml": WEB},
         '{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "web"}, "spec": {"a": 1}}',
@@ -92,7 +92,7 @@ def test_two_namespaces_are_two_objects() -> None:
     assert results(apply({"/m/a.yaml": WEB}, other)) == [("pod/web", "created", TARGET)]
 
 
-def test_dashes_inside_a_block_are_no_separator() -> None:
+def test_dashes_inside_a_block_are_not_a_separator() -> None:
     text = "kind: ConfigMap\nmetadata: {name: c}\ndata:\n  x: |\n    ---\n    y\n"
     (chunk,) = split(text)
     assert chunk.keys == (Key("ConfigMap", "default", "c"),)
@@ -103,13 +103,13 @@ def test_windows_line_ends() -> None:
     assert [c.keys[0].name for c in chunks] == ["web", "db"]
 
 
-def test_flow_document_behind_its_dashes() -> None:
+def test_flow_document_on_the_line_of_its_separator() -> None:
     files = {"/m/a.yaml": f"--- {{kind: Pod, metadata: {{name: web}}}}\n---\n{DB}"}
     plan = apply(files, WEB)
     assert plan.writes == {"/m/a.yaml": f"---\n{WEB}---\n{DB}"}
 
 
-def test_list_is_taken_apart() -> None:
+def test_a_list_is_split() -> None:
     text = json.dumps({"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": n}} for n in "ab"]})
     assert [str(o.key) for o in apply({}, text).outcomes] == ["pod/a", "pod/b"]
 
@@ -132,7 +132,7 @@ def test_removed_document_leaves_the_others() -> None:
     assert plan.writes == {"/m/a.yaml": DB}
 
 
-def test_file_with_nothing_left_goes() -> None:
+def test_an_empty_file_is_removed() -> None:
     plan = plan_remove({"/m/a.yaml": f"# only\n---\n{WEB}"}, [Key("Pod", "default", "web")])
     assert plan.writes == {"/m/a.yaml": None}
 
@@ -176,8 +176,8 @@ def test_execute_replaces_by_rename_and_keeps_the_mode(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.yaml"]
 
 
-def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
-    """A FIFO among the manifests, as a target and as a candidate: a reader would wait for a writer for ever."""
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A FIFO among the manifests, as target and as candidate: a reader would wait for a writer forever."""
     fifo, link, good = (str(tmp_path / name) for name in ("pipe.yaml", "link.yaml", "good.yaml"))
     os.mkfifo(fifo)
     os.symlink(fifo, link)
@@ -188,7 +188,7 @@ def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_bad_yaml_is_said() -> None:
+def test_invalid_yaml_is_reported() -> None:
     with pytest.raises(ApiError, match="not a YAML document"):
         split("a: [")
 
@@ -221,7 +221,7 @@ def _contents(files: dict[str, str]) -> dict[str, str]:
     st.sets(st.sampled_from("abcde")),
 )
 @settings(max_examples=200)
-def test_the_directory_says_what_was_there_and_what_was_applied(
+def test_the_directory_keeps_the_last_applied_configuration(
     standing: dict[str, int], places: list[int], applied: dict[str, int], separator: bool, gone: set[str]
 ) -> None:
     names = ["/m/x.yaml", "/m/y.yaml", TARGET]

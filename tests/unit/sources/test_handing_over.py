@@ -1,4 +1,4 @@
-"""A manifest is parsed once: what was read is handed to whoever works with the pod, and is what a parse would give."""
+"""A manifest is parsed once: the reader hands the typed spec to its users, and it equals the result of a parse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["directory"]
 
 @pytest.fixture
 def specs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the pods whose specification was parsed out of a document."""
+    """The names of the pods whose spec was parsed from a document."""
     found: list[str] = []
     parse = Model.parse.__func__  # type: ignore[attr-defined]
 
@@ -78,7 +78,7 @@ async def test_one_parse_for_each_change_of_a_manifest(
     assert specs == ["web", "web", "web"], "neither a status nor a deletion is another specification"
 
 
-async def test_what_was_not_offered_is_parsed(store: Store, specs: list[str]) -> None:
+async def test_a_spec_that_was_not_offered_is_parsed(store: Store, specs: list[str]) -> None:
     doc = {
         "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
         "spec": {"containers": [{"name": "a"}]},
@@ -86,13 +86,13 @@ async def test_what_was_not_offered_is_parsed(store: Store, specs: list[str]) ->
     record = await store.create("Pod", doc)
     parsed = ParsedPods()
     other = Pod.parse(doc).spec
-    parsed.offer("u1", {"containers": [{"name": "a"}]}, other)  # of a version that never came to be
+    parsed.offer("u1", {"containers": [{"name": "a"}]}, other)  # of a version that was never stored
     found = parsed.of(record)
     assert found.spec == other and found.spec is not other
     assert specs == ["web", "web"]
 
 
-def test_a_status_that_was_overtaken_is_not_put_over_what_was_read_since() -> None:
+def test_an_outdated_status_does_not_replace_a_newer_pod() -> None:
     parsed = ParsedPods()
     doc = {"metadata": {"name": "web", "uid": "u1"}, "spec": {"containers": [{"name": "a"}]}}
     parsed.of(Record("Pod", "default", "web", "u1", 1, doc))
@@ -116,7 +116,7 @@ SPEC: Json = {"containers": [{"name": "a"}], "hostname": "h"}
         ({"hostname": None}, False),
     ],
 )
-def test_which_changes_can_be_put_in(change: Json, known: bool) -> None:
+def test_changes_that_can_be_applied_to_a_typed_spec(change: Json, known: bool) -> None:
     after = {key: value for key, value in {**SPEC, **change}.items() if value is not None}
     found = with_changes(PodSpec.parse(SPEC), SPEC, after)
     assert (found is not None) == known
@@ -129,7 +129,7 @@ CLASSES = classes_of(
 
 
 def both_ways(path: Path) -> list[tuple[Pod, Pod]]:
-    """The pods of a file, handed over and read back from disk."""
+    """The pods of a file: handed over, and read back from disk."""
     found = []
     for document in load_file(path).documents:
         if not isinstance(document.obj, Pod):
@@ -146,8 +146,8 @@ def both_ways(path: Path) -> list[tuple[Pod, Pod]]:
     return found
 
 
-def test_what_is_handed_over_is_what_a_parse_gives() -> None:
-    """Else a pod would be restarted by the next start of the daemon, which parses it from the state file."""
+def test_a_handed_over_spec_equals_a_parsed_one() -> None:
+    """Otherwise the next start of the daemon, which parses the pod from the state file, would restart it."""
     pods = [pair for name in files() for pair in both_ways(CORPUS / name)]
     assert len(pods) > 150
     for handed, read in pods:

@@ -1,4 +1,4 @@
-"""The directory is the truth: what each thing that can happen to it does to the store."""
+"""The directory is the source of truth: the effect of each possible change on the store."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_an_edit_keeps_uid_and_status_and_counts_generations(
 @pytest.mark.parametrize(
     "bad", [BROKEN, "a: [", "kind: Pod\napiVersion: v1\n", pod() + "---\n" + BROKEN.replace("web", "x")]
 )
-async def test_a_bad_file_changes_nothing_and_says_where(
+async def test_an_invalid_file_changes_nothing_and_names_the_line(
     directory: Path, store: Store, sources: Sources, bad: str
 ) -> None:
     file = directory / "web.yaml"
@@ -100,7 +100,7 @@ async def test_a_bad_file_changes_nothing_and_says_where(
     assert image(store) == "mended"
 
 
-async def test_a_file_broken_while_the_daemon_was_away_keeps_its_pods(
+async def test_a_file_that_became_invalid_while_the_daemon_was_down_keeps_its_pods(
     directory: Path, store: Store, sources: Sources
 ) -> None:
     (directory / "web.yaml").write_text(pod())
@@ -111,7 +111,7 @@ async def test_a_file_broken_while_the_daemon_was_away_keeps_its_pods(
 
 
 @pytest.mark.parametrize("how", ["vanished", "unreadable", "other-and-empty"])
-async def test_a_directory_that_goes_removes_nothing(
+async def test_a_missing_directory_removes_nothing(
     directory: Path, store: Store, sources: Sources, how: str
 ) -> None:
     (directory / "web.yaml").write_text(pod())
@@ -160,7 +160,7 @@ async def test_a_removed_file_or_document_ends_its_pods_gracefully(
     assert two.metadata["deletionGracePeriodSeconds"] == 30
 
 
-async def test_a_pod_deleted_while_its_manifest_stands_comes_back(
+async def test_a_deleted_pod_with_a_manifest_is_recreated(
     directory: Path, store: Store, sources: Sources
 ) -> None:
     (directory / "web.yaml").write_text(pod())
@@ -198,9 +198,7 @@ async def test_a_volume_whose_manifest_is_back_exists_before_a_new_claim(
     assert not volume.deleting and (volume.uid == first.uid) is not deleted
 
 
-async def test_an_edit_of_an_ended_pod_makes_a_new_one(
-    directory: Path, store: Store, sources: Sources
-) -> None:
+async def test_an_edit_of_an_ended_pod_recreates_it(directory: Path, store: Store, sources: Sources) -> None:
     (directory / "web.yaml").write_text(pod())
     await sources.scan()
     first = web(store).uid
@@ -213,7 +211,7 @@ async def test_an_edit_of_an_ended_pod_makes_a_new_one(
     assert (web(store).uid != first, image(store)) == (True, "again")
 
 
-async def test_two_documents_of_one_name(directory: Path, store: Store, sources: Sources) -> None:
+async def test_two_documents_with_the_same_name(directory: Path, store: Store, sources: Sources) -> None:
     (directory / "b.yaml").write_text(pod(image="first"))
     await sources.scan()
     (directory / "a.yaml").write_text(pod(image="second"))
@@ -229,17 +227,17 @@ async def test_two_documents_of_one_name(directory: Path, store: Store, sources:
 
 
 @pytest.mark.parametrize("uid", ["../../etc", "a/b", "..", "a_b", "a b", "x" * 64])
-async def test_a_uid_that_is_no_name_is_refused(
+async def test_a_uid_that_is_not_a_name_is_rejected(
     directory: Path, store: Store, sources: Sources, uid: str
 ) -> None:
-    """It becomes part of paths that are removed with the pod."""
+    """It becomes part of paths that are deleted with the pod."""
     (directory / "web.yaml").write_text(pod().replace("name: web", f'name: web\n  uid: "{uid}"'))
     await sources.scan()
     assert names(store) == []
     assert sources.states()[0].problems[0].field == "metadata.uid"
 
 
-async def test_two_pods_of_one_uid(directory: Path, store: Store, sources: Sources) -> None:
+async def test_two_pods_with_the_same_uid(directory: Path, store: Store, sources: Sources) -> None:
     (directory / "a.yaml").write_text(pod().replace("name: web", "name: web\n  uid: u1"))
     (directory / "b.yaml").write_text(pod("other").replace("name: other", "name: other\n  uid: u1"))
     await sources.scan()
@@ -248,10 +246,10 @@ async def test_two_pods_of_one_uid(directory: Path, store: Store, sources: Sourc
     assert (problem.field, problem.message) == ("metadata.uid", "Pod default/web has this uid")
 
 
-async def test_what_only_the_node_says_means_nothing_in_a_manifest(
+async def test_metadata_of_the_node_is_ignored_in_a_manifest(
     directory: Path, store: Store, sources: Sources
 ) -> None:
-    """As `kubectl get -o yaml` of a pod that is being deleted gives it."""
+    """As in `kubectl get -o yaml` of a terminating pod."""
     ending = (
         'name: web\n  deletionTimestamp: "2020-01-01T00:00:00Z"\n  deletionGracePeriodSeconds: 5\n'
         '  generation: 7\n  resourceVersion: "9"\n  creationTimestamp: "2020-01-01T00:00:00Z"'
@@ -266,7 +264,7 @@ async def test_what_only_the_node_says_means_nothing_in_a_manifest(
     assert not web(store).deleting and image(store) == "nginx" and web(store).metadata["generation"] == 2
 
 
-async def test_an_unsupported_kind_is_said_and_the_rest_applies(
+async def test_an_unsupported_kind_is_reported_and_the_rest_applies(
     directory: Path, store: Store, sources: Sources
 ) -> None:
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
@@ -308,7 +306,8 @@ async def test_a_file_being_written_at_the_start_ends_no_pod(directory: Path, st
 async def test_a_sub_directory_that_is_unmounted_ends_no_pod(
     directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither while the daemon looks on nor while it is away; once a manifest is in it, it is believed again."""
+    """Neither while the daemon watches nor while it is down. When a manifest appears in the directory, the directory
+    counts again."""
     (directory / "sub").mkdir()
     (directory / "sub" / "web.yaml").write_text(pod())
     sources, enter = Sources(str(directory), store), files._Walk.enter
@@ -362,7 +361,7 @@ async def test_a_directory_that_cannot_be_read_at_the_start_ends_no_pod(
     assert names(store) == ["web"] and after.complete
 
 
-async def test_a_file_whose_name_is_no_text_holds_up_no_other(
+async def test_a_file_name_that_is_not_utf8_affects_no_other_file(
     directory: Path, store: Store, sources: Sources
 ) -> None:
     Path(os.fsdecode(os.fsencode(directory) + b"/caf\xe9.yaml")).write_text(pod("cafe"))
@@ -373,7 +372,7 @@ async def test_a_file_whose_name_is_no_text_holds_up_no_other(
     assert sources.states()[0].problems[0].message == "cannot be read: its name is not UTF-8"
 
 
-async def test_an_edit_undoes_no_deletion_and_no_status_that_came_meanwhile(
+async def test_an_edit_preserves_a_concurrent_deletion_or_status(
     directory: Path, store: Store, sources: Sources
 ) -> None:
     (directory / "web.yaml").write_text(pod())
@@ -381,7 +380,7 @@ async def test_an_edit_undoes_no_deletion_and_no_status_that_came_meanwhile(
     uid = web(store).uid
     (directory / "web.yaml").write_text(pod(image="nginx"))
     status = asyncio.create_task(store.update_status(uid, {"phase": "Running"}))
-    await asyncio.sleep(0)  # it is on its way, and not to be seen yet
+    await asyncio.sleep(0)  # it is queued and not visible yet
     await sources.scan()
     await status
     assert image(store) == "nginx" and web(store).doc["status"] == {"phase": "Running"}
@@ -398,7 +397,7 @@ async def test_an_edit_undoes_no_deletion_and_no_status_that_came_meanwhile(
     await gone
 
 
-async def test_a_disk_that_takes_nothing_is_said_and_waited_for(
+async def test_a_full_disk_is_reported_and_retried(
     directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "web.yaml").write_text(pod())
@@ -408,7 +407,7 @@ async def test_a_disk_that_takes_nothing_is_said_and_waited_for(
 
     monkeypatch.setattr(store, "_commit", full)
     task = asyncio.create_task(sources.run())
-    await asyncio.wait_for(sources.ready.wait(), 5)  # what runs is looked after all the same
+    await asyncio.wait_for(sources.ready.wait(), 5)  # running pods are still managed
     assert "No space left" in sources.error and not sources.complete
     monkeypatch.undo()
     await until(lambda: names(store) == ["web"] and sources.complete)
@@ -432,10 +431,11 @@ async def test_unreadable_files_are_named(
     }
 
 
-async def test_what_is_no_file_is_named_and_never_opened(
+async def test_fifos_and_sockets_are_reported_and_never_opened(
     directory: Path, store: Store, sources: Sources
 ) -> None:
-    """One that takes a manifest's place ends no pod; a link to /dev/null does, as an empty file."""
+    """A FIFO or socket in place of a manifest ends no pod. A link to /dev/null does, because it counts as an empty
+    file."""
     (directory / "web.yaml").write_text(pod())
     await sources.scan()
     (directory / "web.yaml").unlink()
@@ -445,7 +445,7 @@ async def test_what_is_no_file_is_named_and_never_opened(
     (directory / "full.yaml").symlink_to("/dev/full")
     (directory / "sub").mkdir()
     (directory / "way.yaml").symlink_to("sub")
-    os.mkfifo(directory / "notes")  # no manifest's name
+    os.mkfifo(directory / "notes")  # not the name of a manifest
     await sources.scan(settle=0)
     assert {Path(s.file).name: s.problems[0].message for s in sources.states()} == {
         "web.yaml": "cannot be read: it is a pipe, not a file",
@@ -467,10 +467,10 @@ def _no_privilege_surprise(directory: Path) -> Iterator[None]:
         directory.chmod(0o755)
 
 
-async def test_no_pod_is_started_whose_manifest_went_while_the_daemon_was_away(
+async def test_no_pod_is_started_whose_manifest_was_removed_while_the_daemon_was_down(
     directory: Path, store: Store, sources: Sources
 ) -> None:
-    """Ready only once the removal is believed, and recorded."""
+    """`ready` is set only after the removal is certain and recorded."""
     (directory / "web.yaml").write_text(pod())
     await sources.scan(settle=0)
     (directory / "web.yaml").unlink()

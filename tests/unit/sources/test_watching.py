@@ -1,4 +1,4 @@
-"""The directory is watched: each way in which people and editors change it is seen, and ends no pod by mistake."""
+"""Watching the directory: every way in which users and editors change files is noticed, and ends no pod by mistake."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_watching_sees_all_depths_and_nothing_hidden(
     (directory / ".hidden").mkdir()
     (directory / ".x.yaml").write_text(pod())
     (deep.parent.parent / "notes.txt").write_text("")
-    await asyncio.sleep(0.2)  # longer than SETTLE, which the rename set going
+    await asyncio.sleep(0.2)  # longer than SETTLE, which the rename started
     scans.clear()
     (directory / ".x.yaml").write_text(pod("again"))
     await asyncio.sleep(0.05)
@@ -74,15 +74,15 @@ async def _note(scans: list[None]) -> None:
 
 @pytest.fixture
 def seldom(sources: Sources) -> Sources:
-    """One that looks again after an hour: what it sees before was told it."""
+    """Sources with a relist of an hour: earlier changes are noticed only by events."""
     sources._relist = 3600.0
     return sources
 
 
-async def test_a_link_that_all_files_lead_through_is_swapped(
+async def test_a_link_to_the_directory_of_all_files_is_replaced(
     directory: Path, store: Store, seldom: Sources, watching: Sources
 ) -> None:
-    """As kubelet writes the volume of a ConfigMap (K pkg/volume/util/atomic_writer.go)."""
+    """As kubelet writes the volume of a ConfigMap (Kubernetes pkg/volume/util/atomic_writer.go)."""
     for version in ("first", "second"):
         (directory / f"..{version}").mkdir()
         (directory / f"..{version}" / "web.yaml").write_text(pod(image=version))
@@ -96,7 +96,7 @@ async def test_a_link_that_all_files_lead_through_is_swapped(
     assert names(store) == ["web"]
 
 
-async def test_a_lost_event_queue_is_made_good(
+async def test_an_overflowed_event_queue_causes_a_scan(
     directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "sub").mkdir()
@@ -116,7 +116,8 @@ async def test_a_lost_event_queue_is_made_good(
 async def test_an_editor_that_truncates_or_renames_ends_no_pod(
     directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its pauses are shorter than `settle`; here by far, as a busy machine stretches them."""
+    """An editor's pauses are shorter than `settle`. Here `settle` is long, because pauses are longer on a busy
+    machine."""
     monkeypatch.setattr(Sources.scan, "__kwdefaults__", {"settle": 30.0})
     file = directory / "web.yaml"
     file.write_text(pod())
@@ -134,10 +135,10 @@ async def test_an_editor_that_truncates_or_renames_ends_no_pod(
     assert web(store).uid == uid
 
 
-async def test_an_unlinked_file_is_believed_gone_before_one_that_was_renamed_away(
+async def test_an_unlinked_file_counts_as_removed_sooner_than_a_renamed_one(
     directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that unlinks makes the file anew at once, an editor that renames takes its time."""
+    """A program that unlinks a file recreates it at once; an editor that renames it takes longer."""
     monkeypatch.setattr(Sources.scan, "__kwdefaults__", {"settle": 3600.0})
     (directory / "web.yaml").write_text(pod())
     (directory / "db.yaml").write_text(pod("db"))
@@ -148,10 +149,10 @@ async def test_an_unlinked_file_is_believed_gone_before_one_that_was_renamed_awa
     assert not store.list("Pod")[0].deleting
 
 
-async def test_a_file_that_is_unlinked_and_made_anew_ends_no_pod(
+async def test_a_file_that_is_unlinked_and_recreated_ends_no_pod(
     directory: Path, store: Store, watching: Sources
 ) -> None:
-    """As git does it when it checks out another version."""
+    """As git does when it checks out another version."""
     (directory / "web.yaml").write_text(pod())
     await until(lambda: names(store) == ["web"])
     uid = web(store).uid
@@ -164,9 +165,7 @@ async def test_a_file_that_is_unlinked_and_made_anew_ends_no_pod(
     assert web(store).uid == uid
 
 
-async def test_a_storm_of_writes_settles_on_the_last(
-    directory: Path, store: Store, watching: Sources
-) -> None:
+async def test_many_writes_settle_on_the_last(directory: Path, store: Store, watching: Sources) -> None:
     for turn in range(200):
         (directory / "web.yaml").write_text(pod(image=f"v{turn}"))
         if turn % 20 == 0:

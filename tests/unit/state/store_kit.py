@@ -1,4 +1,4 @@
-"""What tests of the state share."""
+"""Helpers for tests of the state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from state.store import Store
 
 
 def commits_of(store: Store) -> list[Any]:
-    """Grows by what is written with each commit from now on."""
+    """A list to which each later commit adds what it writes."""
     batches: list[Any] = []
     original = store._commit
 

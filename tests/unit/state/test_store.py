@@ -1,4 +1,4 @@
-"""The store: reads from memory, awaited writes, one resourceVersion, watches, and what survives."""
+"""The store: reads from memory, awaited writes, the resourceVersion, watches, and durability."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_one_commit_passes_names_and_uids_on(tmp_path: Path) -> None:
+async def test_names_and_uids_can_be_reused_in_one_commit(tmp_path: Path) -> None:
     path = str(tmp_path / "state.db")
     store = Store.open(path)
     await store.create("Pod", pod("a", uid="first"))
     await store.create("Pod", pod("b", uid="second"))
     await asyncio.gather(
         store.delete("first"),
-        store.create("Pod", pod("a", uid="third")),  # another object of the name
+        store.create("Pod", pod("a", uid="third")),  # another object with the name
         store.delete("second"),
-        store.create("ConfigMap", pod("c", uid="second")),  # another name and kind for the uid
+        store.create("ConfigMap", pod("c", uid="second")),  # another name and kind with the uid
     )
     for look in range(2):
         assert [(r.name, r.uid) for r in store.list("Pod")] == [("a", "third")], look
@@ -114,7 +114,7 @@ async def test_watch_from_now_and_from_a_version(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_watcher_that_does_not_read_is_dropped(tmp_path: Path) -> None:
+async def test_a_watcher_that_does_not_read_is_disconnected(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     slow, own = store.watch("Pod", limit=2), store.watch("Pod")
     for number in range(2):
@@ -142,8 +142,8 @@ class store_history_cut:
     def __exit__(self, *_: object) -> None: ...
 
 
-async def test_a_list_is_one_look_whatever_is_written_meanwhile(tmp_path: Path) -> None:
-    """Threads read too (the metrics)."""
+async def test_a_list_is_consistent_during_writes(tmp_path: Path) -> None:
+    """Other threads read, too (metrics)."""
     store = Store.open(str(tmp_path / "state.db"))
     record = await store.create("Pod", pod("a"))
 
@@ -194,7 +194,7 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
     await again.close()
 
 
-async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
+async def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.create("Pod", pod("a"))
     while store._database.reserve.release():
@@ -213,7 +213,7 @@ async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
     await store.close()
 
 
-def test_a_disk_that_is_full_at_the_start_damages_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_at_the_start_damages_nothing(tmp_path: Path) -> None:
     async def fill() -> None:
         store = Store.open(str(tmp_path / "state.db"))
         await store.create("Pod", pod("a"))
@@ -238,8 +238,8 @@ except StorageFailed:
     asyncio.run(store.close())
 
 
-async def test_what_cannot_be_stored_at_all_is_its_callers_trouble_alone(tmp_path: Path) -> None:
-    """A name that is no UTF-8 (os.fsdecode of a file's name)."""
+async def test_an_unstorable_object_fails_only_its_caller(tmp_path: Path) -> None:
+    """A name that is not UTF-8 (os.fsdecode of a file name)."""
     store = Store.open(str(tmp_path / "state.db"))
     bad = store.create("Event", pod("a\udcff", "uid-bad"))
     async with asyncio.timeout(SECONDS):
@@ -251,8 +251,8 @@ async def test_what_cannot_be_stored_at_all_is_its_callers_trouble_alone(tmp_pat
     await store.close()
 
 
-async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
-    """Secrets are in it."""
+async def test_the_file_is_private(tmp_path: Path) -> None:
+    """The file contains Secrets."""
     path = tmp_path / "state.db"
     path.touch(mode=0o644)
     path.chmod(0o644)  # as an older version left it
@@ -267,7 +267,7 @@ async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurry_for_company(
+async def test_writes_that_need_not_be_durable_or_prompt_are_batched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(str(tmp_path / "state.db"))
@@ -300,7 +300,7 @@ async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurr
     assert last.done() and store.get("Pod", "default", "c")
 
 
-async def test_a_pods_containers_are_forgotten_with_those_that_are_not_written_yet(tmp_path: Path) -> None:
+async def test_forgotten_containers_include_unwritten_rows(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.put_containers({"c1": row("c1", "uid-a"), "d1": row("d1", "uid-b")})
     late = asyncio.create_task(store.put_containers({"c2": row("c2", "uid-a")}, delay=30))
@@ -313,7 +313,7 @@ async def test_a_pods_containers_are_forgotten_with_those_that_are_not_written_y
     await again.close()
 
 
-def test_an_unusable_place_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unusable_path_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="cannot open the state file"):
         Store.open(str(tmp_path / "missing" / "state.db"))
 
@@ -331,7 +331,7 @@ asyncio.run(main())
 """
 
 
-def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_kill_9(tmp_path: Path) -> None:
     path = str(tmp_path / "state.db")
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]

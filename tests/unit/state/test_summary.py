@@ -1,4 +1,4 @@
-"""What a state file holds, read beside a daemon that uses it."""
+"""The summary of a state file that a daemon may be using."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ async def test_a_file_in_use_is_read_without_a_change(tmp_path: Path) -> None:
     assert summary(path) == found, "and without a daemon"
 
 
-def test_no_file_is_empty_and_stays_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_empty_and_is_not_created(tmp_path: Path) -> None:
     assert summary(str(tmp_path / "state.db")) == Summary()
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_file_from_before_there_was_history(tmp_path: Path) -> None:
+async def test_a_file_without_history(tmp_path: Path) -> None:
     path = str(tmp_path / "state.db")
     await Store.open(path).close()
     with sqlite3.connect(path) as connection:

@@ -1,4 +1,4 @@
-"""Who may see logs on the node's TCP port."""
+"""Access to logs on the node's TCP port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def basic(text: str) -> str:
 @pytest.mark.parametrize(
     "header", [f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(f"me:{TOKEN}"), basic(f":{TOKEN}")]
 )
-def test_the_token_opens(tmp_path: Path, header: str) -> None:
+def test_the_token_gives_access(tmp_path: Path, header: str) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     check(str(tmp_path / "token"), header)
 
@@ -40,14 +40,14 @@ def test_the_token_opens(tmp_path: Path, header: str) -> None:
         "Basic /w==",
     ],
 )
-def test_everything_else_does_not(tmp_path: Path, header: str) -> None:
+def test_everything_else_is_rejected(tmp_path: Path, header: str) -> None:
     (tmp_path / "token").write_text(TOKEN)
     with pytest.raises(Denied) as denied:
         check(str(tmp_path / "token"), header)
     assert denied.value.code == 401
 
 
-def test_without_a_secret_worth_the_name_nobody_does(tmp_path: Path) -> None:
+def test_without_a_strong_secret_nobody_has_access(tmp_path: Path) -> None:
     (tmp_path / "short").write_text("secret")
     (tmp_path / "empty").write_text("")
     for file, header, code in (

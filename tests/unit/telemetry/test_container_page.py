@@ -1,4 +1,4 @@
-"""The container page remembers what it wrote: after whatever happens it says what one that remembers nothing says."""
+"""The container page caches text: after any change it equals a page without a cache."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISK = Disk("/dev/vda", 1, 0, 8, 2, 3, 0, 16, 4, 0, 5, 6)
 
 
 class World:
-    """Pods of one or two containers that come, go, work and are looked at."""
+    """Pods with one or two containers that appear, disappear, run and are sampled."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -120,7 +120,7 @@ def text(page: ContainerPage, snapshot: Snapshot, shelf: Shelf | None) -> list[s
     return (gzip.decompress(body) if shelf is not None else body).decode().splitlines()
 
 
-def test_what_is_kept_says_what_is() -> None:
+def test_the_cached_page_equals_a_new_one() -> None:
     for seed in range(20):
         world, shelf = World(seed), Shelf()
         page = world.page()

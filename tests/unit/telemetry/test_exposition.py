@@ -1,4 +1,4 @@
-"""Metrics pages as text: both formats, held against prometheus-client's own parsers."""
+"""Metrics pages as text: both formats, read by prometheus-client's parsers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_some(page: Page) -> None:
     page.family(gauge("nothing", "Without a sample."), "")
 
 
-def test_text_is_read_back_as_it_was_meant() -> None:
+def test_text_is_parsed_correctly() -> None:
     families = {f.name: f for f in parse_text(page(write_some))}
     assert families["g"].samples[0].labels == {"a": ODD}
     assert families["g"].documentation == 'A "gauge" with \\ and\nmore.'
@@ -58,13 +58,13 @@ def test_text_is_read_back_as_it_was_meant() -> None:
     assert "nothing" not in families
 
 
-def test_openmetrics_is_read_back_and_ends() -> None:
+def test_openmetrics_is_parsed_and_terminated() -> None:
     text = page(write_some, openmetrics=True)
     assert text.endswith("# EOF\n")
     families = {f.name: f for f in parse_openmetrics(text)}
     assert families["g"].samples[0].labels == {"a": ODD}
     assert families["c"].type == "counter"
-    assert families["old_failcnt"].type == "unknown"  # a counter there must end in _total
+    assert families["old_failcnt"].type == "unknown"  # the name of a counter must end in _total
 
 
 def test_compressed_is_the_same_text() -> None:
@@ -102,7 +102,7 @@ def test_accept_encoding() -> None:
         assert not accepts_gzip(header)
 
 
-def test_a_histogram_counts_upwards() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     times = Histogram("h_seconds", "Times.", (0.1, 1))
     for value in (0.05, 0.1, 0.5, 7):
         times.observe(value, 'op="a"')
@@ -114,7 +114,7 @@ def test_a_histogram_counts_upwards() -> None:
         assert math.isclose(next(s.value for s in family.samples if s.name == "h_seconds_sum"), 7.65)
 
 
-def test_the_newest_of_a_bucket_is_its_exemplar() -> None:
+def test_the_newest_sample_of_a_bucket_is_its_exemplar() -> None:
     times = Histogram("h_seconds", "Times.", (0.1, 1))
     times.observe(0.5, exemplar='trace_id="a"', at=1.0)
     times.observe(0.6, exemplar='trace_id="b"', at=2.5)
@@ -131,7 +131,7 @@ def test_the_newest_of_a_bucket_is_its_exemplar() -> None:
     )
 
 
-def test_a_start_names_its_trace() -> None:
+def test_a_start_has_its_trace_as_exemplar() -> None:
     meters, uid = Meters(clock=lambda: 10.0), "a-uid"
     meters.pod_seen(uid)
     running = {"spec": {}, "status": {"phase": "Running"}}
@@ -181,7 +181,7 @@ def test_steps_of_the_trace_are_operations() -> None:
     assert "kubelet_started_containers_errors_total" in text
 
 
-async def test_a_look_is_timed_by_its_kind() -> None:
+async def test_rounds_are_timed_by_kind() -> None:
     meters = Meters()
 
     async def work(_uid: str) -> float | None:
@@ -208,8 +208,8 @@ def test_probes() -> None:
     assert page(meter.write) == ""
 
 
-def test_the_daemon_itself() -> None:
-    """As prometheus-client's own collector says it, at nearly the same time."""
+def test_metrics_of_the_daemon_itself() -> None:
+    """Compared with prometheus-client's collector at nearly the same time."""
     text = render(write_process, openmetrics=False, compressed=False).decode()
     ours = {family.name: family.samples[0].value for family in parse_text(text)}
     theirs = {family.name: family.samples[0].value for family in ProcessCollector(registry=None).collect()}
@@ -221,7 +221,7 @@ def test_the_daemon_itself() -> None:
         assert ours[name] == pytest.approx(theirs[name], rel=0.1, abs=0.1)
 
 
-def test_what_fails_while_it_is_written_leaves_no_thread() -> None:
+def test_a_failing_page_leaves_no_thread() -> None:
     def broken(page: Page) -> None:
         page.one(gauge("a", "b"), 1)
         raise OSError("gone")

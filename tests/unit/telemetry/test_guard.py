@@ -1,4 +1,4 @@
-"""The TCP port's guard: whose names it answers to, and what silent, slow and many connections get."""
+"""The guard of the TCP port: accepted host names, and silent, slow or too many connections."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def ask(port: int, host: bytes, path: bytes = b"/") -> bytes:
 
 
 async def closed(reader: asyncio.StreamReader) -> bool:
-    """Whether the peer ends the connection within the tests' patience."""
+    """Whether the peer closes the connection in time."""
     try:
         async with asyncio.timeout(30):
             while await reader.read(1 << 20):
@@ -78,13 +78,13 @@ async def closed(reader: asyncio.StreamReader) -> bool:
         (b"\xe9", b"421"),
     ],
 )
-async def test_it_answers_to_its_own_names(host: bytes, code: bytes) -> None:
+async def test_only_its_own_names_are_accepted(host: bytes, code: bytes) -> None:
     async with served() as port:
         assert await ask(port, host) == code
         assert await ask(port, host, b"/healthz") == b"200", "which says nothing of the node"
 
 
-def test_what_loopback_is() -> None:
+def test_loopback_addresses() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "node-1")))
 
@@ -96,7 +96,7 @@ def test_web_hosts_are_names() -> None:
             Settings(web_hosts=wrong)
 
 
-async def test_whoever_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_clients_are_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "PATIENCE", 0.2)
     async with served() as port:
         silent, _ = await asyncio.open_connection("127.0.0.1", port)
@@ -106,7 +106,7 @@ async def test_whoever_says_nothing_is_not_waited_for(monkeypatch: pytest.Monkey
         assert await closed(half)
 
 
-async def test_whoever_takes_nothing_of_the_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_that_do_not_read_are_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "PATIENCE", 0.2)
     async with served() as port:
         slow = socket.create_connection(("127.0.0.1", port))
@@ -123,7 +123,7 @@ async def test_whoever_takes_nothing_of_the_answer_is_not_waited_for(monkeypatch
         writer.close()
 
 
-async def test_whoever_takes_a_large_answer_gets_it_whole() -> None:
+async def test_slow_readers_get_a_large_response_completely() -> None:
     async with served() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(ASKED.replace(b"/ ", b"/big ", 1) % b"127.0.0.1")
@@ -133,7 +133,7 @@ async def test_whoever_takes_a_large_answer_gets_it_whole() -> None:
         writer.close()
 
 
-async def test_the_one_silent_for_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_longest_silent_connection_is_closed_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST", 3)
     async with served() as port:
         first = await asyncio.open_connection("127.0.0.1", port)
@@ -148,7 +148,7 @@ async def test_the_one_silent_for_longest_makes_room(monkeypatch: pytest.MonkeyP
         first[1].close()
 
 
-async def test_many_at_once_leave_it_answering() -> None:
+async def test_many_connections_do_not_block_the_port() -> None:
     async with served() as port:
         many = [socket.create_connection(("127.0.0.1", port)) for _ in range(300)]
         assert await ask(port, b"127.0.0.1") == b"200"
@@ -156,11 +156,13 @@ async def test_many_at_once_leave_it_answering() -> None:
             one.close()
 
 
-def test_whoever_asks_without_a_pause_is_not_taken_for_one_that_never_gets_its_answer() -> None:
+def test_busy_clients_are_not_taken_for_stuck_ones() -> None:
     ended: list[bool] = []
     one: Any = Guarded.__new__(Guarded)
     one.transport = SimpleNamespace(get_write_buffer_size=lambda: 0, abort=lambda: ended.append(True))
-    one.cycle = SimpleNamespace(response_complete=False)  # at each look the newest answer is being made
+    one.cycle = SimpleNamespace(
+        response_complete=False
+    )  # at each check the newest response is being computed
     one.loop = SimpleNamespace(time=lambda: 0.0, call_later=lambda *_: None)
     for _ in range(3 * guard.LOOKS):
         one._requests = 1
@@ -173,8 +175,8 @@ def test_whoever_asks_without_a_pause_is_not_taken_for_one_that_never_gets_its_a
     assert ended
 
 
-async def test_connections_that_ask_for_an_upgrade_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A WebSocket would leave the set that the guard counts: this port speaks none, and goes on answering."""
+async def test_connections_that_request_an_upgrade_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgraded connection would not be counted by the guard. The port supports no WebSockets and keeps answering."""
     monkeypatch.setattr(guard, "MOST", 8)
     request = (
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -196,7 +198,7 @@ async def test_connections_that_ask_for_an_upgrade_are_counted_too(monkeypatch: 
 
 
 def _is_peer_of(descriptor: int, port: int) -> bool:
-    """Whether it is a connection that the server on this port has accepted."""
+    """Whether it is the other end of a connection that the server on this port has accepted."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
         return found.family == socket.AF_INET and found.getsockname()[1] == port and bool(found.getpeername())
     return False

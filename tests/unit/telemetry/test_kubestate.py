@@ -1,4 +1,4 @@
-"""kube_*: what kube-state-metrics would say of the same objects."""
+"""kube_*: the metrics that kube-state-metrics has for the same objects."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_labels_are_named_as_kube_state_metrics_names_them() -> None:
     assert key_labels("l", mapping) == wanted
 
 
-def test_no_manifest_makes_labels_or_series_without_bound() -> None:
+def test_labels_and_series_are_limited() -> None:
     doc = pod()
     many = range(10 * MOST)
     doc["metadata"]["labels"] = {f"k{n}": "v" for n in many}
@@ -88,7 +88,7 @@ def test_no_manifest_makes_labels_or_series_without_bound() -> None:
         assert sum(line.startswith(family + "{") for line in found) == MOST
 
 
-def test_what_would_be_one_series_twice_is_there_once() -> None:
+def test_duplicate_series_are_removed() -> None:
     doc = pod()
     doc["spec"]["tolerations"] = [{"key": "k"}, {"key": "k", "operator": "Equal"}]
     doc["spec"]["containers"][0]["resources"] = {"limits": {"example.com/a-b": "1", "example.com/a_b": "2"}}
@@ -109,7 +109,7 @@ def test_an_owner() -> None:
     assert any('created_by_kind="ReplicaSet",created_by_name="web-1"' in line for line in found)
 
 
-def test_every_phase_and_truth_is_there() -> None:
+def test_every_phase_and_condition_status_has_a_series() -> None:
     found = page_of(
         pod(
             phase="Running",
@@ -134,14 +134,14 @@ def test_a_pod_without_status_is_pending_and_not_ready() -> None:
 def test_resources_in_their_units() -> None:
     found = page_of(pod())
     head = f'{{container="app",{POD},node="node-1",resource='
-    for kind in ("limits", "requests"):  # a limit alone is the request too
+    for kind in ("limits", "requests"):  # a limit without a request is also the request
         name = f"kube_pod_container_resource_{kind}"
         assert f'{name}{head}"cpu",unit="core"}} 0.5' in found
         assert f'{name}{head}"memory",unit="byte"}} 67108864' in found
         assert f'{name}{head}"ephemeral_storage",unit="byte"}} 1073741824' in found
 
 
-def test_reasons_only_while_they_hold() -> None:
+def test_reasons_exist_only_while_they_apply() -> None:
     waiting = {
         "name": "app",
         "restartCount": 3,
@@ -174,7 +174,7 @@ def test_init_containers() -> None:
     assert not any(line.startswith('kube_pod_container_status_running{container="init"') for line in found)
 
 
-def test_a_finished_pod_says_when() -> None:
+def test_a_finished_pod_has_its_completion_time() -> None:
     ended = {"name": "app", "state": {"terminated": {"reason": "Completed", "finishedAt": AT}}}
     assert f"kube_pod_completion_time{{{POD}}} {UNIX}" in page_of(
         pod(phase="Succeeded", containerStatuses=[ended])
@@ -216,7 +216,7 @@ def test_the_node() -> None:
     assert 'kube_node_spec_taint{node="n",key="a",value="",effect="NoExecute"} 1' in found
 
 
-def test_secrets_show_nothing_of_what_is_in_them() -> None:
+def test_secrets_show_no_values() -> None:
     secret = {
         "metadata": {"name": "s", "namespace": "d", "creationTimestamp": AT, "resourceVersion": "7"},
         "type": "Opaque",

@@ -1,4 +1,4 @@
-"""The daemon's own log in both forms."""
+"""The daemon's own log in both formats."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_exception_stays_on_its_line() -> None:
     assert "OSError: no" in json.loads(JsonLines().format(made))["exception"]
 
 
-def test_what_a_peer_can_have_said_is_said_once_a_minute() -> None:
+def test_messages_that_a_client_can_cause_are_limited() -> None:
     seldom = Seldom()
 
     def said(
@@ -61,7 +61,7 @@ def test_what_a_peer_can_have_said_is_said_once_a_minute() -> None:
 
 
 def test_a_message_is_one_line() -> None:
-    """The output of a probe, say: it must not look like a line of the daemon's own."""
+    """For example the output of a probe: it must not look like a line of the daemon."""
     hostile = record()
     hostile.args = ("oh\n2026-01-01T00:00:00.000Z INFO    all is well\x1b[2J",)
     said = Logfmt().format(hostile)

@@ -1,4 +1,4 @@
-"""What is noted and said of a loop that is late."""
+"""Reports of a late event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blocks(seconds: float) -> None:
         pass
 
 
-async def test_what_holds_the_loop_is_named(
+async def test_the_blocking_code_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(loop_lag, "BEAT", 0.01)

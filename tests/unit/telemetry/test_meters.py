@@ -1,4 +1,4 @@
-"""What the agent counts of its own work, as its page says it."""
+"""Metrics of the agent's own work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubelite.telemetry.tracing.trace import Step, Tracer
 
 
 def lines(meters: Meters, family: str) -> dict[str, float]:
-    """The family's samples but for buckets: labels → value, by the end of the name."""
+    """The samples of a family without buckets: labels → value, by the end of the name."""
     parts: list[bytes] = []
     meters.write(Page(parts.append))  # type: ignore[arg-type]  # without a shelf: bytes
     found = {}
@@ -23,13 +23,13 @@ def lines(meters: Meters, family: str) -> dict[str, float]:
     return found
 
 
-def test_cgroups_by_what_is_done_to_them() -> None:
+def test_cgroup_operations() -> None:
     meters = Meters()
     tracer = Tracer(meters.step)
     with tracer.count("cgroup update"):
         pass
     tracer.counted("cgroup create", 0.25)
-    tracer.counted("cgroup destroy", 0.0)  # by a shim that does not tell
+    tracer.counted("cgroup destroy", 0.0)  # by a shim that does not report it
     found = lines(meters, "kubelet_cgroup_manager_duration_seconds")
     assert found['_sum{operation_type="create"}'] == 0.25
     assert found['_count{operation_type="update"}'] == 1
@@ -37,7 +37,7 @@ def test_cgroups_by_what_is_done_to_them() -> None:
     assert not lines(meters, "kubelet_runtime_operations_total").keys() - {""}
 
 
-def test_what_is_only_counted_is_in_no_trace() -> None:
+def test_counted_steps_are_not_in_the_trace() -> None:
     meters = Meters()
     tracer = Tracer(meters.step)
     with pytest.raises(OSError, match="gone"), tracer.count("stop"):
@@ -62,20 +62,20 @@ def test_pulls_by_the_size_of_the_image(size: int, word: str) -> None:
     assert found[f'_sum{{image_size_in_bytes="{word}"}}'] == 2.0
 
 
-def test_the_time_of_a_pull_is_no_part_of_the_sli() -> None:
+def test_the_time_of_a_pull_is_not_part_of_the_sli() -> None:
     now = 100.0
     meters = Meters(clock=lambda: now)
     meters.pod_seen("u")
     meters.step("u", Step(100.0, "pull", 3.0))
     now = 104.0
     meters.pod_changed("u", {"spec": {}, "status": {"phase": "Running"}})
-    meters.step("u", Step(200.0, "pull", 9.0))  # of a later image: the start is over
+    meters.step("u", Step(200.0, "pull", 9.0))  # of a later image, after the start
     assert lines(meters, "kubelet_pod_start_duration_seconds")["_sum"] == 4.0
     assert lines(meters, "kubelet_pod_start_total_duration_seconds")["_sum"] == 4.0
     assert lines(meters, "kubelet_pod_start_sli_duration_seconds")["_sum"] == 1.0
 
 
-def test_containers_by_what_they_are() -> None:
+def test_containers_by_type() -> None:
     doc: dict[str, Any] = {
         "spec": {
             "containers": [{"name": "main"}],

@@ -1,4 +1,4 @@
-"""The list of families in docs/reference/metrics.md is the code's. `TEST_RECORD=1` writes it anew."""
+"""The list of families in docs/reference/metrics.md is current. `TEST_RECORD=1` writes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODULES = (
 
 
 def listing() -> str:
-    """Every name the pages' code knows, by page."""
+    """Every family in the code, by page."""
     found = []
     for prefix, modules in MODULES:
         texts = "".join(Path(m.__file__ or "").read_text() for m in modules)
@@ -58,7 +58,7 @@ def _paragraph(prefix: str, names: set[str]) -> str:
     return f"**`{prefix}*`**: {short}.\n"
 
 
-def test_the_list_is_the_codes() -> None:
+def test_the_list_is_current() -> None:
     text = DOC.read_text()
     head, mark, listed = text.partition(MARK)
     assert mark

@@ -1,4 +1,4 @@
-"""Starts as OpenTelemetry traces: their shape, and what becomes of them with and without a collector."""
+"""Starts as OpenTelemetry traces: their structure, and sending with and without a collector."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_request_names_node_and_pod() -> None:
 
 
 class Collector:
-    """One that answers with these status lines, the last one again and again."""
+    """A collector that answers with these status lines, then always with the last one."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -105,7 +105,7 @@ async def test_a_start_is_sent_once_and_a_restart_by_itself(monkeypatch: pytest.
         assert names == ["start default/web", "create"]
 
 
-async def test_a_busy_collector_is_asked_again_a_refusal_is_not(
+async def test_a_busy_collector_is_retried_a_rejection_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(otlp, "SETTLE", 0.01)
@@ -147,6 +147,6 @@ def test_an_endpoint(given: str, kept: str) -> None:
     "given",
     ["127.0.0.1:4318", "grpc://c:4317", "http://", "http://c:99999", "http://me:secret@c", "http://c?a=b"],
 )
-def test_one_that_cannot_be_is_refused(given: str) -> None:
+def test_invalid_endpoints_are_rejected(given: str) -> None:
     with pytest.raises(SettingsError, match=r"otlp-endpoint: must"):
         Settings.load({"otlp_endpoint": given}, {})

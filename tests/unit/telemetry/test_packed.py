@@ -18,7 +18,7 @@ def some_text(rng: random.Random) -> bytes:
     )
 
 
-def test_any_order_of_new_and_old_is_one_stream() -> None:
+def test_any_order_of_new_and_old_pieces_is_one_stream() -> None:
     rng = random.Random(7)
     known: list[tuple[bytes, Piece]] = []
     for _ in range(30):
@@ -38,7 +38,7 @@ def test_any_order_of_new_and_old_is_one_stream() -> None:
             whole += text
         packed = packer.end()
         assert gzip.decompress(packed) == whole  # which checks length and checksum, too
-        alone = zlib.decompressobj(31)  # as one member: some readers stop at the end of the first
+        alone = zlib.decompressobj(31)  # as one member: some readers stop after the first
         assert (alone.decompress(packed), alone.unused_data, alone.eof) == (whole, b"", True)
 
 
@@ -49,7 +49,7 @@ def lines(*values: int) -> str:
 G = gauge("g", "A gauge.")
 
 
-def test_a_version_that_is_known_is_not_written_again() -> None:
+def test_a_known_version_is_not_written_again() -> None:
     shelf, asked = Shelf(), []
 
     def page(version: int, values: tuple[int, ...], fresh: str = "") -> str:
@@ -64,7 +64,7 @@ def test_a_version_that_is_known_is_not_written_again() -> None:
 
         packed = gzip.decompress(render(write, openmetrics=True, compressed=True, shelf=shelf)).decode()
         assert packed == render(write, openmetrics=True, compressed=False).decode()
-        asked.pop()  # a page that is not compressed asks always
+        asked.pop()  # an uncompressed page asks each time
         return packed
 
     page(1, (1, 2, 3))
@@ -78,7 +78,7 @@ def test_a_version_that_is_known_is_not_written_again() -> None:
     assert "# TYPE g gauge" in page(3, (), fresh=lines(9))
 
 
-def test_a_section_is_kept_for_each_format() -> None:
+def test_sections_are_cached_per_format() -> None:
     shelf, asked = Shelf(), []
 
     def some(page: Page) -> None:
@@ -98,7 +98,7 @@ def test_a_section_is_kept_for_each_format() -> None:
     assert asked == [True, False]
 
 
-def test_a_page_that_failed_leaves_no_half_piece() -> None:
+def test_a_failed_page_leaves_no_partial_piece() -> None:
     shelf = Shelf()
 
     def some(page: Page) -> None:
@@ -114,7 +114,7 @@ def test_a_page_that_failed_leaves_no_half_piece() -> None:
     assert gzip.decompress(packed).decode().endswith(lines(1))
 
 
-def test_what_cannot_be_packed_is_said_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_raised_without_blocking(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_packer: Packer, _text: bytes) -> None:
         raise MemoryError("no room")
 

@@ -1,4 +1,4 @@
-"""Which cgroups a look at the node reads, over files that stand for the kernel's."""
+"""Which cgroups a sample reads, with files that imitate the kernel's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Group:
 
 
 class Node:
-    """Pods by their containers' names, each a directory."""
+    """Pods by the names of their containers; each is a directory."""
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, **pods: str) -> None:
         self.base, self.now = base, 1000.0
@@ -81,16 +81,16 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     return made
 
 
-def test_what_did_not_change_is_the_same_object(node: Node) -> None:
+def test_unchanged_samples_are_the_same_object(node: Node) -> None:
     first, second = node.look(), node.look()
     assert [second[place] is first[place] for place in ("one/a", "two/a", "two/b")] == [True] * 3
 
 
-def test_the_only_container_of_a_pod_that_did_nothing_did_nothing(node: Node) -> None:
-    node.write("one/a", "memory.stat", "inactive_file 300\n")  # which the kernel would count in the pod, too
+def test_an_idle_pods_only_container_is_not_read(node: Node) -> None:
+    node.write("one/a", "memory.stat", "inactive_file 300\n")  # which the kernel would also count in the pod
     node.write(
         "two/a", "memory.stat", "inactive_file 300\n"
-    )  # and here another may have lost what this one got
+    )  # and here another container may have lost what this one gained
     seen = node.look()
     assert (seen["one/a"].stats.memory.working_set, seen["two/a"].stats.memory.working_set) == (900, 700)
 
@@ -98,14 +98,14 @@ def test_the_only_container_of_a_pod_that_did_nothing_did_nothing(node: Node) ->
 @pytest.mark.parametrize(
     ("name", "text"), [("cpu.stat", "usage_usec 11\n"), ("memory.stat", "inactive_file 300\n")]
 )
-def test_it_is_read_when_anything_of_its_pod_moved(node: Node, name: str, text: str) -> None:
+def test_a_container_is_read_if_its_pod_changed(node: Node, name: str, text: str) -> None:
     for place in ("one", "one/a"):
         node.write(place, name, text)
     node.write("one/a", "memory.stat", "inactive_file 300\n")
     assert node.look()["one/a"].stats.memory.working_set == 700
 
 
-def test_it_is_read_until_all_that_it_did_is_counted(node: Node) -> None:
+def test_a_container_is_read_until_its_counters_settle(node: Node) -> None:
     for place in ("one", "one/a"):
         node.write(place, "cpu.stat", "usage_usec 11\n")
     node.look()
@@ -115,20 +115,20 @@ def test_it_is_read_until_all_that_it_did_is_counted(node: Node) -> None:
     assert [seen[place].stats.memory.max_usage for place in ("one", "one/a")] == [2000, 2000]
 
 
-def test_limits_that_somebody_wrote_are_seen_in_the_end(node: Node) -> None:
+def test_changed_limits_are_noticed_eventually(node: Node) -> None:
     for place in ("one", "one/a"):
         node.write(place, "memory.max", "5000\n")
     node.now += samplers.SPEC_AGE
     assert node.look()["one/a"].stats.memory.limit == 5000
 
 
-def test_processes_are_listed_when_there_may_be_others(node: Node) -> None:
+def test_processes_are_listed_if_they_may_have_changed(node: Node) -> None:
     children = [subprocess.Popen(["sleep", "100"]) for _ in range(2)]
     try:
         pids = [child.pid for child in children]
 
         def look(number: int, *members: int) -> tuple[int, list[str]]:
-            """After it ran: its tasks, as many as `number`."""
+            """Sample after it ran with `number` tasks."""
             node.write("two/a", "cgroup.procs", " ".join(map(str, members)))
             node.write("two/a", "pids.current", f"{number}\n")
             node.write("two/a", "cpu.stat", f"usage_usec {node.now}\n".replace(".", ""))
@@ -140,7 +140,7 @@ def test_processes_are_listed_when_there_may_be_others(node: Node) -> None:
         assert look(3, *pids) == (2, ["a"])  # a thread, or a process
         children[0].kill()
         children[0].wait()
-        assert look(2, pids[1]) == (1, ["a"])  # one is gone, another may have come
+        assert look(2, pids[1]) == (1, ["a"])  # one has exited, another may have started
         assert look(1, pids[1]) == (1, [])
     finally:
         for child in children:

@@ -1,4 +1,4 @@
-"""A scrape keeps nothing: of a node that does nothing, there are as many objects after many scrapes as after a few."""
+"""Scrapes retain nothing: with an idle node, there are as many objects after many scrapes as after a few."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW, MANY = 5, 50  # fewer than `KEEP`, so that a history that fills up would sh
 
 
 class Scrapes:
-    """What the pages keep between two scrapes, over files that stand for the kernel's."""
+    """The pages between scrapes, with files that imitate the kernel's."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -39,7 +39,7 @@ class Scrapes:
             render(write, openmetrics=False, compressed=compressed, shelf=self.shelf)
 
     def blocks(self, times: int) -> int:
-        """Of Python's allocator, after so many more."""
+        """The number of blocks of Python's allocator after so many more scrapes."""
         for _ in range(times):
             self.once()
         gc.collect()
@@ -53,14 +53,16 @@ def scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scrapes:
 
 
 @pytest.mark.uninstrumented
-def test_scrapes_of_a_node_at_rest_keep_nothing(scrapes: Scrapes) -> None:
+def test_scrapes_of_an_idle_node_retain_nothing(scrapes: Scrapes) -> None:
     assert FEW + MANY < KEEP
     before = scrapes.blocks(FEW)
     grown = scrapes.blocks(MANY) - before
-    assert grown < MANY  # one object a scrape would be as many; a pod's one, twenty times that
+    assert (
+        grown < MANY
+    )  # one object per scrape would be as many; one object per pod and scrape twenty times as many
 
 
-def test_this_would_show(scrapes: Scrapes) -> None:
+def test_a_leak_would_be_noticed(scrapes: Scrapes) -> None:
     kept: list[object] = []
     before = scrapes.blocks(FEW)
     for _ in range(MANY):

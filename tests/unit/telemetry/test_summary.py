@@ -1,4 +1,4 @@
-"""The Summary API's document, of numbers made up, and what is a rate."""
+"""The document of the Summary API, from made-up numbers, and rates."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def of_pod(snapshot: Snapshot) -> dict[str, Any]:
     return found
 
 
-def test_a_rate_is_of_two_readings_a_second_apart() -> None:
+def test_a_rate_needs_two_readings_a_second_apart() -> None:
     rates = CpuRates()
     assert rates.note(at(100.0, 0)) == {}, "nothing to compare with"
     assert rates.note(at(100.5, 10**9)) == {}, "too near to tell"
@@ -64,7 +64,7 @@ def test_a_rate_is_of_two_readings_a_second_apart() -> None:
     assert rates.note(at(104.0, 0))["/k/u/app"] == 0, "another cgroup of the same name has not gone back"
 
 
-def test_rates_of_what_is_gone_are_forgotten() -> None:
+def test_rates_of_removed_containers_are_forgotten() -> None:
     rates = CpuRates()
     rates.note(at(100.0, 0))
     rates.note(replace(at(102.0, 5), containers=()))
@@ -100,7 +100,7 @@ def test_the_node() -> None:
 
 
 @pytest.mark.parametrize(("limit", "left"), [(0, None), (8, 3), (4, 0)])
-def test_what_is_left_of_swap(limit: int, left: int | None) -> None:
+def test_available_swap(limit: int, left: int | None) -> None:
     assert of_pod(at(100.0, 7, swap_limit=limit))["swap"].get("swapAvailableBytes") == left
     write = partial(write_resource, snapshot=at(100.0, 7, swap_limit=limit))
     page = render(write, openmetrics=False, compressed=False).decode()

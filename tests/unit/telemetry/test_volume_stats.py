@@ -1,4 +1,4 @@
-"""kubelet_volume_stats_*: which volumes there are series of, and the numbers of each."""
+"""kubelet_volume_stats_*: the volumes that have series, and their values."""
 
 from __future__ import annotations
 

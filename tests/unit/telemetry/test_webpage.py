@@ -35,7 +35,7 @@ ALL = Question()
 
 
 class Checker(HTMLParser):
-    """Raises for what is not closed; collects what a page consists of."""
+    """Raises an error for unclosed elements; collects the parts of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Checker(HTMLParser):
 
 
 class Records(list[Any]):
-    """As much of a store as the pages read."""
+    """A store, as far as the pages read it."""
 
     def list(self, kind: str, _namespace: str | None = None) -> Any:
         return [one for one in self if one.kind == kind]
@@ -140,7 +140,7 @@ def pod_html(doc: Json, *events: Json, **more: Any) -> str:
 
 
 def check_structure(found: Checker) -> None:
-    """What every page has for keyboards and screen readers, and what no page has."""
+    """Check what every page needs for keyboards and screen readers, and what no page may have."""
     scripts = found.all("script")
     assert [set(one) for one in scripts] == [{"src", "defer"}], "the page's own file, and nothing inline"
     addresses = [one[name] for _, one in found.tags for name in ("href", "src", "action") if name in one]
@@ -222,7 +222,7 @@ def test_an_unready_pod_is_not_green_and_a_failed_pull_says_why() -> None:
     assert why in text and "<code>kubelite pull" in text
 
 
-def test_the_page_advises_as_why_does() -> None:
+def test_the_page_has_the_advice_of_why() -> None:
     doc = broken("CrashLoopBackOff", lastState={"terminated": {"reason": "Error", "exitCode": 3}})
     records = Records()
     records.add("Pod", doc)
@@ -233,7 +233,7 @@ def test_the_page_advises_as_why_does() -> None:
     assert "Nothing needs attention" in node_html(Records())
 
 
-def test_what_is_wrong_comes_first_and_questions_are_answered() -> None:
+def test_problems_come_first_and_queries_work() -> None:
     records = Records()
     for name in ("a", "b"):
         records.add("Pod", pod_doc(name))
@@ -270,13 +270,13 @@ def test_what_is_wrong_comes_first_and_questions_are_answered() -> None:
         ("Invented", "anything", ""),
     ],
 )  # fmt: skip
-def test_what_of_an_event_is_public(reason: str, message: str, shown: str) -> None:
+def test_public_parts_of_an_event(reason: str, message: str, shown: str) -> None:
     doc = event(reason, message, pod_doc("web"))
     assert public.event(doc)["message"] == shown
     assert doc["message"] == message, "the event itself is left as it is"
 
 
-def test_words_of_a_container_are_not_public() -> None:
+def test_output_of_a_container_is_not_public() -> None:
     doc = broken("PostStartHookError", "said by the container")
     doc["status"]["containerStatuses"][0]["lastState"] = {
         "terminated": {"reason": "Error", "message": "its last words"}
@@ -374,7 +374,7 @@ def test_the_policy_and_the_files() -> None:
     assert css.count("{") == css.count("}")
 
 
-def test_a_look_at_a_hundred_pods_is_small_and_fast() -> None:
+def test_a_page_of_a_hundred_pods_is_small_and_fast() -> None:
     records, recent = Records(), Recent()
     for number in range(100):
         records.add("Pod", pod_doc(f"pod-{number}"))

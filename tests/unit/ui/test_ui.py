@@ -37,7 +37,7 @@ def test_a_sparkline(values: list[float], line: str) -> None:
     assert sparkline(values, 4) == line
 
 
-def test_a_sparkline_of_next_to_nothing_is_low() -> None:
+def test_a_sparkline_of_tiny_values_is_low() -> None:
     assert sparkline([1, 2], 4, top=100.0) == "  ▁▁"
 
 
@@ -181,7 +181,7 @@ def test_the_title_fits(width: int) -> None:
     assert "✕ 12" in first and "● 300" in first
 
 
-def test_processes_by_what_they_take() -> None:
+def test_processes_are_sorted_by_usage() -> None:
     def one(pid: int, cpu: int) -> Json:
         return {
             "pid": pid,
@@ -285,7 +285,7 @@ async def test_every_screen_by_its_keys_at_80_by_24(server: Served) -> None:
         await pilot.press("q")
 
 
-async def test_a_daemon_that_goes_away_is_said(server: Served) -> None:
+async def test_a_stopped_daemon_is_reported(server: Served) -> None:
     app = Ui(server.socket, namespace=None, interval=0.2)
     async with app.run_test(size=(80, 24)):
         await until(lambda: isinstance(app.screen, Pods) and len(cells(app)) == 3)
@@ -297,7 +297,7 @@ async def test_a_daemon_that_goes_away_is_said(server: Served) -> None:
         await until(lambda: not title.has_class("trouble"))
 
 
-def test_a_logs_lines_are_whole_whatever_the_pieces() -> None:
+def test_log_lines_are_complete() -> None:
     text = "first\nein Stück ▁▂\r\n\nno end"
     for size in range(1, 12):
         lines = model.Lines()
