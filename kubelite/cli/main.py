@@ -223,12 +223,8 @@ def run(arguments: list[str] | None = None) -> int:
         ):  # a group without a subcommand: click 8.2 raises its help text
             return _say(error.format_message(), 2)
         path = error.ctx.command_path if error.ctx else "kubelite"
-        if isinstance(error, click.NoSuchOption) and path in _WITH_COMMAND:
-            where = f"{path} {_WITH_COMMAND[path]} -- COMMAND"
-            return _say(
-                f"error: {_sentence(error)}; put the command and its options after --: {where}",
-                2,
-            )
+        if isinstance(error, click.NoSuchOption):
+            return _say(_unknown_option(error, path), 2)
         return _say(f"error: {_sentence(error)}\nSee `{path} --help`.", 2)
     except click.ClickException as error:
         return _say(f"error: {error.format_message()}", error.exit_code)
@@ -238,6 +234,17 @@ def run(arguments: list[str] | None = None) -> int:
         return _reader_gone()
     except OSError as error:
         return _no_room(error)
+
+
+def _unknown_option(error: click.NoSuchOption, path: str) -> str:
+    from kubelite.cli.unknown_commands import option_elsewhere, unknown_option
+
+    instead = option_elsewhere(path, error.option_name)
+    words = instead or unknown_option(error.option_name, error.possibilities or ())
+    if path in _WITH_COMMAND and not instead:
+        where = f"{path} {_WITH_COMMAND[path]} -- COMMAND"
+        return f"error: {words}; put the command and its options after --: {where}"
+    return f"error: {words}\nSee `{path} --help`."
 
 
 def _reader_gone() -> int:

@@ -72,6 +72,68 @@ ELSEWHERE = {
 }
 
 
+_MANIFEST = "write it into the manifest: add --dry-run=client -o yaml, edit, then `kubelite apply -f FILE`"
+_ONE_WRITER = "the manifest directory has no field managers: leave it out"
+#: Command → option of kubectl or docker that it lacks → the equivalent.
+OPTIONS_ELSEWHERE = {
+    "apply": {
+        "--prune": "remove a file from the manifest directory, or `kubelite delete -f FILE`: its pods end",
+        "--server-side": _ONE_WRITER,
+        "--force-conflicts": _ONE_WRITER,
+        "--field-manager": _ONE_WRITER,
+        "--force": "an edit recreates a pod where it must; `kubelite diff -f FILE` says so in advance",
+        "--validate": "manifests are always validated: leave it out",
+        "--wait": "`kubelite rollout status FILE` waits for the pods",
+    },
+    "build": {
+        "--squash": "layers are kept as they are; a second stage with COPY --from leaves out what only the build needs",
+        "--push": "`kubelite push IMAGE` afterwards",
+        "--load": "the image is on the node already: leave it out",
+        "--cache-from": "the cache is the node's own, `kubelite df` shows its size",
+        "--cache-to": "the cache is the node's own, `kubelite df` shows its size",
+        "--rm": "a build leaves no containers: leave it out",
+        "--force-rm": "a build leaves no containers: leave it out",
+    },
+    "run": {
+        "-d": "a pod runs in the background unless -i or --attach is given: leave it out",
+        "--detach": "a pod runs in the background unless -i or --attach is given: leave it out",
+        "-e": "use --env NAME=VALUE",
+        "-p": f"ports[].hostPort publishes a port: {_MANIFEST}",
+        "--publish": f"ports[].hostPort publishes a port: {_MANIFEST}",
+        "--expose": f"ports[].hostPort publishes a port: {_MANIFEST}",
+        "-v": f"a pod has volumes: {_MANIFEST}",
+        "--volume": f"a pod has volumes: {_MANIFEST}",
+        "--mount": f"a pod has volumes: {_MANIFEST}",
+        "-m": f"resources.limits.memory: {_MANIFEST}",
+        "--memory": f"resources.limits.memory: {_MANIFEST}",
+        "--cpus": f"resources.limits.cpu: {_MANIFEST}",
+        "--limits": f"resources.limits: {_MANIFEST}",
+        "-u": f"securityContext.runAsUser: {_MANIFEST}",
+        "--user": f"securityContext.runAsUser: {_MANIFEST}",
+        "-w": f"workingDir: {_MANIFEST}",
+        "--entrypoint": "add --command: the words after -- then replace the entrypoint",
+        "--network": f"a pod is on the node's bridge; hostNetwork joins the machine's: {_MANIFEST}",
+        "--overrides": _MANIFEST,
+    },
+    "delete": {"--cascade": "a pod owns nothing else: leave it out"},
+}
+_SIMILAR = 0.8  # ratio from which two options are taken for a typing error of each other
+
+
+def option_elsewhere(path: str, option: str) -> str:
+    """Return the error message for an option that another tool's command of this name has; "" for any other."""
+    instead = OPTIONS_ELSEWHERE.get(path.removeprefix("kubelite "), {}).get(option, "")
+    return f'{path} has no option "{option}": {instead}' if instead else ""
+
+
+def unknown_option(option: str, known: Iterable[str]) -> str:
+    """Return the error message for an unknown option, with those that differ by a typing error."""
+    from difflib import SequenceMatcher
+
+    near = [one for one in known if SequenceMatcher(None, option, one).ratio() >= _SIMILAR]
+    return f"no such option '{option}'" + (f"; did you mean {' or '.join(near)}?" if near else "")
+
+
 def unknown_command(word: str, known: Iterable[str]) -> str:
     """Return the error message for an unknown command."""
     instead = ELSEWHERE.get(word)

@@ -123,14 +123,11 @@ class _Deleter:
     def pods(self, what: Sequence[str]) -> None:
         for query in wanted(what):
             if query.type is not PODS:
-                self._no_such_delete(query.type)
+                raise CliError(_no_such_delete(query.type, query.names))
             if query.names and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
             for namespace, name in [(self.namespace, name) for name in query.names] or self._selected():
                 self._delete(namespace, name)
-
-    def _no_such_delete(self, kind: Type) -> None:
-        raise CliError(f"error: {kind.plural} are deleted with their manifest: kubelite delete -f FILE")
 
     def _selected(self) -> list[tuple[str, str]]:
         """Return namespaces and names."""
@@ -180,3 +177,20 @@ class _Deleter:
             if any(doc is None or doc["metadata"]["uid"] != uid for doc in every):
                 return
         raise CliError(f"error: timed out waiting for the deletion of pod {name}")
+
+
+def _no_such_delete(kind: Type, names: Sequence[str]) -> str:
+    """Return the error message for a type that is not deleted by name, with what to do instead."""
+    if kind.plural == "namespaces":
+        where = names[0] if names else "NAMESPACE"
+        return (
+            "error: a namespace exists while an object is in it: remove the manifests of its objects "
+            f"(kubelite get manifests; kubelite delete -f FILE). kubelite get all -n {where} lists its pods"
+        )
+    others = {
+        "nodes": "the node is this machine: kubelite reset ends its pods, kubelite node cordon keeps new ones away",
+        "events": "events expire by themselves",
+        "manifests": "a manifest is a file: kubelite delete -f FILE, or remove it from the manifest directory",
+    }
+    otherwise = f"{kind.plural} are deleted with their manifest: kubelite delete -f FILE"
+    return f"error: {others.get(kind.plural, otherwise)}"

@@ -20,7 +20,7 @@ from kubelite.cli.containers.port_forward import pair_of, ports_of
 from kubelite.cli.errors import CliError
 from kubelite.cli.images.images import selected
 from kubelite.cli.main import COMMANDS
-from kubelite.cli.unknown_commands import ELSEWHERE
+from kubelite.cli.unknown_commands import ELSEWHERE, OPTIONS_ELSEWHERE
 from tests.command_lines import invocations
 from tests.unit.api.fake_node import pod_doc
 from tests.unit.api.server import Served
@@ -213,6 +213,52 @@ def test_every_command_in_those_answers_can_be_parsed() -> None:
                         parse(arguments)
                 except click.MissingParameter:
                     pass  # the answer names the command alone
+
+
+# -- options of docker and kubectl ------------------------------------------------------------------------------
+
+
+def test_options_of_others_are_not_here_and_say_what_does_it() -> None:
+    for name, options in OPTIONS_ELSEWHERE.items():
+        ours = {word for option in EVERY[name,].params for word in (*option.opts, *option.secondary_opts)}
+        assert not ours & set(options), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("apply", "--prune", "-f", "x"), 'kubelite apply has no option "--prune": remove a file'),
+        (("build", "--squash", "."), 'kubelite build has no option "--squash": layers are kept'),
+        (("run", "nginx", "-p", "80:80"), "ports[].hostPort publishes a port"),
+        (("get", "pods", "--namespce", "x"), "no such option '--namespce'; did you mean --namespace?"),
+        (("get", "pods", "--nix"), "no such option '--nix'\n"),
+        (
+            ("exec", "web", "ls", "-l"),
+            "put the command and its options after --: kubelite exec POD -- COMMAND",
+        ),
+    ],
+)
+def test_an_unknown_option_is_answered(server: Served, arguments: tuple[str, ...], words: str) -> None:
+    done = kubelite(server, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "--dry-run" not in done.stderr.partition("ports[]")[0]
+    assert "--ssh" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ns", "kubelite get all -n x lists its pods"),
+        ("node", "the node is this machine"),
+        ("event", "events expire by themselves"),
+        ("cm", "configmaps are deleted with their manifest"),
+    ],
+)
+def test_what_is_not_deleted_by_name_says_how_it_ends(server: Served, kind: str, words: str) -> None:
+    done = kubelite(server, "delete", kind, "x")
+    assert done.returncode == 1
+    assert words in done.stderr
 
 
 # -- completion --------------------------------------------------------------------------------------------------
