@@ -4,6 +4,7 @@ raise its error."""
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
@@ -32,6 +33,22 @@ class Answers(NamedTuple):
     map_ids: Callable[[dict[str, Any], int], None]
     # Continues with the process (pid, pidfd) that the child has cloned to take its place (pid_entry.py).
     cloned: Callable[[int, int], None]
+
+    def after_cloned(self) -> Answers:
+        """The answers to a process in a hostile pid namespace: its neighbours could take its socket, and it has no
+        other request to make than to pass on a listener."""
+        return self._replace(
+            mappings=_refuse,
+            hooks=_refuse,
+            console=None,
+            net_devices=_refuse,
+            map_ids=_refuse,
+            cloned=_refuse,
+        )
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise StateError("an init asked for what it can only ask for before it is in its pid namespace")
 
 
 def converse(
@@ -64,13 +81,15 @@ def converse(
             times.append(message["steps"])
         if answers is not None:
             _answer(channel, message, answers)
+            if message.get("cloned"):
+                answers = answers.after_cloned()
         if message.get("ready"):
             return warnings
 
 
 def _answer(channel: socket.socket, message: dict[str, Any], answers: Answers) -> None:
     if message.get("cloned"):
-        answers.cloned(message["cloned"], message["fd"])
+        answers.cloned(message["cloned"], message.get("fd", -1))
     if message.get("mappings"):
         answers.mappings()
         channel.send(b"mapped")
@@ -96,19 +115,35 @@ def next_message(channel: socket.socket, who: str, program: str = "") -> dict[st
     An error that the child reports is raised here. If execve failed, it names the program `program`.
     """
     try:
-        packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_SPACE(4))
+        packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_LEN(4))
     except ConnectionResetError:
         packet, ancillary = b"", []
     if not packet:
         return None
-    if (failed := execve_stub.failure(packet)) is not None:
-        raise stub_failed(*failed, program if program and failed[1] == "execve" else who)
-    message: dict[str, Any] = json.loads(packet)
-    for _, _, rights in ancillary:
-        message["fd"] = int.from_bytes(rights[:4], sys.byteorder)
-    if "error" in message:
-        _raise(who, message["error"])
-    return message
+    fds = [int.from_bytes(rights[:4], sys.byteorder) for _, _, rights in ancillary]
+    try:
+        if (failed := execve_stub.failure(packet)) is not None:
+            raise stub_failed(*failed, program if program and failed[1] == "execve" else who)
+        message = _parsed(packet, who)
+        if "error" in message:
+            _raise(who, message["error"])
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return {**message, "fd": fds[0]} if fds else message
+
+
+def _parsed(packet: bytes, who: str) -> dict[str, Any]:
+    """A message as an object. StateError if it is none of ours: a process in a hostile pid namespace may have lost its
+    socket to a neighbour."""
+    try:
+        message: dict[str, Any] = json.loads(packet)
+        if isinstance(message.get("warnings", []), list) and isinstance(message.get("error", {}), dict):
+            return message
+    except (ValueError, AttributeError):
+        pass
+    raise StateError(f"{who}: its process sent something that is no message")
 
 
 def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
@@ -125,9 +160,13 @@ def raise_reported(who: str, packet: bytes) -> None:
         _raise(who, message["error"])
 
 
+_UNKNOWN: Final = {"class": "", "step": "?", "errno": 0, "call": "?", "about": "", "message": "?"}
+
+
 def _raise(who: str, reported: dict[str, Any]) -> NoReturn:
     """Raise the child's error here, prefixed with its step. A StartError keeps runc's text without a prefix."""
-    kind = getattr(errors, reported["class"], RuntimeFault)
+    reported = {**_UNKNOWN, **reported}
+    kind = getattr(errors, str(reported["class"]), RuntimeFault)
     where = f"{who}: {reported['step']}"
     if reported["class"] in ("OSError", "SyscallError") and reported["errno"]:
         raise SyscallError(reported["errno"], f"{where}: {reported['call']}", reported["about"])

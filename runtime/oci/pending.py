@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import RuntimeFault, StateError
 from runtime.oci import spawn
@@ -54,17 +53,20 @@ class PendingExec:
         self.channel.setblocking(False)
         try:
             while (message := next_message(self.channel, self.who, self.program)) is not None:
-                self.warnings += message.get("warnings", [])
-                if message.get("cloned"):
-                    self._take_over(message["cloned"], message["fd"])
-                if message.get("listener") and self.listener is not None:
-                    self.listener((self.pid, self.pidfd), message["listener"])
-                    self.channel.send(b"listened")
+                self._take(message)
         except BlockingIOError:
             return None
         if not self.final:
             raise StateError(f"{self.who}: its process was killed before it was created")
         return ExecHandle(self.pid, self.pidfd, tuple(self.warnings))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "fd" in message:
+            self._take_over(message.get("cloned") if not self.final else None, message["fd"])
+        self.warnings += message.get("warnings", [])
+        if message.get("listener") and self.listener is not None:
+            self.listener((self.pid, self.pidfd), message["listener"])
+            self.channel.send(b"listened")
 
     def wait(self, seconds: float) -> ExecHandle:
         """Wait until execve has succeeded. StateError after `seconds`; on any exception the process is killed."""
@@ -81,23 +83,9 @@ class PendingExec:
         self.done()
         return handle
 
-    def _take_over(self, pid: int, pidfd: int) -> None:
-        """Continue with the process that the first one has cloned.
-
-        It is a process of the container by now, and what it says may be somebody else's word.
-        """
-        os.set_inheritable(pidfd, False)
-        try:
-            if self.final:
-                raise StateError(f"{self.who}: its process was announced twice")
-            with contextlib.suppress(ChildProcessError):  # reaped already
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except OSError as error:
-            os.close(pidfd)
-            raise StateError(f"{self.who}: it announced something else than a process") from error
-        except StateError:
-            os.close(pidfd)
-            raise
+    def _take_over(self, pid: Any, pidfd: int) -> None:
+        """Continue with the process that the first one has cloned. Only one is accepted."""
+        spawn.check_clone(pid, pidfd, self.who)
         self.first, self.pid, self.pidfd, self.final = self.pidfd, pid, pidfd, True
         if self.announced is not None:
             self.announced(pid)

@@ -90,6 +90,7 @@ def answers(
         return children[-1][0]
 
     def cloned(pid: int, pidfd: int) -> None:
+        spawn.check_clone(pid if len(children) == 1 else None, pidfd, state["id"])
         spawn.keep_clone(pidfd, undo)
         children.append((pid, pidfd))
 

@@ -273,6 +273,26 @@ def keep_clone(pidfd: int, undo: ExitStack) -> None:
     undo.callback(kill_and_reap, pidfd)
 
 
+def check_clone(pid: object, pidfd: int, who: str) -> None:
+    """Check what a process in a hostile pid namespace has announced: a pidfd, and the pid of its process.
+
+    With CAP_SYS_PTRACE, its neighbours could take its socket (pidfd_getfd(2)) and announce another one. Closes the
+    pidfd and raises StateError if it is none, or of another process. A process that has been reaped has no pid any
+    more.
+    """
+    try:
+        os.set_inheritable(pidfd, False)
+        with contextlib.suppress(ChildProcessError):  # reaped already
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if isinstance(pid, int) and pid_of(pidfd) in (pid, -1):
+            return
+    except OSError:
+        pass
+    if pidfd >= 0:
+        os.close(pidfd)
+    raise StateError(f"{who}: something else than its process was announced")
+
+
 def pid_of(pidfd: int) -> int:
     """The pid of a pidfd's process in our pid namespace (proc_pid_fdinfo(5)); -1 if it has been reaped."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.errors import RuntimeFault, StateError
+from runtime.oci.pending import PendingExec
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node, node  # noqa: F401 - a fixture
 from tests.waiting import until, until_async
@@ -83,3 +92,70 @@ def test_a_start_brings_nothing_of_the_host_into_the_pods_pid_namespace(node: No
         assert [text for _, _, text in pod.log(record.id) if text and not text.endswith(":")] == ["pause"]
 
     node.run(story)
+
+
+# -- what neighbours could say in the name of a process whose socket they have taken ---------------------------------
+
+
+def pending() -> tuple[PendingExec, socket.socket]:
+    """A pending exec whose first process sleeps, and the socket of that process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    first = subprocess.Popen(["sleep", "1000"])
+    return PendingExec(first.pid, os.pidfd_open(first.pid), ours, "exec", [], final=False), theirs
+
+
+@pytest.fixture
+def no_descriptors_left() -> Iterator[None]:
+    before = os.listdir("/proc/self/fd")
+    yield
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"nothing",
+        b"[]",
+        b'{"cloned": 1}',
+        b'{"cloned": "1"}',
+        b'{"warnings": 7}',
+        b'{"error": "x"}',
+        b'{"error": {"class": 1}}',
+    ],
+)
+@pytest.mark.parametrize("kind", ["nothing", "a file", "another process"])
+@pytest.mark.usefixtures("no_descriptors_left")
+def test_an_announcement_that_is_none_ends_the_exec_alone(packet: bytes, kind: str) -> None:
+    found, theirs = pending()
+    with theirs, contextlib.ExitStack() as stack:
+        sent = []
+        if kind == "a file":
+            sent = [os.open("/dev/null", os.O_RDONLY)]
+        elif kind == "another process":
+            sent = [os.pidfd_open(os.getpid())]
+        for fd in sent:
+            stack.callback(os.close, fd)
+        socket.send_fds(theirs, [packet], sent * 2)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(RuntimeFault):
+            while found.step() is None:
+                pass
+        found.abandon()
+    assert found.pid != 1
+
+
+@pytest.mark.usefixtures("no_descriptors_left")
+def test_a_process_is_announced_once() -> None:
+    found, theirs = pending()
+    with theirs, subprocess.Popen(["sleep", "1000"]) as second, subprocess.Popen(["sleep", "1000"]) as third:
+        for process in (second, third):
+            pidfd = os.pidfd_open(process.pid)
+            socket.send_fds(theirs, [json.dumps({"cloned": process.pid}).encode()], [pidfd])
+            os.close(pidfd)
+        with pytest.raises(StateError, match="something else"):
+            found.step()
+        assert found.pid == second.pid
+        found.abandon()
+        assert third.poll() is None
+        third.kill()
