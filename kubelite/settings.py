@@ -100,6 +100,11 @@ class Settings(BaseModel):
     """Images pulled at the same time."""
     serialize_image_pulls: bool = False
     """Pull one image at a time."""
+    image_policy: str = ""
+    """A policy that says which images may be pulled and by whom they must be signed, in the format of
+    containers-policy.json(5), for example `/etc/containers/policy.json`. Empty: all images."""
+    image_digests_only: bool = False
+    """Admit only pods that name their images by digest."""
     registry_pull_qps: float = Field(5.0, ge=0, allow_inf_nan=False)
     """Pulls that may begin in a second; 0: no limit. Further pulls wait."""
     registry_burst: int = Field(10, ge=1)
@@ -203,7 +208,7 @@ class Settings(BaseModel):
 
     @field_validator(
         "manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file", "metrics_token_file",
-        "audit_log_path",
+        "audit_log_path", "image_policy",
     )  # fmt: skip
     @classmethod
     def _absolute(cls, value: str, info: ValidationInfo) -> str:
@@ -391,7 +396,9 @@ class Settings(BaseModel):
         paths = [
             path.strip() for path in self.allowed_host_paths.split(",") if path.strip() not in ("", "none")
         ]
-        return PodSecurity(default, named, tuple(paths) if self.allowed_host_paths else None)
+        return PodSecurity(
+            default, named, tuple(paths) if self.allowed_host_paths else None, self.image_digests_only
+        )
 
     @property
     def audit_log(self) -> str:

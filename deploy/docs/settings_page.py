@@ -101,6 +101,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "shutdown_grace_period_by_pod_priority",
     ),
     "Image pulls": (
+        "image_policy",
+        "image_digests_only",
         "max_parallel_pulls",
         "serialize_image_pulls",
         "registry_pull_qps",

@@ -217,6 +217,7 @@ def _image_client(settings: Settings) -> ImageClient:
         rate=settings.registry_pull_qps,
         burst=settings.registry_burst,
         auth_file=f"{settings.root}/auth.json",
+        policy=settings.image_policy,
     )
 
 

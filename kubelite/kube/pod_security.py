@@ -34,17 +34,21 @@ class Levels:
 
 @dataclass(frozen=True, slots=True)
 class PodSecurity:
-    """The levels of all namespaces, those of single ones, and the paths that hostPath volumes may use (None: all)."""
+    """The levels of all namespaces, those of single ones, the paths that hostPath volumes may use (None: all), and
+    whether images must be named by digest."""
 
     default: Levels = Levels()
     namespaces: Mapping[str, Levels] = field(default_factory=dict)
     host_paths: tuple[str, ...] | None = None
+    digests_only: bool = False
 
     @property
     def open(self) -> bool:
         """Tell whether it never says anything."""
-        return self.host_paths is None and all(
-            one == Levels() for one in (self.default, *self.namespaces.values())
+        return (
+            not self.digests_only
+            and self.host_paths is None
+            and all(one == Levels() for one in (self.default, *self.namespaces.values()))
         )
 
     def levels(self, namespace: str) -> Levels:

@@ -53,11 +53,13 @@ class ImageClient:
         plain_http: Collection[str] = (),
         platform: str = "",
         auth_file: str = "",
+        policy: str = "",
     ) -> None:
         """`parallel`: pulls at the same time. `rate`: pulls that may start each second (0: no limit), after a `burst`
         that may start at once. `layers_parallel`: layers of one pull at the same time. `plain_http`: registries to use
         without TLS, besides those on this machine. `platform`: os/arch[/variant]; default: this machine's. `auth_file`:
-        the node's own logins, which take precedence over docker's and podman's."""
+        the node's own logins, which take precedence over docker's and podman's. `policy`: path of a
+        containers-policy.json(5) that says which images may be pulled; "": all."""
         self.store = ImageStore(root, expand=_expander())
         self._settings: dict[str, Any] = {
             "root": self.store.root,
@@ -65,6 +67,7 @@ class ImageClient:
             "plain_http": list(plain_http),
             "platform": platform,
             "auth_file": auth_file,
+            "policy": policy,
         }
         self.limits = PullLimits(parallel, Bucket(rate, burst))
         self._flights: dict[tuple[str, str], _Flight] = {}  # by canonical reference and secrets

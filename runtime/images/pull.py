@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runtime.errors import ImageError
 from runtime.images import manifests, reference
 from runtime.images.install import PARALLEL, Installer, Report
 from runtime.images.manifests import Platform
+from runtime.images.reference import Reference
+from runtime.images.registry import signatures
 from runtime.images.registry.access import ANONYMOUS, Access
+from runtime.images.registry.policy import Requirement
+from runtime.images.registry.repository import Resolved
 from runtime.images.registry.sources import Sources
 from runtime.images.store.content import Session
 from runtime.images.store.listing import Image
@@ -27,8 +33,11 @@ async def pull(
     wanted = reference.parse(text)
     platform = platform or manifests.this_platform()
     try:
+        required = access.policy.admit(wanted) if access.policy is not None else ()
         async with Sources(wanted, access, report) as sources:
             resolved = await sources.resolve(platform)
+            if required:
+                await _check_signatures(sources, resolved, required, wanted)
             config = await sources.fetch_config(resolved.manifest.config)
             image = manifests.build_image(
                 resolved.manifest,
@@ -47,6 +56,15 @@ async def pull(
             f"cannot pull {wanted}: {error}", reason=error.reason, retriable=error.retriable
         ) from error
     return installed(store, str(wanted))
+
+
+async def _check_signatures(
+    sources: Sources, resolved: Resolved, required: Sequence[Requirement], wanted: Reference
+) -> None:
+    """Raises ImageError unless the manifest, or the index that led to it, has the signatures."""
+    digests = list(dict.fromkeys((resolved.digest, resolved.source_digest)))
+    found = [one for digest in digests for one in await sources.signatures(digest)]
+    signatures.check(found, required, wanted, digests)
 
 
 def installed(store: ImageStore, text: str) -> ImageRecord:

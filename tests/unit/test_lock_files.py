@@ -52,7 +52,12 @@ def required(pyproject: dict[str, Any], file: str) -> list[Requirement]:
     project, extras = pyproject["project"], pyproject["project"]["optional-dependencies"]
     if file == DOCS:
         return [Requirement(line) for line in extras["docs"]]
-    lines = [*project["dependencies"], *pyproject["build-system"]["requires"], *extras["ui"]]
+    lines = [
+        *project["dependencies"],
+        *pyproject["build-system"]["requires"],
+        *extras["ui"],
+        *extras.get("signatures", []),
+    ]
     lines += extras["dev"] if file == DEV else []
     return [found for line in lines if (found := Requirement(line)).name != project["name"]]
 

@@ -8,6 +8,7 @@ checked as well: they have no effect here, but a manifest must get the same answ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from kubelite.kube.pod_security import Level, PodSecurity
@@ -69,8 +70,19 @@ def forbidden(pod: Pod, security: PodSecurity) -> str:
     level = security.levels(namespace).enforce
     if found := violations(pod, level):
         return f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {found}'
-    if found := host_paths(pod, security.host_paths):
-        return f'pods "{name}" is forbidden: {found}'
+    found = host_paths(pod, security.host_paths) or (tags(pod) if security.digests_only else "")
+    return f'pods "{name}" is forbidden: {found}' if found else ""
+
+
+def tags(pod: Pod) -> str:
+    """Return the first image that is not named by its digest, "" if there is none."""
+    images = {f'container "{one.name}"': one.image for one in _containers(pod)}
+    images |= {
+        f'volume "{one.name}"': one.image.reference for one in pod.spec.volumes if one.image is not None
+    }
+    for what, image in images.items():
+        if not re.search(r"@sha256:[0-9a-f]{64}$", image or ""):
+            return f"{what}: image {json.dumps(image or '')} must be named by its digest"
     return ""
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runtime.images.reference import Endpoint, Reference
-from runtime.images.registry import auth, registriesconf
+from runtime.images.registry import auth, policy, registriesconf
 from runtime.images.registry.auth import AuthConfig, Login
+from runtime.images.registry.policy import Policy
 from runtime.images.registry.registriesconf import Registries
 from runtime.images.registry.transport import Report
 
@@ -22,6 +23,7 @@ class Access:
     secrets: tuple[AuthConfig, ...] = ()
     plain_http: frozenset[str] = frozenset()
     registries: Registries = field(default_factory=Registries)
+    policy: Policy | None = None  # which images may be pulled; None: all
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Access:
@@ -31,6 +33,7 @@ class Access:
             tuple(auth.read_config(entry["config"], entry["source"]) for entry in request.get("secrets", ())),
             frozenset(request.get("plain_http", ())),
             registriesconf.load(),
+            policy.load(request["policy"]) if request.get("policy") else None,
         )
 
     def endpoints(self, wanted: Reference) -> list[Endpoint]:

@@ -16,6 +16,8 @@ from runtime.errors import ImageError
 from runtime.images import manifests
 from runtime.images.layers.streams import CHUNK, Spool
 from runtime.images.manifests import Descriptor, Manifest, Platform
+from runtime.images.registry import signatures
+from runtime.images.registry.signatures import Signature
 from runtime.images.registry.transport import Transient, Transport, read_body, unreachable
 from runtime.images.store.listing import digest_of
 
@@ -54,6 +56,25 @@ class Registry(Transport):
         if kind in manifests.INDEX_TYPES:
             raise ImageError("its indexes are nested too deeply")
         return Resolved(manifests.read_manifest(document), raw, digest, source_digest)
+
+    async def signatures(self, digest: str) -> list[Signature]:
+        """Fetch the signatures that are attached to a manifest; none if the registry has none. Raises ImageError."""
+        path = f"manifests/{signatures.tag_of(digest)}"
+
+        async def attempt() -> bytes:
+            headers = {"Accept": manifests.ACCEPT}
+            async with self.request("GET", path, headers=headers, expect=(200, 404)) as response:
+                return await read_body(response, MAX_MANIFEST) if response.status_code == 200 else b""
+
+        if not (raw := await self.retry(attempt)):
+            return []
+        found = []
+        for layer, signature in signatures.listed(
+            manifests.parse_json(raw, "the manifest of its signatures")
+        ):
+            text = await self.fetch_config(manifests.descriptor(layer, "a signature"))
+            found.append(Signature(text, signature))
+        return found
 
     async def fetch_config(self, config: Descriptor) -> bytes:
         """Fetch a config blob and check its size and digest. Raises ImageError."""

@@ -20,6 +20,7 @@ from runtime.images.reference import Endpoint, Reference
 from runtime.images.registry.access import NO_LOGIN, Access
 from runtime.images.registry.auth import Login
 from runtime.images.registry.repository import Registry, Resolved
+from runtime.images.registry.signatures import Signature
 from runtime.images.registry.transport import Refused
 from runtime.images.store.listing import Layer
 
@@ -64,6 +65,20 @@ class Sources:
             self._endpoints.sort(key=lambda other: other is not endpoint)
             return found
         raise _joined(failures)
+
+    async def signatures(self, digest: str) -> list[Signature]:
+        """Fetch the signatures of a manifest from all endpoints: a mirror may lack them. Raises ImageError if none
+        could be asked."""
+        found: list[Signature] = []
+        failures: list[ImageError] = []
+        for endpoint in self._endpoints:
+            try:
+                found += await self._ask(endpoint, lambda r: r.signatures(digest))
+            except ImageError as error:
+                failures.append(error)
+        if len(failures) == len(self._endpoints):
+            raise _joined(failures)
+        return found
 
     async def fetch_config(self, config: Descriptor) -> bytes:
         failures: list[ImageError] = []

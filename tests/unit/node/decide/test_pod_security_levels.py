@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubelite.kube.pod_security import Level, Levels, PodSecurity, parse_levels
@@ -116,3 +118,30 @@ def test_the_labels_of_a_cluster() -> None:
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "restricted",
     }
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"containers": {"c": {"image": f"nginx@sha256:{'1' * 64}"}}}, ""),
+        ({"containers": {"c": {"image": f"q.io/x:1@sha256:{'1' * 64}"}}}, ""),
+        (
+            {"containers": {"c": {"image": "nginx:1"}}},
+            'container "c": image "nginx:1" must be named by its digest',
+        ),
+        (
+            {"containers": {"c": {"image": "nginx@sha256:1"}}},
+            'image "nginx@sha256:1" must be named by its digest',
+        ),
+        ({"inits": {"i": {"image": "x"}}}, 'container "i": image "x" must be named by its digest'),
+        (
+            {"volumes": [{"name": "v", "image": {"reference": "x:1"}}]},
+            'volume "v": image "x:1" must be named by',
+        ),
+    ],
+)
+def test_images_by_digest_alone(spec: dict[str, Any], said: str) -> None:
+    found = forbidden(make(**spec), PodSecurity(digests_only=True))
+    assert said in found if said else found == ""
+    assert forbidden(make(**spec), PodSecurity()) == ""
+    assert not PodSecurity(digests_only=True).open
