@@ -1,4 +1,4 @@
-"""`make chaos`: a seeded random mix of orders and blows against a whole node, for as long as told.
+"""`make chaos`: a seeded random mix of orders and faults on a whole node, for a given time.
 
 python -m tests.chaos [--seconds 300] [--pods 40] [--seed N] [--rounds N]
 """
@@ -22,13 +22,13 @@ from tests.chaos.machine import Machine
 from tests.chaos.monkey import Failure, Monkey
 from tests.e2e import node
 
-PATIENCE = 5.0  # a node that is being broken may share its machine with all the other tests
-DISK_MB = 256  # of the file system that the root directory is on, so that it can be filled
+PATIENCE = 5.0  # the node may share the machine with all other tests
+DISK_MB = 256  # of the root directory's file system, which can be filled
 
 
 @contextlib.contextmanager
 def monkey(base: Path, images: Path, *, seed: int, size: int) -> Iterator[Monkey]:
-    """A monkey with a machine of its own, clean at the end."""
+    """A monkey with its own machine, which is cleaned up at the end."""
     clock = shutil.which("cc") is not None
     with Machine.running(base, images, disk_mb=DISK_MB, clock=clock, pod_cidr="10.77.0.0/22") as machine:
         found = Monkey(machine, seed, size)
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _run(base: Path, options: argparse.Namespace) -> int:
-    """The last line says how it went."""
+    """Run rounds. The last line has the result."""
     found = None
     try:
         images = node.pack_image(base / "pack")

@@ -1,4 +1,4 @@
-"""The nodes of tests/e2e, for the tests that break them."""
+"""Fixtures: nodes of tests/e2e for tests that break them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["images", "machine", "node"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    lacking = missing("ip")  # what looks at the bridge
+    lacking = missing("ip")  # programs that inspect the bridge
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, images: Path) -> Iterator[Machine]:
-    """A node whose disk can be filled, clock set and power cut; crashed containers come back soon."""
+    """A node whose disk can be filled, whose clock can be set and whose power can be cut. Crashed containers restart
+    soon."""
     with Machine.running(tmp_path, images) as found:
         yield found
 

@@ -1,7 +1,7 @@
-"""What is really there, asked of the kernel, the disk and the API, with none of the product's own code.
+"""The real state, from the kernel, the disk and the API, without the product's own code.
 
-A container that the tests make is known by its environment: `CHAOS_POD`, `CHAOS_CONTAINER` and `CHAOS_GENERATION` of a
-process that is the first of its pid namespace. So a second instance is seen whoever forgot about it.
+The tests' containers are recognized by the environment variables `CHAOS_POD`, `CHAOS_CONTAINER` and `CHAOS_GENERATION`
+of process 1 of a pid namespace. So a second instance is found even if the node has no record of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UID = re.compile(r"/pod([0-9a-f-]{36})/")
 
 
 class Unreachable(Exception):
-    """The daemon does not answer (it was killed, or only just started)."""
+    """The daemon does not answer: it was killed or has just started."""
 
 
 class _Unix(http.client.HTTPConnection):
@@ -39,7 +39,7 @@ class _Unix(http.client.HTTPConnection):
 
 
 def ask(node: Node, path: str, method: str = "GET") -> Any:
-    """The JSON that the node's API answers. Unreachable when nobody does."""
+    """The JSON response of the node's API. Raises Unreachable if no daemon answers."""
     connection = _Unix(str(node.run_dir / "kubelite.sock"))
     try:
         connection.request(method, path)
@@ -66,7 +66,7 @@ def doctor(node: Node) -> list[str]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Instance:
-    """A container's first process. Pid and start time tell it from every other."""
+    """The first process of a container, identified by pid and start time."""
 
     pod: str
     container: str
@@ -82,7 +82,7 @@ class Process:
 
     pid: int
     name: str
-    uid: str  # of the pod whose cgroup it is in, "" = of none
+    uid: str  # of the pod in whose cgroup it is, "" = none
 
 
 def _read(path: str) -> bytes:
@@ -96,7 +96,7 @@ def _started(pid: int) -> tuple[str, int]:
 
 
 def processes(node: Node) -> Iterator[Process]:
-    """Everything alive in the node's cgroups."""
+    """All running processes in the node's cgroups."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -110,7 +110,7 @@ def processes(node: Node) -> Iterator[Process]:
 
 
 def instances(node: Node) -> list[Instance]:
-    """Every container that runs its program, sorted."""
+    """Every container that is executing its program, sorted."""
     found = []
     for process in processes(node):
         if not process.uid:
@@ -136,7 +136,7 @@ def instances(node: Node) -> list[Instance]:
 
 
 def shims(node: Node) -> dict[str, int]:
-    """Pod uid → pid of the shim that says in `ps` that it is that pod's."""
+    """Pod uid → pid of the shim with this uid in its process title."""
     found = {}
     for process in processes(node):
         with contextlib.suppress(OSError):
@@ -157,7 +157,7 @@ def children(node: Node) -> dict[str, int]:
 
 
 def kill(pid: int, start: int | None = None, number: int = signal.SIGKILL) -> bool:
-    """Signal a process, never one that only has its pid now. False when it is gone."""
+    """Signal a process, but not a later one with the same pid. Return False if it has exited."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
@@ -217,7 +217,7 @@ def log_lines(node: Node, name: str, uid: str, container: str) -> dict[int, list
 
 
 def out_of_order(lines: list[str]) -> str:
-    """Where lines that should be 0, 1, 2 … are not, "" when they are."""
+    """The first position at which lines are not 0, 1, 2 …, or ""."""
     for index, line in enumerate(lines):
         if line != str(index):
             return f"line {index} is {line!r} (of {len(lines)})"

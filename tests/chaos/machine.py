@@ -1,4 +1,4 @@
-"""A node on a machine of its own that can go wrong as a whole: the disk full, the clock set, the power cut."""
+"""A node on an imitated machine that can fail as a whole: full disk, changed clock, power cut."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.chaos import lens
 from tests.chaos.strike import Strike
 from tests.e2e.node import Node
 
-#: Crashed containers come back at once, so that a test waits for nothing.
+#: Crashed containers restart at once, so that tests do not wait.
 QUICK = {"CRASH_BACKOFF_INITIAL": "0.2", "CRASH_BACKOFF_MAX": "0.8"}
 
 
 @dataclass(slots=True)
 class Machine(Node):
-    """See the module's text. `disk_mb`: size of the file system of the root directory; 0 = the test's own."""
+    """See the module's docstring. `disk_mb`: size of the root directory's file system; 0 = the test's directory."""
 
     disk_mb: int = 0
-    preload: str = ""  # the library that makes the clock ours, "" = the machine's clock
-    strike: Strike | None = None  # kills a process of the node at its Nth call
+    preload: str = ""  # the library that changes the clock, "" = the machine's clock
+    strike: Strike | None = None  # kills a process of the node at its Nth system call
 
     @classmethod
     @contextlib.contextmanager
@@ -41,7 +41,7 @@ class Machine(Node):
         strike: bool = False,
         **settings: str,
     ) -> Iterator[Machine]:
-        """Started; clean at the end, or the test fails."""
+        """A started machine. The test fails if anything is left at the end."""
         machine = cls(
             base, settings={**QUICK, **{k.upper(): v for k, v in settings.items()}}, disk_mb=disk_mb
         )
@@ -84,7 +84,7 @@ class Machine(Node):
         return self.root / "filler"
 
     def fill_disk(self) -> None:
-        """Until not one byte more fits."""
+        """Fill the disk completely."""
         with self._filler.open("ab", buffering=0) as file:
             for size in (1 << 20, 4096, 1):
                 with contextlib.suppress(OSError):
@@ -101,7 +101,7 @@ class Machine(Node):
         return self.base / "clock"
 
     def step_clock(self, seconds: float) -> None:
-        """The daemon's clock is off by so much from now on (the shims, as what they wrote down before, are not)."""
+        """Shift the daemon's clock by this much from now on. The shims' clock and earlier records do not change."""
         if not self._clock.exists():
             self._clock.write_bytes(struct.pack("d", seconds))
         with self._clock.open("r+b") as file, mmap.mmap(file.fileno(), 8) as memory:
@@ -110,7 +110,7 @@ class Machine(Node):
     # -- power --------------------------------------------------------------------------------------------------
 
     def cut_power(self, *, run_dir_stays: bool = False) -> None:
-        """Everything is gone but the disk. `run_dir_stays`: the run directory is on it, as on some systems."""
+        """Lose everything but the disk. `run_dir_stays`: the run directory is on the disk, as on some systems."""
         daemon, holder = self.daemon, self.holder
         assert daemon is not None and holder is not None
         if daemon.poll() is None:

@@ -1,8 +1,8 @@
-"""What must be true at a quiet moment, worked out from what was done to the node alone.
+"""The invariants at a quiet moment, computed only from what was done to the node.
 
-The model knows every order that was given and every process that was killed. It never asks the product what it
-thinks: `Seen` (see lens) is what the kernel, the disk and the API show, and `Model.unsettled` and `Model.broken` say in
-words where the two differ. The first list is what time may still mend, the second what nothing can.
+The model knows every order and every killed process, and never uses the product's opinion. `Seen` (see lens) is what
+the kernel, the disk and the API show; `Model.unsettled` and `Model.broken` describe the differences. Those of the first
+list may still disappear with time, those of the second cannot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.e2e.node import Node
 
 @dataclass(slots=True)
 class Seen:
-    """One look at the whole machine."""
+    """One observation of the whole machine."""
 
     docs: dict[str, dict[str, Any]]
     instances: list[lens.Instance]
@@ -31,7 +31,7 @@ class Seen:
 
     @classmethod
     def look(cls, node: Node) -> Seen:
-        """Raises lens.Unreachable."""
+        """Observe the machine. Raises lens.Unreachable."""
         helpers = set(lens.children(node).values())
         return cls(
             lens.pods(node),
@@ -55,18 +55,18 @@ class Seen:
 
 @dataclass(slots=True)
 class Wanted:
-    """A pod that a manifest asks for."""
+    """A pod that a manifest defines."""
 
     name: str
     flavour: str
     generation: int = 0
     label: int = 0
-    broken: bool = False  # its file says nothing that can be read: what it said before counts
+    broken: bool = False  # its file is invalid, so the last valid version counts
     # since the last quiet moment:
-    new: bool = True  # it may be another pod than then
-    touches: int = 0  # what may have made its containers start again
+    new: bool = True  # it may have been replaced by another pod
+    touches: int = 0  # what may have restarted its containers
     killed_before_it_ended: bool = False
-    # as it was at the last quiet moment:
+    # its state at the last quiet moment:
     uid: str = ""
     restarts: dict[str, int] = field(default_factory=dict)
     pids: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -82,16 +82,17 @@ class Wanted:
 
 
 class Model:
-    """The pods that are wanted, and the containers that were killed, by the uid of their pod."""
+    """The desired pods, and the killed containers by the uid of their pod."""
 
     def __init__(self) -> None:
         self.wanted: dict[str, Wanted] = {}
         self.killed: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)  # this round's
         self.removed: dict[str, Wanted] = {}  # in this round
-        self.no_space = False  # in this round the disk was full at times: starts may have failed
+        self.no_space = False  # the disk was full during this round: starts may have failed
 
     def want(self, wanted: Wanted) -> None:
-        """Dropped. What was removed under its name a moment ago may not have been missed: an edit then."""
+        """A manifest was created. If one with the same name was removed a moment ago, the removal may not have been
+        noticed: then this is an edit."""
         before = self.removed.get(wanted.name)
         if before is not None:
             wanted.uid, wanted.restarts, wanted.touches = before.uid, before.restarts, before.touches + 1
@@ -101,7 +102,7 @@ class Model:
         self.removed[name] = self.wanted.pop(name)
 
     def note_kill(self, instance: lens.Instance) -> None:
-        """A container's init was killed for certain."""
+        """A container's init was certainly killed."""
         self.killed[instance.uid, instance.container].add((instance.pid, instance.start))
         wanted = self.wanted.get(instance.pod)
         if wanted is not None:
@@ -121,7 +122,7 @@ class Model:
         found += [f"a {kind} of pod {uid}, which is no pod's" for kind, uid in _foreign(seen, uids)]
         found += [f"pod {uid} has no shim" for uid in standing - seen.shims.keys()]
         strays = [p for p in seen.processes if not p.uid and p.pid not in seen.shims.values()]
-        # forkserver, and the spare shim that stands by
+        # forkserver, and the spare shim
         strays = [p for p in strays if p.pid not in seen.helpers]
         if len(strays) > 1:
             found.append(f"processes that are nobody's: {strays}")

@@ -1,7 +1,7 @@
-"""Orders and blows, drawn from a seed, and the quiet moments between at which the model must hold.
+"""Orders and faults drawn from a seed, and quiet moments at which the model is checked.
 
-What is drawn depends on the seed and the model alone, never on what is observed: the same seed gives the same rounds.
-When the kernel lets each of them happen differs from run to run, which is the point of running it for long.
+The rounds depend only on the seed and the model, never on observations: the same seed gives the same rounds. Their
+timing in the kernel differs between runs, which is why long runs are useful.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tests.chaos.machine import Machine
 from tests.chaos.model import Model, Seen, Wanted
 from tests.e2e.node import KUBELITE, REPO
 
-# Within both, what is has been written down, or everything is in order again. Beside other load a second is worth less
-# than a look, which takes longer then.
+# The state has been recorded, or everything is in order, after both the time and the number of observations. Under load
+# an observation takes longer, so the time alone says less.
 LAG, LAG_LOOKS = 3.0, 5
 QUIET, QUIET_LOOKS = 90.0, 300
 HANGS = 120.0  # seconds after which a command, or a daemon that is to stop, is not believed to end any more
@@ -32,11 +32,11 @@ GARBAGE = (
     b"apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n  containrs: []\n",
     b"\xff\xfe\x00",
     b"- just\n- a\n- list\n",
-)[1:]  # an empty file asks for nothing: that is a removal
+)[1:]  # an empty file defines nothing, like a removal
 
 
 class Failure(AssertionError):
-    """The model does not hold: everything that is known of it, and the first reason."""
+    """The model does not hold. Has the first reason and all that is known about it."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(text)
@@ -45,7 +45,7 @@ class Failure(AssertionError):
 
 @dataclass(slots=True)
 class _Beside:
-    """A command line that runs beside."""
+    """A command that runs at the same time."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -66,7 +66,7 @@ class Monkey:
     kills: Counter[str] = field(default_factory=Counter)
     orders: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
-    daemon_died: bool = False  # in this round, by our hand
+    daemon_died: bool = False  # in this round, by the monkey
     _history: list[str] = field(default_factory=list)
     _beside: list[_Beside] = field(default_factory=list)
     _numbers: int = 0
@@ -125,7 +125,7 @@ class Monkey:
         )
 
     def _written_down(self, seen: Seen) -> tuple[Seen, list[str]]:
-        """What nothing can mend, or was it only not written down yet, in a look that took a moment?"""
+        """Whether the difference persists: an observation takes a moment, so a record may only have been late."""
         began, looks = time.monotonic(), 0
         broken = self.model.broken(seen, self.machine)
         while broken and (time.monotonic() - began < LAG or looks < LAG_LOOKS):
@@ -136,7 +136,7 @@ class Monkey:
         return seen, broken
 
     def _settled(self) -> Seen:
-        """The first look at which everything has come about."""
+        """The first observation at which everything has been carried out."""
         began, looks = time.monotonic(), 0
         reasons = ["nothing was seen"]
         seen: Seen | None = None
@@ -171,7 +171,7 @@ class Monkey:
         return self.machine.manifests / f"{name}.yaml"
 
     def _write(self, wanted: Wanted) -> str:
-        """Its manifest, by rename or, as a careless editor does, in place and in two pieces."""
+        """Write its manifest, by rename or, like a careless editor, in place in two parts."""
         text = pods.manifest(wanted.name, wanted.flavour, generation=wanted.generation, label=wanted.label)
         wanted.broken = False
         if self.rng.random() < 0.7:
@@ -199,7 +199,7 @@ class Monkey:
             return f"{name} is there already"
         flavour = self.rng.choices(pods.FLAVOURS, (6, 3, 1, 1))[0]
         before = self.model.removed.get(name)
-        if before is not None:  # it may pass for an edit, and so it has to be one that a pod can have
+        if before is not None:  # it may count as an edit, so it must be a valid one
             if not before.stays:
                 return f"{name} was removed only just"
             flavour = before.flavour
@@ -236,7 +236,7 @@ class Monkey:
         return f"break {wanted.name}"
 
     def _edited(self, wanted: Wanted) -> bool:
-        """Whether its file was written in this round: which version was read last is then anybody's guess."""
+        """Whether its file was written in this round: then it is unknown which version was read last."""
         return any(
             f" {wanted.name} " in f"{move} "
             for move in self._history
@@ -253,7 +253,7 @@ class Monkey:
         return f"remove {wanted.name}"
 
     def _delete(self) -> str:
-        """By name, over the API: its manifest still stands, so another pod of the name takes its place."""
+        """Delete it by name through the API. Its manifest still exists, so a new pod with this name replaces it."""
         wanted = self._pick(lambda w: not w.broken)
         if wanted is None:
             return "nothing to delete"
@@ -305,7 +305,7 @@ class Monkey:
         return f"logs -f of {wanted.name}"
 
     def _end_beside(self) -> list[str]:
-        """What the commands said is in order; of a pod that nobody touched, all of it."""
+        """The output of the commands is in order; for an untouched pod it is complete."""
         faults = []
         for one in self._beside:
             if one.kind == "logs":
@@ -411,7 +411,7 @@ class Monkey:
         return f"step the clock to {seconds:+g} s"
 
     def close(self) -> None:
-        """End what still runs beside."""
+        """End the commands that still run."""
         for one in self._beside:
             if one.process.poll() is None:
                 one.process.kill()
@@ -426,7 +426,7 @@ class Monkey:
 
 
 def _runs(lines: list[str]) -> list[list[str]]:
-    """The lines of one instance after the other: `logs -f` goes on over restarts, and each begins at 0."""
+    """The lines of each instance: `logs -f` continues across restarts, and each instance begins at 0."""
     runs: list[list[str]] = []
     for line in lines:
         if line == "0" or not runs:

@@ -1,6 +1,6 @@
-"""kubelite as it may be one day, with a newer schema: `python -m tests.chaos.newer serve`.
+"""A future kubelite with a newer schema: `python -m tests.chaos.newer serve`.
 
-CHAOS_OLDEST_READER=2 makes it one whose files no older version may open.
+With CHAOS_OLDEST_READER=2 older versions must not open its files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEP = (
 
 
 def changes() -> dict[str, Any]:
-    """What is different in state.schema."""
+    """Change state.schema."""
     return {
         "MIGRATIONS": (*schema.MIGRATIONS, STEP),
         "SCHEMA_VERSION": VERSION,

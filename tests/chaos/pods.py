@@ -1,7 +1,8 @@
-"""Pods that tell on themselves: what they log is numbered, and each start leaves a line in a volume.
+"""Pods that record what happens to them: their log lines are numbered, and each start adds a line to a file in a
+volume.
 
-`/data/starts-<container>` is kept by the pod's volume, so its lines count the starts that really were, over every
-sandbox; the product's own count has to agree.
+`/data/starts-<container>` is in the pod's volume, so its lines are the real number of starts, across all sandboxes. The
+product's own count must agree.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from tests.e2e.node import Node
 from tests.waiting import until
 
 _BEGIN = "exec 2>/dev/null; echo $CHAOS_GENERATION >> /data/starts-$CHAOS_CONTAINER; mkfifo /f || exit 9; exec 3<>/f; "
-#: Counts aloud for ever, a line every CHAOS_PACE seconds, with no process besides its own.
+#: Prints numbers forever, one every CHAOS_PACE seconds, without starting processes.
 TICK = (
     _BEGIN
     + "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); read -t ${CHAOS_PACE:-0.5} _ <&3; done"
 )
-#: Counts to two and is done.
+#: Counts to two and exits.
 ONCE = _BEGIN + "trap 'exit 0' TERM; for i in 0 1 2; do echo $i; read -t 0.2 _ <&3; done; exit 0"
 #: Fails the first two times.
 FLAKY = _BEGIN + "echo 0; [ $(wc -l < /data/starts-$CHAOS_CONTAINER) -ge 3 ]"
@@ -36,7 +37,7 @@ def containers_of(flavour: str) -> tuple[str, ...]:
 
 
 def manifest(name: str, flavour: str = ALWAYS, *, generation: int = 0, label: int = 0, **spec: Any) -> str:
-    """A pod's manifest. Another `generation` is another environment: its containers start anew."""
+    """A pod's manifest. Another `generation` changes the environment, so its containers restart."""
     script = {NEVER: ONCE, ON_FAILURE: FLAKY}.get(flavour, TICK)
     main = [_container(name, one, script, generation) for one in containers_of(flavour)]
     fields: dict[str, Any] = {"volumes": [{"name": "data", "emptyDir": {}}], **spec}
@@ -62,7 +63,7 @@ def volume(node: Node, uid: str) -> Path:
 
 
 def starts(node: Node, uid: str, name: str) -> int:
-    """How often a container's program has really begun."""
+    """How often a container's program has really started."""
     try:
         return len((volume(node, uid) / f"starts-{name}").read_text().splitlines())
     except FileNotFoundError:
@@ -70,9 +71,9 @@ def starts(node: Node, uid: str, name: str) -> int:
 
 
 def begun(node: Node, uid: str, name: str, least: int = 1) -> int:
-    """The same of a container that is said to run for the `least`th time: its execve(2) is done then, and its program's
-    first line may be still to come."""
-    with contextlib.suppress(AssertionError):  # then it is the caller's that fails, with fewer
+    """The same for a container that is reported to run for the `least`th time: its execve(2) is done, but its program
+    may not have written its line yet."""
+    with contextlib.suppress(AssertionError):  # then the caller's check fails with the lower number
         until(lambda: starts(node, uid, name) >= least)
     return starts(node, uid, name)
 

@@ -1,6 +1,6 @@
 """Programs whose writes are recorded: `python -m tests.chaos.power_writer store|migration|manifests|images|…`.
 
-After each step a mark says what there is now, and whether a power cut may still take it back.
+After each step a mark records the current content, and whether a power cut may still undo it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.kernel.little_registry import little_registry
 from tests.programs import PACKED_BUSYBOX
 
 STEPS = 60
-#: Bytes of a document now and then, so that SQLite's log is folded into the file more than once.
+#: Size of an occasional large document, so that SQLite checkpoints its log several times.
 LARGE = 400_000
 
 
@@ -44,14 +44,14 @@ def content(store: Store) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Hand:
-    """Draws the steps."""
+    """Draws random steps."""
 
     store: Store
     rng: random.Random
     step: int = 0
 
     async def one(self) -> bool:
-        """A step; whether it is on the disk now. (One that changes nothing writes nothing.)"""
+        """Do a step. Return whether it is on the disk now. A step that changes nothing writes nothing."""
         before = self.store.resource_version, content(self.store)
         return await self._one() and (self.store.resource_version, content(self.store)) != before
 
@@ -71,7 +71,7 @@ class _Hand:
             case 2:
                 await self.store.forget_containers(uid, durable=durable)
             case _ if known:
-                with contextlib.suppress(NotFound):  # one of those beside removed it
+                with contextlib.suppress(NotFound):  # a concurrent step removed it
                     await self.store.update(kind, doc, durable=durable)
             case _:
                 with contextlib.suppress(AlreadyExists):
@@ -80,7 +80,7 @@ class _Hand:
 
 
 async def write_store(directory: Path, seed: int) -> None:
-    """Opened, written to, closed, and all of it again."""
+    """Open the store, write, close, and repeat."""
     rng = random.Random(seed)
     hand = _Hand(None, rng)  # type: ignore[arg-type]
     for _ in range(2):
@@ -98,7 +98,7 @@ async def write_store(directory: Path, seed: int) -> None:
 
 
 async def migrate_store(directory: Path, seed: int) -> None:
-    """Written by this version, then opened and written by a newer one."""
+    """Write with this version, then open and write with a newer one."""
     hand = _Hand(Store.open(str(directory / "state.db")), random.Random(seed))
     for version in ("this", "newer"):
         if version == "newer":
@@ -133,7 +133,7 @@ def write_manifests(directory: Path) -> None:
 
 
 async def write_images(directory: Path, archive: str) -> None:
-    """One packed, one loaded, one removed."""
+    """Pack an image, load one, remove one."""
     client = ImageClient(str(directory / "images"))
     names: list[str] = []
 
@@ -150,8 +150,8 @@ async def write_images(directory: Path, archive: str) -> None:
 
 
 async def write_pulls(directory: Path) -> None:
-    """Two images that share a layer come from a registry, one is pulled again when its tag has moved; what nobody names
-    any more is collected, then all of it."""
+    """Pull two images that share a layer; pull one again after its tag has moved; collect unnamed images, then all of
+    them."""
     client = ImageClient(str(directory / "images"))
     base = {"etc/motd": b"hello" * 4000, "bin/tool": b"#!" * 50_000}
     shared, own = tar_of(base, links={"bin/other": "bin/tool"}), tar_of({"srv/data": bytes(range(256)) * 500})
@@ -174,7 +174,7 @@ async def write_pulls(directory: Path) -> None:
 
 
 def write_claim(root: Path) -> None:
-    """An ephemeral volume's claim is made, and its policy changes."""
+    """Create the claim of an ephemeral volume, and change its policy."""
     about = {"policy": "Delete", "size": 1 << 20, "owner": "the-pod"}
     for policy in ("Delete", "Retain"):
         provision(str(root / "default" / "data"), {**about, "policy": policy})

@@ -1,8 +1,8 @@
-"""Every disk that a power cut may leave, worked out from a record of what was written (tap.c).
+"""Computes every disk that a power cut may leave, from a record of all writes (tap.c).
 
-POSIX promises little: what fsync(2) returned for is there. Of the rest any part may be: a file's bytes without the
-bytes before them, half of one write, a name without its content, a removal without the name that came before it.
-`Disk` keeps apart what is certain and what is pending; `Disk.crash` draws one of the possible outcomes.
+POSIX guarantees only what fsync(2) has returned for. Of the rest, any part may be on the disk: bytes of a file without
+the bytes before them, half of a write, a name without its content, a removal without an earlier creation. `Disk`
+distinguishes certain and pending changes; `Disk.crash` draws one of the possible outcomes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 from tests.e2e.node import REPO
 
 _ENTRY = struct.Struct("=I12sQQQqII")  # struct entry of tap.c
-_SECTOR = 512  # bytes that a disk writes whole
+_SECTOR = 512  # bytes that a disk writes atomically
 
 
 class Loss(StrEnum):
-    """What becomes of what was pending."""
+    """What happens to pending changes."""
 
     ALL = "all of it is lost"
     NOTHING = "nothing is lost"
@@ -40,7 +40,7 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One call, or a mark that the recorded program made."""
+    """A system call, or a mark of the recorded program."""
 
     kind: str
     inode: int
@@ -71,18 +71,18 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A change of names that happens whole or not at all: (directory, name) → file, None = removed."""
+    """An atomic change of names: (directory, name) → file, None = removed."""
 
     changes: tuple[tuple[int, str, int | None], ...]
 
 
 class Disk:
-    """The directory `root` as it was empty, and what the record did to it since."""
+    """The directory `root`: initially empty, then changed by the record."""
 
     def __init__(self, root: Path) -> None:
         self._root = -1
         self._files: dict[int, _File] = {-1: _File(stat.S_IFDIR | 0o755)}
-        self._current: dict[int, int] = {root.stat().st_ino: -1}  # inode → which of the files that had it
+        self._current: dict[int, int] = {root.stat().st_ino: -1}  # inode → which of the files with this inode
         self._names: dict[int, dict[str, int]] = {}  # certain
         self._pending: list[_Name] = []
         self._links: dict[int, int] = {-1: 1}
@@ -123,7 +123,9 @@ class Disk:
 
     def _link(self, entry: Entry) -> None:
         number = self._current.get(entry.inode)
-        if number is None or self._links[number] == 0:  # a new file, whose inode's number may be an old one
+        if (
+            number is None or self._links[number] == 0
+        ):  # a new file, whose inode number may have been used before
             number = self._current[entry.inode] = self._next
             self._next += 1
             self._files[number] = _File(entry.offset, os.fsdecode(entry.second))
@@ -156,7 +158,7 @@ class Disk:
     # -- the outcomes -------------------------------------------------------------------------------------------
 
     def crash(self, loss: Loss, rng: random.Random, into: Path) -> None:
-        """Write what is left into the directory `into`, which is made anew."""
+        """Write what remains into the directory `into`, which is recreated."""
         shutil.rmtree(into, ignore_errors=True)
         into.mkdir()
         kept = self._pending
@@ -185,7 +187,7 @@ class Disk:
 
 @dataclass(slots=True)
 class _Layout:
-    """One outcome, as it is written out."""
+    """Writes one outcome."""
 
     tree: dict[int, dict[str, int]]
     loss: Loss
@@ -219,7 +221,7 @@ def _content(file: _File, loss: Loss, rng: random.Random) -> bytes | bytearray:
 
 
 def _torn(data: _Data, content: bytes, rng: random.Random) -> Iterator[_Data]:
-    """All, nothing, or some run of sectors of a write."""
+    """All, nothing, or some consecutive sectors of a write."""
     first, last = sorted(rng.choices(range(0, len(content) + _SECTOR, _SECTOR), k=2))
     if rng.random() < 0.3:
         first, last = 0, len(content)
@@ -257,7 +259,7 @@ def entries(record: Path) -> Iterator[Entry]:
 
 
 def mark(what: Any) -> None:
-    """From within a recorded program: this has come to be (or: what may come to be from here on)."""
+    """Called by a recorded program: this has happened (or: this may happen from here on)."""
     content = json.dumps(what).encode()
     head = _ENTRY.pack(_ENTRY.size + len(content), b"mark", 0, 0, 0, 0, len(content), 0)
     with open(os.environ["CHAOS_MARKS"], "ab", buffering=0) as file:
@@ -272,7 +274,7 @@ def compile_tap(directory: Path) -> Path:
 
 
 def recorded(base: Path, module: str, *arguments: str) -> tuple[Path, list[Entry]]:
-    """Run a module of the tests on an empty directory, the last of its arguments; (that directory, what it did)."""
+    """Run a test module on an empty directory, which is its last argument. Return (the directory, the record)."""
     library, record, below = compile_tap(base), base / "record", base / "disk"
     below.mkdir()
     environment = {

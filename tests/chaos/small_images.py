@@ -1,4 +1,4 @@
-"""Images that are small, and looking at what became of them."""
+"""Small images, and checks of their trees."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tar_of(files: dict[str, bytes], *, links: dict[str, str] | None = None) -> b
 
 
 def tree_of(root: Path) -> dict[str, bytes]:
-    """Path → what is there."""
+    """Path → description of the file."""
     found = {}
     for path in root.rglob("*"):
         name = str(path.relative_to(root))
@@ -39,7 +39,7 @@ def tree_of(root: Path) -> dict[str, bytes]:
 
 
 def docker_archive(path: Path) -> Path:
-    """What `docker save` makes: two layers, files, a hard link and one that replaces another."""
+    """An archive as from `docker save`: two layers with files, a hard link, and a file that replaces another."""
     layers = [
         tar_of({"etc/motd": b"hello" * 4000, "bin/tool": b"#!" * 50_000}, links={"bin/other": "bin/tool"}),
         tar_of({"etc/motd": b"bye", "srv/data": bytes(range(256)) * 500}),

@@ -1,12 +1,12 @@
-"""`make soak`: thousands of containers started and stopped, eight at a time, whoever starts them killed at random
-points; at the end nothing of any of them is there.
+"""`make soak`: start and stop thousands of containers, eight at a time, and kill their callers at random points. At the
+end nothing of them is left.
 
 python -m tests.chaos.soak [--containers 5000] [--workers 8] [--seed N]
 
-Each life is create, start, now and then exec, pause and kill, then delete, by `kubelite-oci`; at a seeded moment some
-command of it is killed (SIGKILL, with its children where it has some). What was killed is then cleaned up as a caller
-does it: `delete --force`. Looked for afterwards: processes, mounts, cgroups, network namespaces, state directories, and
-whether the machine has more open files than before.
+Each container gets create, start, sometimes exec, pause and kill, then delete, by `kubelite-oci`. At a seeded moment
+one of these commands is killed (SIGKILL, with its children). Then the container is cleaned up as a caller would:
+`delete --force`. The checks at the end cover processes, mounts, cgroups, network namespaces, state directories, and the
+number of open files of the machine.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tests.programs import BUSYBOX
 
 OURS = str(Path(sys.executable).with_name("kubelite-oci"))
 SECONDS = 120.0
-KILLED = 0.35  # of all lives have a command that is killed
-LONGEST = 0.06  # seconds after which at the latest: a command takes about half of that
+KILLED = 0.35  # of all containers have a killed command
+LONGEST = 0.06  # latest moment of the kill in seconds; a command takes about half of that
 
 
 class Leak(AssertionError):
-    """Something of a container is still there, or a command did what it must not."""
+    """Something of a container is left, or a command misbehaved."""
 
 
 @dataclass
@@ -61,7 +61,9 @@ class Soak:
         shutil.copy(BUSYBOX, rootfs / "bin/busybox")
         for name in ("sh", "true", "sleep"):
             (rootfs / "bin" / name).symlink_to("busybox")
-        sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)  # what a killed command leaves is ours, and is seen
+        sc.prctl(
+            sc.PR_SET_CHILD_SUBREAPER, 1
+        )  # processes that a killed command leaves become our children, and are found
 
     def bundle(self, name: str) -> Path:
         made = self.base / name
@@ -88,7 +90,7 @@ class Soak:
         return made
 
     def life(self, number: int) -> None:
-        """One container, from create to nothing."""
+        """One container, from create to removal."""
         chance = random.Random(f"{self.seed}:{number}")
         name = f"c{number}"
         bundle = self.bundle(name)
@@ -108,7 +110,7 @@ class Soak:
                 break
             if args[0] in ("create", "start", "delete") and code != 0:
                 raise Leak(f"{args[0]} of {name} ended with {code}")
-        # as podman and containerd do after whatever happened; a delete that was killed is done again
+        # as podman and containerd do after any failure; a killed delete is repeated
         if self._command(("delete", "--force", name), None) != 0:
             raise Leak(f"{name} cannot be deleted")
         shutil.rmtree(bundle)
@@ -151,7 +153,7 @@ class Soak:
     # --- what is left ---
 
     def left(self, before: Traces) -> list[str]:
-        """Everything of it that is still there, as sentences."""
+        """Everything that is left of it, as sentences."""
         found = list(self.faults)
         if self.root.exists():
             found += [
@@ -172,7 +174,7 @@ class Soak:
         return found
 
     def _children(self) -> list[int]:
-        """Orphans are ours: the dead are reaped, the living are leaks."""
+        """Orphans are our children: exited ones are reaped, running ones are leaks."""
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -209,7 +211,7 @@ def traces(base: Path) -> Traces:
 def soak(
     base: Path, *, seed: int, containers: int, workers: int, say: Callable[[str], None]
 ) -> tuple[Soak, list[str]]:
-    """The process that calls it becomes a subreaper, and must have no other children."""
+    """Run the soak. The calling process becomes a subreaper and must have no other children."""
     one = Soak(base, seed)
     one.prepare()
     before = traces(base)

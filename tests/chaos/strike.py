@@ -1,4 +1,4 @@
-"""kill -9 of a process at its Nth call that changes anything, dealt by the process itself (tap.c)."""
+"""kill -9 of a process at its Nth system call that changes anything, done by the process itself (tap.c)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEVER = 1 << 40  # of `at`: only count
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Armed for one process at a time. Processes that are started with `environment` can be struck."""
+    """Armed for one process at a time. Processes that are started with `environment` can be killed."""
 
     environment: dict[str, str]
     _page: mmap.mmap
@@ -31,11 +31,11 @@ class Strike:
             yield cls({"LD_PRELOAD": str(compile_tap(directory)), "CHAOS_STRIKE": str(path)}, page)
 
     def arm(self, *, pid: int = 0, name: str = "", at: int = NEVER) -> None:
-        """For process `pid` (-1: the next that begins), or for whoever is called `name`."""
+        """Arm it for process `pid` (-1: the next that starts), or for a process called `name`."""
         self._page[:] = _STRIKE.pack(pid, name.encode(), at, 0, b"")
 
     def disarm(self) -> tuple[int, str]:
-        """How many calls were seen, and at which of them the blow fell, "" when it did not."""
+        """Return the number of calls, and the call at which the process was killed, or ""."""
         *_, count, call = _STRIKE.unpack(self._page[:])
         self.arm(at=0)
         return count, call.rstrip(b"\0").decode()

@@ -1,4 +1,5 @@
-"""kubelite whose helpers have the tap too (they begin with a bare environment): `python -m tests.chaos.tapped`."""
+"""kubelite whose helpers also load tap.c, although they start with a bare environment: `python -m
+tests.chaos.tapped`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock is set while pods run, crash and stop."""
+"""The clock is changed while pods run, crash and stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = 86400.0
 
 @pytest.mark.usefixtures("cc")
 @pytest.mark.parametrize("step", [-DAY, DAY], ids=["back", "forth"])
-def test_a_clock_that_is_set(tmp_path: Path, images: Path, step: float) -> None:
+def test_a_changed_clock(tmp_path: Path, images: Path, step: float) -> None:
     with Machine.running(tmp_path, images, clock=True) as machine:
         machine.apply("a.yaml", pods.manifest("a"))
         machine.apply("crash.yaml", pod("crash", container(script="exit 3")))

@@ -1,4 +1,4 @@
-"""Many at once, and much too often."""
+"""Many pods at once, and very frequent changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _of(machine: Machine, generation: int) -> int:
 
 
 def _rare(manifest: str) -> str:
-    """One that says little: many of them cost the machine nothing."""
+    """A pod that logs little, so that many of them cause no load."""
     return manifest.replace("${CHAOS_PACE:-0.5}", "30")
 
 
@@ -53,7 +53,7 @@ def _all_running(machine: Machine) -> int:
 
 
 def test_one_file_with_100(machine: Machine) -> None:
-    """Dropped, cut in half and emptied by three writes of one file."""
+    """One file is written three times: with all pods, with half of them, empty."""
     texts = [_rare(pods.manifest(f"p{n}")) for n in range(100)]
     machine.apply("all.yaml", pods.together(*texts))
     machine.wait(lambda: _all_running(machine) == 100, "all to run", timeout=40)
@@ -68,7 +68,7 @@ def test_one_file_with_100(machine: Machine) -> None:
 
 
 def test_a_manifest_rewritten_100_times_a_second(machine: Machine) -> None:
-    """By rename and in place; it settles on the last."""
+    """By rename and in place. The last version counts."""
     machine.apply("other.yaml", pods.manifest("other"))
     machine.wait_status("other", "Running")
     other = [one for one in lens.instances(machine) if one.pod == "other"]
@@ -104,7 +104,7 @@ def _generations(machine: Machine) -> list[int]:
 
 
 def test_a_manifest_that_comes_and_goes_50_times_a_second(machine: Machine) -> None:
-    """Present at the end, so it runs, once; absent at the end, so nothing is left."""
+    """If it exists at the end, it runs once; otherwise nothing is left."""
     for present in (True, False):
         for _ in range(60):
             path = machine.apply("p.yaml", pods.manifest("p"))

@@ -1,4 +1,4 @@
-"""The disk is full, then it is not."""
+"""The disk is full, and has space again later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _instances(machine: Machine, name: str) -> list[lens.Instance]:
     return [one for one in lens.instances(machine) if one.pod == name]
 
 
-def test_a_full_disk_is_said_and_left_behind(small: Machine) -> None:
+def test_a_full_disk_is_reported_and_recovered_from(small: Machine) -> None:
     small.apply("a.yaml", pods.manifest("a"))
     small.apply("gone.yaml", pods.manifest("gone"))
     small.wait(lambda: _instances(small, "a") and _instances(small, "gone"), "both to run")
@@ -46,13 +46,13 @@ def test_a_full_disk_is_said_and_left_behind(small: Machine) -> None:
 
 
 def _said(machine: Machine) -> str:
-    """What a person would look at: the pods, the manifests, the events."""
+    """What a user would look at: the pods, the manifests, the events."""
     looks = (("get", "manifests"), ("get", "pods"), ("get", "events"), ("describe", "pods"))
     return "".join(f"{done.out}{done.err}" for look in looks if (done := machine.cli(*look, check=False)))
 
 
 def test_a_daemon_on_a_full_disk(small: Machine) -> None:
-    """It starts, adopts, and answers, or says why it cannot and does so once there is room; nothing is lost."""
+    """It starts, adopts pods and answers, or says why it cannot and does so when there is space. Nothing is lost."""
     small.apply("a.yaml", pods.manifest("a"))
     small.wait_status("a", "Running")
     before, uid = _instances(small, "a"), small.pod("a")["metadata"]["uid"]
@@ -76,7 +76,7 @@ def test_a_daemon_on_a_full_disk(small: Machine) -> None:
 
 
 def test_a_pod_that_fills_the_disk_by_itself(small: Machine) -> None:
-    """One fills its own layer; the other goes on; removing the one gives the space back."""
+    """One pod fills its own layer and the other continues. Removing the first frees the space."""
     hog = container(script="trap 'exit 0' TERM; cat /dev/zero > /big; echo full; while :; do sleep 0.1; done")
     small.apply("a.yaml", pods.manifest("a"))
     small.wait_status("a", "Running")
@@ -90,8 +90,8 @@ def test_a_pod_that_fills_the_disk_by_itself(small: Machine) -> None:
     assert _instances(small, "a") == before
 
 
-def test_logs_on_a_full_disk_hold_nobody_up(tmp_path: Path, images: Path) -> None:
-    """Logs, too, are on the small disk: lines are lost, counted, and the container never waits for one."""
+def test_logs_on_a_full_disk_block_nothing(tmp_path: Path, images: Path) -> None:
+    """The logs are on the small disk, too: lost lines are counted, and the container never waits."""
     with Machine.running(tmp_path, images, disk_mb=24) as found:
         found.stop()
         found.settings["LOG_DIR"] = str(found.root / "log")
@@ -116,7 +116,7 @@ def _grows_not(machine: Machine) -> bool:
     def size() -> int:
         return sum(path.stat().st_size for path in (machine.root / "log" / "pods").glob("*/*/*.log"))
 
-    machine.fill_disk()  # once more: a commit may just have given a piece of the reserve to all
+    machine.fill_disk()  # again, because a commit may just have released a part of the reserve
     before = size()
     time.sleep(0.3)
     return size() == before

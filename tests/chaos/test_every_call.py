@@ -1,8 +1,8 @@
-"""kill -9 at one call after the other of a start, a stop, an adoption: deterministic; test_moments draws the moments.
+"""kill -9 at each system call of a start, a stop, an adoption: deterministic. test_moments.py draws the moments at
+random.
 
-A run without a blow counts the calls with which the process changes anything (a packet sent, a file written, renamed or
-synced, a system call of the engine); the sweep then strikes at POINTS of them, evenly spread. CHAOS_POINTS=1000 tries
-every one.
+A run without a kill counts the calls that change anything (a packet sent, a file written, renamed or synced, a system
+call of the engine). The sweep then kills at POINTS of them, evenly spread; CHAOS_POINTS=1000 tries every one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _nothing_left(machine: Machine) -> bool:
 
 
 def _check(machine: Machine, name: str, what: str, *, at_most: int = 0) -> None:
-    """Each container began as often as is counted, and its log has every line."""
+    """Check that each container started as often as is counted, and that its log has every line."""
     doc = lens.pods(machine)[name]
     uid = doc["metadata"]["uid"]
     for status in (*doc["status"]["initContainerStatuses"], *doc["status"]["containerStatuses"]):
@@ -127,7 +127,7 @@ def test_kill_9_of_the_daemon_at_every_call_of_a_start_and_a_stop(struck: Machin
 
 
 def test_kill_9_of_the_daemon_at_every_call_of_its_own_start(struck: Machine) -> None:
-    """With a pod to adopt, one that was asked for meanwhile, and one to end."""
+    """With a pod to adopt, a new one, and one to delete."""
     for name in ("stays", "gone"):
         _start(struck, name)
     before = [one for one in lens.instances(struck) if one.pod == "stays"]
@@ -164,7 +164,7 @@ def test_kill_9_of_the_daemon_at_every_call_of_its_own_start(struck: Machine) ->
 
 @pytest.mark.parametrize("victim", ["kubelite-shim", "forkserver", "kubelite-net"])
 def test_kill_9_of_a_helper_at_every_call_of_a_start_and_a_stop(struck: Machine, victim: str) -> None:
-    """Of a shim that is also kill -9 of what it has just cloned, a container's init before it is that."""
+    """Killing a shim also kills a process that it has just cloned and that is not yet a container's init."""
     _start(struck, "warm")
     _remove(struck, "warm")
     starting, _ = _start(struck, "counted", name=victim)

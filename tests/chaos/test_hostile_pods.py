@@ -1,4 +1,4 @@
-"""Containers that misbehave: the node, and the pods beside them, do not notice."""
+"""Misbehaving containers do not affect the node and other pods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOOD_MB = 1024
 
 
 def _beside(machine: Machine, mischief: Callable[[], None]) -> None:
-    """Run `mischief`; meanwhile and afterwards another pod answers, unharmed."""
+    """Run `mischief`; another pod answers during it and afterwards."""
     machine.apply("other.yaml", pods.manifest("other"))
     machine.wait_status("other", "Running")
     before = [one for one in lens.instances(machine) if one.pod == "other"]
@@ -65,7 +65,8 @@ def test_a_flood_of_log_lines(machine: Machine) -> None:
 
 
 def test_a_fork_bomb_inside_a_pids_limit(machine: Machine) -> None:
-    """The limit is the machine's to give (kubelet's podPidsLimit has no field in a pod): set on the pod's cgroup."""
+    """The limit is set on the pod's cgroup, because pods have no field for it (kubelet's podPidsLimit is a node
+    setting)."""
 
     def mischief() -> None:
         bomb = container(
@@ -92,7 +93,7 @@ def test_a_fork_bomb_inside_a_pids_limit(machine: Machine) -> None:
 
 
 def _hit(limits: list[Path]) -> int:
-    """Refused forks; some kernels count them where the limit is, others where the fork was."""
+    """The number of refused forks. Some kernels count them in the cgroup with the limit, others in that of the fork."""
     counts = [*(path.with_name("pids.events") for path in limits)]
     counts += [count for path in limits for count in path.parent.glob("*/pids.events")]
     return sum(int(count.read_text().split()[1]) for count in counts)
@@ -112,7 +113,7 @@ def test_a_memory_hog_inside_a_memory_limit(machine: Machine) -> None:
 
 
 def test_a_container_that_stops_its_own_processes(machine: Machine) -> None:
-    """SIGSTOP of everything it can name, and no answer to SIGTERM: gone all the same when its grace is over."""
+    """It stops every process that it can signal and ignores SIGTERM. After its grace period it is gone nevertheless."""
 
     def mischief() -> None:
         frozen = container(
@@ -121,6 +122,6 @@ def test_a_container_that_stops_its_own_processes(machine: Machine) -> None:
         machine.apply("frozen.yaml", pod("frozen", frozen, terminationGracePeriodSeconds=1))
         machine.wait(lambda: "stopped" in machine.logs("frozen"), "it to run")
         (machine.manifests / "frozen.yaml").unlink()
-        machine.wait_gone("frozen", timeout=15)  # without a grace of its own it would be half a minute
+        machine.wait_gone("frozen", timeout=15)  # the default grace period is half a minute
 
     _beside(machine, mischief)

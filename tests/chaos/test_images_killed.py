@@ -1,5 +1,5 @@
-"""kill -9 of the image worker at one call after the other of a pull, a load, a collection: the store is whole each
-time, and the next worker does what was left to do and clears up."""
+"""kill -9 of the image worker at each system call of a pull, a load, a collection: each time the store is intact, and
+the next worker finishes the work and cleans up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def host() -> Iterator[LittleRegistry]:
 
 
 class Place:
-    """A store that begins each time as it was."""
+    """A store that is reset each time."""
 
     def __init__(self, path: Path, strike: Strike, before: list[dict[str, Any]]) -> None:
         self.root = path / "images"
@@ -54,7 +54,7 @@ class Place:
         asyncio.run(perform({**request, "root": str(self.root)}, lambda _event: None))
 
     def struck(self, request: dict[str, Any], at: int) -> tuple[int, str]:
-        """The same in a process that ends at its call `at`; how many calls there were, and which was the last."""
+        """Run it in a process that is killed at its call `at`. Return the number of calls and the last one."""
         shutil.rmtree(self.root)
         shutil.copytree(self._aside, self.root, symlinks=True)
         order = self.root.with_name("request")
@@ -118,7 +118,7 @@ def test_kill_9_at_every_call(tmp_path: Path, cc: str, host: LittleRegistry, wha
         for at in sorted({1 + (count - 1) * n // max(1, POINTS - 1) for n in range(POINTS)}):
             blow = place.struck(request, at)
             place.check((at, blow))
-            if place.names() != after or request["op"] != "remove":  # what is gone cannot be removed again
+            if place.names() != after or request["op"] != "remove":  # a removed image cannot be removed again
                 place.do(request)
             else:
                 place.do({"op": "prune"})

@@ -1,4 +1,4 @@
-"""kill -9 at seeded moments of starts and stops, many of each on one node: once started is started once."""
+"""kill -9 at seeded moments of starts and stops, many of each on one node: each container is started exactly once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _wait_settled(machine: Machine, names: list[str], turn: int) -> None:
 
 
 def _check_once(machine: Machine, names: list[str]) -> None:
-    """Each runs, for the first time, and its log has every line."""
+    """Check that each runs for the first time and its log has every line."""
     for name, doc in lens.pods(machine).items():
         uid = doc["metadata"]["uid"]
         for status in doc["status"]["containerStatuses"]:
@@ -75,7 +75,7 @@ def test_kill_9_of_the_daemon_at_moments_of_starts_and_stops(machine: Machine, s
 
 
 def test_kill_9_of_shims_while_they_create(machine: Machine) -> None:
-    """From the moment a shim is that pod's to the moment its container runs."""
+    """From the moment a shim belongs to the pod until its container runs."""
     rng = random.Random("shim")
     killed = 0
     for turn in range(10):
@@ -121,7 +121,7 @@ def test_kill_9_of_a_helper_while_it_works(machine: Machine, helper: str) -> Non
 
 
 def test_kill_9_of_a_helper_while_the_daemon_starts(machine: Machine) -> None:
-    """It gets a successor; the node starts all the same."""
+    """It is replaced, and the node starts."""
     rng = random.Random("start")
     machine.apply("p.yaml", pods.manifest("p"))
     _wait_settled(machine, ["p"], 0)
@@ -142,7 +142,8 @@ def test_kill_9_of_a_helper_while_the_daemon_starts(machine: Machine) -> None:
 
 
 def _wait_helper(machine: Machine, wanted: str, *, after: int = 0) -> int:
-    """Its pid; there is none for a moment after it was killed. Not `after`'s, which may not be gone yet."""
+    """Wait for its pid, because there is none for a moment after a kill. `after` is the killed process, which may still
+    exist."""
     found: list[int] = []
 
     def there() -> bool:

@@ -1,4 +1,4 @@
-"""The machine goes down at the worst moment and comes back: what was wanted runs, once, and nothing else is there."""
+"""The machine loses power at a bad moment and restarts: the desired pods run, once, and nothing else is left."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def _running(machine: Machine, *names: str) -> bool:
 
 
 def _restarted_once(machine: Machine, name: str, container: str) -> None:
-    """The status of before says Running, too: until this daemon has written its own."""
+    """Wait for the status of the new daemon: the earlier status also says Running."""
     machine.wait(lambda: machine.container(name, container)["restartCount"], "the restart on record")
     assert machine.container(name, container)["restartCount"] == 1
 
 
 @pytest.mark.parametrize("run_dir_stays", [False, True], ids=["run on tmpfs", "run on disk"])
-def test_the_power_fails(machine: Machine, run_dir_stays: bool) -> None:
+def test_a_power_failure(machine: Machine, run_dir_stays: bool) -> None:
     machine.apply("always.yaml", pods.manifest("always"))
     machine.apply("pair.yaml", pods.manifest("pair", pods.PAIR))
     machine.apply("never.yaml", pods.manifest("never", pods.NEVER))
@@ -36,7 +36,7 @@ def test_the_power_fails(machine: Machine, run_dir_stays: bool) -> None:
     machine.wait(lambda: _running(machine, "always", "pair", "removed"), "all to run")
     before = {name: doc["metadata"]["uid"] for name, doc in lens.pods(machine).items()}
     machine.apply("late.yaml", pods.manifest("late", restartPolicy="Never"))
-    machine.wait_status("late", "Running")  # on record: what was not may be done again
+    machine.wait_status("late", "Running")  # recorded: what was not recorded may be repeated
     machine.cut_power(run_dir_stays=run_dir_stays)
     said = len(machine.log.read_text())
     (machine.manifests / "removed.yaml").unlink()
@@ -53,13 +53,13 @@ def test_the_power_fails(machine: Machine, run_dir_stays: bool) -> None:
         assert pods.begun(machine, before[name], container, 2) == 2, "its volume is on the disk"
     assert machine.status_of("never") == "Completed"
     assert pods.starts(machine, before["never"], "main") == 1
-    # K: a pod that is never to run again, and whose end nobody saw
+    # as in Kubernetes: a pod that must never run again and whose end was not observed
     machine.wait_status("late", "Error", "ContainerStatusUnknown")
     assert pods.starts(machine, after["late"]["metadata"]["uid"], "main") == 1
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_power_fails_among_starts_and_stops(machine: Machine, seed: int) -> None:
+def test_a_power_failure_during_starts_and_stops(machine: Machine, seed: int) -> None:
     rng = random.Random(seed)
     for turn in range(3):
         for number in range(8):
@@ -82,7 +82,7 @@ def test_the_power_fails_among_starts_and_stops(machine: Machine, seed: int) -> 
     machine.wait(lambda: lens.cgroups(machine) == uids, "no other cgroup")
 
 
-def test_a_clean_stop_then_the_power(machine: Machine) -> None:
+def test_a_clean_stop_and_a_power_failure(machine: Machine) -> None:
     machine.apply("a.yaml", pods.manifest("a"))
     machine.wait(lambda: _running(machine, "a"), "it to run")
     uid = machine.pod("a")["metadata"]["uid"]

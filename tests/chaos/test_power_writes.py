@@ -1,7 +1,7 @@
-"""The power is cut between any two writes, and any part of what was not synced is lost: what was acknowledged is there.
+"""The power is cut between any two writes, and any part of the unsynced data is lost: acknowledged data is intact.
 
-The programs in power_writer.py run once, with every change they make to the disk recorded; powercut.py then makes the
-disks that a crash after each of those changes may leave, and each is opened by the code that would open it.
+The programs in power_writer.py run once while every change to the disk is recorded. powercut.py then creates the disks
+that a crash after each change may leave, and each is opened by the code that would open it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from tests.chaos.power_writer import content
 from tests.chaos.powercut import Disk, Entry, Loss, recorded
 from tests.chaos.small_images import docker_archive, tree_of
 
-SAMPLES = 220  # crashes looked at, of each record; every sync and every mark has one on either side
+SAMPLES = 220  # crashes that are tried for each record; there is one before and after every sync and mark
 
 
 @pytest.fixture
 def place(cc: str) -> Iterator[Path]:
-    """In memory where there is such a place: what is tried out has no need to be on a disk."""
+    """A directory in memory if possible: the tried contents need not be on a disk."""
     assert cc
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="kubelite-power-", dir=memory) as found:
@@ -45,7 +45,8 @@ def place(cc: str) -> Iterator[Path]:
 def _crashes(
     below: Path, entries: list[Entry], into: Path, seed: int, samples: int = SAMPLES
 ) -> Iterator[tuple[int, list[Any], str]]:
-    """(marks acknowledged before it, the marks of all, what was done) for crash after crash, laid out in `into`."""
+    """Yield (marks acknowledged before the crash, all marks, the changes) for each crash, which is written to
+    `into`."""
     rng = random.Random(seed)
     disk, marks = Disk(below), [entry.mark for entry in entries if entry.kind == "mark"]
     telling = {at for at, entry in enumerate(entries) if entry.kind in ("sync", "syncfs", "rename", "mark")}
@@ -65,7 +66,7 @@ def _crashes(
 
 
 def _between(found: dict[str, str], before: dict[str, str], after: dict[str, str], *, together: bool) -> bool:
-    """Whether a store is as before a step or as after it (of steps that are made together: each of them)."""
+    """Whether a store is in the state before a step or after it (for concurrent steps: each of them)."""
     if not together:
         return found in (before, after)
     keys = {*before, *after, *found}
@@ -96,7 +97,7 @@ def test_the_store_after_a_crash_at_any_write(place: Path, seed: int) -> None:
 def test_the_store_after_a_crash_at_any_write_of_a_migration(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newer version opens it whether its steps had been taken or not, and so does the older one."""
+    """Both the newer and the older version open it, whether or not the migration's steps were done."""
     below, entries = recorded(place, "tests.chaos.power_writer", "migration", "1")
     for done, marks, what in _crashes(below, entries, place / "crashed", 1, samples=400):
         shutil.rmtree(place / "older", ignore_errors=True)
@@ -114,7 +115,7 @@ def test_the_store_after_a_crash_at_any_write_of_a_migration(
 
 def test_manifests_after_a_crash_at_any_write_of_apply(place: Path) -> None:
     below, entries = recorded(place, "tests.chaos.power_writer", "manifests")
-    for seed in range(20):  # there are few calls: each is met with every loss
+    for seed in range(20):  # there are few calls, so each is tried with every loss
         for done, marks, what in _crashes(below, entries, place / "crashed", seed):
             root = place / "crashed"
             found = {
@@ -128,19 +129,19 @@ def test_manifests_after_a_crash_at_any_write_of_apply(place: Path) -> None:
             ), f"{what}: { ({k: len(v) for k, v in found.items()}) }"
 
 
-def test_a_claims_directory_is_never_nobodys(place: Path) -> None:
+def test_a_claims_directory_always_has_an_owner(place: Path) -> None:
     below, entries = recorded(place, "tests.chaos.power_writer", "claim")
     for seed in range(20):
         for done, marks, what in _crashes(below, entries, place / "crashed", seed):
             directory = place / "crashed" / "default" / "data"
-            if (directory / "data").is_dir():  # without it, the claim is bound anew
+            if (directory / "data").is_dir():  # without it, the claim is bound again
                 about = json.loads((directory / "claim.json").read_text())
                 assert about["owner"] == "the-pod", what
                 assert about["policy"] in marks[max(0, done - 1) : done + 1], what
 
 
 def test_images_after_a_crash_at_any_write(place: Path) -> None:
-    """An image that is listed is whole, whenever the power failed, and the next writer clears up."""
+    """A listed image is complete whenever the power failed, and the next writer cleans up."""
     below, entries = recorded(
         place, "tests.chaos.power_writer", "images", str(docker_archive(place / "archive.tar"))
     )
@@ -165,14 +166,16 @@ def _check_images(place: Path, below: Path, entries: list[Entry]) -> None:
         found = sorted(record.reference for record in store.list())
         states = [[], *(sorted(mark["names"]) for mark in marks)]
         assert found in states[done : done + 2], what
-        for layer in (root / "layers").iterdir():  # named or not: a later pull believes that it is whole
+        for layer in (
+            root / "layers"
+        ).iterdir():  # with or without a name: a later pull assumes that it is complete
             assert tree_of(layer) == whole[layer.name], (what, layer)
         for blob in (root / "blobs/sha256").iterdir():
             assert hash_file(str(blob)) == f"sha256:{blob.name}", (what, blob)
 
 
 def _layers(below: Path, entries: list[Entry], into: Path) -> dict[str, dict[str, bytes]]:
-    """What is in each layer at the moment of some acknowledgement."""
+    """The content of each layer at the time of an acknowledgement."""
     found: dict[str, dict[str, bytes]] = {}
     disk = Disk(below)
     for entry in entries:

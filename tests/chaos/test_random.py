@@ -1,4 +1,4 @@
-"""A short run of `make chaos` with a seed that is always the same."""
+"""A short run of `make chaos` with a fixed seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A newer and an older kubelite on the same root directory: nothing that runs, and nothing that ran, is lost."""
+"""A newer and an older kubelite on the same root directory: no running pod and no history is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEWER = (sys.executable, "-m", "tests.chaos.newer")
 
 
 def _busy(machine: Machine) -> list[lens.Instance]:
-    """Pods of all kinds; what runs of them."""
+    """Create pods of all kinds. Return the running instances."""
     machine.apply("always.yaml", pods.manifest("always"))
     machine.apply("pair.yaml", pods.manifest("pair", pods.PAIR))
     machine.apply("never.yaml", pods.manifest("never", pods.NEVER))
@@ -63,7 +63,8 @@ def test_an_upgrade_a_downgrade_and_an_upgrade_again(machine: Machine) -> None:
 
 
 def test_a_downgrade_that_the_newer_version_forbids(machine: Machine) -> None:
-    """It is refused in words, and what runs goes on; moved away, the file is made anew around what runs."""
+    """The start fails with an explanation and pods keep running. If the file is moved away, a new one is created and
+    the running pods are adopted."""
     before = _busy(machine)
     uids = {name: doc["metadata"]["uid"] for name, doc in lens.pods(machine).items()}
     machine.kill(signal.SIGKILL)
@@ -84,7 +85,7 @@ def test_a_downgrade_that_the_newer_version_forbids(machine: Machine) -> None:
     machine.start()
     _check(machine, before, uids)
     machine.kill(signal.SIGKILL)
-    (machine.manifests / "never.yaml").unlink()  # as the message says, it would run again
+    (machine.manifests / "never.yaml").unlink()  # as the message warns, it would run again
     for path in machine.root.glob("state.db*"):
         path.rename(machine.base / path.name)
     machine.program = KUBELITE

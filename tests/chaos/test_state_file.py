@@ -1,4 +1,5 @@
-"""The state file is damaged in each way that files are: set aside or mended, said loudly, nothing lost that runs."""
+"""Different kinds of damage to the state file: it is set aside or repaired, this is reported, and running pods are not
+lost."""
 
 from __future__ import annotations
 
@@ -34,11 +35,11 @@ def _no_json(path: Path) -> None:
 
 
 def _log_of_another(path: Path) -> None:
-    """The log that belongs to it is gone, and what stands in its place is of no file at all."""
+    """The write-ahead log is replaced by one that belongs to no file."""
     Path(f"{path}-wal").write_bytes(bytes(range(256)) * 400)
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], None], bool]] = {  # how, and whether it can be noticed
+DAMAGE: dict[str, tuple[Callable[[Path], None], bool]] = {  # kind of damage, and whether it can be detected
     "truncated": (_truncate, True),
     "overwritten": (_overwrite, True),
     "emptied": (_empty, False),
@@ -65,7 +66,7 @@ def _restarts(machine: Machine) -> dict[str, int]:
 
 
 def _fold(path: Path) -> None:
-    """Everything into the file itself, so that its damage is a loss."""
+    """Checkpoint the log into the file, so that damage to the file is a loss."""
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -104,7 +105,7 @@ def test_a_state_file_damaged_in_each_way(machine: Machine) -> None:
 
 
 def test_a_second_daemon_on_a_busy_node(machine: Machine) -> None:
-    """It refuses in words, and the first does not notice, however often."""
+    """It reports an error and does not affect the first daemon, however often it is started."""
     machine.apply("always.yaml", pods.manifest("always"))
     machine.apply("pair.yaml", pods.manifest("pair", pods.PAIR))
     machine.wait(lambda: _settled(machine), "both to run")

@@ -1,4 +1,4 @@
-"""What the tests of cgroups share: one of the test's own that must be gone afterwards, and who lives in it."""
+"""Helpers for tests of cgroups: a cgroup for the test, which must be gone afterwards, and processes in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.programs import BUSYBOX
 from tests.waiting import until
 
 MIB = 1 << 20
-# Its fork dies of a signal in the middle of copying the parent's memory: flush_tlb_mm walks the half-made copy, a panic
-# (6.12, arch/um/kernel/tlb.c). There the bomb is of posix_spawn, which shares memory instead.
+# In User Mode Linux, a signal during fork's copy of the parent's memory makes flush_tlb_mm walk an incomplete copy,
+# which panics (6.12, arch/um/kernel/tlb.c). There the fork bomb uses posix_spawn, which shares memory.
 UML = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
 
 
@@ -25,7 +25,7 @@ def leftovers(machine: cgroups.Layout, path: str) -> list[str]:
 
 
 def spawn(group: Cgroup, action: Callable[[], None]) -> int:
-    """Fork a child that joins the cgroup by itself and does `action`; its pid."""
+    """Fork a child that joins the cgroup and runs `action`. Return its pid."""
     pid = os.fork()
     if pid:
         return pid

@@ -1,4 +1,4 @@
-"""What kernel tests share: the root check, a busybox root, names of their own, and a look for what they left behind."""
+"""Shared by kernel tests: the root check, a busybox root, unique names, and a check for leftovers."""
 
 from __future__ import annotations
 
@@ -83,20 +83,20 @@ def cannot_map_ids(path: Path) -> bool:
 
 @pytest.fixture
 def token() -> str:
-    """A name that is only this test's: for cgroups, network names, anything global."""
+    """A name unique to this test, for cgroups, network names and other global names."""
     return f"klt-{secrets.token_hex(4)}"
 
 
 @pytest.fixture
 def cgroup_name(token: str) -> Iterator[str]:
-    """A cgroup path of this test's own, `/klt-…`; whatever is in it at the end is ended and removed."""
+    """A cgroup path for this test, `/klt-…`. Processes in it are killed at the end, and it is removed."""
     yield f"/{token}"
     open_cgroup(f"/{token}").remove()
 
 
 @dataclass(frozen=True)
 class Traces:
-    """What one process can leave on a machine, as far as it can be told apart from its neighbours'."""
+    """What a test process can leave on the machine, as far as it can be distinguished from other tests."""
 
     mounts: frozenset[str]
     children: frozenset[int]
@@ -106,7 +106,8 @@ class Traces:
 
 
 def look(marks: tuple[str, ...]) -> Traces:
-    """Mounts and cgroups that carry one of `marks`, our own children and descriptors, network namespaces of them."""
+    """Mounts and cgroups with one of `marks` in their name, our own children and descriptors, and their network
+    namespaces."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         mounts = frozenset(line for line in file if any(mark in line for mark in marks))
     children = frozenset(_descendants(os.getpid()))
@@ -138,8 +139,8 @@ def _netns(pid: int) -> str:
 
 @pytest.fixture
 def no_leaks(tmp_path: Path, token: str) -> Iterator[Callable[[], None]]:
-    """Fails the test that leaves mounts, processes, cgroups, network namespaces or descriptors. Calling it looks at
-    once. Ask for it BEFORE fixtures that clean up, so that it looks after them."""
+    """Fail a test that leaves mounts, processes, cgroups, network namespaces or descriptors. Calling it checks
+    immediately. Request it BEFORE fixtures that clean up, so that it checks after them."""
     marks = (str(tmp_path), token)
     before = look(marks)
 
@@ -152,7 +153,7 @@ def no_leaks(tmp_path: Path, token: str) -> Iterator[Callable[[], None]]:
 
 @dataclass
 class Result:
-    """How a container or exec ended. `code` is the exit code, or 128 + signal as a shell says it."""
+    """The result of a container or exec. `code` is the exit code, or 128 + signal as in a shell."""
 
     code: int
     out: str
@@ -161,7 +162,7 @@ class Result:
 
 @dataclass
 class Engine:
-    """Runs containers for a test and forgets none of them."""
+    """Runs containers for a test and removes all of them."""
 
     tmp: Path
     rootfs: Path
@@ -170,7 +171,7 @@ class Engine:
     outputs: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def spec(self, *args: str, **process: Any) -> dict[str, Any]:
-        """A config.json such as a pod's container has, on an overlay of busybox."""
+        """A config.json like that of a pod's container, on an overlay of busybox."""
         caps = [
             "CAP_CHOWN",
             "CAP_DAC_OVERRIDE",
@@ -239,7 +240,7 @@ class Engine:
         return made
 
     def run(self, spec: dict[str, Any], **options: Any) -> Result:
-        """From create to delete."""
+        """Run a container from create to delete."""
         made = self.start(spec, **options)
         result = self.wait(made)
         self.delete(made)
@@ -296,12 +297,12 @@ def mount(destination: str, fstype: str, *options: str, source: str = "") -> dic
 def oci(
     no_leaks: Callable[[], None], tmp_path: Path, busybox_rootfs: Path, cgroup_name: str
 ) -> Iterator[Engine]:
-    """The engine, with everything it made taken down after the test and then looked for."""
+    """The engine. Its containers are removed after the test, and leftovers fail the test."""
     made = Engine(tmp_path, busybox_rootfs, cgroup_name)
     yield made
-    for container in reversed(made.made.copy()):  # one may live in the pid namespace of an earlier one
+    for container in reversed(made.made.copy()):  # one may be in the pid namespace of an earlier one
         made.delete(container)
-    # the leak check runs after cgroup_name's own cleaning; what delete() has left shows here
+    # the leak check runs after the cleanup of cgroup_name, so leftovers of delete() are checked here
     left = open_cgroup(cgroup_name)
     assert left.pids() == [] if left.exists() else True
 
@@ -318,7 +319,7 @@ def machine() -> cgroups.Layout:
 
 @pytest.fixture
 def parent(machine: cgroups.Layout, request: pytest.FixtureRequest) -> Iterator[Cgroup]:
-    """A cgroup of this test's own; whatever a test leaves in it is killed, and it must be gone afterwards."""
+    """A cgroup for this test. Processes that the test leaves in it are killed, and it must be gone afterwards."""
     group = open_cgroup(f"/kubelite-test-{os.getpid()}/{abs(hash(request.node.name)) % 10**8}", machine)
     top = open_cgroup(os.path.dirname(group.path), machine)
     try:

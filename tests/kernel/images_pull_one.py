@@ -1,5 +1,5 @@
-"""Pull one image in a process of its own: STORE REFERENCE. Says `pulled` and the most memory, in KiB, that a worker
-had; or why not."""
+"""Pull one image in a separate process: STORE REFERENCE. Prints `pulled` and the peak memory of a worker in KiB, or the
+error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the image tests share: a real registry on loopback, and images written by hand, by skopeo, umoci and buildah."""
+"""Shared by image tests: a real registry on loopback, and images written by hand or by skopeo, umoci and buildah."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["BUSYBOX", "PACKED_BUSYBOX"]
 
 
 def need(*programs: str) -> list[str]:
-    """Of these programs the ones this machine lacks."""
+    """Skip the test if one of these programs is missing."""
     return [program for program in programs if missing(program)]
 
 
 def run(*command: str, **environment: str) -> str:
-    """Run a tool; its output, or an assertion with all it said."""
+    """Run a tool and return its output. A failure raises an AssertionError with the output."""
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, check=False
     )
@@ -47,8 +47,8 @@ def run(*command: str, **environment: str) -> str:
 def registry(
     directory: Path, settings: str = "", tls: tuple[Path, Path] | None = None, data: Path | None = None
 ) -> Iterator[str]:
-    """Debian's docker-registry on a free port of loopback, with more lines of its config, with certificate and key by
-    TLS, with what another one has stored; yields host:port."""
+    """Debian's docker-registry on a free loopback port, optionally with additional config, TLS, and the storage of
+    another one. Yields host:port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -75,15 +75,15 @@ HTPASSWD = "alice:$2b$04$abcdefghijklmnopqrstuugIEnm3ZbWF6xb2GcoE3L1CoGJFMKtu.\n
 
 
 def htpasswd(directory: Path) -> str:
-    """Settings of a registry that wants alice with the password swordfish."""
+    """Settings of a registry that requires the user alice with the password swordfish."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "htpasswd").write_text(HTPASSWD)
     return f"auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}\n"
 
 
 class TokenServer(http.server.ThreadingHTTPServer):
-    """A token server as docker's specification has it: signs what a user may do (alice: everything, nobody: pull from
-    public/…). Refresh tokens are `refresh-<user>`."""
+    """A token server by docker's specification. It signs the permissions of a user (alice: everything; anonymous: pull
+    from public/…). Refresh tokens are `refresh-<user>`."""
 
     daemon_threads = True
 
@@ -165,7 +165,7 @@ class _TokenHandler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(server: http.server.HTTPServer) -> Iterator[None]:
-    """It answers, from a thread of its own, as long as the block lasts."""
+    """Serve from a thread for as long as the context lasts."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -209,7 +209,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.T
 
 
 def tar(*members: tuple[tarfile.TarInfo, bytes] | tarfile.TarInfo) -> bytes:
-    """A layer's tar from members, those with content as (member, content)."""
+    """The tar of a layer with these members; (member, content) for members with content."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for item in members:
@@ -268,7 +268,7 @@ def push(layout: Path, tag: str, target: str, *options: str) -> None:
 
 
 def snapshot(root: Path | str) -> dict[str, tuple[Any, ...]]:
-    """Everything a directory tree is, for comparing two of them: type, mode, owner, mtime, content, links, xattrs."""
+    """All properties of a directory tree, for comparisons: type, mode, owner, mtime, content, links, xattrs."""
     found: dict[str, tuple[Any, ...]] = {}
     inodes: dict[int, str] = {}
     for path in [Path(root), *sorted(Path(root).rglob("*"))]:
@@ -291,7 +291,8 @@ def snapshot(root: Path | str) -> dict[str, tuple[Any, ...]]:
 
 
 def buildah_environment(path: Path) -> dict[str, str]:
-    """buildah wants to find its network program even when it needs none; storage and settings of the test's own."""
+    """The environment for buildah: storage and settings for the test, and a network program, which buildah requires
+    even if unused."""
     helpers = path / "helpers"
     helpers.mkdir(parents=True)
     stub = helpers / "netavark"

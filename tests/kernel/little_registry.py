@@ -1,4 +1,5 @@
-"""A registry in memory, in the process that pulls from it: what is recorded of that process is the store's alone."""
+"""A registry in memory, in the process that pulls from it, so that all recorded writes of the process are the
+store's."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class LittleRegistry(http.server.ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_port}"
 
     def add(self, tag: str, layers: Iterable[bytes], compress: Compress = gzipped) -> None:
-        """An image of these tars, as app:TAG; they may be made one by one."""
+        """Add an image with these tars as app:TAG."""
         diff_ids, blobs = [], []
         for layer in layers:
             diff_ids.append(_digest(layer))

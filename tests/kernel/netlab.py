@@ -1,10 +1,9 @@
-"""A small world for the network tests: namespaces of its own, so that nothing touches the machine's real network.
+"""A laboratory for network tests: separate namespaces, so that the machine's real network is not touched.
 
     internet 198.51.100.1 ── uplink ── 198.51.100.2 host (bridge, NAT, helper) ── pods
 
-The internet has no route to the pods: what is not masqueraded gets no answer. A namespace is a descriptor; code
-runs in it on a thread of its own, and sockets and processes made there stay there. It ends with its last
-descriptor.
+The internet has no route to the pods: traffic without masquerading gets no answer. A namespace is a descriptor. Code
+runs in it on a separate thread; sockets and processes created there stay there. It ends with its last descriptor.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ T = TypeVar("T")
 
 INTERNET, HOST = "198.51.100.1", "198.51.100.2"
 UPLINK_MTU = 1400
-SOON = 3.0  # seconds an answer on this machine may take
-NEVER = 0.4  # seconds after which no answer is taken for none
+SOON = 3.0  # seconds that a response on this machine may take
+NEVER = 0.4  # seconds after which a missing response counts as none
 
 
 def on_a_thread(function: Callable[[], T]) -> T:
-    """Run on a fresh thread (namespaces belong to threads) and give back its result or its exception."""
+    """Run on a new thread (namespaces belong to threads) and return its result or raise its exception."""
     outcome: list[T] = []
     failure: list[BaseException] = []
 
@@ -132,7 +131,7 @@ class Server:
 
 
 def ask(ns: Netns, address: str, port: int, protocol: str = "TCP", *, timeout: float = SOON) -> str | None:
-    """What the server there answers, or None when there is none in time."""
+    """The server's response, or None if there is none in time."""
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
     with ns.run(lambda: socket.socket(socket.AF_INET, kind)) as client:
         client.settimeout(timeout)
@@ -146,7 +145,7 @@ def ask(ns: Netns, address: str, port: int, protocol: str = "TCP", *, timeout: f
 
 
 class Lab:
-    """Host and internet, joined; pods and nodes on demand."""
+    """Host and internet, connected; pods and nodes on demand."""
 
     def __init__(self, state_dir: str) -> None:
         self._state_dir = state_dir
@@ -176,7 +175,7 @@ class Lab:
 
     @property
     def nat(self) -> bool:
-        """Whether this kernel translates addresses by nftables (User Mode Linux as Debian builds it does not)."""
+        """Whether this kernel has NAT by nftables (Debian's User Mode Linux does not)."""
         if self._nat is None:
 
             def probe() -> bool:
@@ -211,7 +210,7 @@ class Lab:
         return table_name(identity(name, os.path.realpath(self.config(name).state_dir)))
 
     def play(self, scenario: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine in the host's namespace, as a daemon there would."""
+        """Run a coroutine in the host's namespace, like a daemon there."""
         return self.host.run(lambda: asyncio.run(scenario()))
 
     def with_node(self, scenario: Callable[[NetworkClient], Coroutine[Any, Any, T]], **config: Any) -> T:

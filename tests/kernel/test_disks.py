@@ -1,4 +1,4 @@
-"""Block devices that get a file system where they are empty, on real ones (over files)."""
+"""Formatting of empty block devices, with real loop devices."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def place(tmp_path: Path, volume: str = "v") -> str:
     return path
 
 
-def test_an_empty_one_is_formatted_once_and_keeps_what_is_on_it(device: str, tmp_path: Path) -> None:
+def test_an_empty_device_is_formatted_once(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
     assert block_devices.content_of(device) == ""
     Disk(device).mount(where)
@@ -61,7 +61,7 @@ def test_an_empty_one_is_formatted_once_and_keeps_what_is_on_it(device: str, tmp
     assert "noatime" in line and "errors=remount-ro" in line
 
 
-def test_what_is_on_it_is_never_written_over(device: str, tmp_path: Path) -> None:
+def test_existing_data_is_never_overwritten(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
     with open(device, "r+b") as file:  # a partition table (a boot sector with one entry)
         file.seek(446)
@@ -80,7 +80,7 @@ def test_what_is_on_it_is_never_written_over(device: str, tmp_path: Path) -> Non
     assert Path(device).read_bytes() == before
 
 
-def test_another_file_system_than_was_asked_for(device: str, tmp_path: Path) -> None:
+def test_another_file_system_than_requested(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
     Disk(device, "ext4").mount(where)
     syscalls.umount2(where, 0)
@@ -89,25 +89,31 @@ def test_another_file_system_than_was_asked_for(device: str, tmp_path: Path) -> 
     Disk(device).mount(where)
 
 
-def test_one_that_is_read_only_is_not_formatted(device: str, tmp_path: Path) -> None:
+def test_a_read_only_device_is_not_formatted(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
     with pytest.raises(MountError, match="is empty, and a read-only volume is not formatted"):
         Disk(device, options=("ro",)).mount(where)
     assert block_devices.content_of(device) == ""
 
 
-def test_a_file_system_that_the_machine_cannot_make(device: str, tmp_path: Path) -> None:
+def test_a_file_system_without_a_mkfs_program(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
     with pytest.raises(MountError, match=r"this machine has no mkfs\.nosuchfs"):
         Disk(device, "nosuchfs").mount(where)
 
 
-def test_one_that_was_torn_is_mended_before_it_is_mounted(device: str, tmp_path: Path) -> None:
+def test_a_damaged_file_system_is_repaired_before_mounting(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
     Disk(device).mount(where)
     Path(where, "file").write_text("kept")
     syscalls.umount2(where, 0)
-    change = ["debugfs", "-w", "-R", "set_super_value state 2", device]  # EXT2_ERROR_FS: not checked since
+    change = [
+        "debugfs",
+        "-w",
+        "-R",
+        "set_super_value state 2",
+        device,
+    ]  # EXT2_ERROR_FS: not checked since then
     subprocess.run(change, check=True, capture_output=True)
     Disk(device).mount(where)
     assert Path(where, "file").read_text() == "kept"

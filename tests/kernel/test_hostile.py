@@ -1,4 +1,4 @@
-"""Containers that turn on the machine, on their runtime, or on whoever cleans up after them."""
+"""Containers that attack the machine, their runtime, or the processes that clean up after them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ NULL = os.makedev(1, 3)
 
 @pytest.fixture
 def null_mode() -> Iterator[int]:
-    """The mode of the machine's /dev/null, which it has afterwards too (tests set the execute bits, of no effect)."""
+    """The mode of the machine's /dev/null, which is restored afterwards (tests set the execute bits, which have no
+    effect)."""
     mode = stat.S_IMODE(os.stat("/dev/null").st_mode)
     yield mode
     os.chmod("/dev/null", mode)
@@ -42,14 +43,14 @@ def null_mode() -> Iterator[int]:
 # --- the machine's own files ---
 
 
-def test_no_way_to_the_hosts_null_device_through_stdin(oci: Engine, null_mode: int) -> None:
+def test_the_hosts_null_device_is_not_reachable_through_stdin(oci: Engine, null_mode: int) -> None:
     script = "chmod 777 /proc/self/fd/0; stat -L -c %t:%T /proc/self/fd/0; readlink /proc/self/fd/0; cat"
     result = oci.sh(script)
     assert result.out == "1:3\n/dev/null\n"
     assert stat.S_IMODE(os.stat("/dev/null").st_mode) == null_mode
 
 
-def test_nor_in_an_exec(oci: Engine, null_mode: int) -> None:
+def test_the_hosts_null_device_is_not_reachable_in_an_exec(oci: Engine, null_mode: int) -> None:
     container = oci.start(oci.spec("sleep", "60"))
     assert oci.exec(container, "chmod", "777", "/proc/self/fd/0").code == 0
     assert oci.exec(container, "readlink", "/proc/self/fd/0").out == "/dev/null\n"
@@ -60,7 +61,7 @@ def test_nor_in_an_exec(oci: Engine, null_mode: int) -> None:
 @pytest.mark.parametrize(
     "fake", ["rm /dev/null", "rm /dev/null; busybox mkfifo /dev/null", "ln -sf /proc/1/fd/1 /dev/null"]
 )
-def test_an_exec_where_dev_null_is_something_else(oci: Engine, null_mode: int, fake: str) -> None:
+def test_an_exec_with_another_file_at_dev_null(oci: Engine, null_mode: int, fake: str) -> None:
     container = oci.start(oci.spec("sh", "-c", f"{fake}; exec sleep 60"))
     while b"sleep" not in Path(f"/proc/{container.pid}/cmdline").read_bytes():
         time.sleep(0.001)
@@ -69,7 +70,7 @@ def test_an_exec_where_dev_null_is_something_else(oci: Engine, null_mode: int, f
     container.kill(9)
 
 
-def test_nor_through_what_hides_a_path(oci: Engine, null_mode: int) -> None:
+def test_the_hosts_null_device_is_not_reachable_through_masks(oci: Engine, null_mode: int) -> None:
     hidden = ["/proc/version", "/proc/uptime"]
     spec = oci.spec(
         "sh", "-c", f"chmod 777 {hidden[0]}; chmod 777 {hidden[1]}; cat {hidden[0]}; echo x > {hidden[1]}"
@@ -83,7 +84,7 @@ def test_nor_through_what_hides_a_path(oci: Engine, null_mode: int) -> None:
 
 
 def test_the_daemon_reads_no_more_of_etc_hosts_than_it_wrote(tmp_path: Path) -> None:
-    """A container may write any bytes into its /etc/hosts and make it as long as a sparse file gets."""
+    """A container may write anything into its /etc/hosts and make it as large as a sparse file can be."""
     path = tmp_path / "etc-hosts"
     netfiles_disk._rewrite(str(path), "127.0.0.1 localhost\n")
     with open(path, "r+b") as file:
@@ -95,7 +96,7 @@ def test_the_daemon_reads_no_more_of_etc_hosts_than_it_wrote(tmp_path: Path) -> 
 
 @pytest.fixture
 def log_path(tmp_path: Path) -> Iterator[Path]:
-    """Where a log should be; what waits there is woken after a while."""
+    """The path of a log. A reader or writer that blocks there is woken after a while."""
 
     def late(*_: object) -> None:
         raise TimeoutError("somebody waits for a pipe")
@@ -107,8 +108,8 @@ def log_path(tmp_path: Path) -> Iterator[Path]:
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_pipe_in_the_place_of_a_log_is_waited_for_by_nobody(log_path: Path) -> None:
-    """A pod with the node's /var/log in its hands can put one there, before a rotation or a look."""
+def test_a_fifo_in_place_of_a_log_blocks_nothing(log_path: Path) -> None:
+    """A pod that mounts the node's /var/log can put a FIFO there before a rotation or a read."""
     log = LogFile(str(log_path), max_bytes=10, max_files=2)
     log.write(b"2026-11-24T15:47:00Z stdout F one\n")
     log_path.unlink()
@@ -123,7 +124,7 @@ def test_a_pipe_in_the_place_of_a_log_is_waited_for_by_nobody(log_path: Path) ->
     log.close()
 
 
-def test_a_link_in_the_place_of_a_log_is_followed_by_nobody(tmp_path: Path, log_path: Path) -> None:
+def test_a_link_in_place_of_a_log_is_not_followed(tmp_path: Path, log_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("2026-11-24T15:47:00Z stdout F secret\n")
     log_path.symlink_to(secret)
@@ -134,8 +135,8 @@ def test_a_link_in_the_place_of_a_log_is_followed_by_nobody(tmp_path: Path, log_
 
 
 @pytest.mark.parametrize("level", ["pod", "pod/main"])
-def test_a_link_in_the_place_of_a_logs_directory_is_followed_by_nobody(tmp_path: Path, level: str) -> None:
-    """A pod with the node's logs in its hands makes its own directory a link to any other."""
+def test_a_link_in_place_of_a_log_directory_is_not_followed(tmp_path: Path, level: str) -> None:
+    """A pod that mounts the node's logs can replace its own directory by a link."""
     logs, victim = tmp_path / "logs", tmp_path / "victim"
     path = logs / "pod/main/0.log"
     log = LogFile(str(path), max_bytes=10, max_files=1)
@@ -147,7 +148,7 @@ def test_a_link_in_the_place_of_a_logs_directory_is_followed_by_nobody(tmp_path:
     (below / "0.log.20250101-000000").write_text("not ours")
     (logs / level).symlink_to(victim)
     before = sorted(p.name for p in below.iterdir())
-    log.write(b"2026-11-24T15:47:01Z stdout F two\n")  # wants to rotate
+    log.write(b"2026-11-24T15:47:01Z stdout F two\n")  # would rotate
     log.close()
     with pytest.raises(OSError, match="Not a directory"):
         LogFile(str(path), max_bytes=0, max_files=1)
@@ -159,16 +160,16 @@ def test_a_link_in_the_place_of_a_logs_directory_is_followed_by_nobody(tmp_path:
 
 
 def test_no_other_user_can_hold_the_nodes_lock(tmp_path: Path) -> None:
-    """flock(2) asks for no right to write."""
+    """flock(2) does not need write permission."""
     lock = tmp_path / "kubelite.pid"
     lock.write_text("1\n")
-    lock.chmod(0o644)  # as an earlier version made it
+    lock.chmod(0o644)  # as an earlier version created it
     with lifecycle.locked(str(tmp_path)):
         assert lock.read_text() == f"{os.getpid()}\n"
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600
 
 
-def test_no_other_user_can_read_an_image_or_run_what_is_in_it(tmp_path: Path) -> None:
+def test_other_users_cannot_read_images_or_run_their_programs(tmp_path: Path) -> None:
     content.prepare(str(tmp_path / "images"))
     for name in ("blobs", "layers", "ingest"):
         assert stat.S_IMODE((tmp_path / "images" / name).stat().st_mode) == 0o700
@@ -177,10 +178,10 @@ def test_no_other_user_can_read_an_image_or_run_what_is_in_it(tmp_path: Path) ->
 # --- the runtime itself ---
 
 
-def test_nothing_is_imported_from_inside_a_container(
+def test_no_module_of_a_container_is_imported(
     oci: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The import path is the host's, and the files at it are the container's once its root is ours."""
+    """The import path is the host's, but after changing the root its files are the container's."""
     trap = tmp_path / "klt_trap.py"
     trap.write_text("import os; os.write(1, b'caught')")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -199,7 +200,7 @@ def test_nothing_is_imported_from_inside_a_container(
 
 
 def test_a_program_with_a_very_long_name(oci: Engine) -> None:
-    """Its error is longer than a packet may be: cut, and still an error."""
+    """Its error message is longer than a packet: it is cut and still reported."""
     with pytest.raises(StartError, match=r"file name too long|not found"):
         oci.start(oci.spec("/" + "x" * 120_000))
 
@@ -211,9 +212,9 @@ STOPS_WHO_ENTERS = (
 )
 
 
-def test_a_container_that_stops_whoever_enters_it_holds_nobody_up(tmp_path: Path) -> None:
-    """The joining process is in the container's pid namespace before it is what was asked for, and its root may signal
-    it. The shim goes on: with its other containers, with the stop of this one, with the clients."""
+def test_a_container_that_stops_joining_processes_blocks_nothing(tmp_path: Path) -> None:
+    """The joining process is in the container's pid namespace before it executes the command, so the container's root
+    can signal it. The shim continues to serve its other containers, the stop of this one, and its clients."""
 
     async def story(node: Node) -> None:
         pod = await node.pod()
@@ -245,7 +246,7 @@ def test_a_container_that_stops_whoever_enters_it_holds_nobody_up(tmp_path: Path
         node.sweep()
 
 
-def test_an_exec_whose_client_left_before_it_started_is_ended(tmp_path: Path) -> None:
+def test_an_exec_whose_client_left_before_its_start_is_ended(tmp_path: Path) -> None:
     async def story(node: Node) -> None:
         pod = await node.pod()
         hostile = await pod.start("sh", "-c", STOPS_WHO_ENTERS)

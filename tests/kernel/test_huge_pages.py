@@ -1,4 +1,4 @@
-"""A hugetlbfs volume: mounted with the pages that were asked for, and taken down again."""
+"""A hugetlbfs volume: mounted with the requested page size, and unmounted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_volume_has_pages_of_its_size(tmp_path: Path) -> None:
     plan = VolumePlan("v", Kind.HUGE_PAGES, str(path), size=2 << 20)
     try:
         set_up(plan)
-        set_up(plan)  # what is there is left as it is
+        set_up(plan)  # existing content is retained
         lines = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(path) in line]
         assert len(lines) == 1 and " hugetlbfs " in lines[0] and "pagesize=2M" in lines[0]
         assert path.stat().st_mode & 0o777 == 0o777

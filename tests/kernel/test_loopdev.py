@@ -1,4 +1,4 @@
-"""Loop devices over files, on a kernel that has them."""
+"""Loop devices over files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
             loopdev.detach(device)
 
 
-def test_a_file_is_a_device_once(disk: Path) -> None:
+def test_a_file_gets_one_device(disk: Path) -> None:
     device = loopdev.attach(str(disk), MARK)
     assert loopdev.attach(str(disk), MARK) == device, "the one that is there is taken"
     assert (device, str(disk)) in list(loopdev.marked(MARK))
@@ -43,7 +43,7 @@ def test_a_file_is_a_device_once(disk: Path) -> None:
     assert (device, str(disk)) not in list(loopdev.marked(MARK))
 
 
-def test_somebody_elses_is_left_alone(disk: Path) -> None:
+def test_other_devices_are_left_alone(disk: Path) -> None:
     made = subprocess.run(["losetup", "--show", "-f", str(disk)], capture_output=True, text=True, check=True)
     theirs = made.stdout.strip()
     try:

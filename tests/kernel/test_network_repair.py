@@ -1,4 +1,4 @@
-"""What an audit finds in the kernel, and what a repair leaves of it; nodes that share a name; helpers that hang."""
+"""Audit and repair of the network; nodes with the same name; hanging helpers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[Lab]:
 
 
 def _damage(world: Lab, pod: Netns, how: str, ifname: str) -> str:
-    """Damage the network; return what the audit must say."""
+    """Damage the network. Return what the audit must report."""
     match how:
         case "veth":
             world.host.sh("ip", "link", "del", ifname)
@@ -80,8 +80,8 @@ def test_damage_is_found_and_repaired(world: Lab, how: str) -> None:
 
 
 def test_what_cannot_be_repaired_is_not_called_repaired(world: Lab) -> None:
-    """The namespace has got an eth0 of its own, so the pod cannot be attached again. Its lease stays, and so does the
-    finding, until it can."""
+    """The namespace has another eth0, so the pod cannot be attached again. Its lease and the finding remain until it
+    can."""
     pod = world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -101,7 +101,7 @@ def test_what_cannot_be_repaired_is_not_called_repaired(world: Lab) -> None:
 
 
 def test_a_route_of_the_pod_s_own_is_left_alone(world: Lab) -> None:
-    """As of a VPN, which takes the default route over."""
+    """As from a VPN that takes over the default route."""
     pod = world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -227,7 +227,7 @@ def test_a_stopped_helper_is_replaced(world: Lab, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stopped_helper_ends_with_its_daemon(world: Lab) -> None:
-    """Else it would hold the lock of the state directory for ever."""
+    """Otherwise it would hold the lock of the state directory forever."""
     pid = 0
 
     async def scenario() -> None:

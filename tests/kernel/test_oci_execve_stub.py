@@ -1,4 +1,4 @@
-"""The stub for this machine, alone: what it waits for, and what makes it exit."""
+"""The stub for this machine: what it waits for, and when it exits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def waiting(path: Path, program: bytes) -> tuple[subprocess.Popen[str], socket.s
     return child, ours
 
 
-def test_executes_after_a_word_and_closes_the_channel(tmp_path: Path) -> None:
+def test_executes_after_a_byte_and_closes_the_channel(tmp_path: Path) -> None:
     child, channel = waiting(tmp_path / "stub", b"/bin/echo")
     with channel:
         channel.send(b"start")
@@ -36,14 +36,14 @@ def test_executes_after_a_word_and_closes_the_channel(tmp_path: Path) -> None:
     assert child.returncode == 0
 
 
-def test_executes_nothing_when_who_would_say_it_is_gone(tmp_path: Path) -> None:
+def test_exits_when_its_parent_is_gone(tmp_path: Path) -> None:
     child, channel = waiting(tmp_path / "stub", b"/bin/echo")
     channel.close()
     assert child.communicate(timeout=30)[0] == ""
     assert child.returncode != 0
 
 
-def test_tells_what_it_could_not_execute(tmp_path: Path) -> None:
+def test_reports_a_failed_execve(tmp_path: Path) -> None:
     child, channel = waiting(tmp_path / "stub", b"/no/such")
     with channel:
         channel.send(b"start")

@@ -36,7 +36,7 @@ def test_calls_in_order_until_execve(tmp_path: Path) -> None:
     assert child.returncode == 0
 
 
-def test_what_fails_is_reported(tmp_path: Path) -> None:
+def test_failures_are_reported(tmp_path: Path) -> None:
     read, write = os.pipe()
     made = execve_stub.Program("aarch64")
     made.report_to(write)
@@ -70,7 +70,7 @@ def test_waits_for_a_connection_and_reports_to_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", [b"start", b""])
-def test_waits_for_a_word_and_not_for_the_end_of_it(tmp_path: Path, word: bytes) -> None:
+def test_waits_for_a_byte_not_for_the_end_of_the_stream(tmp_path: Path, word: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nothing = CapSets(0, 0, 0, 0, 0)
     last = execve_stub.Exec(b"/bin/echo", [b"echo", b"started"], {}, nothing, None, filter_last=True)

@@ -57,7 +57,7 @@ def test_start_of_a_killed_init(oci: Engine) -> None:
         container.kill(15)
 
 
-def test_delete_of_a_created_one(oci: Engine) -> None:
+def test_delete_of_a_created_container(oci: Engine) -> None:
     container = oci.create(oci.spec("true"))
     container.delete()
     os.waitpid(container.pid, 0)
@@ -65,9 +65,11 @@ def test_delete_of_a_created_one(oci: Engine) -> None:
     container.delete()  # idempotent
 
 
-def test_delete_ends_what_runs(oci: Engine) -> None:
+def test_delete_ends_a_running_container(oci: Engine) -> None:
     spec = oci.spec("sh", "-c", "sleep 60 & sleep 60 & wait")
-    spec["linux"]["namespaces"] = [{"type": "mount"}]  # the host's pids: the init's end ends nothing else
+    spec["linux"]["namespaces"] = [
+        {"type": "mount"}
+    ]  # the host's pids: the end of the init ends nothing else
     container = oci.start(spec)
     until(lambda: len(container.cgroup.pids()) == 3)
     pids = container.cgroup.pids()
@@ -142,7 +144,7 @@ def test_update_changes_the_limits(oci: Engine) -> None:
 
 
 def test_user_namespace_with_mappings(oci: Engine) -> None:
-    for directory in (oci.tmp, *oci.tmp.parents[:-2], oci.rootfs):  # root in there is nobody out here
+    for directory in (oci.tmp, *oci.tmp.parents[:-2], oci.rootfs):  # root in the container is nobody outside
         directory.chmod(directory.stat().st_mode | 0o555)
     spec = oci.spec(
         "sh",
@@ -152,7 +154,7 @@ def test_user_namespace_with_mappings(oci: Engine) -> None:
     spec["linux"]["namespaces"] += [
         {"type": "user"},
         {"type": "network"},
-    ]  # sysfs wants a network of its owner's
+    ]  # sysfs needs a network namespace of the same owner
     for key in ("uidMappings", "gidMappings"):
         spec["linux"][key] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     container = oci.start(spec)

@@ -1,4 +1,4 @@
-"""What a container with CAP_SYS_PTRACE sees of the processes that start beside it in its pid namespace."""
+"""What a container with CAP_SYS_PTRACE sees of processes that start in its pid namespace."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def found(upper: Path) -> str:
     return notes.read_text() if notes.exists() else ""
 
 
-def test_an_exec_brings_nothing_of_the_host_into_the_pid_namespace(oci: Engine) -> None:
+def test_an_exec_exposes_nothing_of_the_host(oci: Engine) -> None:
     secret = oci.tmp / "secret"
     secret.write_text("of the host")
     spec = oci.spec("sh", "-c", WATCH, str(secret))
@@ -60,7 +60,7 @@ def test_an_exec_brings_nothing_of_the_host_into_the_pid_namespace(oci: Engine) 
     assert oci.exec(container, "ls", "/proc/1/root/").code == 0  # it may look
 
 
-def test_a_start_brings_nothing_of_the_host_into_the_pods_pid_namespace(node: Node) -> None:  # noqa: F811
+def test_a_start_exposes_nothing_of_the_host_in_a_shared_pid_namespace(node: Node) -> None:  # noqa: F811
     secret = node.base / "secret"
     secret.write_text("of the host")
 

@@ -1,4 +1,4 @@
-"""Pause processes, and containers in the user namespace of one: file owners and privileges."""
+"""Pause processes, and containers in their user namespaces: file owners and privileges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def in_user_namespace(oci: Engine, held: pause.Pause, *args: str, **process: Any
     return spec
 
 
-def test_its_root_is_nobody_outside_and_root_of_all_that_is_the_pods(
+def test_root_of_the_pod_is_an_unprivileged_user_outside(
     held: pause.Pause, oci: Engine, tmp_path: Path
 ) -> None:
     volume = tmp_path / "volume"
@@ -67,7 +67,7 @@ def test_its_root_is_nobody_outside_and_root_of_all_that_is_the_pods(
     assert os.uname().nodename != "inside"
 
 
-def test_it_is_seen_from_outside_as_its_range_and_exec_joins_it(held: pause.Pause, oci: Engine) -> None:
+def test_ids_are_mapped_and_exec_joins_the_namespace(held: pause.Pause, oci: Engine) -> None:
     user = {"uid": 1000, "gid": 1001, "additionalGids": [7]}
     made = oci.start(in_user_namespace(oci, held, "sleep", "60", user=user))
     status = Path(f"/proc/{made.pid}/status").read_text()
@@ -91,12 +91,12 @@ def test_standard_output_can_be_opened_again_by_its_user(held: pause.Pause, oci:
     os.close(read)
 
 
-def test_an_id_outside_of_the_range_is_said(held: pause.Pause, oci: Engine) -> None:
+def test_an_id_outside_the_range_is_reported(held: pause.Pause, oci: Engine) -> None:
     with pytest.raises(Exception, match="id 70000 is not mapped"):
         oci.create(in_user_namespace(oci, held, "true", user={"uid": 70000, "gid": 0}))
 
 
-def test_a_failure_behind_the_second_birth_is_told_and_leaves_nothing(
+def test_a_failure_after_the_second_clone_is_reported_and_leaves_nothing(
     held: pause.Pause, oci: Engine, no_leaks: Callable[[], None]
 ) -> None:
     spec = in_user_namespace(oci, held, "true")
@@ -108,14 +108,12 @@ def test_a_failure_behind_the_second_birth_is_told_and_leaves_nothing(
         oci.create(spec)
 
 
-def test_a_pause_has_nothing_that_who_shares_its_namespace_could_use(
-    no_leaks: Callable[[], None], oci: Engine
-) -> None:
+def test_a_pause_process_has_nothing_to_exploit(no_leaks: Callable[[], None], oci: Engine) -> None:
     held = pause.start(processes=True)
     try:
         until = time.monotonic() + SECONDS
         while "Name:\tpause\n" not in (status := Path(f"/proc/{held.pid}/status").read_text()):
-            assert time.monotonic() < until, status  # it gives itself its name once it is executed
+            assert time.monotonic() < until, status  # it sets its name after execve
         assert "CapPrm:\t0000000000000000" in status
         assert "NoNewPrivs:\t1" in status
         assert os.listdir(f"/proc/{held.pid}/root/") == []

@@ -1,4 +1,5 @@
-"""Volumes on a real kernel: tmpfs that is mounted once and always taken down, sub-paths that cannot be led astray."""
+"""Volumes on a real kernel: tmpfs that is mounted once and always unmounted, and sub-paths that cannot leave their
+volume."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def test_a_volume_in_memory_is_mounted_once_with_its_size(pod_dir: Path) -> None
     assert Path(plan.path, "kept").read_text() == "x"
 
 
-def test_nothing_stays_mounted(pod_dir: Path) -> None:
+def test_everything_is_unmounted(pod_dir: Path) -> None:
     for name in ("v", "shm"):
         mounts.set_up(VolumePlan(name, Kind.MEMORY, str(pod_dir / f"volumes/{name}")))
     with open(pod_dir / "volumes/v/busy", "w") as busy:
@@ -60,7 +61,7 @@ def test_nothing_stays_mounted(pod_dir: Path) -> None:
     assert os.listdir(pod_dir / "volumes/v") == []
 
 
-def test_unmounting_leaves_neighbours_alone(pod_dir: Path) -> None:
+def test_unmounting_affects_no_other_pod(pod_dir: Path) -> None:
     neighbour = pod_dir.with_name("a pod too")
     plan = VolumePlan("v", Kind.MEMORY, str(neighbour / "volumes/v"))
     mounts.set_up(plan)
@@ -93,7 +94,7 @@ def test_the_engine_opens_a_sub_path_below_its_volume_only(pod_dir: Path) -> Non
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_group_is_given_what_is_there_already(tmp_path: Path, whole: bool) -> None:
+def test_fs_group_applies_to_existing_files(tmp_path: Path, whole: bool) -> None:
     volume, outside = tmp_path / "v", tmp_path / "outside"
     (volume / "in").mkdir(parents=True)
     outside.write_text("x")

@@ -1,4 +1,4 @@
-"""Project quotas by the kernel that keeps them, of ext4 and of xfs."""
+"""Project quotas of ext4 and xfs, with the real kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
 LESS = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-all")
-NOT_KEPT = {"ext4": "loop", "xfs": "pqnoenforce"}  # it counts, and holds nobody to a limit
+NOT_KEPT = {"ext4": "loop", "xfs": "pqnoenforce"}  # it counts without enforcing limits
 
 
 @pytest.fixture(params=KINDS)
@@ -39,7 +39,7 @@ def made(place: Path, mode: int = 0o777) -> Path:
 
 
 def fill(place: Path, size: int) -> int:
-    """Write that much without the privilege by which ext4 lets root go beyond; the error's number, 0 for none."""
+    """Write that much, without the capability that exempts root from ext4's quotas. Return the errno, or 0."""
     script = (
         "import os, sys\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
         "try:\n  for _ in range(int(sys.argv[2]) >> 16): os.write(fd, bytes(1 << 16))\n  os.fsync(fd)\n"
@@ -49,7 +49,7 @@ def fill(place: Path, size: int) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def test_a_directory_is_held_to_its_size(kind: str, disk: Path) -> None:
+def test_a_directory_is_limited_to_its_size(kind: str, disk: Path) -> None:
     data = made(disk / "data")
     (data / "before").mkdir()
     (data / "before/file").write_bytes(bytes(MIB))
@@ -71,7 +71,7 @@ def test_a_directory_is_held_to_its_size(kind: str, disk: Path) -> None:
     assert list(projects(kind, disk)) == [project]
 
 
-def test_a_project_is_had_again_when_nothing_has_it(kind: str, disk: Path) -> None:
+def test_a_free_project_is_reused(kind: str, disk: Path) -> None:
     places = [made(disk / f"d{number}") for number in range(3)]
     for place in places:
         assert quota.set_quota(str(place), MIB) == ""
@@ -84,8 +84,8 @@ def test_a_project_is_had_again_when_nothing_has_it(kind: str, disk: Path) -> No
     assert len(projects(kind, disk)) == 3
 
 
-def test_a_project_of_the_directory_around_is_not_ones_own(kind: str, disk: Path) -> None:
-    """Somebody has given all of the node a project."""
+def test_a_project_of_a_parent_directory_is_not_used(kind: str, disk: Path) -> None:
+    """All of the node's directory belongs to another project."""
     outer = made(disk / "outer")
     assert quota.set_quota(str(outer), 8 * MIB) == ""
     (of_outer,) = projects(kind, disk)
@@ -107,7 +107,7 @@ def test_several_directories_are_one_project(kind: str, disk: Path) -> None:
     (disk / "stale").rmdir()
     quota.count(str(upper), str(work))
     (work / "file").write_bytes(bytes(MIB))
-    os.rename(work / "file", upper / "file")  # as an overlay does; EXDEV from one project to another
+    os.rename(work / "file", upper / "file")  # as overlayfs does; EXDEV between projects
     found = quota.used(str(upper), str(work))
     assert found is not None
     assert found.inodes == 1
@@ -127,7 +127,7 @@ def test_a_file_system_that_only_counts(kind: str, tmp_path: Path) -> None:
         assert found.bytes == pytest.approx(MIB, abs=8192)
 
 
-def test_one_that_does_neither(tmp_path: Path) -> None:
+def test_a_file_system_without_quotas(tmp_path: Path) -> None:
     with with_projects("xfs", tmp_path, "noquota") as disk:
         data = made(disk / "data")
         assert "has no project quotas" in quota.set_quota(str(data), MIB)
