@@ -267,6 +267,7 @@ class Pods(PodTable):
     """All pods: what is wrong first, and below the table why the selected one is in its state."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,left,backspace", "back", "Back", show=False),  # it drops the filter
         Binding("p", "problems", "Problems"),
         Binding("s", "sort", "Sort"),
     ]

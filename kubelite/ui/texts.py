@@ -33,7 +33,7 @@ KEPT = 5000  # lines of a log that can be scrolled back to
 class NodeScreen(Screen[None]):
     """What all screens share: the session with the daemon, the title, and the key that goes back."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,left,backspace", "back", "Back", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,left,backspace", "back", "Back")]
 
     def __init__(self, session: Session) -> None:
         super().__init__()
