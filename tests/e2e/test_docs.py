@@ -26,7 +26,7 @@ from tests.programs import missing
 PROGRAM = Path(sys.executable).with_name("kubelite")
 READING = re.compile(r"kubelite (get|logs|why|trace|doctor|describe)|curl|ls ")  # may be repeated
 PATIENCE = 8.0
-DOCUMENTS = ["docs/tutorials/internals.md", "docs/tutorials/getting-started.md", "README.md"]
+DOCUMENTS = ["docs/tutorials/getting-started.md", "README.md"]
 
 
 def as_here(node: Node) -> list[tuple[str, str]]:

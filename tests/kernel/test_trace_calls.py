@@ -34,12 +34,12 @@ pytestmark = [
 # They change nothing but the process's own memory, descriptors and signal mask (runtime.oci.optional.calls).
 # fmt: off
 QUIET = {
-    "access", "brk", "close", "dup", "epoll_ctl", "epoll_wait", "exit", "exit_group", "faccessat", "faccessat2",
-    "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid", "getpid", "getppid",
-    "getrandom", "getsockname", "gettid", "getuid", "lseek", "madvise", "mmap", "mprotect", "mremap", "munmap",
-    "newfstatat", "pipe2", "poll", "ppoll", "pread64", "read", "readlink", "readlinkat", "recvmsg", "rt_sigprocmask",
-    "rt_sigreturn", "sched_getaffinity", "sendto", "setsockopt", "socketpair", "stat", "statfs", "statx", "uname",
-    "wait4", "waitid",
+    "access", "brk", "clock_gettime", "close", "dup", "epoll_ctl", "epoll_wait", "exit", "exit_group", "faccessat",
+    "faccessat2", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid",
+    "getpid", "getppid", "getrandom", "getsockname", "gettid", "gettimeofday", "getuid", "lseek", "madvise", "mmap",
+    "mprotect", "mremap", "munmap", "newfstatat", "pipe2", "poll", "ppoll", "pread64", "read", "readlink",
+    "readlinkat", "recvmsg", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sendto", "setsockopt",
+    "socketpair", "stat", "statfs", "statx", "uname", "wait4", "waitid",
 }
 # fmt: on
 LINE = re.compile(r"^(\d+) +(\d+)\.(\d{9}) (\w+)\((.*)")

@@ -85,6 +85,29 @@ def _state(guide: Guide, command: str, name: str) -> Any:
     return json.loads(guide.ask(f"{command} state {name}"))
 
 
+def _pods_own(guide: Guide, container: Any) -> None:
+    guide.step("The bundle of a pod's container")
+    guide.say(
+        "A pure function turns the manifest into the same file. What the pod shares is named by a path: the shim's."
+    )
+    path = f"{container['bundle']}/config.json"
+    guide.run(f"ls {container['bundle']}")
+    guide.run(f"python3 -m json.tool {path} | sed -n '/\"namespaces\"/,/]/p'", lines=30)
+    guide.run(f"grep -E '^(CapEff|Seccomp):' /proc/{container['pid']}/status")
+    with open(path, encoding="utf-8") as file:
+        spec = json.load(file)
+    paths = {entry["type"]: entry.get("path", "") for entry in spec["linux"]["namespaces"]}
+    joined = {kind: path for kind, path in paths.items() if path}
+    guide.check(
+        "network, uts and ipc are joined, the others are new", set(joined) == {"network", "uts", "ipc"}
+    )
+    effective = int(kernel.status(container["pid"], "CapEff"), 16)
+    wanted = spec["process"]["capabilities"]["effective"]
+    guide.check(
+        "the kernel gave as many capabilities as the file names", effective.bit_count() == len(wanted)
+    )
+
+
 def _shared(guide: Guide) -> None:
     guide.step("Namespaces that are shared, entered with nsenter")
     guide.image()
@@ -103,4 +126,5 @@ def _shared(guide: Guide) -> None:
     )
     first = guide.ask(f"kubelite exec shared -c one -n {NAMESPACE} -- ls /tmp").strip()
     guide.check("container one does not see the files of container two", first == "")
+    _pods_own(guide, seen["one"])
     guide.delete()

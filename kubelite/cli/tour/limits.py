@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ def visit(guide: Guide) -> None:
     with guide.optional("the limit of processes"):
         _processes(guide)
     _signals(guide)
+    _exit_codes(guide)
 
 
 def _pid(guide: Guide, name: str) -> int:
@@ -137,6 +139,35 @@ def _signals(guide: Guide) -> None:
     code = guide.until(lambda: _code(guide, "deaf"), "the exit code")
     guide.check("SIGKILL from the host ended it: 128 + 9 = 137", code == 137)
     guide.delete()
+
+
+def _exit_codes(guide: Guide) -> None:
+    guide.step("Who knows the exit code")
+    guide.apply(pod("codes", container("app", "trap : CHLD; while :; do sleep 0.2; done")))
+    shown = guide.run(f"kubelite exec codes -n {NAMESPACE} -- sh -c 'exit 7'; echo $?")
+    guide.check("exec passes the command's exit code on", shown.split()[-1] == "7")
+    seen = guide.inspect("codes")
+    guide.run(f"kill -9 {seen['containers'][0]['pid']}")
+    guide.until(lambda: _restarted(guide), "the container to be restarted")
+    run = os.path.dirname(guide.environment["KUBELITE_SOCKET"])
+    state = f"{run}/shims/{seen['pod']['metadata']['uid']}/state.json"
+    words = "name|attempt|status|exit_code|signal|oom_killed"
+    shown = guide.run(f"python3 -m json.tool {state} | grep -E '\"({words})\"'", lines=20)
+    guide.say(
+        "The shim is the parent: it reaps the process, so it learns the exit code and the signal, and writes both into "
+        "state.json before it tells the daemon, which starts the next instance."
+    )
+    guide.check(
+        "the shim recorded signal 9 and exit code 137",
+        '"signal": 9,' in shown and '"exit_code": 137,' in shown,
+    )
+    guide.run(f"kubelite get pod codes -n {NAMESPACE}")
+    guide.delete()
+
+
+def _restarted(guide: Guide) -> bool:
+    [status] = guide.pod("codes")["status"]["containerStatuses"]
+    return int(status["restartCount"]) == 1 and "running" in status["state"]
 
 
 def _code(guide: Guide, name: str) -> int:

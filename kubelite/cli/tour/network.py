@@ -28,6 +28,7 @@ def visit(guide: Guide) -> None:
     _routes(guide, server)
     with guide.optional("the node's rules"):
         _rules(guide, server)
+        _senders(guide, server)
     _packet(guide, server, client)
     guide.delete()
     names = {link["ifname"] for link in json.loads(guide.ask("ip -j link"))}
@@ -89,6 +90,19 @@ def _rules(guide: Guide, server: Any) -> None:
     local = guide.ask("ip -o -4 address show scope global | awk '{print $4}' | cut -d / -f 1").split()
     fetched = guide.run(f"curl -s --max-time 5 http://{local[0]}:{PORT}/")
     guide.check("the host port answers", fetched == "hello from the tour\n")
+
+
+def _senders(guide: Guide, server: Any) -> None:
+    guide.step("A pod sends from its own address only")
+    port, mac, address = server["veth"]["host"]["name"], server["network"]["mac"], server["ip"]
+    rules = guide.run(f"nft list ruleset | grep -E '{port}|@senders accept|@ports drop'")
+    guide.say(
+        "Only ARP and IPv4 with the pod's own hardware and IP address pass. All else is dropped where it comes out of "
+        "the veth, before the bridge learns from it. So a container with CAP_NET_RAW can neither read packets for its "
+        "neighbours nor send in their name."
+    )
+    guide.check("the set of senders has the pod's three names", f'"{port}" . {mac} . {address}' in rules)
+    guide.check("what is in no set is dropped", "iifname @ports drop" in rules)
 
 
 def _packet(guide: Guide, server: Any, client: Any) -> None:

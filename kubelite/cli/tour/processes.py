@@ -50,6 +50,8 @@ def visit(guide: Guide) -> None:
     )
     guide.check("the container's parent is the pod's shim", kernel.parent(app) == shim)
     guide.check("the kernel calls the shim kubelite-shim", kernel.status(shim, "Name") == "kubelite-shim")
+    guide.run(f"awk '/^Private_Dirty/ {{sum += $2}} END {{print sum \" kB\"}}' /proc/{shim}/smaps_rollup")
+    guide.say("A shim shares most of its memory with the forkserver; this is what it has for itself.")
     guide.run(f"grep -E '^(NSpid|CapEff|NoNewPrivs|Seccomp):' /proc/{app}/status")
     guide.check(
         "the program is process 1 of its pid namespace", kernel.status(app, "NSpid").split()[-1] == "1"

@@ -72,6 +72,8 @@ def _start(guide: Guide) -> None:
         "is all that the shim and the container's init do before; -o wide shows its steps with their system calls."
     )
     guide.check("the trace begins with the manifest and ends with the start", _in_order(shown))
+    guide.run(f"kubelite why start -n {NAMESPACE}")
+    guide.say("kubelite why tells what the node saw, what it decided, and why.")
     steps = _steps(guide, "start")
     rows = [
         (step["step"][:44], f"{step['took'] * 1000:.2f} ms", step["call"])
