@@ -69,6 +69,15 @@ def test_an_image_of_this_node_needs_no_pull(node: Node, tmp_path: Path) -> None
     )
 
 
+def test_a_build_says_that_its_pods_will_ask_a_registry(node: Node, tmp_path: Path) -> None:
+    place = context(tmp_path / "context", FROM + "RUN echo one > /one\n")
+    said = node.cli("build", "-t", "hello", "-t", "hello:1", "-t", "localhost/hello", place, timeout=60).err
+    assert [line for line in said.splitlines() if line.startswith("note: ")] == [
+        "note: a pod with the image hello asks docker.io for a newer one first, unless its imagePullPolicy is "
+        "IfNotPresent; with localhost/hello it does not"
+    ]
+
+
 def test_a_pull_in_vain_says_that_the_image_is_here(node: Node, tmp_path: Path) -> None:
     place = context(tmp_path / "context", FROM + "RUN echo one > /one\n")
     build(node, "-t", "127.0.0.1:1/hello", place)

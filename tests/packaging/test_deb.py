@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,15 @@ def test_its_life(system: Machine) -> None:
     assert "max_pods: 50" in (system.tree / "etc/kubelite/config.yaml").read_text()
     assert system.run("kubelite", "exec", "p", "--", "echo", "hello") == "hello\n"
     assert system.run("kubelite", "doctor") == "All is well.\n"
+
+    # reset: systemd does not start again what it would take for a crash
+    said = system.run("kubelite", "reset", "--yes", "--now")
+    assert "stopped kubelite.service; start it again with: systemctl start kubelite.service" in said
+    assert "killed pod default/p" in said
+    time.sleep(3.0)  # RestartSec is one second
+    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
+    system.run("systemctl", "start", "kubelite")
+    until(lambda: _state(system).get("running"), "the pod to run after the reset")
 
     # removed: no pod without a program to look after it; what a person made stays
     said = system.run("dpkg", "-r", "kubelite")

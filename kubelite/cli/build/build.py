@@ -184,6 +184,8 @@ def _build(server: Client, about: Json, given: Json) -> None:
         return
     answer = [record.id] if given["quiet"] else [f"Built {name}" for name in request.tags or (record.id,)]
     print("\n".join(answer))
+    if progress not in ("quiet", "json"):
+        _hint(request.tags)
     if (
         looked_at is not None
         and build_.used_files.whole
@@ -203,6 +205,16 @@ def _build(server: Client, about: Json, given: Json) -> None:
             events=[json.dumps(event) for event in report.again()],
             answer=answer,
         )
+
+
+def _hint(tags: tuple[str, ...]) -> None:
+    """Say what a pod with this image will do that people do not expect: Kubernetes' default for the tag latest."""
+    for tag in tags:
+        registry, _, rest = tag.partition("/")
+        if rest.endswith(":latest") and registry != "localhost":
+            name = tag.removesuffix(":latest").removeprefix("docker.io/library/")
+            words = f"a pod with the image {name} asks {registry} for a newer one first, unless its imagePullPolicy is"
+            print(f"note: {words} IfNotPresent; with localhost/{name} it does not", file=sys.stderr)
 
 
 class _Told:

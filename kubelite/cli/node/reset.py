@@ -9,6 +9,7 @@ import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
+from kubelite.cli.output.waiting import waiting
 
 if TYPE_CHECKING:
     from kubelite.settings import Settings
@@ -76,7 +77,7 @@ def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
     def say(step: str) -> None:
         nonlocal steps
         steps += 1
-        click.echo(step)
+        line.print(step)
 
     seconds = _seconds(timeout)
     if now and seconds is not None:
@@ -84,7 +85,8 @@ def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
     try:
         settings = Settings.load(flags)
         _confirm(settings, yes=yes, now=now, timeout=seconds)
-        asyncio.run(run(settings, say, now=now, timeout=seconds))
+        with waiting("stopping the node") as line:
+            asyncio.run(run(settings, say, now=now, timeout=seconds))
         if not steps:
             click.echo(f"nothing runs: {settings.run_dir} has no daemon, pod or network to remove")
     except SettingsError as error:
