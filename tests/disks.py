@@ -1,4 +1,4 @@
-"""File systems of a test's own, made in a file: what the machine's own does not have."""
+"""File systems in files, for tests that need what the machine's file system does not have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 MIB = 1 << 20
 KINDS = ("ext4", "xfs")
 NO_QUOTAS = "needs a kernel with loop devices that keeps project quotas"
-_SIZES = {"ext4": 256 * MIB, "xfs": 512 * MIB}  # mkfs.xfs makes none below 300
+_SIZES = {"ext4": 256 * MIB, "xfs": 512 * MIB}  # mkfs.xfs needs at least 300
 _MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota"),
     "xfs": ("mkfs.xfs", "-q", "-K"),
@@ -23,7 +23,7 @@ _MAKE = {
 
 @contextlib.contextmanager
 def with_projects(kind: str, place: Path, options: str = "prjquota") -> Iterator[Path]:
-    """A directory on a file system of this kind that keeps project quotas, or a skip."""
+    """A directory on a new file system of this type with project quotas. Skips if that is impossible."""
     for program in (_MAKE[kind][0], "losetup", "repquota"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
@@ -50,7 +50,7 @@ def with_projects(kind: str, place: Path, options: str = "prjquota") -> Iterator
 
 
 def projects(kind: str, where: Path) -> dict[int, tuple[int, int, int]]:
-    """As the file system's own program says: project → bytes, hard limit in bytes, inodes; of those that have any."""
+    """From the file system's own tool: project → bytes, hard limit in bytes, inodes; only projects in use."""
     os.sync()
     if kind == "xfs":
         command = ["xfs_quota", "-x", "-c", "report -pnN -b -i", str(where)]
@@ -68,5 +68,5 @@ def projects(kind: str, where: Path) -> dict[int, tuple[int, int, int]]:
 
 
 def _row(kind: str, numbers: list[int]) -> tuple[int, int, int]:
-    """Used, soft, hard (KiB), warnings where xfs says them, then the same of inodes."""
+    """Used, soft, hard (KiB), warnings on xfs, then the same for inodes."""
     return numbers[0] << 10, numbers[2] << 10, numbers[4 if kind == "xfs" else 3]

@@ -1,5 +1,5 @@
-"""A logind on a bus of its own, as far as a holder of a delay lock can tell. Its reading and writing of D-Bus are the
-peers' own (tests/conformance/systemd_peer.py)."""
+"""A fake logind on a separate bus, as far as delay locks need it, with the D-Bus code of
+tests/conformance/systemd_peer.py."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LogindPeer(threading.Thread):
         self._locks = []
 
     def held(self) -> bool:
-        """Whether somebody has a lock."""
+        """Whether a client has a lock."""
         return any(not _at_end(lock) for lock in self._locks)
 
     def prepare_for_shutdown(self, begins: bool) -> None:

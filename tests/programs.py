@@ -1,4 +1,4 @@
-"""Other people's programs that tests use, where this machine has them. A test without one is skipped by its name."""
+"""External programs that tests use. A test without its program is skipped with the program's name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKED_BUSYBOX = BUSYBOX if BUSYBOX == _SYSTEM else f"{BUSYBOX}:{_SYSTEM}"
 
 
 def missing(*programs: str) -> str:
-    """The first of these that this machine lacks, "" where it has them all. "busybox" is `BUSYBOX`."""
+    """The first of these programs that this machine lacks, or "". "busybox" means `BUSYBOX`."""
     for program in programs:
         if not (BUSYBOX if program == "busybox" else shutil.which(program)):
             return program

@@ -1,8 +1,7 @@
-"""`python -m tests.rerun_failures FEW ARGUMENT…`: pytest, and what failed once more and alone, if no more than FEW did.
+"""`python -m tests.rerun_failures FEW ARGUMENT…`: run pytest; if at most FEW tests failed, run these once more, alone.
 
-A suite that starts some thousand processes on a machine that others share meets moments in which a deadline passes for
-no fault of the code; a fault fails again. Each that failed is named at the end, whatever became of it, and its first
-failure stays in the output.
+A suite that starts thousands of processes on a shared machine sometimes misses a deadline without a bug; a real bug
+fails again. Every failed test is named at the end, and its first failure stays in the output.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""How tests wait, in one place: for what is to come, never for a time, and long enough for a loaded machine. What has
-not come after 30 seconds is a failure; nothing passes or fails by its speed."""
+"""How tests wait: for a condition, never for a time, and long enough for a loaded machine. A condition that is not met
+after 30 seconds is a failure; no test passes or fails by its speed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T | None], what: str = "it comes to pass", seconds: float = SECONDS) -> T:
-    """The condition's value as soon as it is true. Raises AssertionError that says what did not come to pass."""
+    """Wait until the condition is true, and return its value. Raises AssertionError with the name of the condition."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (at last {found!r})"
@@ -31,7 +31,7 @@ def until(condition: Callable[[], T | None], what: str = "it comes to pass", sec
 async def until_async(
     condition: Callable[[], T | None], what: str = "it comes to pass", seconds: float = SECONDS
 ) -> T:
-    """`until` that lets the event loop go on meanwhile."""
+    """`until` for coroutines: the event loop continues meanwhile."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (at last {found!r})"
@@ -64,7 +64,7 @@ def _gone(directory: str) -> bool:
 
 
 def _held(directory: str) -> list[str]:
-    """Who is in it: pid and name of each."""
+    """The processes in it: pid and name of each."""
     found = []
     with contextlib.suppress(OSError):
         for pid in Path(directory, "cgroup.procs").read_text(encoding="ascii").split():

@@ -1,4 +1,5 @@
-"""`make bench`: kubelite beside whatever of docker, podman, runc and crun is installed, and the bare kernel work.
+"""`make bench`: kubelite beside docker, podman, runc and crun, as far as they are installed, and beside a minimal C
+program.
 
 One table, one run, the same program in the same image, with the same volumes. Read the ratios: milliseconds on a shared
 machine swing by half, ratios and CPU time much less. docs/explanation/performance.md says how each row is measured.
@@ -102,7 +103,7 @@ def short(kind: type[Peer]) -> str:
 
 
 def missing() -> str:
-    """Why there can be no run, "" when there can."""
+    """Why the benchmark cannot run, or ""."""
     if os.geteuid() != 0:
         return "make bench needs root: sudo make bench"
     for program, package in (("gcc", "gcc libc6-dev"), ("curl", "curl"), ("nsenter", "util-linux")):
@@ -131,7 +132,7 @@ def guarded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def directory() -> Iterator[Path]:
-    """Where everything of this run is; what a run that was killed has left goes too."""
+    """The directory of this run. Leftovers of killed runs are removed."""
     sweep()
     for place in filter(None, (tempfile.gettempdir(), MEMORY)):
         for path in Path(place).glob("kubelite-bench-*-*"):
@@ -142,7 +143,7 @@ def directory() -> Iterator[Path]:
 
 
 def compete(base: Path, plan: Plan, kinds: list[type[Peer]], found: Found) -> None:
-    """Everything that is installed, built, started, measured and ended."""
+    """Build, start, measure and end all installed peers."""
     bench = build(base)
     if plan.wants(*pulls.ROWS):
         if lacking := pulls.missing():
@@ -176,7 +177,7 @@ def compete(base: Path, plan: Plan, kinds: list[type[Peer]], found: Found) -> No
 
 
 def close(peer: Peer, found: Found) -> None:
-    """One peer that does not end well must not keep the others."""
+    """Close a peer. A failure must not affect the others."""
     try:
         peer.close()
     except (*FAILURES, subprocess.SubprocessError) as error:
@@ -184,7 +185,7 @@ def close(peer: Peer, found: Found) -> None:
 
 
 def build(base: Path) -> Bench:
-    """The stamp program as root file system, as a tar and as kubelite's image; and the bare starter."""
+    """Build the stamp program as root file system, tar and kubelite image, and the C program."""
     rootfs = base / "rootfs"
     rootfs.mkdir()
     compile_c("stamp.c", rootfs / "stamp", "-static")
@@ -202,7 +203,7 @@ def compile_c(source: str, target: Path, *flags: str) -> None:
 
 
 def machine() -> str:
-    """What it ran on, and with whom."""
+    """The machine and the versions of the peers."""
     cpu = next(
         (
             line.partition(": ")[2]

@@ -1,4 +1,4 @@
-"""The account of a peer: a cgroup in every hierarchy; the kernel counts its CPU time there and knows its processes."""
+"""A peer's account: a cgroup in every hierarchy, where the kernel counts its CPU time and lists its processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hierarchies() -> list[Path]:
 
 
 class Account:
-    """`others` are cgroups that the peer makes itself, beside this one."""
+    """`others`: cgroups that the peer creates outside of this one."""
 
     def __init__(self, name: str, others: tuple[str, ...] = ()) -> None:
         self.cgroup = f"bench-{os.getpid()}-{name}-{secrets.token_hex(2)}"
@@ -50,7 +50,7 @@ class Account:
                     (share / "cgroup.procs").write_text(str(one))
 
     def used_ms(self) -> float:
-        """Milliseconds of CPU that whatever runs, or ran, in it has had."""
+        """Milliseconds of CPU time of all processes that run or ran in it."""
         return sum(map(self._used, self._names)) / 1e6
 
     def _used(self, name: str) -> int:
@@ -70,12 +70,12 @@ class Account:
         return sum(map(pss_kib, filter(_is_the_peers, self.processes())))
 
     def close(self) -> None:
-        """End what is left in it and remove it, with all below."""
+        """Kill the remaining processes and remove it with its descendants."""
         _end(self.cgroup)
 
 
 def sweep() -> None:
-    """End what runs that were killed have left: cgroups named after a process that is no more."""
+    """Remove leftovers of killed runs: cgroups named after a process that has exited."""
     for root in (*hierarchies(), ROOT / "unified"):
         for path in (*root.glob("bench-*"), *root.glob("kubelite-b*")):
             found = re.match(r"(?:bench-|kubelite-b)(\d+)(?:-|$)", path.name)
@@ -97,7 +97,7 @@ def _end(cgroup: str) -> None:
 def _processes(cgroup: Path) -> set[int]:
     found: set[int] = set()
     for path, _, _ in os.walk(cgroup):
-        with contextlib.suppress(OSError):  # it has just gone
+        with contextlib.suppress(OSError):  # it has just exited
             found.update(map(int, Path(path, "cgroup.procs").read_text().split()))
     return found - {0}
 

@@ -1,5 +1,5 @@
-"""What the builds of the benchmark are of: a Containerfile from nothing but a static busybox and sources, with steps of
-each kind. Measured is a build for which everything is known: what one waits for who changed nothing."""
+"""The build of the benchmark: a Containerfile based only on a static busybox and sources, with steps of each kind. A
+fully cached build is measured: the time a user waits who has changed nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 NAME = "localhost/bench/build:1"
-_FILES, _SIZE = 200, 20_000  # sources: as many files, of so many bytes
+_FILES, _SIZE = 200, 20_000  # sources: number of files, bytes of each
 _TEXT = """\
 FROM scratch AS base
 COPY busybox /bin/busybox
@@ -45,6 +45,6 @@ def prepare(base: Path) -> Path:
 
 
 def settle(context: Path) -> None:
-    """Wait until its files have been left alone for a minute, as those of somebody who changed nothing."""
+    """Wait until its files have not changed for a minute."""
     newest = max(path.stat().st_ctime for path in context.rglob("*"))
     time.sleep(max(newest + 61 - time.time(), 0))

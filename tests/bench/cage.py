@@ -1,4 +1,4 @@
-"""A peer's own little machine, run as a script: namespaces in which all that it makes stays, and ends with it.
+"""A cage for a peer, run as a script: namespaces that contain everything the peer creates, and end with it.
 
     cage.py CGROUP [PROGRAM …]     (CGROUP exists below the root of every hierarchy)
 
@@ -35,7 +35,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 def main() -> None:
     cgroup = sys.argv[1]
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the benchmark's, which then ends us in order
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the benchmark handles Ctrl-C and then ends the cages in order
     hierarchies = _join(cgroup)
     flags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     _must(libc.unshare(flags), "unshare")
@@ -64,7 +66,7 @@ def _join(cgroup: str) -> dict[str, str]:
             and os.path.isdir(f"{ROOT}/{name}/{cgroup}")
             and not os.path.islink(f"{ROOT}/{name}")
         ):
-            if name == "cpuset":  # a new one is empty, and an empty one takes no process
+            if name == "cpuset":  # a new cpuset is empty, and an empty one accepts no process
                 for file in ("cpuset.cpus", "cpuset.mems"):
                     with open(f"{ROOT}/cpuset/{file}", encoding="ascii") as source:
                         _write(f"{ROOT}/cpuset/{cgroup}/{file}", source.read().strip())

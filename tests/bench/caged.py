@@ -1,4 +1,4 @@
-"""This side of cage.py: start one, give it orders, end it."""
+"""The benchmark's side of cage.py: start a cage, send it orders, end it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 180.0  # seconds that one order may take
 
 
 class Refused(Exception):
-    """A command of a peer failed, or did not end; the sentence has what it said."""
+    """A command of a peer failed or did not end. The message has its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Cage:
         )
 
     def order(self, **order: Any) -> dict[str, Any]:
-        """Raises Refused when no answer comes."""
+        """Send an order. Raises Refused if there is no answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -83,13 +83,13 @@ class Cage:
         return Done(found["began"], found["ended"], said)
 
     def spawn(self, *commands: list[str], out: Path) -> int:
-        """Start commands, all at once, and leave them running. Returns when the first began."""
+        """Start commands in parallel and leave them running. Returns the start time of the first."""
         out.unlink(missing_ok=True)
         found = self.order(commands=commands, parallel=len(commands), out=str(out), stay=True)
         return int(found["began"])
 
     def close(self) -> None:
-        """Standard input ends, so the cage's PID 1 does, and the kernel ends all others with it."""
+        """Close its standard input: the cage's process 1 exits, and the kernel kills all others."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

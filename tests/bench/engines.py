@@ -1,4 +1,4 @@
-"""Engines alone: a bundle in, a first instruction out; no image store, no network but loopback, no daemon."""
+"""Engines alone: from a bundle to the first instruction, without image store, network (except loopback) and daemon."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Runc(Engine):
 
 
 class KubeliteOci(Engine):
-    """Our engine as runc's stand-in: an interpreter starts first, which a node never does."""
+    """kubelite's engine in place of runc: an interpreter starts first, which never happens on a node."""
 
     name = "kubelite-oci"
     command = (str(Path(sys.executable).with_name("kubelite-oci")),)
@@ -85,7 +85,7 @@ class KubeliteOci(Engine):
 
 
 class Library(Peer):
-    """Our engine in a process that is warm, as the shims of a node are: library.py, in a cage like the others."""
+    """kubelite's engine in a warm process, like the shims of a node: library.py, in a cage like the others."""
 
     name = "kubelite engine"
     many = False
@@ -124,7 +124,7 @@ class Library(Peer):
 
 
 class Bare(CagedPeer):
-    """The C program that does only the kernel's work (bare.c)."""
+    """The minimal C program (bare.c)."""
 
     name = "bare C"
 
@@ -177,7 +177,7 @@ def end(pids: list[int], number: int) -> None:
 
 
 def wait_ended(pidfd: int, patience: float = 60.0) -> int:
-    """Until the process has ended; the time then, Unix nanoseconds."""
+    """Wait until the process has ended. Return the time in Unix nanoseconds."""
     import select
 
     poll = select.poll()
@@ -202,7 +202,7 @@ def write_bundle(bundle: Path, rootfs: Path, cgroup: str, *args: str) -> dict[st
 
 
 def first_instruction(out: Path, patience: float = 30.0) -> int:
-    """Wait for the stamp; the time is the one in it, however late we look."""
+    """Wait for the stamp and return the time in it, which does not depend on when it is read."""
     until = time.monotonic() + patience
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):

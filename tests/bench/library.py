@@ -1,4 +1,4 @@
-"""Our engine as a library in a warm process, for the row "engine alone": orders come as lines of JSON.
+"""kubelite's engine as a library in a warm process, for the row "engine alone". Orders are lines of JSON.
 
 {"start": ID, "bundle": DIRECTORY, "out": FILE} → {"began": Unix nanoseconds}; {"delete": ID} → {}. The clock begins
 with the order in hand: reading and validating config.json is in it, as it is for runc and crun.

@@ -1,4 +1,4 @@
-"""`make load`: one kubelite node with 50, 100, 250 and 500 pods, and whether time and memory a pod stay the same.
+"""`make load`: a kubelite node with 50, 100, 250 and 500 pods, and whether time and memory per pod stay the same.
 
 python -m tests.bench.load [--pods 500] [--idle 20] [--json FILE]
 """
@@ -23,13 +23,13 @@ from tests.bench.node_peer import Kubelite
 from tests.bench.record import record
 
 STAGES = (50, 100, 250, 500)
-FLAT = 1.3  # a value a pod at the last stage, beside the first: more is not flat
-ADOPTION_S = 3.0  # to reach with all pods
+FLAT = 1.3  # value per pod at the last stage relative to the first: more is not flat
+ADOPTION_S = 3.0  # targets with all pods
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`flat`: whether the value is one a pod (or one of a single pod's), which must not grow with their number."""
+    """`flat`: the value is per pod (or of a single pod) and must not grow with the number of pods."""
 
     key: str
     title: str
@@ -67,7 +67,7 @@ LINES = (
 
 
 class Watch:
-    """CPU milliseconds since it was made: of everything, of the daemon, of its network helper."""
+    """CPU milliseconds since its creation: total, of the daemon, of its network helper."""
 
     def __init__(self, node: Kubelite, daemon: int) -> None:
         self._node = node
@@ -87,7 +87,7 @@ def _helpers(daemon: int) -> list[int]:
 
 
 def _cpu_ms(pid: int) -> float:
-    """User and system time of a living process; in ticks, so good for many pods only."""
+    """User and system time of a running process; in ticks, so it is meaningful only for many pods."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
@@ -96,7 +96,7 @@ def _cpu_ms(pid: int) -> float:
 
 @dataclass(slots=True)
 class Load:
-    """What is measured, by stage."""
+    """The measurements, by stage."""
 
     node: Kubelite
     idle_seconds: float
@@ -105,7 +105,7 @@ class Load:
     edits: int = 0
 
     def grow(self, count: int) -> None:
-        """Start what is missing to `count` pods, then look at what they cost."""
+        """Start pods until there are `count`, then measure their cost."""
         node, at = self.node, self.found.setdefault(count, {})
         before_kib, before = node.memory_kib(), len(self.names)
         added = [f"load{number}" for number in range(before, count)]
@@ -144,7 +144,7 @@ class Load:
         at["idle_pod"] = at["idle"] * 100 / count
 
     def _edit(self) -> tuple[float, float]:
-        """One pod that has not been edited yet: milliseconds to the new container, and CPU."""
+        """Edit a pod that has not been edited yet: milliseconds until the new container, and CPU time."""
         name = self.names[self.edits]
         self.edits += 1
         watch = self._watch()
@@ -190,7 +190,7 @@ class Load:
 
 
 def table(found: dict[int, dict[str, float]]) -> str:
-    """A column a stage; the last says what is not flat."""
+    """A column for each stage; the last one marks values that are not flat."""
     stages = sorted(found)
     lines = [f"{'pods':<52}" + "".join(f"{stage:>9}" for stage in stages) + "   last / first"]
     for line in LINES:
@@ -203,7 +203,7 @@ def table(found: dict[int, dict[str, float]]) -> str:
 
 
 def growth(line: Line, values: list[float | None]) -> str:
-    """How much the last is of the first, where it should be the same."""
+    """The ratio of the last value to the first, for values that should be equal."""
     if not line.flat or len(values) < 2 or not values[0] or values[-1] is None:
         return ""
     ratio = values[-1] / values[0]

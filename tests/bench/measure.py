@@ -1,5 +1,5 @@
-"""How each row is measured, the same way for every peer. Peers take turns, so that a machine whose speed drifts is
-unfair to nobody; a peer that fails is taken out, with what it said, and the others go on."""
+"""How each row is measured, in the same way for every peer. Peers take turns, so that a drifting speed of the machine
+affects all of them equally. A peer that fails is excluded with its error message, and the others continue."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.bench.node_peer import Kubelite
 from tests.bench.peers import CannotDo, Peer
 from tests.bench.rows import Found
 
-SETTLED = 0.3  # seconds; what is left for later (a log line, a commit, the next spare) belongs to this pod
+SETTLED = 0.3  # seconds; deferred work (a log line, a commit, the next spare shim) counts for this pod
 SCRAPES = 3
 FAILURES = (Refused, OSError, AssertionError, ValueError, LookupError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything."""
+    """The number of repetitions."""
 
     rounds: int
     batches: int
     many: int
     some: int  # pods that the daemon is killed with
-    idle: float  # factor on how long idle CPU is counted
+    idle: float  # factor for the duration of idle measurements
     rows: frozenset[str]
 
     def wants(self, *keys: str) -> bool:
@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Bout:
-    """The peers that are left, and what has been found."""
+    """The remaining peers, and the results."""
 
     plan: Plan
     peers: list[Peer]
@@ -65,7 +65,7 @@ class Bout:
     def _turns(
         self, what: str, measure: Callable[[Peer, int], None], rounds: int, *keys: str, warm: int = 1
     ) -> None:
-        """Rounds below zero warm up and count nothing."""
+        """Rounds with negative numbers warm up and are not counted."""
         if not self.plan.wants(*keys):
             return
         for turn in range(-warm, rounds):
@@ -146,7 +146,7 @@ class Bout:
 
     def _pull(self, peer: Peer, turn: int) -> None:
         for key, reference in (("pull", pulls.LARGE), ("layers", pulls.LAYERS)):
-            os.sync()  # what others have written is not this one's to wait for
+            os.sync()  # this peer must not wait for the disk writes of others
             used = peer.account.used_ms()
             with pulls.peak(peer.account) as megabytes:
                 took = peer.pull(reference, f"{key}{turn}")
@@ -156,7 +156,8 @@ class Bout:
             self._add(turn, "pullmem", peer, megabytes[0])
 
     def _build(self, peer: Peer, turn: int) -> None:
-        """The first one, which warms up, fills the cache; those that count are of sources left alone for a while."""
+        """The first build warms up and fills the cache. Counted builds have sources that have not changed for a
+        while."""
         if turn >= 0 and peer.bench.context is not None:
             builds.settle(peer.bench.context)
         self._add(turn, "build", peer, peer.build().ms)
@@ -176,7 +177,7 @@ class Bout:
         peer.remove(names)
 
     def _probed(self, peer: Peer, turn: int) -> None:
-        """What asking each of many containers once a second costs, over the same pods' idleness and all."""
+        """The cost of probing each of many containers once a second, relative to the same idle pods, and in total."""
         if not isinstance(peer, Kubelite):
             raise CannotDo
         names = [f"probed{turn}-{number}" for number in range(self.plan.many)]
@@ -208,7 +209,7 @@ class Bout:
         time.sleep(SETTLED)
 
     def _weigh(self, peer: Peer, turn: int, empty: int) -> None:
-        """What a hundred pods cost while nothing happens, and what asking about them costs."""
+        """The cost of a hundred idle pods, and of queries about them."""
         if self.plan.wants("idle"):
             used, began = peer.account.used_ms(), time.monotonic()
             time.sleep(peer.idle_seconds * self.plan.idle)
@@ -221,7 +222,7 @@ class Bout:
             if not self.plan.wants(key):
                 continue
             with contextlib.suppress(CannotDo):
-                measure()  # the first reads what later ones know
+                measure()  # the first query reads what later ones have cached
                 for _ in range(SCRAPES):
                     self._add(turn, key, peer, measure())
 

@@ -1,4 +1,4 @@
-"""kubelite beside the others: a node as the end-to-end tests make one, with its CPU and memory on an account."""
+"""kubelite as a peer: a node as in the end-to-end tests, with an account of its CPU time and memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.bench.caged import Refused
 from tests.bench.peers import Bench, Peer, Span, pod_manifest
 from tests.e2e.node import KUBELITE, REPO, Node
 
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where a machine keeps /run: in memory
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # in memory, like /run on a machine
 
 
-PREFIX = f"kubelite-bench-{os.getpid()}-"  # of directories: a later run knows whose they were
+PREFIX = f"kubelite-bench-{os.getpid()}-"  # prefix of directories: a later run recognizes them
 
 
 class InstalledNode(Node):
-    """Its code is compiled once, as an installed package's is; the tests' nodes leave no bytecode behind."""
+    """Its code is compiled once, as for an installed package. Test nodes write no bytecode."""
 
     def environ(self) -> dict[str, str]:
         kept = {key: value for key, value in Node.environ(self).items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -38,10 +38,10 @@ class InstalledNode(Node):
 
 
 class Kubelite(Peer):
-    """A manifest renamed into the directory starts a pod, a file's removal ends it."""
+    """Renaming a manifest into the directory starts a pod, removing the file ends it."""
 
     name = "kubelite"
-    idle_seconds = 20.0  # from one relist to the next
+    idle_seconds = 20.0  # between two relists
 
     def __init__(self, bench: Bench, *, pod_cidr: str = "10.77.0.0/22") -> None:
         super().__init__(bench)
@@ -87,7 +87,7 @@ class Kubelite(Peer):
             "            self.wfile.write(str(max(gaps.values(), default=0.0)).encode())\n"
             "            gaps.clear()\n"
             "    def log_message(self, *_): pass\n"
-            "h.ThreadingHTTPServer.request_queue_size = 1024\n"  # else a burst is refused, and counted as late
+            "h.ThreadingHTTPServer.request_queue_size = 1024\n"  # otherwise a burst is refused and counted as late
             "s = h.ThreadingHTTPServer(('127.0.0.1', 0), Yes)\n"
             "print(s.server_port, flush=True)\n"
             "s.serve_forever()\n"
@@ -101,7 +101,7 @@ class Kubelite(Peer):
                 server.kill()
 
     def start(self, names: list[str], *, probed: int = 0) -> int:
-        """All files are written first, beside the directory, so that they drop into it at once."""
+        """All files are first written outside the directory and then renamed into it together."""
         ready = self.base / "ready"
         ready.mkdir(exist_ok=True)
         for name in names:
@@ -112,7 +112,7 @@ class Kubelite(Peer):
         return began
 
     def remove(self, names: list[str]) -> Span:
-        """Nothing left: no directory, shim, lease, log or object of any of them."""
+        """Wait until nothing is left: no directory, shim, lease, log or object."""
         began = time.time_ns()
         for name in names:
             (self.node.manifests / f"{name}.yaml").unlink()
@@ -150,7 +150,7 @@ class Kubelite(Peer):
         return (time.time_ns() - began) / 1e6
 
     def scrape_ms(self) -> float:
-        """From the node's own loopback, as a scraper on the machine does it."""
+        """From the node's own loopback, like a scraper on the machine."""
         url = f"http://{self.node.environ()['KUBELITE_LISTEN']}/metrics"
         command = [
             "curl",
@@ -183,7 +183,7 @@ class Kubelite(Peer):
         return (ended - began) / 1e6
 
     def pull(self, reference: str, place: str) -> Span:
-        """The store that was is set aside, as a whole; the daemon makes a new one."""
+        """The existing store is moved away; the daemon creates a new one."""
         if self._registry is None:
             self._registry = self._serve()
         (self.node.root / "images").rename(self.base / place)
@@ -230,10 +230,11 @@ class Kubelite(Peer):
         return self._all_ready(count, time.monotonic() + 120, between=0.3)
 
     def _all_ready(self, count: int, until: float, *, between: float) -> int:
-        """Until so many pods are ready; Unix nanoseconds. The API answers only after adoption."""
+        """Wait until so many pods are ready. Return the time in Unix nanoseconds. The API answers only after
+        adoption."""
         found = 0
         while time.monotonic() < until:
-            time.sleep(between)  # the answer costs the daemon something too
+            time.sleep(between)  # the response costs the daemon something, too
             try:
                 items = self.api("/api/v1/pods")["items"]
             except (OSError, http.client.HTTPException, ValueError):
@@ -260,7 +261,7 @@ class Kubelite(Peer):
             if self.node.holder is not None:
                 self.node.destroy()
         finally:
-            for pid in self._account.processes():  # only when `reset` could not
+            for pid in self._account.processes():  # only if `reset` failed
                 os.kill(pid, signal.SIGKILL)
             self._account.close()
             shutil.rmtree(self._memory, ignore_errors=True)
@@ -286,7 +287,7 @@ class _Local(http.client.HTTPConnection):
 
 
 def pack(base: Path, rootfs: Path, image: str) -> Path:
-    """An image store with the benchmark's image in it, made by kubelite itself."""
+    """Pack the benchmark's image into an image store with kubelite."""
     node = Node(base / "pack")
     node.prepare()
     try:

@@ -1,4 +1,4 @@
-"""What a peer is asked to do, and podman and docker doing it. kubelite is in node_peer.py, engines alone in engines.py.
+"""The operations of a peer, and podman and docker. kubelite is in node_peer.py, engines alone are in engines.py.
 
 Every peer runs the same program from the same root file system, with the same two volumes: an empty one, and a
 directory of the machine into which each container writes when its first instruction ran. Nobody's own commands are
@@ -17,24 +17,24 @@ from tests.bench.account import Account
 from tests.bench.caged import Cage, Refused
 from tests.e2e.node import IMAGE
 
-GRACE = 5  # seconds that a container has to end; ours ends at once
+GRACE = 5  # grace period of a container in seconds; the stamp program exits at once
 
 
 class CannotDo(Exception):
-    """The peer has nothing for this row: "–" in the table."""
+    """The peer does not support this row: "–" in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all peers are given."""
+    """The input of all peers."""
 
-    base: Path  # everything of the benchmark is below
+    base: Path  # the directory of the benchmark
     rootfs: Path  # /stamp and mount points
     archive: Path  # the same as a tar
     store: Path  # the same as kubelite's image store
     bare: Path  # bare.c, compiled
-    registry: Path | None = None  # the config of one with the images that are pulled
-    context: Path | None = None  # of the image that is built
+    registry: Path | None = None  # the config of a registry with the images to pull
+    context: Path | None = None  # of the image to build
 
     def stamps(self, peer: str) -> Path:
         path = self.base / f"stamps-{peer}"
@@ -44,7 +44,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Unix nanoseconds: when the order was given, and when nothing was left to do for it."""
+    """Unix nanoseconds: when the order was given, and when it was done."""
 
     began: int
     ended: int
@@ -55,12 +55,12 @@ class Span:
 
 
 class Peer:
-    """One of those beside each other. Times are Unix nanoseconds."""
+    """A peer of the benchmark. Times are Unix nanoseconds."""
 
     name = ""
-    program = ""  # what must be installed
-    many = True  # whether a hundred at once are asked of it
-    idle_seconds = 8.0  # for how long idle CPU is counted
+    program = ""  # the required programs
+    many = True  # whether a hundred pods are started at once
+    idle_seconds = 8.0  # duration of idle measurements in seconds
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -73,11 +73,11 @@ class Peer:
         raise NotImplementedError
 
     def start(self, names: list[str]) -> int:
-        """Start pods; returns when the order was given. They need not run yet."""
+        """Start pods. Return when the order was given; they need not run yet."""
         raise CannotDo
 
     def remove(self, names: list[str]) -> Span:
-        """End them by SIGTERM and wait until nothing of them is left."""
+        """End them with SIGTERM and wait until nothing of them is left."""
         raise CannotDo
 
     def build(self) -> Span:
@@ -85,15 +85,15 @@ class Peer:
         raise CannotDo
 
     def edit(self, name: str) -> int:
-        """Give a pod's container another command; returns when the order was given."""
+        """Change the command of a pod's container. Return when the order was given."""
         raise CannotDo
 
     def restarts(self) -> bool:
-        """Whether it starts a container again that was killed."""
+        """Whether it restarts a killed container."""
         return True
 
     def list_ms(self) -> float:
-        """The command that shows its pods, the whole process."""
+        """The duration of the command that lists its pods, including the start of the process."""
         raise CannotDo
 
     def scrape_ms(self) -> float:
@@ -111,19 +111,20 @@ class Peer:
         return self.account.pss_kib()
 
     def close(self) -> None:
-        """Leave nothing behind, whatever has happened."""
+        """Remove everything, also after failures."""
 
     # -- looking ------------------------------------------------------------------------------------------------
 
     def stamps_of(self, name: str) -> list[int]:
-        """When the container of that pod began, each time."""
+        """The start times of the pod's container."""
         path = self.stamps / name
         if not path.exists():
             return []
         return [int(line.split()[1]) for line in path.read_text().splitlines()]
 
     def wait_stamps(self, names: list[str], count: int = 1, patience: float = 120.0) -> list[int]:
-        """Until each has begun `count` times; the time of that beginning, however late we look."""
+        """Wait until each has started `count` times. Return the time of that start, which does not depend on when it is
+        read."""
         until = time.monotonic() + patience
         found: list[int] = []
         for name in names:
@@ -158,7 +159,7 @@ spec:
 
 
 class CagedPeer(Peer):
-    """One that lives in a cage."""
+    """A peer in a cage."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
@@ -252,7 +253,7 @@ class PodmanRunc(Podman):
 
 
 class SkopeoUmoci(CagedPeer):
-    """`skopeo copy` into an OCI layout, then `umoci unpack`: nothing but a pull."""
+    """`skopeo copy` into an OCI layout, then `umoci unpack`: only pulls."""
 
     name = "skopeo + umoci"
     program = "umoci"
@@ -267,7 +268,7 @@ class SkopeoUmoci(CagedPeer):
 
 
 class Buildah(CagedPeer):
-    """`buildah bud --layers`: nothing but a build."""
+    """`buildah bud --layers`: only builds."""
 
     name = "buildah"
     program = "buildah"
@@ -275,7 +276,7 @@ class Buildah(CagedPeer):
 
     def build(self) -> Span:
         places = ("--root", f"{self.base}/root", "--runroot", "/run/buildah", "--storage-driver", "overlay")
-        # its own wishes may be more than this machine gives
+        # its own limits may be higher than this machine allows
         how = ("--isolation", "chroot", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
         context = str(self.bench.context)
         done = self.cage.run(["buildah", *places, "bud", "-q", "--layers", *how, "-t", builds.NAME, context])

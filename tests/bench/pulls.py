@@ -1,4 +1,4 @@
-"""What the pulls of the benchmark are made of: two images of this machine's own files, in a registry's storage.
+"""The images to pull: two images from files of this machine, in a registry's storage.
 
 Every peer has docker-registry beside it, on its own loopback, with the same storage; nothing is fetched from anywhere
 else. A pull is cold: each goes into a store that is empty, and what it wrote stays until the end, since ext4 is slow
@@ -32,12 +32,12 @@ _LARGEST = 8 << 20  # bytes of one file: one huge library must not be the image
 
 
 def missing() -> str:
-    """The first program that is not there, "" when all are."""
+    """The first missing program, or ""."""
     return next((name for name in ("docker-registry", "skopeo") if shutil.which(name) is None), "")
 
 
 def prepare(base: Path) -> Path:
-    """Make the images and store them; the config of a registry that serves them."""
+    """Make and store the images. Return the config of a registry that serves them."""
     with registry(base / "registry") as host:
         for reference, (size, layers) in _SIZES.items():
             layout = base / f"layout-{layers}"
@@ -59,7 +59,7 @@ class File:
 
 
 def choose(wanted: int) -> list[File]:
-    """Every n-th file, so that the mix of sizes and kinds is the machine's; all there is where that is too little."""
+    """Every n-th file, so that sizes and kinds are typical for the machine; all files if there are too few."""
     found = [file for tree in _TREES for file in _below(tree)]
     share = min(1.0, wanted / max(1, sum(file.size for file in found)))
     return [file for at, file in enumerate(found) if int((at + 1) * share) > int(at * share)]
@@ -77,7 +77,7 @@ def _below(tree: str) -> Iterator[File]:
 
 
 def split(files: list[File], layers: int) -> list[list[File]]:
-    """Into so many of about the same size."""
+    """Split them into parts of about the same size."""
     whole, taken = sum(file.size for file in files), 0
     found: list[list[File]] = [[] for _ in range(layers)]
     for file in files:
@@ -87,7 +87,7 @@ def split(files: list[File], layers: int) -> list[list[File]]:
 
 
 def tar_of(files: list[File]) -> bytes:
-    """With the directories they are in."""
+    """A tar of the files with their directories."""
     out, listed = io.BytesIO(), set[str]()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for file in files:
@@ -99,7 +99,7 @@ def tar_of(files: list[File]) -> bytes:
 
 
 def wait_for(command: list[str], what: str) -> None:
-    """Until a command that asks the registry succeeds."""
+    """Wait until a command that contacts the registry succeeds."""
     until = time.monotonic() + 20
     while subprocess.run(command, check=False, capture_output=True).returncode:
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""Put what was measured into docs/development/measurements.md between its markers: the program's own output."""
+"""Write the output of a measurement to docs/development/measurements.md, between its markers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "development" / "measureme
 
 
 def record(name: str, text: str, page: Path = PAGE) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- end -->`. Raises ValueError when there is no such place."""
+    """Replace the text between `<!-- NAME -->` and `<!-- end -->`. Raises ValueError if there are no such markers."""
     whole = page.read_text()
     begin = f"<!-- {name} -->\n"
     before, found, rest = whole.partition(begin)

@@ -1,4 +1,4 @@
-"""The rows of the table, what each shall reach, and the table itself. Nothing here measures."""
+"""The rows of the table with their targets, and the formatting of the table."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-Samples = Mapping[str, list[float]]  # peer → what was measured
+Samples = Mapping[str, list[float]]  # peer → measured value
 OURS, BARE = "kubelite", "bare C"
 ENGINE, COMMAND = "kubelite engine", "kubelite-oci"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`reached` gets the medians of the row by peer; None = there is nothing to reach."""
+    """`reached` gets the medians of the row by peer; None = no target."""
 
     key: str
     title: str
@@ -21,7 +21,7 @@ class Row:
     reach: str = ""
     reached: Callable[[Mapping[str, float]], bool] | None = None
     digits: int = 1
-    base: str = OURS  # whom the ratios are to
+    base: str = OURS  # the peers of the ratios
 
 
 def _below(limit: float, peer: str = OURS) -> Callable[[Mapping[str, float]], bool]:
@@ -106,7 +106,7 @@ ROWS = (
 
 @dataclass(slots=True)
 class Found:
-    """What a run has measured: row key → peer → values; and why something is missing."""
+    """The results of a run: row key → peer → values; and why values are missing."""
 
     samples: dict[str, dict[str, list[float]]]
     left_out: list[str]
@@ -121,7 +121,7 @@ def table(found: Found, peers: list[str], *, many: int, some: int) -> str:
     pods = (found.samples.get(key, {}) for key in ("first", "hundred", "adopted", "edited"))
     nodes = {name for samples in pods for name in samples} - {
         BARE
-    }  # what cannot do a row stands in it with a dash
+    }  # a peer that does not support the row has a dash
     lines = [f"{'':<34}{'median':>9}  {'(min–max)':<21}{'/ kubelite':>11}{'/ bare C':>10}   {'reach'}"]
     for row in ROWS:
         samples = found.samples.get(row.key)
@@ -146,7 +146,7 @@ def verdict(row: Row, samples: Samples) -> str:
     medians = {name: statistics.median(values) for name, values in samples.items()}
     try:
         return "  reached" if row.reached(medians) else "  NOT reached"
-    except KeyError:  # ours, or what it is compared with, was not measured
+    except KeyError:  # kubelite or the peer of the comparison was not measured
         return ""
 
 

@@ -1,1 +1,1 @@
-"""config.json and state files of every kind, most of them wrong: each ends in a container or in one clean error."""
+"""Random config.json and state files, most of them invalid: each results in a container or in one clean error."""

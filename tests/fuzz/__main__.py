@@ -1,4 +1,4 @@
-"""`make fuzz`: config.json and state files from a seed; each ends in a container or in one clean error.
+"""`make fuzz`: config.json and state files from a seed; each results in a container or in one clean error.
 
 python -m tests.fuzz [--cases 100000] [--real 2000] [--state 500] [--seed N] [--first K]
 

@@ -1,4 +1,4 @@
-"""Which case a seed and a number are: half of them by the grammar, half real ones with mutations."""
+"""Cases by seed and number: half of them from the grammar, half real ones with mutations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ REAL = Path(__file__).parent / "real"
 
 @functools.cache
 def real() -> tuple[Any, ...]:
-    """config.json as podman, docker and containerd wrote them (paths are placeholders, see `placed`)."""
+    """config.json files written by podman, docker and containerd (paths are placeholders, see `placed`)."""
     return tuple(json.loads(path.read_text()) for path in sorted(REAL.glob("*.json")))
 
 
 def config(seed: int, number: int) -> bytes:
-    """Case `number`, as the bytes of config.json with placeholders in it."""
+    """Case `number`: the bytes of config.json with placeholders."""
     random = Random(f"{seed}:{number}")
     if random.random() < 0.5:
         return json.dumps(Grammar(random).config()).encode()
@@ -30,5 +30,5 @@ def config(seed: int, number: int) -> bytes:
 
 
 def placed(case: bytes, *, source: Path, cgroup: str) -> bytes:
-    """With its placeholders as paths: what may be bound, and where its cgroup may be."""
+    """The case with paths in place of its placeholders: the source of bind mounts, and the parent cgroup."""
     return case.replace(b"SOURCE", str(source).encode()).replace(b"CGROUP", cgroup.encode())

@@ -1,4 +1,4 @@
-"""Everything that is decided of a config.json before there is a process, in this process: thousands a second."""
+"""All decisions about a config.json before a process is created, in this process: thousands per second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.oci.cli import context, create
 from runtime.oci.rootfs import idmap
 from runtime.security import rlimits
 
-CONTAINER = "container"  # as far as can be decided, it becomes one
+CONTAINER = "container"  # as far as can be decided, it becomes a container
 
 
 class Unclean(AssertionError):
@@ -21,7 +21,7 @@ class Unclean(AssertionError):
 
 
 def decide(path: Path) -> str:
-    """CONTAINER, or the sentence that refuses it. Raises Unclean."""
+    """Return CONTAINER, or the error message. Raises Unclean."""
     try:
         _decide(str(path), str(path.parent))
     except RuntimeFault as fault:
@@ -35,7 +35,7 @@ def decide(path: Path) -> str:
 
 
 def _decide(path: str, bundle: str) -> None:
-    """In the order of `create`."""
+    """Decide in the order of `create`."""
     _, spec = create._read_spec(path)
     loose: Any = spec
     process, linux = spec["process"], spec.get("linux", {})
@@ -53,7 +53,7 @@ def _decide(path: str, bundle: str) -> None:
         try:
             plan(resources)
         except RuntimeFault:
-            continue  # of this kind of cgroup alone
+            continue  # only for this cgroup version
     devices.resolve(resources.get("devices") or [])
     prepare.from_spec(spec)
     rlimits.parse(process.get("rlimits", []))

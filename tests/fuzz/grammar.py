@@ -1,6 +1,6 @@
 # ruff: noqa: E501 - tables, a line an entry
-"""config.json by a grammar that knows the specification: each field mostly right, and wrong in one of its own ways now
-and then. Everything comes from one `random.Random`, so a seed and a number name a case."""
+"""config.json from a grammar of the specification: each field is mostly valid and sometimes invalid in a specific way.
+All randomness comes from one `random.Random`, so a seed and a number identify a case."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ACTIONS = (
 
 
 class Grammar:
-    """One case. `fault` is how likely a single field is wrong."""
+    """One case. `fault`: the probability that a field is invalid."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -125,7 +125,7 @@ class Grammar:
         return self.pick(right or (1, 2, 100), (*NUMBERS, -5, 1.5, "1", True, None, [], float("nan")))
 
     def chosen(self, fields: dict[str, Any], chance: float = 0.3) -> dict[str, Any]:
-        """Some of the fields; a value that can be called is made only then."""
+        """Some of the fields; callable values are evaluated only if chosen."""
         return {
             key: value() if callable(value) else value for key, value in fields.items() if self.maybe(chance)
         }

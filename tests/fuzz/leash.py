@@ -1,5 +1,5 @@
-"""What a random config.json must not ask of the machine it is tried on: another root than the bundle's, sources outside
-the place that is for them, somebody's cgroup or namespaces, any program of the host as a hook. All else stays wrong."""
+"""Restrict what a random config.json can do to the machine: no root but the bundle's, no bind sources outside their
+directory, no foreign cgroups or namespaces, no host programs as hooks. Everything else stays as invalid as it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ HOOKS = ("/bin/true", "/bin/false")
 
 
 def leashed(raw: bytes, base: Path, cgroup: str) -> bytes:
-    """The same case with its dangerous values led below `base` and `cgroup`. What is no JSON is harmless."""
+    """The same case with dangerous values replaced by paths below `base` and `cgroup`. Text that is not JSON is
+    harmless."""
     try:
         made = json.loads(raw)
     except (ValueError, RecursionError):
@@ -48,7 +49,7 @@ def _leash_linux(linux: dict[str, Any], cgroup: str) -> None:
 
 
 def leashed_state(raw: bytes, cgroup: str) -> bytes:
-    """A state.json that names no other cgroup than `cgroup`: what is in another would be ended by the delete."""
+    """A state.json that names no cgroup but `cgroup`, because delete kills the processes in the named cgroup."""
     try:
         made = json.loads(raw)
     except (ValueError, RecursionError):

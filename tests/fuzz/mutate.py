@@ -1,6 +1,6 @@
 # ruff: noqa: E501 - tables, a line an entry
-"""Changes to a JSON document that nobody thought of: values of other kinds in any place, keys gone, doubled and
-exchanged, and bytes that are no JSON any more."""
+"""Random changes to a JSON document: values of other types, missing, duplicate and exchanged keys, and bytes that are
+no longer JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ODD: tuple[Any, ...] = (
 
 
 def mutated(document: Any, random: Random) -> bytes:
-    """A copy of it with one to four changes, as the bytes of a file."""
+    """The bytes of a copy with one to four changes."""
     made = copy.deepcopy(document)
     for _ in range(random.randint(1, 4)):
         places = list(_places(made))

@@ -1,4 +1,4 @@
-"""Cases for real: `kubelite-oci create`, start and delete of each, and a look at everything that could be left."""
+"""Run cases with `kubelite-oci`: create, start and delete, then check for leftovers."""
 
 from __future__ import annotations
 
@@ -34,17 +34,20 @@ class Done(NamedTuple):
 
 
 class Ground:
-    """A directory, a mount namespace and a cgroup in which containers are tried."""
+    """A directory, a mount namespace and a cgroup for the containers."""
 
     def __init__(self, base: Path) -> None:
-        """`base` is new and empty. The calling process changes its namespaces: it is for nothing else afterwards."""
+        """`base` is new and empty. The calling process changes its namespaces and cannot be used for anything else
+        afterwards."""
         self.base = base
         self.cgroup = f"/kubelite-fuzz-{secrets.token_hex(4)}"
         self.root = base / "state"
         sc.unshare(sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS)
         sc.mount(None, "/", None, sc.MS_PRIVATE | sc.MS_REC)
         sc.mount("tmpfs", str(base), "tmpfs", 0, "mode=755")
-        sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)  # what a command leaves behind becomes our child, and is seen
+        sc.prctl(
+            sc.PR_SET_CHILD_SUBREAPER, 1
+        )  # processes that a command leaves become our children, and are found
         for name in ("source", "bundle"):
             (base / name).mkdir()
         (base / "source/file").write_text("x\n")
@@ -54,7 +57,7 @@ class Ground:
         self._only_above = False  # the case's cgroup is below the one that it is to have
 
     def close(self) -> None:
-        """Whatever a failed case has left goes, too."""
+        """Remove everything, also what a failed case has left."""
         for place in self._cgroups():
             for pid in Path(place, "cgroup.procs").read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
@@ -76,7 +79,7 @@ class Ground:
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
         done = Done(code, *texts)
-        program = args[0] == "exec"  # its code is the program's, which a damaged filter may kill
+        program = args[0] == "exec"  # the exit code is the program's, which a damaged filter may kill
         if (code not in CODES and not program) or "Traceback" in done.err or "Error:" in done.err:
             raise Unclean(f"{args[0]}: {done}")
         if code and not program and sum("error: " in line for line in done.err.splitlines()) != 1:
@@ -84,7 +87,7 @@ class Ground:
         return done
 
     def try_config(self, seed: int, number: int) -> str:
-        """Case `number` as a container. CONTAINER, or the error. Raises Unclean."""
+        """Run case `number` as a container. Return CONTAINER or the error. Raises Unclean."""
         self._bundle(cases.config(seed, number))
         done = self.command("create", "--bundle", str(self.base / "bundle"), "fuzz")
         if done.code == 0:
@@ -97,8 +100,8 @@ class Ground:
         return CONTAINER if done.code == 0 else done.err
 
     def try_state(self, seed: int, number: int) -> str:
-        """A container whose files in the state directory are changed: every command ends cleanly, and the last, delete
-        --force, leaves nothing."""
+        """Change the files of a container in the state directory: every command must end cleanly, and the last, delete
+        --force, must leave nothing."""
         random = Random(f"state:{seed}:{number}")
         self._bundle(json.dumps(random.choice(cases.real())).encode())
         self.command("create", "--bundle", str(self.base / "bundle"), "fuzz")
@@ -157,11 +160,11 @@ class Ground:
                 with contextlib.suppress(OSError):  # not the last: something is below it
                     os.rmdir(place)
                     raise Unclean(f"the cgroup {place} is left")
-        if left := sorted(set(_mounts()) - set(self._mounts)):  # others' may go meanwhile
+        if left := sorted(set(_mounts()) - set(self._mounts)):  # those of others may disappear meanwhile
             raise Unclean(f"mounts are left: {left}")
 
     def _no_child_left(self) -> None:
-        """Its init, dead, is ours to reap; a living one is a leak."""
+        """An exited init is our child and is reaped; a running one is a leak."""
         deadline = time.monotonic() + SECONDS
         while True:
             try:

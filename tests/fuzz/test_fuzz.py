@@ -1,4 +1,4 @@
-"""A few hundred cases from a fixed seed, and what longer runs have found, each by its name."""
+"""A few hundred cases from a fixed seed, and a test for each problem that longer runs have found."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_each_case_is_decided_cleanly(tmp_path: Path) -> None:
             containers += decide.decide(file) == decide.CONTAINER
         except decide.Unclean as error:
             pytest.fail(f"case {number} of seed {SEED}: {error}")
-    assert DECIDED // 10 < containers < DECIDED * 9 // 10  # else the grammar has nothing to say
+    assert DECIDED // 10 < containers < DECIDED * 9 // 10  # otherwise the grammar is useless
 
 
 def _on_ground(base: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is installed: the wheel, in environments that have other packages, too."""
+"""Fixtures: the wheel, and environments that also have other packages."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE, remove_cgroup, until
 
 BOOT = Path(__file__).with_name("boot.sh")
 TIMEOUT = 120.0 * PATIENCE
-#: What changes by itself in a system that is used, and says nothing of a package.
+#: Files that change in a running system independently of packages.
 OWN_DIRECTORIES = (
     "dev",
     "proc",
@@ -60,7 +60,7 @@ class Machine:
         return self.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded")
 
     def run(self, *command: str, check: bool = True) -> str:
-        """What a command in the machine says."""
+        """Run a command in the machine and return its output."""
         if self._process is None:
             inside = ["chroot", str(self.tree)]
         else:
@@ -77,7 +77,7 @@ class Machine:
         shutil.copy(source, self.tree / place.lstrip("/"))
 
     def files(self) -> set[str]:
-        """Every path in it, but what is not a package's affair."""
+        """Every path in it, except those that change independently of packages."""
         found: set[str] = set()
         for directory, directories, names in os.walk(self.tree):
             here = os.path.relpath(directory, self.tree)
@@ -110,7 +110,7 @@ def missing(*programs: str) -> str:
 
 @contextlib.contextmanager
 def machine(directory: Path, packages: list[str]) -> Iterator[Machine]:
-    """One of the release that this machine runs, with these packages."""
+    """A machine with the Debian release of this host and these packages."""
     tree = directory / "tree"
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
@@ -134,7 +134,7 @@ def machine(directory: Path, packages: list[str]) -> Iterator[Machine]:
         (tree / "etc/hostname").write_text("machine\n")
         (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text(
             "force-unsafe-io\n"
-        )  # no fsync: a power cut is not tried
+        )  # no fsync: power cuts are not tested
         found.boot()
         yield found
     finally:

@@ -1,4 +1,5 @@
-"""The Debian package on a small Debian system with systemd: what it brings, what it starts, and what stays of it."""
+"""The Debian package on a small Debian system with systemd: its files, what it starts, and what is left after removal
+and purge."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Path
 
 @pytest.fixture(scope="module")
 def newer(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The same as the next version of kubelite."""
+    """The same package with a higher version."""
     directory = tmp_path_factory.mktemp("newer")
     tree = directory / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
@@ -112,7 +113,7 @@ def test_its_files_are_roots_and_compiled(deb: Path) -> None:
     assert len(sources) > 100
 
 
-def test_it_fits_this_release_alone(deb: Path) -> None:
+def test_it_depends_on_this_release(deb: Path) -> None:
     python = subprocess.run(["/usr/bin/python3", "-V"], check=True, capture_output=True, text=True).stdout
     major, minor = (int(number) for number in python.split()[1].split(".")[:2])
     depends = control(deb, "Depends").split(", ")
@@ -121,7 +122,7 @@ def test_it_fits_this_release_alone(deb: Path) -> None:
     assert control(deb, "Maintainer") == "A Test <test@example.org>"
 
 
-def test_its_life(system: Machine) -> None:
+def test_the_life_cycle_of_the_package(system: Machine) -> None:
     before = system.files()
 
     said = system.run("dpkg", "-i", "/root/old.deb")
@@ -162,7 +163,7 @@ def test_its_life(system: Machine) -> None:
     system.run("systemctl", "start", "kubelite")
     until(lambda: _state(system).get("running"), "the pod to run after the reset")
 
-    # removed: no pod without a program to look after it; what a person made stays
+    # removed: pods are ended, because nothing would manage them; files of the administrator are retained
     said = system.run("dpkg", "-r", "kubelite")
     assert "ended pod " in said
     assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]

@@ -54,7 +54,7 @@ def test_the_source_archive_is_the_checkout(dist: Path) -> None:
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_each_finds_its_own(installed: Path) -> None:
+def test_packages_of_the_same_name_do_not_conflict(installed: Path) -> None:
     python = installed / "python"
     for name in COMMON_NAMES:
         assert run(python, "-c", f"import {name}; print({name}.WHOSE)") == f"another {name}\n"
@@ -84,7 +84,7 @@ def test_an_editable_install_finds_the_checkout(tmp_path: Path, source: Path, mo
 
 
 def test_the_fast_command_is_written_into_an_environment(tmp_path: Path, wheel: Path) -> None:
-    """As `make install` has it."""
+    """As in `make install`."""
     where = environment(tmp_path)
     install(where, str(wheel))
     run(Path(__file__).parents[2] / "deploy/oci-command", tmp_path)
@@ -93,8 +93,8 @@ def test_the_fast_command_is_written_into_an_environment(tmp_path: Path, wheel: 
 
 
 @pytest.mark.kernel
-def test_a_node_runs_of_it(installed: Path, tmp_path: Path) -> None:
-    """Daemon, forkserver, network helper and image worker, each an interpreter of its own."""
+def test_a_node_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """Daemon, forkserver, network helper and image worker each start an interpreter."""
     if lacking := missing():
         pytest.skip(f"needs {lacking}")
     node = Node(tmp_path, program=(str(installed / "kubelite"),))
