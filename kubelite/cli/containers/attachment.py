@@ -12,6 +12,7 @@ import click
 from kubelite.cli.containers.pod_parts import SPECS, part_of, state_of
 from kubelite.cli.containers.session import exit_code, is_terminal, run_session, terminal_size
 from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.output.waiting import Waiting, waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def attach_when_started(
 ) -> int:
     """Wait until the container has started, attach to it, and return its exit code. `until` (monotonic seconds; None:
     no limit) bounds the wait. `options`: stdin, tty and quiet. Raises CliError."""
-    document = _until_started(server, path, name, until)
+    with waiting(f"waiting for container {name} to start") as line:
+        document = _until_started(server, path, name, until, line)
     if "running" in state_of(document, name):
         if not options["quiet"] and options["tty"]:
             click.echo("If you don't see a command prompt, try pressing enter.", err=True)
@@ -101,7 +103,7 @@ def _advice(server: Client, path: str, name: str) -> list[str]:
     return [one.removeprefix(f"{name}: ") for one in found if one.startswith(f"{name}: ")]
 
 
-def _until_started(server: Client, path: str, name: str, until: float | None) -> Json:
+def _until_started(server: Client, path: str, name: str, until: float | None, line: Waiting) -> Json:
     """Wait until the container runs or has ended, and return the pod. Raises CliError for permanent problems."""
     said = ""
     while True:
@@ -116,9 +118,9 @@ def _until_started(server: Client, path: str, name: str, until: float | None) ->
         if waiting.get("reason") in _PERMANENT:
             raise CliError(f"error: container {name} cannot be started: {words}")
         if words and words != said and waiting.get("message"):
-            click.echo(f"container {name} is waiting: {words}", err=True)
+            line.print(f"container {name} is waiting: {words}", err=True)
             for sentence in () if said else _advice(server, path, name):
-                click.echo(f"  {sentence}", err=True)
+                line.print(f"  {sentence}", err=True)
             said = words
         if until is not None and time.monotonic() >= until:
             raise CliError(

@@ -35,11 +35,11 @@ class Waiting:
         with self._lock:
             self._words = words
 
-    def print(self, text: str) -> None:
-        """Print a line of output."""
+    def print(self, text: str, *, err: bool = False) -> None:
+        """Print a line of output, or with `err` a message."""
         with self._lock:
             self._clear()
-            print(text, flush=True)
+            print(text, file=sys.stderr if err else sys.stdout, flush=True)
 
     def close(self) -> None:
         """Remove the line."""

@@ -17,7 +17,7 @@ import yaml
 from manifests.yaml.loader import load_text
 from tests.programs import missing
 from tests.unit.api.server import Served
-from tests.unit.cli.kit import kubelite, ok, server
+from tests.unit.cli.kit import Terminal, kubelite, ok, server
 
 __all__ = ["server"]
 
@@ -27,7 +27,7 @@ DRY = ("--dry-run=client", "-o", "json")
 def kubectl(server: Served, *arguments: str) -> Any:
     """The object that kubectl prints, without its empty fields."""
     if missing("kubectl"):
-        pytest.skip("needs kubectl")
+        pytest.skip("needs kubectl (kubernetes-client)")
     address = f"http://127.0.0.1:{server.port}"
     environ = {**os.environ, "KUBECONFIG": "/dev/null", "HOME": str(server.root), "FROM_OUTSIDE": "here"}
     command = ["kubectl", "-s", address, *arguments]
@@ -105,6 +105,16 @@ def test_run_refuses_what_kubectl_refuses(server: Served, arguments: tuple[str, 
     done = kubelite(server, "run", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_run_says_what_it_waits_for_and_removes_a_pod_that_does_not_start(server: Served) -> None:
+    arguments = ("run", "--rm", "--attach", "nginx", "--name=slow", "--pod-running-timeout=2s")
+    terminal = Terminal(server, *arguments)
+    terminal.expect(b"waiting for container slow to start  1s")
+    terminal.expect(b'\r\x1b[Kpod "slow" deleted from default namespace')
+    terminal.expect(b"error: timed out waiting for container slow to start: no state yet")
+    assert terminal.process.wait(30) == 1
+    assert not list(Path(server.node.manifests_dir).glob("*slow*"))
 
 
 @pytest.fixture
