@@ -93,7 +93,7 @@ test-kernel: setup ## (root) the engine and the node on this machine's kernel
 # What the version of cgroups or the guest's kernel can change: the engine, all of it, and of the node what limits, measures,
 # freezes and kills (a test that does not is marked either_cgroup); project quotas, which few machines' kernels have. WHOLE=1
 # adds what was never seen to differ; registries, screens and other programs' parsers stay outside.
-OF_CGROUPS := explaining fields main_job metrics metrics_values pod_lifecycle quotas runtime_class scheduling survival
+OF_CGROUPS := explaining fields main_job metrics metrics_values pod_lifecycle quotas runtime_class scheduling survival tour
 SELDOM := build build_killed build_runs cli debug history hooks hostile kubectl network nfs pod_namespaces pod_volumes probes
 NOT_IN_UML := $(wildcard tests/kernel/test_images_*.py) tests/kernel/test_oci_execve_stub_aarch64.py
 IN_UML := $(patsubst %,tests/e2e/test_%.py,$(OF_CGROUPS) $(if $(WHOLE),$(SELDOM))) \

@@ -157,6 +157,7 @@ class Reporter:
         return written([*found, *ahead]) if found else ""
 
     def send(self, message: Mapping[str, Any], fd: int = -1) -> None:
+        sc.note("sendmsg")
         rights = [] if fd < 0 else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
         self.channel.sendmsg([json.dumps(message).encode()], rights)
 
@@ -181,7 +182,8 @@ def stamp(at: int, step: str) -> str:
 def written(notes: list[str]) -> str:
     """Steps as one text, parsed only on demand: a line per step with its begin (nanoseconds of CLOCK_MONOTONIC) and its
     name, and after it, on a line that begins with a blank, the names of the system calls that it made."""
-    return " ".join(notes).lstrip()[:MOST_TIMES] + "\n"
+    text = " ".join(notes)
+    return text[text.find("\n") + 1 :][:MOST_TIMES] + "\n"  # what precedes the first step is told already
 
 
 def _cut(text: str) -> str:

@@ -177,6 +177,7 @@ def open_terminal(job: Job, root: Root) -> None:
     if not job.enters_pid_namespace:
         fcntl.ioctl(0, pid_entry.TIOCSCTTY, 0)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
+    sc.note("sendmsg")
     job.channel.sendmsg([b'{"console": true}'], [rights])
     os.close(master)
     os.close(slave)
@@ -211,6 +212,7 @@ def final_affinity(job: Job) -> None:
 def expect(job: Job, word: bytes) -> None:
     """Wait for a message from the parent, and exit if it is another one or the parent has died, which closes the
     channel."""
+    sc.note("recvfrom")
     said = job.channel.recv(64)
     if said != word:
         os._exit(1)
@@ -362,6 +364,7 @@ _IFF_UP: Final = 1
 
 def loopback_up() -> None:
     """Bring up `lo` in a new network namespace (netdevice(7)), as every runtime does."""
+    sc.note("socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("=16sh22x", b"lo", _IFF_UP))
 

@@ -11,6 +11,7 @@ import pytest
 
 from kubelite.cli.tour.tour import NAMES
 from tests.e2e.node import KUBELITE, REPO, Node
+from tests.e2e.terminal import on_terminal
 from tests.programs import missing
 
 PROGRAMS = ("busybox", "ip", "nsenter", "ps", "nft", "curl", "ping")
@@ -29,7 +30,7 @@ def started(node: Node, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def left(node: Node, tour: subprocess.Popen[str]) -> list[str]:
+def left(node: Node, tour: subprocess.Popen[str] | subprocess.Popen[bytes]) -> list[str]:
     """What the tour left on the node and on the machine. nsenter(1) becomes the tour, so the pid is the tour's."""
     found = [line for line in node.cli("get", "pods", "-A", "-o", "name").out.splitlines() if line]
     found += [line for line in node.cli("images", "-o", "name").out.splitlines() if "kubelite-tour" in line]
@@ -39,7 +40,13 @@ def left(node: Node, tour: subprocess.Popen[str]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("station", NAMES)
+OF_CGROUPS = ("inspect", "bundle", "limits", "start")
+
+
+@pytest.mark.parametrize(
+    "station",
+    [pytest.param(name, marks=() if name in OF_CGROUPS else pytest.mark.either_cgroup) for name in NAMES],
+)
 def test_a_station(node: Node, station: str) -> None:
     tour = started(node, station, "--kill-daemon")
     said, _ = tour.communicate(timeout=500)
@@ -49,6 +56,7 @@ def test_a_station(node: Node, station: str) -> None:
     assert left(node, tour) == []
 
 
+@pytest.mark.either_cgroup
 def test_the_tour_cleans_up_after_ctrl_c(node: Node) -> None:
     tour = started(node, "overlay")
     node.wait(lambda: "overlay" in node.cli("get", "pods", "-A", "-o", "name").out, "the tour's pod", 60)
@@ -58,6 +66,23 @@ def test_the_tour_cleans_up_after_ctrl_c(node: Node) -> None:
     assert left(node, tour) == []
 
 
+@pytest.mark.either_cgroup
+def test_on_a_terminal_it_waits_for_the_reader(node: Node) -> None:
+    command = node.in_netns(*KUBELITE, "tour", "disk")
+    with on_terminal(command, node.environ(), columns=120) as terminal:
+        terminal.expect("2[.] What is on the disk")
+        terminal.expect("Enter to go on")
+        assert not terminal.read(1.0), "it waits"
+        terminal.type("\n")
+        terminal.expect("pod/disk created")
+        terminal.expect("Enter to go on")
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+        assert "removing what it made" in terminal.seen
+        assert left(node, terminal.process) == []
+
+
+@pytest.mark.either_cgroup
 def test_without_a_node_it_says_how_to_start_one(tmp_path: Path) -> None:
     done = subprocess.run(
         [*KUBELITE, "tour", "--socket", str(tmp_path / "none")], cwd=REPO, capture_output=True, text=True,

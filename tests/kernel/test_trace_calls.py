@@ -133,6 +133,7 @@ def everything(spec: dict[str, Any]) -> None:
         "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/scsi", "/no/such"],
         "readonlyPaths": ["/proc/sys", "/proc/bus"],
         "seccomp": filter_,
+        "personality": {"domain": "LINUX32"},
         "sysctl": {"net.ipv4.ip_unprivileged_port_start": "80"},
     }
 
@@ -150,6 +151,18 @@ def at_root_with_devices(spec: dict[str, Any]) -> None:
     spec["mounts"].append({"destination": "/a/new/place", "type": "tmpfs", "source": "tmpfs"})
 
 
+def on_a_terminal(spec: dict[str, Any]) -> None:
+    spec["process"]["consoleSize"] = {"height": 30, "width": 100}
+
+
+def in_a_user_namespace(spec: dict[str, Any]) -> None:
+    spec["linux"]["namespaces"] = [
+        {"type": kind} for kind in ("user", "pid", "mount", "network", "ipc", "uts")
+    ]
+    for ids in ("uidMappings", "gidMappings"):
+        spec["linux"][ids] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+
+
 async def started(pod: Pod, request: CreateContainer) -> tuple[int, list[str]]:
     """Create and start the container: its pid, and the texts of both."""
     texts = [await pod.client.create(request)]
@@ -157,7 +170,9 @@ async def started(pod: Pod, request: CreateContainer) -> tuple[int, list[str]]:
     return record.pid, [*texts, text]
 
 
-@pytest.mark.parametrize("change", [plain, everything, at_root_with_devices])
+@pytest.mark.parametrize(
+    "change", [plain, everything, at_root_with_devices, on_a_terminal, in_a_user_namespace]
+)
 def test_every_row_is_what_strace_sees(
     node: Node, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -168,7 +183,9 @@ def test_every_row_is_what_strace_sees(
         pod = await node.pod()
         resources = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512}}
         for _ in range(5):
-            request = pod.request("sleep", "1000", change=change, resources=resources)
+            request = pod.request(
+                "sleep", "1000", change=change, resources=resources, tty=change is on_a_terminal
+            )
             zero = monotonic_zero()
             with traced(pod.record.pid, file):
                 pid, texts = await started(pod, request)

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,8 +65,16 @@ class Guide:
         self._remove_images()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A second Ctrl-C must not leave half of it; every command below has a deadline of its own.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if kind is not None:
+                print("tour: removing what it made …", file=sys.stderr, flush=True)
+            self._undo.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @property
     def undo(self) -> contextlib.ExitStack:
