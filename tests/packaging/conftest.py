@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.packaging.machine import missing
 
 REPO = Path(__file__).resolve().parents[2]
 #: What another project may call its own packages.
@@ -44,6 +48,26 @@ def dist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(dist: Path) -> Path:
     (found,) = dist.glob("kubelite-*.whl")
     return found
+
+
+@pytest.fixture(scope="session")
+def deb(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Path]:
+    if lacking := missing("dpkg-deb"):
+        pytest.skip(f"needs {lacking}")
+    directory = tmp_path_factory.mktemp("deb")
+    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "pyseccomp"]
+    if subprocess.run(asked, cwd=directory, capture_output=True, check=False, timeout=120).returncode:
+        pytest.skip("needs a Python package index")
+    checkout = directory / "checkout"
+    shutil.copytree(source, checkout)
+    environ = {**os.environ, "DEB_VERSION": "1.0-1", "DEBFULLNAME": "A Test", "DEBEMAIL": "test@example.org"}
+    done = subprocess.run(
+        [checkout / "deploy/deb/make"], env=environ, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = (checkout / "dist").glob("*.deb")
+    yield found
+    shutil.rmtree(checkout)
 
 
 def environment(directory: Path) -> Path:

@@ -61,17 +61,20 @@ class Machine:
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command in the machine and return its output."""
+        done = subprocess.run(
+            [*self.command(), *command], capture_output=True, text=True, check=False, timeout=TIMEOUT
+        )
+        assert not check or done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def command(self) -> list[str]:
+        """What a command that runs in the machine begins with."""
         if self._process is None:
             inside = ["chroot", str(self.tree)]
         else:
             inside = ["nsenter", "--all", "--root", "--wd", "--target", str(self._pid), "--"]
         clean = ["/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root"]
-        clean += ["DEBIAN_FRONTEND=noninteractive"]
-        done = subprocess.run(
-            [*inside, *clean, *command], capture_output=True, text=True, check=False, timeout=TIMEOUT
-        )
-        assert not check or done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
+        return [*inside, *clean, "DEBIAN_FRONTEND=noninteractive"]
 
     def give(self, source: Path, place: str) -> None:
         shutil.copy(source, self.tree / place.lstrip("/"))

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -32,26 +30,6 @@ spec:
 """
 # a system is made, on a machine that does much else
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def deb(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Path]:
-    if lacking := missing("dpkg-deb"):
-        pytest.skip(f"needs {lacking}")
-    directory = tmp_path_factory.mktemp("deb")
-    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "pyseccomp"]
-    if subprocess.run(asked, cwd=directory, capture_output=True, check=False, timeout=120).returncode:
-        pytest.skip("needs a Python package index")
-    checkout = directory / "checkout"
-    shutil.copytree(source, checkout)
-    environ = {**os.environ, "DEB_VERSION": "1.0-1", "DEBFULLNAME": "A Test", "DEBEMAIL": "test@example.org"}
-    done = subprocess.run(
-        [checkout / "deploy/deb/make"], env=environ, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = (checkout / "dist").glob("*.deb")
-    yield found
-    shutil.rmtree(checkout)
 
 
 @pytest.fixture(scope="module")
