@@ -24,7 +24,7 @@ def test_an_id_is_64_hexadecimal_digits() -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", Identities().id())
 
 
-def test_none_comes_twice_from_threads_beside_each_other() -> None:
+def test_ids_from_parallel_threads_are_unique() -> None:
     ours = Identities()
     with ThreadPoolExecutor(8) as pool:
         uids = list(pool.map(lambda _: ours.uid(), range(4000)))
@@ -40,7 +40,7 @@ def test_two_series_share_nothing() -> None:
     assert one.id()[12:] != other.id()[12:]
 
 
-def test_a_count_that_is_used_up_begins_a_new_series() -> None:
+def test_an_exhausted_counter_starts_a_new_series() -> None:
     ours = Identities()
     ours._uids = (ours._uids[0], count((1 << COUNT_OF_UID) - 1))
     ours._ids = (ours._ids[0], count((1 << COUNT_OF_ID) - 1))
@@ -54,7 +54,7 @@ def test_a_count_that_is_used_up_begins_a_new_series() -> None:
     assert len(new[1]) == 64
 
 
-def test_a_forked_child_has_series_of_its_own() -> None:
+def test_a_forked_child_has_its_own_series() -> None:
     new_uid(), new_id()
     reader, writer = os.pipe()
     child = os.fork()
@@ -69,7 +69,7 @@ def test_a_forked_child_has_series_of_its_own() -> None:
     assert identity[12:] != new_id()[12:]
 
 
-def test_what_gzip_pays_for_an_id_is_its_count() -> None:
+def test_ids_compress_to_their_counter() -> None:
     text = "".join(f"/pod{new_uid()}/{new_id()}\n" for _ in range(1000)).encode()
     assert len(zlib.compress(text, 1)) < 16 * 1000, (
         "of 106 characters each; 66 with 50 bytes of chance in them"

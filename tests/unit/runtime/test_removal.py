@@ -58,7 +58,9 @@ def test_a_link_itself_a_file_and_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["kept"]
 
 
-def test_does_what_can_be_done_and_says_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removal_continues_after_errors_and_reports_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / "tree" / name).mkdir(parents=True)
         (tmp_path / "tree" / name / "file").write_text("")

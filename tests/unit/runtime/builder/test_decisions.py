@@ -70,7 +70,7 @@ def test_stages_know_their_bases() -> None:
         ("ARG A=${\nFROM a", "", "C:1: ARG:"),
     ],
 )
-def test_graphs_that_cannot_be(text: str, target: str, message: str) -> None:
+def test_invalid_graphs(text: str, target: str, message: str) -> None:
     with pytest.raises(BuildError) as caught:
         planned(text, target=target)
     assert message in str(caught.value)
@@ -108,7 +108,7 @@ def test_ignored(patterns: str, ignored: list[str], kept: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["[a", "!"])
-def test_patterns_that_cannot_be_read(text: str) -> None:
+def test_invalid_patterns(text: str) -> None:
     with pytest.raises(ignore.PatternError):
         ignore.read(text)
 
@@ -133,7 +133,7 @@ RUN: dict[str, Any] = {
         ({"parent": "sha256:other"}, True),
     ],
 )
-def test_a_runs_key(change: dict[str, Any], other: bool) -> None:
+def test_the_cache_key_of_a_run(change: dict[str, Any], other: bool) -> None:
     base: dict[str, Any] = {"parent": "sha256:below", "args": ["sh", "-c", "x"], "env": {"A": "1"}, **RUN}
 
     def key(values: dict[str, Any]) -> str:
@@ -144,7 +144,7 @@ def test_a_runs_key(change: dict[str, Any], other: bool) -> None:
     assert (key({**base, **change}) != key(base)) == other
 
 
-def test_a_copys_and_an_images_key() -> None:
+def test_the_cache_keys_of_a_copy_and_an_image() -> None:
     def key(digest: str = "d", **change: Any) -> str:
         values: dict[str, Any] = {"owner": "", "mode": "", "flags": (), "epoch": None, **change}
         return keys.step_key("copy", "", keys.copy_inputs([("name", digest)], "/to", **values))
@@ -181,7 +181,7 @@ def test_a_config_step_by_step() -> None:
     assert all(entry["empty_layer"] for entry in found.history)
 
 
-def test_entrypoint_takes_the_bases_command_away() -> None:
+def test_entrypoint_removes_the_command_of_the_base() -> None:
     base, _ = config.from_image({"config": {"Cmd": ["sh"], "Entrypoint": ["x"]}})
     assert "Cmd" not in changed('ENTRYPOINT ["a"]', state=base).config
     assert changed("CMD b", 'ENTRYPOINT ["a"]', state=base).config["Cmd"] == ["/bin/sh", "-c", "b"]
@@ -196,7 +196,7 @@ def test_triggers_leave_the_config() -> None:
 @pytest.mark.parametrize(
     "line", ["EXPOSE http", "EXPOSE 0", "EXPOSE 9-8", "EXPOSE 70000", "STOPSIGNAL SIGNONE", "STOPSIGNAL 99"]
 )
-def test_values_that_are_none(line: str) -> None:
+def test_invalid_values(line: str) -> None:
     with pytest.raises(ValueError, match="is no"):
         changed(line)
 
@@ -219,7 +219,7 @@ def test_chmod(text: str, before: int, after: int) -> None:
     assert parse_mode(text)(before) == after
 
 
-def test_chmod_that_is_none() -> None:
+def test_invalid_chmod() -> None:
     with pytest.raises(CopyError):
         parse_mode("rwx")
 
@@ -273,6 +273,6 @@ def test_outputs(text: str, found: Output) -> None:
 @pytest.mark.parametrize(
     "text", ["type=x", "type=local", "type=local,dest=-", "type=image,push=true", "type=tar,x"]
 )
-def test_outputs_that_are_none(text: str) -> None:
+def test_invalid_outputs(text: str) -> None:
     with pytest.raises(ValueError, match="--output"):
         parse_output(text)

@@ -56,7 +56,7 @@ def got(server: Server, path: Path, head: str, checksum: str = "") -> Path:
     return path / "file"
 
 
-def test_what_is_whole_is_kept_with_its_time(server: Server, tmp_path: Path) -> None:
+def test_a_complete_file_is_kept_with_its_time(server: Server, tmp_path: Path) -> None:
     found = got(
         server, tmp_path, f"{OK}Content-Length: 7\r\nLast-Modified: Thu, 01 Jan 1970 00:00:09 GMT\r\n", SUM
     )
@@ -67,7 +67,7 @@ def test_what_is_whole_is_kept_with_its_time(server: Server, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "time", ["yesterday", "", "Thu, 01 Jan 99999 00:00:00 GMT", "Thu, 01 Jan 1960 00:00:00 GMT"]
 )
-def test_a_time_that_is_none_is_no_failure(server: Server, tmp_path: Path, time: str) -> None:
+def test_an_invalid_time_is_ignored(server: Server, tmp_path: Path, time: str) -> None:
     assert got(server, tmp_path, f"{OK}Last-Modified: {time}\r\n").stat().st_mtime == 0
 
 
@@ -84,9 +84,7 @@ def test_a_time_that_is_none_is_no_failure(server: Server, tmp_path: Path, time:
         (OK, "md5:1", "--checksum must be sha256: and 64 hex digits"),
     ],
 )
-def test_what_goes_wrong_is_named(
-    server: Server, tmp_path: Path, head: str, checksum: str, words: str
-) -> None:
+def test_errors_are_named(server: Server, tmp_path: Path, head: str, checksum: str, words: str) -> None:
     with pytest.raises(CopyError, match=words):
         got(server, tmp_path, head, checksum)
 

@@ -62,7 +62,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     return Reader(root, tmp_path / "kept", monkeypatch)
 
 
-def test_what_was_not_touched_is_not_read_again(reader: Reader) -> None:
+def test_unchanged_files_are_not_read_again(reader: Reader) -> None:
     with reader.build() as digest:
         first = digest("d"), digest("one")
         assert sorted(reader.read) == ["one", "two"]
@@ -91,7 +91,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [overwrite, replace])
-def test_a_change_that_hides_its_time_is_seen(reader: Reader, change: Callable[[Path], None]) -> None:
+def test_a_change_with_an_old_mtime_is_noticed(reader: Reader, change: Callable[[Path], None]) -> None:
     with reader.build() as digest:
         first = digest("one")
     change(reader.root / "one")
@@ -100,7 +100,7 @@ def test_a_change_that_hides_its_time_is_seen(reader: Reader, change: Callable[[
         assert reader.read == ["one"]
 
 
-def test_a_mode_counts_although_the_content_is_known(reader: Reader) -> None:
+def test_a_changed_mode_counts_although_the_content_is_known(reader: Reader) -> None:
     with reader.build() as digest:
         first = digest("d")
     (reader.root / "d" / "two").chmod(0o600)
@@ -108,7 +108,7 @@ def test_a_mode_counts_although_the_content_is_known(reader: Reader) -> None:
         assert digest("d") != first
 
 
-def test_what_was_touched_a_moment_ago_is_not_noted(reader: Reader) -> None:
+def test_recently_changed_files_are_not_recorded(reader: Reader) -> None:
     with reader.build(later=0) as digest:
         digest("one")
     with reader.build(later=0) as digest:
@@ -127,7 +127,7 @@ def test_a_file_system_without_reliable_times_is_read(
     assert not reader.kept.exists()
 
 
-def test_a_build_without_cache_believes_nothing_and_notes_anew(reader: Reader) -> None:
+def test_a_build_without_cache_reads_everything_and_records_it(reader: Reader) -> None:
     with reader.build() as digest:
         first = digest("one")
     (noted,) = reader.kept.iterdir()
@@ -146,7 +146,7 @@ def test_a_build_without_cache_believes_nothing_and_notes_anew(reader: Reader) -
 @pytest.mark.parametrize(
     "torn", [b"", b"{", b"[]", b'{"version":1,"files":[[1]]}', b'{"version":2,"files":[]}']
 )
-def test_torn_notes_are_none(reader: Reader, torn: bytes) -> None:
+def test_damaged_records_are_ignored(reader: Reader, torn: bytes) -> None:
     with reader.build() as digest:
         first = digest("one")
     (noted,) = reader.kept.iterdir()
@@ -159,7 +159,7 @@ def test_torn_notes_are_none(reader: Reader, torn: bytes) -> None:
         assert reader.read == []
 
 
-def test_notes_of_files_that_this_build_did_not_ask_for_stay(reader: Reader) -> None:
+def test_records_of_other_files_are_retained(reader: Reader) -> None:
     with reader.build() as digest:
         digest("one")
     with reader.build() as digest:

@@ -67,7 +67,7 @@ def test_lines(text: str, names_and_rests: list[tuple[str, str]]) -> None:
         ("# check=skip=all\nFROM a", {"check": "skip=all"}),
     ],
 )  # fmt: skip
-def test_directives_stand_first_or_are_comments(text: str, directives: dict[str, str]) -> None:
+def test_directives_come_first_or_are_comments(text: str, directives: dict[str, str]) -> None:
     assert parsed(text).directives == directives
 
 
@@ -166,11 +166,11 @@ def test_instructions(text: str, what: Any) -> None:
         ("# nothing", "has no instructions"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(text: str, message: str) -> None:
+def test_errors_name_the_line(text: str, message: str) -> None:
     assert message in refusal(text)
 
 
-def test_a_place_spans_continuations_and_heredocs() -> None:
+def test_a_position_spans_continuations_and_heredocs() -> None:
     first, second = parsed("RUN a \\\n  b\nRUN <<E\nx\nE\n").instructions
     assert (first.place, second.place) == (
         Place("Containerfile", 1, 2, "RUN a \\"),
@@ -221,7 +221,7 @@ def test_heredoc_words_keep_their_quotes() -> None:
 @pytest.mark.parametrize(
     "text", ["${", "${a", "${a:", "${a:=x}", "${!a}", "'a", '"a', "${none:?must be set}", "${none?}"]
 )
-def test_words_that_cannot_be_read(text: str) -> None:
+def test_invalid_words(text: str) -> None:
     with pytest.raises(WordError):
         expand(text, ENV)
 
@@ -231,13 +231,13 @@ def test_another_escape_character() -> None:
 
 
 @given(st.text(alphabet="ab $\\'\"{}:-+?#%/", max_size=20))
-def test_any_word_is_read_or_refused(text: str) -> None:
+def test_any_word_is_parsed_or_rejected(text: str) -> None:
     with contextlib.suppress(WordError):
         expand(text, ENV)
 
 
 @given(st.text(alphabet="RUNCOPYFM abE<>-'\"\\\n#=[]", max_size=60))
-def test_any_text_is_parsed_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     with contextlib.suppress(BuildError):
         found = parsed("FROM a\n" + text)
         for raw in found.instructions:

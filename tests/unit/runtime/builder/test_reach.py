@@ -72,7 +72,9 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0", "[::ffff:127.0.0.1]"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_service_on_loopback_is_not_asked(service: Service, tmp_path: Path, scheme: str, host: str) -> None:
+def test_a_service_on_loopback_is_not_reached(
+    service: Service, tmp_path: Path, scheme: str, host: str
+) -> None:
     url = f"{scheme}://{host}:{service.port}/latest/meta-data"
     with pytest.raises(CopyError, match="`kubelite build --network host` allows them"):
         download(url, str(tmp_path / "file"), "", lambda: None, host=False)
@@ -80,12 +82,12 @@ def test_a_service_on_loopback_is_not_asked(service: Service, tmp_path: Path, sc
     assert not (tmp_path / "file").exists()
 
 
-def test_with_the_network_of_the_host_it_is(service: Service, tmp_path: Path) -> None:
+def test_a_service_on_loopback_is_reached_with_the_hosts_network(service: Service, tmp_path: Path) -> None:
     download(f"http://127.0.0.1:{service.port}/x", str(tmp_path / "file"), "", lambda: None, host=True)
     assert (tmp_path / "file").read_bytes() == SECRET
 
 
-def test_a_redirect_does_not_lead_there(
+def test_a_redirect_does_not_lead_to_loopback(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first server is outside (as far as is known), and the name is resolved once."""
@@ -112,7 +114,7 @@ def test_a_redirect_does_not_lead_there(
     assert len(outside.asked) == 1 and resolved == ["outside.example"] and service.asked == []
 
 
-def test_a_proxy_on_loopback_is_the_operators(
+def test_a_proxy_on_loopback_is_allowed(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{service.port}")
@@ -125,7 +127,7 @@ def test_a_proxy_on_loopback_is_the_operators(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x.git", "ssh://git@localhost/x", "git@127.0.0.1:x"])
-def test_nor_by_git(tmp_path: Path, url: str) -> None:
+def test_git_does_not_reach_loopback(tmp_path: Path, url: str) -> None:
     with pytest.raises(CopyError, match="allows them"):
         git.check_out(
             git.parse(url),
@@ -149,7 +151,7 @@ def context(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("target", ["{outside}", "../shadow", "sub/../../shadow", "up/shadow"])
-def test_a_containerfile_is_no_link_out(context: Path, target: str) -> None:
+def test_a_containerfile_cannot_be_a_link_out_of_the_context(context: Path, target: str) -> None:
     (context / "up").symlink_to("..")
     (context / "Containerfile").symlink_to(target.format(outside=context.parent / "shadow"))
     with pytest.raises(BuildError, match="is a link out of the context"):

@@ -125,7 +125,7 @@ LETTERS = st.sets(st.sampled_from("rwm"), min_size=1).map(frozenset)
     st.integers(0, 2),
     st.integers(0, 2),
 )
-def test_program_means_what_the_model_means(
+def test_the_program_agrees_with_the_model(
     access: Access, kind: str, letters: frozenset[str], major: int, minor: int
 ) -> None:
     asked = "".join(sorted(letters))
@@ -154,7 +154,7 @@ def test_v1_everything_allowed_needs_nothing_when_fresh() -> None:
     assert devices.v1_writes(FRESH, devices.resolve([ALLOW_ALL])) == []
 
 
-def test_nothing_to_restrict_is_no_failure_to_restrict() -> None:
+def test_a_container_with_all_devices_needs_no_device_control() -> None:
     """Without device control, a container that may use all devices is created; another one only if not `strict`."""
     everything = Layout(Mode.V1, None, {"pids": "/nowhere"}, frozenset())
     group = V1Cgroup("/x", everything)

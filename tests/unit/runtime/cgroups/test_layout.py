@@ -74,7 +74,7 @@ def test_mount_table(table: str, unified: str | None, v1: dict[str, str], mode: 
     assert mode_of(unified, v1) is mode
 
 
-def test_no_cgroups_at_all_is_said() -> None:
+def test_missing_cgroups_are_reported() -> None:
     with pytest.raises(CapabilityError, match="mount cgroup2"):
         mode_of(*parse_mountinfo(OTHER))
 
@@ -102,7 +102,7 @@ def test_a_path_stays_below_the_root(path: str) -> None:
 
 
 @pytest.mark.parametrize("act", ["create", "kill", "remove", "freeze", "oom_kills"])
-def test_the_root_is_only_looked_at(act: str) -> None:
+def test_the_root_cgroup_is_read_only(act: str) -> None:
     root = open_cgroup("/", Layout(Mode.V2, "/u", {}, frozenset()))
     with pytest.raises(SpecError, match="root"):
         getattr(root, act)()

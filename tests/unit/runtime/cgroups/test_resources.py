@@ -126,7 +126,7 @@ def test_v2_refuses(resources: dict[str, Any]) -> None:
         resources_v2.plan(resources)
 
 
-def test_what_a_kind_lacks_is_said_and_the_rest_done() -> None:
+def test_unsupported_limits_are_reported_and_the_rest_applied() -> None:
     v1 = resources_v1.plan({"memory": {"kernel": 5, "limit": 9}})
     assert flat(v1) == [("memory.limit_in_bytes", "9")]
     assert len(v1.warnings) == 1

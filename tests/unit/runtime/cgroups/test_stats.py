@@ -99,7 +99,7 @@ def test_working_set_is_never_negative() -> None:
     assert seen.memory.working_set == 0
 
 
-def test_nothing_at_all_is_zero() -> None:
+def test_missing_files_count_as_zero() -> None:
     assert v2({}).memory == stats.MemoryStats()
     assert v1({}).cpu == stats.CpuStats()
 
@@ -111,7 +111,7 @@ def test_number(text: str, value: int) -> None:
     assert files.number(text) == value
 
 
-def test_reader_keeps_descriptors_and_skips_what_is_not_there(tmp_path: Path) -> None:
+def test_the_reader_keeps_descriptors_and_skips_missing_files(tmp_path: Path) -> None:
     for name, text in V2.items():
         (tmp_path / name).write_text(text)
     paths: dict[str, str | None] = {name: str(tmp_path / name) for name in (*V2, "io.pressure")}
@@ -121,7 +121,7 @@ def test_reader_keeps_descriptors_and_skips_what_is_not_there(tmp_path: Path) ->
         assert (first.memory.usage, reader.read().memory.usage) == (9000, 9500)
 
 
-def test_reader_of_no_cgroup(tmp_path: Path) -> None:
+def test_the_reader_of_a_missing_cgroup(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         Reader("/x", {"cpu.stat": str(tmp_path / "cpu.stat")}, readers.V2)
 
@@ -139,7 +139,7 @@ class Kernel:
         (self._place / name).write_text(text)
 
 
-def test_what_only_its_own_tasks_change_is_left_alone_when_none_ran(tmp_path: Path) -> None:
+def test_counters_of_an_idle_cgroup_are_not_read(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, {**V2, "memory.pressure": "some total=1\n"})
     with Reader("/x", kernel.paths, readers.V2) as reader:
         first = reader.read(100.0)
@@ -161,7 +161,7 @@ def test_what_only_its_own_tasks_change_is_left_alone_when_none_ran(tmp_path: Pa
         assert (reader.read(1004.0).memory.max_usage, reader.awake) == (10002, True)
 
 
-def test_a_long_pause_is_no_rest(tmp_path: Path) -> None:
+def test_a_cgroup_is_read_once_more_after_a_long_pause(tmp_path: Path) -> None:
     """The last reading of an active cgroup was before everything was counted, so it is read once more."""
     kernel = Kernel(tmp_path, V2)
     with Reader("/x", kernel.paths, readers.V2) as reader:
@@ -192,7 +192,7 @@ def test_stalls_are_read_when_the_machine_had_some(tmp_path: Path) -> None:
         assert seen(400.0, {}) == 4  # a machine that does not tell
 
 
-def test_limits_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_limits_are_read_on_request(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, V2)
     with Reader("/x", kernel.paths, readers.V2) as reader:
         assert reader.read(100.0).pids.limit == 10
@@ -203,7 +203,7 @@ def test_limits_are_read_when_asked_for(tmp_path: Path) -> None:
         assert reader.read().pids.limit == 30  # without a time, everything
 
 
-def test_what_only_a_limit_can_move_is_read_where_there_is_one(tmp_path: Path) -> None:
+def test_counters_of_limits_are_read_only_with_a_limit(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, {**V1, "cpu.cfs_quota_us": "-1\n", "memory.memsw.failcnt": "0\n"})
     throttled = "nr_periods 99\nnr_throttled 3\nthrottled_time 77\n"
     with Reader("/x", kernel.paths, readers.V1) as reader:
@@ -263,7 +263,7 @@ def test_a_cgroup_without_a_clock_is_always_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "every"), [(readers.V1, V1), (readers.V2, {**V2, "memory.pressure": "some total=1\n"})]
 )
-def test_what_did_not_change_is_not_made_again(plan: readers.Plan, every: dict[str, str]) -> None:
+def test_unchanged_values_are_not_parsed_again(plan: readers.Plan, every: dict[str, str]) -> None:
     values = apart(plan.parsers, every)
     before = plan.join(values)
     for name, text in every.items():
@@ -278,7 +278,7 @@ def astuple(found: stats.Stats) -> tuple[object, ...]:
     return found.cpu, found.memory, found.pids, found.io, found.pressure
 
 
-def test_pressure_that_is_switched_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_pressure_accounting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With psi=0 at boot the files exist, but every read of them fails (kernel/sched/psi.c)."""
     kernel = Kernel(tmp_path, {**V2, "memory.pressure": "", "io.pressure": ""})
     off = {os.stat(path).st_ino for name, path in kernel.paths.items() if path and name.endswith(".pressure")}

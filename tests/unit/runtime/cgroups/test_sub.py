@@ -64,12 +64,12 @@ def test_unified_alone(tmp_path: Path) -> None:
         ({"cpu": "sub", "cpuacct": "other"}, "cpuacct and cpu share a hierarchy, so they need the same path"),
     ],
 )
-def test_what_is_none(tmp_path: Path, below: dict[str, str], words: str) -> None:
+def test_invalid_sub_cgroups(tmp_path: Path, below: dict[str, str], words: str) -> None:
     with pytest.raises(SpecError, match=f"^{words}$"):
         SubCgroup("/c", below, machine(tmp_path))
 
 
-def test_one_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_sub_cgroup(tmp_path: Path) -> None:
     with pytest.raises(
         SyscallError, match=r"^adding pid \d+ to cgroups: .*/memory/c/none/tasks: No such file"
     ):

@@ -26,7 +26,7 @@ from tests.conformance.systemd_peer import Reader, packet, text
         ("-.slice:p:x", False, "p-x.scope", "/p-x.scope"),
     ],
 )
-def test_where_a_scope_is(wanted: str, user: bool, unit: str, path: str) -> None:
+def test_the_cgroup_of_a_scope(wanted: str, user: bool, unit: str, path: str) -> None:
     scope = systemd.scope(wanted, "id", user=user)
     assert (scope.unit, scope.path) == (unit, path)
 
@@ -34,7 +34,7 @@ def test_where_a_scope_is(wanted: str, user: bool, unit: str, path: str) -> None
 @pytest.mark.parametrize(
     "wanted", ["/x", "a:b", "a.slice:p:", "a.slice:p:x/y", "a.slice:p:b.slice", "x/y.slice:p:n"]
 )
-def test_what_is_no_scope(wanted: str) -> None:
+def test_invalid_scopes(wanted: str) -> None:
     with pytest.raises(SpecError, match=r"linux\.cgroupsPath"):
         systemd.scope(wanted, "id", user=False)
 
@@ -105,7 +105,7 @@ def test_seconds_are_microseconds() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("X", "1"), ("Some_Name", "1"), ("Name", "what"), ("Name", "[1, 'a']")]
 )
-def test_what_is_no_property(name: str, value: str) -> None:
+def test_invalid_properties(name: str, value: str) -> None:
     with pytest.raises(SpecError, match=r"annotations\.org\.systemd"):
         systemd.annotated({f"org.systemd.property.{name}": value})
 
@@ -140,14 +140,14 @@ def typed(draw: st.DrawFn, depth: int = 3) -> tuple[str, Any]:
 
 
 @given(st.lists(typed(), max_size=4))
-def test_what_is_packed_is_unpacked(values: list[tuple[str, Any]]) -> None:
+def test_messages_are_packed_and_unpacked(values: list[tuple[str, Any]]) -> None:
     signature = "".join(kind for kind, _ in values)
     body = [value for _, value in values]
     assert dbus.split(signature) == [kind for kind, _ in values]
     assert list(dbus.unpack(signature, dbus.pack(signature, body))) == body
 
 
-def test_a_call_as_another_reads_it() -> None:
+def test_a_call_is_read_by_another_implementation() -> None:
     """tests/conformance/systemd_peer.py has its own implementation of the message format."""
     args = ["x.scope", "replace", [("PIDs", ("au", [1, 2])), ("Slice", ("s", "a.slice"))], []]
     raw = dbus.message(1, 9, {1: ("o", "/p"), 3: ("s", "M")}, "ssa(sv)a(sa(sv))", args)
@@ -161,7 +161,7 @@ def test_a_call_as_another_reads_it() -> None:
 
 
 @pytest.mark.parametrize("signature", ["a", "(s", "z", "a(", "(s))"])
-def test_what_is_no_signature(signature: str) -> None:
+def test_invalid_signatures(signature: str) -> None:
     with pytest.raises(ValueError, match="signature"):
         dbus.split(signature)
 
@@ -178,7 +178,7 @@ def test_addresses(address: str, found: str | bytes) -> None:
     assert dbus.socket_address(address) == found
 
 
-def test_a_transport_that_is_none_of_ours() -> None:
+def test_an_unsupported_transport() -> None:
     with pytest.raises(ValueError, match="unix"):
         dbus.socket_address("tcp:host=x")
 

@@ -63,7 +63,7 @@ def lookup(
         ("[::1]:5000", "[::1]:5000/a", True),
     ],
 )
-def test_which_key_means_which_image(key: str, image: str, matches: bool) -> None:
+def test_the_match_of_a_key_with_an_image(key: str, image: str, matches: bool) -> None:
     assert (auth.specificity(key, parse(image)) is not None) == matches
     assert (lookup(image, files=[config(**{key: entry("me")})])[0] == ["me"]) == matches
 
@@ -110,7 +110,7 @@ def test_forms_of_an_entry(written: dict[str, str], login: Login | None) -> None
         ({"auths": {"reg.test": {"auth": "bm9jb2xvbg=="}}}, "reg.test: auth is not base64 of user:password"),
     ],
 )
-def test_what_is_no_docker_config(document: Any, words: str) -> None:
+def test_invalid_docker_configs(document: Any, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         auth.read_config(document, "here")
 
@@ -161,7 +161,7 @@ def test_credential_helpers(helper: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "../../bin/sh", "a b"])
-def test_a_helper_that_cannot_be_run_is_warned_of(name: str) -> None:
+def test_a_credential_helper_that_cannot_run_causes_a_warning(name: str) -> None:
     users, warnings = lookup("reg.test/a", files=[auth.read_config({"credsStore": name}, "c")])
     assert users == [] and len(warnings) == 1 and name.split("/", maxsplit=1)[0] in warnings[0]
 
@@ -178,7 +178,7 @@ def test_the_order_of_files() -> None:
     assert auth.file_paths("", {})[-1].endswith("/.dockercfg"), "a service has no HOME"
 
 
-def test_a_broken_file_is_passed_over_with_a_warning(tmp_path: Path) -> None:
+def test_an_invalid_file_is_skipped_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("{")
     (tmp_path / "b").write_text('{"auths": 1}')
     (tmp_path / "c").write_text(json.dumps({"auths": {"reg.test": entry("c")}}))
@@ -190,7 +190,7 @@ def test_a_broken_file_is_passed_over_with_a_warning(tmp_path: Path) -> None:
     assert all(str(tmp_path) in w and "ignored" in w for w in warnings)
 
 
-def test_logins_are_written_beside_what_is_there(tmp_path: Path) -> None:
+def test_logins_are_added_to_an_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "sub/auth.json"
     auth.write_login(str(path), "https://reg.test/", Login("a", "1"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -213,7 +213,7 @@ def test_logins_are_written_beside_what_is_there(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["auth.json"]
 
 
-def test_a_file_that_is_no_config_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_config_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("not json")
     with pytest.raises(ImageError, match="is not JSON"):

@@ -70,6 +70,6 @@ def test_time_is_linear(name: str) -> None:
 
 
 @given(st.text(alphabet='Bearsic =",\\\t\n', max_size=200))
-def test_any_text_has_an_answer(text: str) -> None:
+def test_any_text_is_parsed(text: str) -> None:
     for scheme, parameters in challenges(text).items():
         assert scheme == scheme.lower() and all(key == key.lower() for key in parameters)

@@ -55,7 +55,7 @@ def test_the_best_fitting_entry_is_chosen(wanted: str, chosen: str) -> None:
     assert choose(INDEX, parse_platform(wanted)).digest == digest_of(chosen.encode())
 
 
-def test_what_there_is_is_listed_when_nothing_fits() -> None:
+def test_the_available_platforms_are_listed_if_none_fits() -> None:
     with pytest.raises(
         ImageError, match=r"no image for linux/riscv64; available platforms: .*linux/arm/v7.*windows/amd64"
     ):
@@ -64,7 +64,7 @@ def test_what_there_is_is_listed_when_nothing_fits() -> None:
         choose({}, Platform("linux", "amd64"))
 
 
-def test_a_platform_that_is_none() -> None:
+def test_an_invalid_platform() -> None:
     for text in ("a/b/c/d", "linux//v8", "linux/"):
         with pytest.raises(ImageError):
             parse_platform(text)
@@ -81,11 +81,11 @@ def test_a_platform_that_is_none() -> None:
         ({"schemaVersion": 1}, "application/json", "application/vnd.docker.distribution.manifest.v1+json"),
     ],
 )
-def test_what_a_manifest_is(document: dict[str, Any], content_type: str, expected: str) -> None:
+def test_types_of_manifests(document: dict[str, Any], content_type: str, expected: str) -> None:
     assert media_type(document, content_type) == expected
 
 
-def test_schema_1_and_strangers_are_refused_by_name() -> None:
+def test_schema_1_and_unknown_types_are_rejected_by_name() -> None:
     with pytest.raises(ImageError, match="schema 1"):
         manifests.refuse_foreign("application/vnd.docker.distribution.manifest.v1+prettyjws")
     with pytest.raises(ImageError, match=r"application/x\+y"):
@@ -127,7 +127,7 @@ CONFIG = json.dumps(
 ).encode()
 
 
-def test_an_oci_manifest_is_stored_as_it_came() -> None:
+def test_an_oci_manifest_is_stored_unchanged() -> None:
     raw = json.dumps({"mediaType": MANIFEST_TYPE, **document()}).encode()
     image = build_image(read_manifest(document()), CONFIG, original=raw, names=["n"], source="s")
     assert image.manifest is raw and image.platform == {"architecture": "amd64", "os": "linux"}
@@ -162,12 +162,12 @@ def test_chain_ids_are_the_specifications() -> None:
 DEEP = b'{"a":' * 100_000
 
 
-def test_what_is_nested_without_end_is_refused() -> None:
+def test_deeply_nested_json_is_rejected() -> None:
     with pytest.raises(ImageError, match="the manifest is nested too deeply"):
         manifests.parse_json(DEEP, "the manifest")
 
 
-def test_what_is_an_index_and_an_image_at_once_is_refused() -> None:
+def test_a_manifest_that_is_also_an_index_is_rejected() -> None:
     """CVE-2021-41190: one digest, but the reader decides which of two images runs."""
     with pytest.raises(ImageError, match="an index and an image at once"):
         manifests.refuse_both({"manifests": [], "layers": []})
@@ -205,7 +205,7 @@ def test_a_config_of_wrong_types_is_refused_by_field(fields: dict[str, Any], wor
         imageconfig.check(fields)
 
 
-def test_null_is_as_good_as_absent_in_a_config() -> None:
+def test_null_in_a_config_counts_as_absent() -> None:
     nothing = dict.fromkeys(("Env", "Cmd", "Labels", "Volumes", "User"))
     imageconfig.check({"created": None, "history": None, "config": nothing})
     imageconfig.check({"config": None})

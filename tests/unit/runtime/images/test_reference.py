@@ -50,14 +50,14 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_docker_refuses(text: str) -> None:
+def test_names_that_docker_rejects(text: str) -> None:
     with pytest.raises(ImageError) as caught:
         parse(text)
     assert caught.value.reason == "InvalidImageName"
     assert str(caught.value).startswith(f'couldn\'t parse image name "{text}": ')
 
 
-def test_wanted_is_the_digest_when_there_is_one() -> None:
+def test_a_digest_precedes_the_tag() -> None:
     assert parse("a:b").wanted == "b" and parse(f"a:b@{D}").wanted == D
 
 

@@ -67,11 +67,11 @@ DIGEST = "sha256:" + "1" * 64
         ("quay.io/x", [Endpoint("quay.io", "x")]),
     ],
 )  # fmt: skip
-def test_where_a_name_leads(name: str, expected: list[Endpoint]) -> None:
+def test_the_registries_of_a_name(name: str, expected: list[Endpoint]) -> None:
     assert conf().endpoints(parse(name)) == expected
 
 
-def test_a_blocked_registry_says_where_it_is_blocked() -> None:
+def test_the_error_for_a_blocked_registry_names_the_file() -> None:
     with pytest.raises(ImageError, match=r"registry moved.test/old is blocked in r\.conf"):
         conf().endpoints(parse("moved.test/old/x"))
 
@@ -113,7 +113,7 @@ def test_short_names(text: str, expanded: str) -> None:
         ('[aliases]\nx = "reg.test/UPPER"', "lowercase"),
     ],
 )
-def test_what_cannot_be_used(text: str, words: str) -> None:
+def test_invalid_configurations(text: str, words: str) -> None:
     with pytest.raises(ImageError, match=words) as caught:
         conf(text)
     assert caught.value.reason == "InvalidRegistriesConf" and "r.conf" in str(caught.value)

@@ -174,7 +174,7 @@ def test_a_login_answers_basic(server: Server) -> None:
     assert sent(server) == [None, basic("me", "pass:word")]
 
 
-def test_a_login_that_is_not_taken_is_named(server: Server) -> None:
+def test_a_rejected_login_is_named(server: Server) -> None:
     asks = status(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})
     server.script = [asks, asks]
     with pytest.raises(transport.Refused, match=r"logged in as me \(/a/file\)"):
@@ -182,7 +182,7 @@ def test_a_login_that_is_not_taken_is_named(server: Server) -> None:
     assert len(server.seen) == 2
 
 
-def test_a_token_is_fetched_as_somebody(server: Server) -> None:
+def test_a_token_is_fetched_with_a_login(server: Server) -> None:
     server.script = [challenge]
     resolve(server, login=Login("me", "pw"))
     assert sent(server) == [None, basic("me", "pw"), "Bearer secret-token"]
@@ -200,7 +200,7 @@ def test_an_identity_token_goes_to_the_token_server_as_a_form(server: Server) ->
     assert sent(server)[1:] == [None, "Bearer secret-token"]
 
 
-def test_a_registry_token_is_sent_as_it_is(server: Server) -> None:
+def test_a_registry_token_is_sent_unchanged(server: Server) -> None:
     server.script = [challenge]
     resolve(server, login=Login(registry_token="mine"))
     assert sent(server) == [None, "Bearer mine"]
@@ -220,7 +220,7 @@ def test_a_token_that_runs_out_is_renewed(server: Server) -> None:
 
 
 @pytest.mark.parametrize("several", [True, False], ids=["in one header", "in two"])
-def test_bearer_is_taken_where_both_are_offered(server: Server, several: bool) -> None:
+def test_bearer_is_preferred_if_both_are_offered(server: Server, several: bool) -> None:
     bearer = f'Bearer realm="http://{server.host}/token",service="a, Basic b"'
 
     def both(handler: Handler) -> None:
@@ -250,7 +250,7 @@ def test_a_refused_token_is_final(server: Server) -> None:
     assert len(server.seen) == 3
 
 
-def test_a_password_is_asked_for_in_words(server: Server) -> None:
+def test_a_missing_login_is_explained(server: Server) -> None:
     server.script = [status(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})]
     with pytest.raises(ImageError, match="asks for a user name and password"):
         resolve(server)
@@ -258,7 +258,7 @@ def test_a_password_is_asked_for_in_words(server: Server) -> None:
 
 
 @pytest.mark.parametrize("code", [403, 404, 400])
-def test_final_answers_are_not_tried_again(server: Server, code: int) -> None:
+def test_final_responses_are_not_retried(server: Server, code: int) -> None:
     body = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}'
     server.script = [status(code, body)]
     with pytest.raises(ImageError, match=rf"answered {code} .*: manifest unknown \(Tag=1\)") as caught:
@@ -267,14 +267,14 @@ def test_final_answers_are_not_tried_again(server: Server, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_transient_answers_are_tried_again(server: Server, code: int) -> None:
+def test_transient_responses_are_retried(server: Server, code: int) -> None:
     server.script = [status(code), status(code)]
     resolved, events = resolve(server)
     assert resolved.manifest.layers[0].digest == digest_of(BLOB)
     assert [event["event"] for event in events] == ["retry", "retry"] and str(code) in events[0]["message"]
 
 
-def test_patience_ends(server: Server) -> None:
+def test_retries_are_limited(server: Server) -> None:
     server.script = [status(503, b"overloaded", {"Content-Type": "text/plain"})] * 20
     with pytest.raises(ImageError, match="503 Service Unavailable: overloaded") as caught:
         resolve(server)
@@ -289,18 +289,18 @@ def test_retry_after_is_honoured_within_reason(server: Server, monkeypatch: pyte
     assert events[0]["delay"] == 0.05
 
 
-def test_a_manifest_that_is_not_what_was_asked_for(server: Server) -> None:
+def test_a_manifest_with_another_digest(server: Server) -> None:
     with pytest.raises(ImageError, match="other content than sha256:1111"):
         resolve(server, "sha256:" + "1" * 64)
 
 
-def test_a_manifest_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_manifest_is_rejected(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository, "MAX_MANIFEST", 100)
     with pytest.raises(ImageError, match="larger than 100 bytes"):
         resolve(server)
 
 
-def test_a_broken_download_goes_on_where_it_broke(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.script = [
         lambda handler: handler.send(200, BLOB, cut=2_000_000),
         lambda handler: handler.send(503, b""),
@@ -318,7 +318,7 @@ def test_a_registry_without_ranges_is_read_from_the_start(server: Server, tmp_pa
     assert fetch(server, tmp_path) == BLOB
 
 
-def test_more_than_promised_is_refused(server: Server, tmp_path: Path) -> None:
+def test_more_data_than_announced_is_rejected(server: Server, tmp_path: Path) -> None:
     server.script = [lambda handler: handler.send(200, BLOB + b"x")]
     with pytest.raises(ImageError, match="more than the"):
         fetch(server, tmp_path)
@@ -339,7 +339,7 @@ def test_a_redirect_does_not_get_the_token(server: Server, tmp_path: Path) -> No
         assert "Authorization" not in other.seen[0][1]
 
 
-def test_a_realm_that_is_no_url(server: Server) -> None:
+def test_a_realm_that_is_not_a_url(server: Server) -> None:
     server.script = [status(401, b"", {"WWW-Authenticate": 'Bearer realm="http://a:port/"'})]
     with pytest.raises(
         ImageError, match=r"names the token server 'http://a:port/', which is not a valid URL"
@@ -347,13 +347,13 @@ def test_a_realm_that_is_no_url(server: Server) -> None:
         resolve(server)
 
 
-def test_a_token_without_end_is_refused(server: Server) -> None:
+def test_an_endless_token_is_rejected(server: Server) -> None:
     server.script = [challenge, status(200, b"x" * (3 << 20))]
     with pytest.raises(ImageError, match="larger than 1048576 bytes"):
         resolve(server)
 
 
-def test_a_token_server_that_asks_in_turn_is_not_followed(server: Server) -> None:
+def test_a_token_server_with_a_challenge_is_not_followed(server: Server) -> None:
     """The token server's challenge names the token server: the client does not loop."""
     for again in (challenge, status(302, b"", {"Location": "/token"})):
         server.script, server.seen[:] = [challenge, again], []
@@ -362,7 +362,7 @@ def test_a_token_server_that_asks_in_turn_is_not_followed(server: Server) -> Non
         assert len(server.seen) == 2
 
 
-def test_redirects_to_ever_new_places_end(server: Server) -> None:
+def test_endless_redirects_end(server: Server) -> None:
     def onwards(handler: Handler) -> None:
         handler.send(307, b"", {"Location": f"{handler.path}x"})
 
@@ -373,9 +373,7 @@ def test_redirects_to_ever_new_places_end(server: Server) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_an_encoded_answer_does_not_grow_without_end(
-    server: Server, monkeypatch: pytest.MonkeyPatch, rounds: int
-) -> None:
+def test_decompression_is_limited(server: Server, monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
     """A kilobyte that decompresses to a gigabyte; httpx would decompress it at once, as often as the header names
     codings."""
     monkeypatch.setattr(repository, "MAX_MANIFEST", 1 << 20)
@@ -387,7 +385,7 @@ def test_an_encoded_answer_does_not_grow_without_end(
     assert all(headers["Accept-Encoding"] == "identity" for _, headers in server.seen)
 
 
-def test_gzip_is_taken_though_nobody_asked(server: Server) -> None:
+def test_an_unrequested_gzip_encoding_is_accepted(server: Server) -> None:
     packed = {"Content-Encoding": "gzip", "Content-Type": MANIFEST_TYPE}
     server.script = [status(200, gzip.compress(MANIFEST), packed)]
     assert resolve(server)[0].raw == MANIFEST
@@ -397,7 +395,7 @@ def test_gzip_is_taken_though_nobody_asked(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("shift", "words"), [(-100_000, ""), (10, "the registry sent it from")])
-def test_a_range_that_is_another(server: Server, tmp_path: Path, shift: int, words: str) -> None:
+def test_a_different_range_than_requested(server: Server, tmp_path: Path, shift: int, words: str) -> None:
     """A range that starts too early is trimmed. One that starts too late leaves a gap and is an error."""
     seen: list[int] = []
 
@@ -413,7 +411,7 @@ def test_a_range_that_is_another(server: Server, tmp_path: Path, shift: int, wor
 
 
 @pytest.mark.parametrize("lie", [-10, 10])
-def test_a_length_that_lies_ends(server: Server, lie: int) -> None:
+def test_a_wrong_content_length_ends_the_download(server: Server, lie: int) -> None:
     def send(handler: Handler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(MANIFEST) + lie))
@@ -433,7 +431,7 @@ def test_circular_redirects_end(server: Server) -> None:
         resolve(server)
 
 
-def test_only_this_machine_and_named_registries_are_spoken_to_in_the_clear() -> None:
+def test_plain_http_is_used_only_on_loopback_and_for_insecure_registries() -> None:
     def plain(host: str) -> bool:
         endpoint = Access(plain_http=frozenset(["reg.lan:5000"])).endpoints(reference.parse(f"{host}/x"))[0]
         return Registry(endpoint, report=lambda _e: None).plain

@@ -56,7 +56,7 @@ def test_a_damaged_stream_is_an_error(name: str) -> None:
         list(decompress(io.BytesIO(bytes(broken))))
 
 
-def test_nothing_is_nothing() -> None:
+def test_an_empty_stream() -> None:
     assert list(decompress(io.BytesIO(b""))) == []
 
 
@@ -80,7 +80,7 @@ class TestSpool:
         assert digests == [f"sha256:{hashlib.sha256(DATA).hexdigest()}"]
         spool.close()
 
-    def test_more_or_less_than_promised_is_refused(self, tmp_path: Path) -> None:
+    def test_more_or_less_data_than_announced_is_rejected(self, tmp_path: Path) -> None:
         spool = Spool(str(tmp_path / "s"), 10)
         spool.write(b"12345")
         with pytest.raises(ImageError, match="only 5 of the 10 bytes"):
@@ -89,7 +89,7 @@ class TestSpool:
             spool.write(b"123456")
         spool.close()
 
-    def test_readers_hear_of_a_failure(self, tmp_path: Path) -> None:
+    def test_readers_get_the_error_of_a_failure(self, tmp_path: Path) -> None:
         spool = Spool(str(tmp_path / "s"), 10)
         threading.Timer(0.05, spool.fail, [ImageError("x")]).start()
         with pytest.raises(Aborted):
@@ -162,7 +162,7 @@ def test_every_format_of_the_standard_library(form: int, piece: int) -> None:
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_a_long_name_that_the_header_cuts_at_a_slash_is_a_files(form: int) -> None:
+def test_a_long_file_name_cut_at_a_slash_is_a_file(form: int) -> None:
     name = "d" * 99 + "/file"
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as archive:
@@ -199,7 +199,7 @@ def test_large_numbers_of_gnu_tar() -> None:
     [b"not a tar at all" * 100, b"x", os.urandom(1024), b"<html>" + bytes(1018)],
     ids=["text", "one byte", "random", "a page"],
 )
-def test_what_is_not_tar_is_refused(data: bytes) -> None:
+def test_data_that_is_not_a_tar_is_rejected(data: bytes) -> None:
     with pytest.raises(ImageError, match="not a good tar stream"):
         entries(data)
 
@@ -224,7 +224,7 @@ def test_everything_after_the_end_is_still_read() -> None:
 class TestMemory:
     """The image chooses the window size, so memory must be bounded."""
 
-    def test_more_than_we_give_is_refused(self) -> None:
+    def test_windows_beyond_the_limit_are_rejected(self) -> None:
         for window_log, fits in ((27, True), (28, False)):
             data = long_zeros(window_log)
             if fits:
@@ -236,7 +236,7 @@ class TestMemory:
         with pytest.raises(ImageError, match=r"xz stream: Memory usage limit"):
             list(decompress(io.BytesIO(large)))
 
-    def test_large_ones_take_turns(self) -> None:
+    def test_streams_with_large_windows_take_turns(self) -> None:
         """Streams with usual windows run in parallel. One with a large window waits for the others to end."""
         first = decompress(io.BytesIO(zstandard.compress(DATA)))
         second = decompress(io.BytesIO(zstandard.compress(DATA)))

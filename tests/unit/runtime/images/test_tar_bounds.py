@@ -73,7 +73,7 @@ HOSTILE = {f.__name__: f for f in (one_entry, for_all, few_for_all, empty_header
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_more_headers_than_any_layer_needs_are_refused(name: str) -> None:
+def test_too_many_headers_are_rejected(name: str) -> None:
     with pytest.raises(ImageError, match=r"extended headers .*(at most|more than)"):
         for _ in TarStream(ChunkSource(HOSTILE[name]())):
             pass
@@ -101,7 +101,7 @@ print(peak() - before)
     assert int(done.stdout) < kept + MEMORY
 
 
-def test_what_honest_layers_have_is_read() -> None:
+def test_headers_of_ordinary_layers_are_read() -> None:
     """A label and a long path for every entry, as a build on Fedora writes; and headers that mean nothing to us."""
 
     def archive() -> Iterator[bytes]:

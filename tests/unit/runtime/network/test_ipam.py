@@ -33,7 +33,7 @@ def test_the_pool_is_all_but_network_gateway_and_broadcast(tmp_path: Path) -> No
     assert leases.get("p5") is None and len(os.listdir(tmp_path / "leases")) == 5
 
 
-def test_a_freed_address_rests_until_the_ring_comes_round(tmp_path: Path) -> None:
+def test_a_freed_address_is_reused_last(tmp_path: Path) -> None:
     leases = store(tmp_path)
     take(leases, "a")
     leases.remove("a")
@@ -54,7 +54,7 @@ def test_leases_outlive_the_process(tmp_path: Path) -> None:
     assert take(second, "c").ip == "10.1.0.4"
 
 
-def test_what_a_crash_left_half_written_is_no_lease(tmp_path: Path) -> None:
+def test_a_half_written_lease_is_ignored(tmp_path: Path) -> None:
     first = store(tmp_path)
     first.mark_ready(take(first, "a"))
     (tmp_path / "leases" / "b.json.tmp").write_text("{")
@@ -74,7 +74,7 @@ def test_a_last_address_from_another_network_does_not_matter(tmp_path: Path) -> 
     assert take(store(tmp_path), "b").ip in {f"10.1.0.{n}" for n in range(2, 7)}
 
 
-def test_a_lease_that_could_not_be_written_is_nobodys(tmp_path: Path) -> None:
+def test_an_unwritten_lease_frees_its_address(tmp_path: Path) -> None:
     leases = store(tmp_path)
     in_the_way = tmp_path / "leases" / "a.part"
     in_the_way.mkdir()
@@ -85,7 +85,7 @@ def test_a_lease_that_could_not_be_written_is_nobodys(tmp_path: Path) -> None:
     assert take(leases, "b").ip == "10.1.0.2", "its address was given to nobody"
 
 
-def test_a_lease_whose_file_somebody_removed_can_go(tmp_path: Path) -> None:
+def test_a_lease_without_a_file_can_be_released(tmp_path: Path) -> None:
     leases = store(tmp_path)
     lease = leases.mark_ready(take(leases, "a"))
     (tmp_path / "leases" / "a.json").unlink()
@@ -94,7 +94,7 @@ def test_a_lease_whose_file_somebody_removed_can_go(tmp_path: Path) -> None:
     assert leases.all() == []
 
 
-def test_a_lease_with_fields_of_a_newer_version_is_a_lease(tmp_path: Path) -> None:
+def test_a_lease_with_newer_fields_is_read(tmp_path: Path) -> None:
     first = store(tmp_path)
     made = first.mark_ready(take(first, "a"))
     path = tmp_path / "leases" / "a.json"

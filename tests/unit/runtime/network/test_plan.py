@@ -61,7 +61,7 @@ def test_a_hardware_address_is_local_unicast_and_made_from_the_ip() -> None:
 @pytest.mark.parametrize(
     "bad", ["10.1.0.0/31", "10.1.0.0/7", "10.1.0.1/24", "fd00::/64", "ten", "10.1.0.0/33"]
 )
-def test_a_pod_cidr_that_can_not_be_is_refused(bad: str) -> None:
+def test_an_invalid_pod_cidr_is_rejected(bad: str) -> None:
     with pytest.raises(SpecError, match="pod CIDR"):
         Subnet.parse(bad)
 
@@ -83,7 +83,7 @@ def test_the_gateway_is_the_first_address() -> None:
         (PortMapping(80, 1, host_ip="127.0.0.1"), PortMapping(80, 2, host_ip="127.0.0.1"), True),
     ],
 )
-def test_ports_overlap_as_the_scheduler_has_it(a: PortMapping, b: PortMapping, clash: bool) -> None:
+def test_ports_overlap_as_in_the_scheduler(a: PortMapping, b: PortMapping, clash: bool) -> None:
     assert overlaps(a, b) is overlaps(b, a) is clash
 
 
@@ -95,7 +95,7 @@ def test_a_conflict_names_port_and_holder_and_never_the_pod_itself() -> None:
     assert port_conflict("one", [PortMapping(80, 8080)], held) is None
 
 
-def test_ports_are_sorted_into_publishable_and_said() -> None:
+def test_unpublishable_ports_are_reported() -> None:
     good, warnings = check_ports(
         [
             PortMapping(80, 8080),
@@ -118,7 +118,7 @@ def test_ports_are_sorted_into_publishable_and_said() -> None:
         [PortMapping(80, 1), PortMapping(80, 1, host_ip="127.0.0.1")],
     ],
 )
-def test_ports_that_can_never_be_are_refused(ports: list[PortMapping]) -> None:
+def test_invalid_ports_are_rejected(ports: list[PortMapping]) -> None:
     with pytest.raises(SpecError):
         check_ports(ports)
 

@@ -73,7 +73,7 @@ def test_attributes_are_read_as_they_are_written() -> None:
     assert netlink.attributes(b"\x02\0\x01\0") == {}  # an impossible length must not cause an endless loop
 
 
-def test_each_chain_hooks_where_it_must() -> None:
+def test_each_chain_has_its_hook() -> None:
     found = {
         c.name: (c.type, c.hook, c.priority, len(c.rules))
         for c in nat.chains("br0", Subnet.parse("10.1.0.0/24"))
@@ -87,7 +87,7 @@ def test_each_chain_hooks_where_it_must() -> None:
     }
 
 
-def test_a_refusal_carries_the_kernels_own_words() -> None:
+def test_an_error_has_the_kernels_message() -> None:
     request = struct.pack("=IHHII", 32, 16, 5, 1, 0)
     text = b"Device is busy\0"
     attribute = struct.pack("=HH", 4 + len(text), 1) + text + b"\0"

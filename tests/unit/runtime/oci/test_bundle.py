@@ -91,7 +91,7 @@ def test_a_short_command_takes_little(command: Path, words: tuple[str, ...]) -> 
     assert not heavy - {"ctypes"}  # ctypes is an unused stub
 
 
-def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
+def test_a_container_loads_only_the_engine(command: Path) -> None:
     seen = imported(command, "run", "--bundle", "/nonexistent", "x")
     assert "runtime.oci.container" in seen
     if sys.version_info < (3, 13):
@@ -105,14 +105,14 @@ def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
     }  # fmt: skip
 
 
-def test_what_has_changed_is_not_believed(command: Path) -> None:
+def test_a_changed_source_invalidates_the_bundle(command: Path) -> None:
     assert f"version {VERSION}" in run(command, "--version")
     source = command.parent / "runtime/oci/cli/store.py"
     source.write_text(source.read_text().replace(f'"{VERSION}"', '"7.7.7"'))
     assert "version 7.7.7" in run(command, "--version")
 
 
-def test_a_change_of_what_is_loaded_later_counts_too(command: Path) -> None:
+def test_a_change_of_a_lazily_loaded_module_counts(command: Path) -> None:
     source = command.parent / "runtime/oci/cli/report.py"
     source.write_text(source.read_text().replace("def list_(", "print('changed')\n\n\ndef list_("))
     assert "changed" in run(command, "list")
@@ -121,7 +121,7 @@ def test_a_change_of_what_is_loaded_later_counts_too(command: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"x", b"x" * 200_000, None], ids=["empty", "short", "long", "missing"]
 )
-def test_without_the_file_it_is_slower_and_the_same(command: Path, damage: bytes | None) -> None:
+def test_without_the_bundle_the_command_works(command: Path, damage: bytes | None) -> None:
     file = command.parent / "home/modules"
     if damage is None:
         file.unlink()
@@ -256,7 +256,7 @@ def test_without_its_interpreters_directory_it_runs_all_the_same(command: Path) 
     assert f"version {VERSION}" in run(command, "--version")
 
 
-def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None:
+def test_a_failed_import_leaves_no_partial_module(command: Path) -> None:
     code = (
         f"import sys, posix, marshal; sys.path.append({str(command.parent)!r})\n"
         "from runtime.oci.cli.startup import boot\n"
@@ -272,7 +272,7 @@ def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None
 @pytest.mark.parametrize(
     "source", ["errors", "oci/init", "oci/cli/startup/boot", "cgroups/v1", "security/seccomp"]
 )
-def test_make_writes_it_anew_for_a_changed_source(tmp_path: Path, source: str) -> None:
+def test_make_rewrites_the_bundle_for_a_changed_source(tmp_path: Path, source: str) -> None:
     """Otherwise the command of an updated checkout would start as slowly as without the file."""
     home = tmp_path / "lib/kubelite-oci"
     home.mkdir(parents=True)

@@ -15,42 +15,42 @@ from runtime.oci.config import spec_linux
 
 
 @pytest.mark.parametrize("text", ["²", "", "-", "+9", "SIG_DFL", "SIGRTMIN+²", "65", "9 "])
-def test_what_is_no_signal_is_one_error(text: str) -> None:
+def test_an_invalid_signal_is_one_error(text: str) -> None:
     with pytest.raises(StateError, match="unknown signal"):
         lifecycle.parse_signal(text)
 
 
-def test_a_signal_that_is_none_in_runcs_words() -> None:
+def test_an_invalid_signal_has_runcs_message() -> None:
     with pytest.raises(StateError, match=r'^unknown signal "FOO"$'):
         lifecycle.parse_signal("FOO")
 
 
 @pytest.mark.parametrize("flags", [{"user": "²"}, {"user": "1:²"}, {"additional-gids": ["²"]}])
-def test_what_is_no_user_is_one_error(flags: dict[str, Any]) -> None:
+def test_an_invalid_user_is_one_error(flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be numeric"):
         processes._user({}, flags)
 
 
 @pytest.mark.parametrize("text", ["²", "0-²", "٣", "1-", "-1", "a"])
-def test_what_is_no_list_of_numbers_is_one_error(text: str) -> None:
+def test_an_invalid_list_of_numbers_is_one_error(text: str) -> None:
     with pytest.raises(SpecError, match="is not a list of numbers"):
         spec_linux.number_set(text, "linux.resources.cpu.cpus")
 
 
 @pytest.mark.parametrize("text", ["8192", "0-8192", "0-9876543210", "9000-9001"])
-def test_a_number_that_no_kernel_has_is_not_passed_over(text: str) -> None:
+def test_an_out_of_range_number_is_rejected(text: str) -> None:
     with pytest.raises(SpecError, match="contains a number out of range"):
         spec_linux.memory_policy({"memoryPolicy": {"mode": "MPOL_BIND", "nodes": text}})
 
 
-def test_what_is_no_count_of_descriptors_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_number_of_descriptors_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_FDS", "²")
     spec: dict[str, Any] = {"process": {}}
     assert create.preserved({}, spec) == 0
     assert spec == {"process": {}}
 
 
-def test_a_pid_file_goes_through_no_link(tmp_path: Path) -> None:
+def test_a_pid_file_follows_no_link(tmp_path: Path) -> None:
     """The temporary file's name is predictable, and its directory may be shared with others."""
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -155,7 +155,7 @@ def holder_of(spec: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("where", "name"), ONE_BY_ONE, ids=[f"{w}.{n}".lstrip(".") for w, n in ONE_BY_ONE])
-def test_is_read(where: str, name: str) -> None:
+def test_every_field_is_read(where: str, name: str) -> None:
     """No type in the schema accepts 3.5."""
     spec: dict[str, Any] = copy.deepcopy(GOOD)
     spec["linux"]["namespaces"] += [{"type": "user"}, {"type": "time"}]

@@ -39,18 +39,18 @@ def test_the_text_has_flags_and_examples(command: str) -> None:
         assert f"--{name}" in text
 
 
-def test_a_short_flag_stands_before_its_long_one() -> None:
+def test_a_short_flag_precedes_the_long_one() -> None:
     assert "\n  -f, --force " in help_.usage("delete")
     assert "\n  -f, --format FORMAT " in help_.usage("list")
     assert "\n  -v, --version " in help_.usage()
 
 
-def test_a_flag_that_is_not_there_is_noticed() -> None:
+def test_an_undocumented_flag_is_found() -> None:
     with pytest.raises(UsageError):
         options.parse(["run", "--nope", "x"])
 
 
-def test_nobody_else_pays_for_it() -> None:
+def test_help_is_loaded_only_on_request() -> None:
     code = "import sys; from runtime.oci.cli import main; main.run(['list', '--root', '/x']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert "runtime.oci.cli.options" in done.stdout.split()

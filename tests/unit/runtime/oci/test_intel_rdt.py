@@ -44,7 +44,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         ({"schemata": ["L2:0=1", "MB:0=5"], "memBwSchema": "MB:0=20"}, ["MB:0=20", "L2:0=1", "MB:0=5"]),
     ],
 )
-def test_what_is_written(wanted: dict[str, Any], found: list[str]) -> None:
+def test_the_written_files(wanted: dict[str, Any], found: list[str]) -> None:
     assert intel_rdt.lines(wanted) == found
 
 
@@ -56,7 +56,7 @@ def test_a_class_of_its_own(tmp_path: Path, kernel: list[tuple[str, str]]) -> No
     assert not (tmp_path / "c1").exists(), "a create that failed leaves nothing"
 
 
-def test_left_as_it_was_made(tmp_path: Path, kernel: list[tuple[str, str]]) -> None:
+def test_an_existing_class_is_retained(tmp_path: Path, kernel: list[tuple[str, str]]) -> None:
     group = make_class(tmp_path, "shared", "    L3:0=00f;1=00f\n    MB:0= 20;1=100\n")
     schemas = {"l3CacheSchema": "L3:1=f;0=f", "memBwSchema": "MB:0=20;1=100"}
     wanted = {"closID": "shared", **schemas, "enableMonitoring": True}
@@ -77,7 +77,7 @@ def test_left_as_it_was_made(tmp_path: Path, kernel: list[tuple[str, str]]) -> N
         ({"closID": "shared", "schemata": ["MB:0=30"]}, "MB:0=30"),
     ],
 )
-def test_what_does_not_match(
+def test_mismatching_schemata(
     tmp_path: Path, kernel: list[tuple[str, str]], wanted: dict[str, Any], said: str
 ) -> None:
     make_class(tmp_path, "shared", "L3:0=f\nMB:0=20\n")
@@ -86,13 +86,13 @@ def test_what_does_not_match(
     assert kernel == []
 
 
-def test_new_schemata_for_what_runs(tmp_path: Path, kernel: list[tuple[str, str]]) -> None:
+def test_update_of_a_running_container(tmp_path: Path, kernel: list[tuple[str, str]]) -> None:
     make_class(tmp_path, "c1", "L3:0=f\n")
     intel_rdt.update({}, {"l3CacheSchema": "L3:0=3"}, "c1", str(tmp_path))
     assert kernel == [(str(tmp_path / "c1/schemata"), "L3:0=3\n")]
 
 
-def test_where_it_is_mounted() -> None:
+def test_the_mount_point_of_resctrl() -> None:
     line = "40 23 0:35 / /sys/fs/resctrl rw,relatime - resctrl resctrl rw"
     assert intel_rdt.mount_point(line) == "/sys/fs/resctrl"
     with pytest.raises(CapabilityError, match="no resctrl"):

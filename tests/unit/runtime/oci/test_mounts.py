@@ -47,13 +47,13 @@ def test_attributes_of_binds(options: list[str], attrs: tuple[int, int]) -> None
     assert mount_options.parse(options).attrs == attrs
 
 
-def test_what_is_done_beside_mounting() -> None:
+def test_options_that_are_not_mount_flags() -> None:
     assert mount_options.parse(["ridmap", "tmpcopyup"]) == mount_options.Options(idmap="ridmap", copy_up=True)
     assert mount_options.parse(["idmap"]).idmap == "idmap"
     assert mount_options.parse(["tmpcopyup", "size=1m"]).data == "size=1m"
 
 
-def test_no_word_goes_to_the_file_system_by_mistake() -> None:
+def test_known_options_are_not_passed_to_the_file_system() -> None:
     words = (
         "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime"
         " noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev"

@@ -166,7 +166,7 @@ def test_cgroup_binds_without_a_cgroup_namespace() -> None:
 
 
 @pytest.mark.parametrize("bad", [entry("/x", "bind"), entry("/x", ""), entry("/x", "none")])
-def test_mounts_that_cannot_be(bad: dict[str, Any]) -> None:
+def test_invalid_mounts(bad: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="/x"):
         plan([bad])
 
@@ -199,7 +199,7 @@ def where(fd: int) -> str:
     return path
 
 
-def test_make_makes_parents(root: Root, tmp_path: Path) -> None:
+def test_make_creates_parents(root: Root, tmp_path: Path) -> None:
     assert where(root.make("/a/b/c", directory=True)) == f"{tmp_path}/r/a/b/c"
     assert where(root.make("a/b/./file", directory=False)) == f"{tmp_path}/r/a/b/file"
     assert (tmp_path / "r/a/b/file").is_file()
@@ -228,7 +228,7 @@ def test_make_follows_dangling_links_inside(
 
 
 @pytest.mark.parametrize("escape", ["../../etc", "/../../etc", "/etc", "a/../../../etc"])
-def test_nothing_leads_out(root: Root, tmp_path: Path, escape: str) -> None:
+def test_no_path_leads_out_of_the_root(root: Root, tmp_path: Path, escape: str) -> None:
     assert where(root.make(escape, directory=True)).startswith(f"{tmp_path}/r/")
 
 

@@ -59,7 +59,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return spec
 
 
-def test_a_good_one_is_given_back() -> None:
+def test_a_valid_config_is_returned() -> None:
     assert oci.validate(GOOD) is GOOD
     assert oci.namespaces(oci.validate(GOOD)) == {"mount": "", "uts": "", "ipc": "", "network": "/n"}
 
@@ -119,7 +119,7 @@ def test_errors_name_the_field(path: str, value: Any, field: str) -> None:
     assert str(caught.value).startswith(f"{field}: ")
 
 
-def test_what_needs_a_mount_namespace() -> None:
+def test_fields_that_need_a_mount_namespace() -> None:
     """A joined mount namespace is sufficient, but a user namespace may not mount in the host's."""
     linux: Any = {"namespaces": [{"type": "pid"}]}
     spec: Any = {**{key: GOOD[key] for key in ("ociVersion", "root", "process")}, "linux": linux}
@@ -195,12 +195,12 @@ def test_doubled_rlimit() -> None:
         ),
     ],
 )
-def test_what_is_not_carried_out_is_refused(path: str, value: Any) -> None:
+def test_unsupported_values_are_rejected(path: str, value: Any) -> None:
     with pytest.raises(SpecError, match=path.replace("/", r"\.")):
         oci.validate(changed(path, value))
 
 
-def test_what_is_another_platforms_is_said() -> None:
+def test_fields_of_other_platforms_are_reported() -> None:
     assert oci.without_effect(GOOD) == []
     spec = changed("process/user", {"username": "ContainerUser"})
     said = oci.without_effect({**spec, "windows": {"layerFolders": ["x"]}})
@@ -214,7 +214,7 @@ def test_memory_policy_is_what_the_kernel_takes() -> None:
 
 
 @pytest.mark.parametrize(("key", "kind"), [("hostname", "uts"), ("linux", "network"), ("linux", "ipc")])
-def test_the_machine_is_not_renamed_or_tuned(key: str, kind: str) -> None:
+def test_hostname_and_sysctls_of_the_host_are_rejected(key: str, kind: str) -> None:
     spec = copy.deepcopy(GOOD)
     spec["linux"]["namespaces"] = [n for n in GOOD["linux"]["namespaces"] if n["type"] != kind]
     with pytest.raises(SpecError, match=f"^{key}.*{kind} namespace"):

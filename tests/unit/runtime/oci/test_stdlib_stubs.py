@@ -45,7 +45,7 @@ def test_indented_json_is_the_same(value: Any, indent: int | str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", '{"a":1} x', "nul", '"\\x"', "\0", "[1"])
-def test_what_is_not_json_is_a_value_error(text: str) -> None:
+def test_invalid_json_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         _json["loads"](text)
 
@@ -85,7 +85,7 @@ def test_exit_stack_runs_all_in_reverse(kind: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", list(stacks()))
-def test_exit_stack_lets_go(kind: type[Any]) -> None:
+def test_exit_stack_pop_all(kind: type[Any]) -> None:
     seen: list[int] = []
     with kind() as stack:
         stack.callback(seen.append, 1)
@@ -120,7 +120,7 @@ def test_context_manager(make: Any) -> None:
     assert seen == ["left", "left"]
 
 
-def test_suppress_is_only_for_its_kinds() -> None:
+def test_suppress_only_its_types() -> None:
     with stubs._suppress(KeyError, OSError):
         raise FileNotFoundError
     with pytest.raises(ValueError, match="not"), stubs._suppress(KeyError):
@@ -282,7 +282,7 @@ print(sorted(name for name in heavy & set(sys.modules) if hasattr(sys.modules[na
 """
 
 
-def test_annotations_are_there_while_a_class_is_made() -> None:
+def test_annotations_exist_in_the_class_body() -> None:
     """Since Python 3.14 only because of the import; `_SUPPORTED` counts on it."""
     root = Path(__file__).parents[4]
     for name in (name for members in bundle.sets() for name in members):
@@ -318,7 +318,7 @@ def test_modules_of_the_originals_are_found(name: str) -> None:
     assert done.stdout.strip() == "fine", done.stderr
 
 
-def test_more_than_there_is_comes_from_the_original() -> None:
+def test_missing_names_come_from_the_original() -> None:
     root = str(Path(__file__).parents[4])
     code = (
         f"import sys; sys.path[:0] = [{root!r}]\nfrom runtime.oci.cli.startup.stdlib_stubs import install; install()\n"

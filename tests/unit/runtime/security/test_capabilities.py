@@ -23,7 +23,7 @@ def test_names_have_the_kernels_numbers() -> None:
     assert caps.names(caps.mask(capability_names.ALL_CAPS)) == list(capability_names.NAMES)
 
 
-def test_docker_gives_fourteen() -> None:
+def test_the_default_set_is_dockers() -> None:
     assert len(set(capability_names.DEFAULT_CAPS)) == 14
     assert caps.mask(capability_names.DEFAULT_CAPS) == 0xA80425FB  # CapEff in docker run
 
@@ -50,14 +50,14 @@ def test_unknown_capability_is_named() -> None:
         capability_names.adjust(["NET_ADMIM"], [])
 
 
-def test_plan_gives_what_is_asked() -> None:
+def test_the_plan_has_the_requested_sets() -> None:
     names = ["CAP_KILL", "CAP_CHOWN"]
     sets, warnings = caps.plan(dict.fromkeys(caps.CapSets._fields, names), available=EVERYTHING)
     assert set(sets) == {0b100001}
     assert warnings == []
 
 
-def test_plan_leaves_out_what_cannot_be_had_and_says_so_once() -> None:
+def test_unavailable_capabilities_are_left_out_with_one_warning() -> None:
     wanted = {kind: ["CAP_KILL", "CAP_SYS_RESOURCE", "CAP_FUTURE"] for kind in caps.CapSets._fields}
     sets, warnings = caps.plan(wanted, available=EVERYTHING & ~caps.mask(["CAP_SYS_RESOURCE"]))
     assert set(sets) == {caps.mask(["CAP_KILL"])}
@@ -74,7 +74,7 @@ def test_plan_keeps_the_kernels_rules() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"bounding": None}])
-def test_no_capabilities_is_none_at_all(nothing: dict[str, Any] | None) -> None:
+def test_without_capabilities_all_sets_are_empty(nothing: dict[str, Any] | None) -> None:
     sets, warnings = caps.plan(nothing, available=EVERYTHING)
     assert (set(sets), warnings) == ({0}, [])
 

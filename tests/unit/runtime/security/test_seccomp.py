@@ -156,7 +156,7 @@ def test_unknown_names_are_skipped_and_unknown_actions_are_not() -> None:
 
 
 @pytest.mark.parametrize("number", [4095, 38000])
-def test_an_errno_that_is_none(number: int) -> None:
+def test_an_invalid_errno(number: int) -> None:
     with pytest.raises(SpecError, match=f"defaultErrnoRet: {number} is not an errno"):
         seccomp.compile({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": number})
     rule = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": number}
@@ -206,7 +206,7 @@ def test_operators(op: str, value: int, two: int, argument: int, matches: bool) 
 
 
 @needs_x86
-def test_several_conditions_join_unless_they_are_on_one_argument() -> None:
+def test_conditions_are_combined_unless_on_one_argument() -> None:
     def rule(*args: tuple[int, int]) -> bytes:
         conditions = [{"index": i, "value": v, "op": "SCMP_CMP_EQ"} for i, v in args]
         syscalls = [{"names": ["dup2"], "action": "SCMP_ACT_ERRNO", "args": conditions}]
@@ -218,7 +218,7 @@ def test_several_conditions_join_unless_they_are_on_one_argument() -> None:
     assert [verdict(either, "dup2", n) for n in (1, 2, 3)] == [EPERM, EPERM, ALLOW]
 
 
-def test_cache_on_disk_is_used_and_mistrusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_on_disk_is_used_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "seccomp"
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
     monkeypatch.setattr(seccomp, "_memory", [])
@@ -236,7 +236,7 @@ def test_cache_on_disk_is_used_and_mistrusted(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("trap", ["open to others", "a link", "somebody's"])
-def test_cache_that_others_can_write_to_is_not_believed(
+def test_a_cache_writable_by_others_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
 ) -> None:
     cache = tmp_path / "seccomp"
@@ -256,7 +256,7 @@ def test_cache_that_others_can_write_to_is_not_believed(
     assert seccomp.compile(profile, cache_dir=str(cache)) == code
 
 
-def test_cache_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_the_cache_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "seccomp"
     cache.mkdir(mode=0o700)
     for number in range(seccomp._CACHED):
@@ -267,7 +267,7 @@ def test_cache_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(cache.iterdir())
 
 
-def test_compiled_by_a_child_it_is_the_same() -> None:
+def test_a_filter_compiled_in_a_child_is_the_same() -> None:
     profiles = [
         {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [name], "action": "SCMP_ACT_TRAP"}]}
         for name in ("dup", "dup2")

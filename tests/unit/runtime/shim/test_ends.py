@@ -87,7 +87,7 @@ def supervised(pending: Any = None) -> Supervised:
 # -- clients -----------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_comes_when_nobody_waits_any_more_keeps_no_descriptor_open() -> None:
+def test_a_late_response_leaves_no_descriptor_open() -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         client = ShimClient("/none", ours, None, None)
@@ -111,7 +111,7 @@ def test_an_answer_that_comes_when_nobody_waits_any_more_keeps_no_descriptor_ope
 # -- other runtimes ----------------------------------------------------------------------------------------------
 
 
-def test_a_command_that_cannot_be_forked_keeps_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fork_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> tuple[int, int]:
         raise SyscallError(errno.EAGAIN, "clone3")
 
@@ -135,7 +135,7 @@ def sleeper() -> Iterator[int]:
                 os.close(pidfd)
 
 
-def test_an_exec_that_is_given_up_closes_the_terminal_it_was_sent(sleeper: int) -> None:
+def test_a_cancelled_exec_closes_its_terminal(sleeper: int) -> None:
     terminal = os.open("/dev/null", os.O_RDWR)
     container: Any = None
     pending = foreign.Pending(
@@ -163,7 +163,7 @@ class Broken:
         self.channel.close()
 
 
-def test_an_exec_that_fails_by_an_errno_is_answered_once_and_not_looked_at_for_ever() -> None:
+def test_an_exec_that_fails_with_an_errno_is_answered_once() -> None:
     before = descriptors()
     loop, pending = Still(), Broken()
     execs = Execs(loop, lambda *_: None)  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def test_an_exec_that_fails_by_an_errno_is_answered_once_and_not_looked_at_for_e
 # -- the end of a container --------------------------------------------------------------------------------------
 
 
-def test_a_container_whose_cgroup_cannot_be_emptied_has_ended_all_the_same() -> None:
+def test_a_container_ends_although_its_cgroup_cannot_be_emptied() -> None:
     ended: list[Supervised] = []
     supervisor = Supervisor(Still(), lambda _: None, ended.append, lambda *_: None)  # type: ignore[arg-type]
     found = supervised()

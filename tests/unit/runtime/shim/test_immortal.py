@@ -43,7 +43,7 @@ STORY = textwrap.dedent("""
 """)
 
 
-def test_the_interpreter_goes_on_working() -> None:
+def test_the_interpreter_continues_to_work() -> None:
     root = str(Path(__file__).parents[4])
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", STORY, root], capture_output=True, text=True, check=False
@@ -52,5 +52,5 @@ def test_the_interpreter_goes_on_working() -> None:
     assert (int(done.stdout) > 1000) == supported()
 
 
-def test_where_it_is_used() -> None:
+def test_supported_interpreters() -> None:
     assert not supported() if sys.version_info < (3, 12) else True

@@ -86,7 +86,7 @@ async def test_start_is_sent_before_create_is_answered(line: Line) -> None:
     assert (times, record.id, record.status, more) == ("a", "c1", "running", "b")
 
 
-async def test_where_create_fails_the_refused_start_is_dropped(line: Line) -> None:
+async def test_if_create_fails_the_refused_start_is_ignored(line: Line) -> None:
     launched = asyncio.ensure_future(line.launch())
     await asyncio.sleep(0)
     line.refuse(1, "InvalidSpec")
@@ -108,7 +108,7 @@ async def test_both_refusals_at_once_are_one_error(line: Line) -> None:
     await line.works()
 
 
-async def test_where_start_fails_it_says_why(line: Line) -> None:
+async def test_a_failed_start_has_its_reason(line: Line) -> None:
     launched = asyncio.ensure_future(line.launch())
     await asyncio.sleep(0)
     line.asked()
@@ -141,14 +141,14 @@ async def test_a_cancelled_launch_waits_for_neither(line: Line) -> None:
     await line.works()
 
 
-async def test_a_request_that_is_too_big_starts_nothing(line: Line) -> None:
+async def test_an_oversized_request_starts_nothing(line: Line) -> None:
     big = CreateContainer("c1", "main", 0, "/bundle", None, "", labels={"a": "x" * MAX_PACKET})
     with pytest.raises(SpecError), line.client.launch(big):
         raise AssertionError("it was not sent")
     await line.works()
 
 
-async def test_descriptors_that_come_along_are_closed_once(line: Line) -> None:
+async def test_received_descriptors_are_closed_once(line: Line) -> None:
     before = set(os.listdir("/proc/self/fd"))
     launched = asyncio.ensure_future(line.launch())
     await asyncio.sleep(0)

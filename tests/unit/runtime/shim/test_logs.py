@@ -98,7 +98,7 @@ def test_any_cut_of_the_stream_gives_the_same_lines(
     assert same, "the cut changes the lines"
 
 
-def test_an_endless_line_is_not_held_in_memory() -> None:
+def test_memory_for_an_endless_line_is_limited() -> None:
     splitter = LineSplitter("stderr")
     out = b"".join(splitter.feed(b"x" * 32_768, NOW) for _ in range(64))
     assert len(parse(out)) >= 64 * 2 - 1
@@ -126,7 +126,7 @@ def test_rotation_neither_loses_nor_duplicates_nor_cuts_a_line(tmp_path: Path) -
     assert all(f.stat().st_size <= 2_000 and f.read_bytes().endswith(b"\n") for f in files)
 
 
-def test_only_the_newest_files_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_files_are_retained(tmp_path: Path) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=1_000, max_files=3)
     log.write(numbered(0, 500))
     log.close()
@@ -164,7 +164,7 @@ def test_an_existing_log_is_continued(tmp_path: Path) -> None:
     assert (tmp_path / "0.log").read_bytes() == numbered(0, 4)
 
 
-def test_a_log_moved_away_is_made_anew_by_rotate(tmp_path: Path) -> None:
+def test_rotate_recreates_a_moved_log(tmp_path: Path) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
     os.rename(log.path, tmp_path / "taken")
     log.write(b"a\n")
@@ -189,7 +189,7 @@ class FullDisk:
         return done
 
 
-def test_a_full_disk_drops_whole_lines_and_says_so_later(
+def test_a_full_disk_drops_whole_lines_and_reports_it_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
@@ -209,9 +209,7 @@ def test_a_full_disk_drops_whole_lines_and_says_so_later(
     assert log.lost_lines == 0
 
 
-def test_losses_are_told_at_close_when_nothing_follows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losses_are_reported_at_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
     disk = FullDisk(0)
     monkeypatch.setattr(os, "write", disk)
@@ -261,7 +259,7 @@ def test_a_log_that_cannot_be_reopened_counts_and_recovers(
     assert b"4 log lines" in text and b"Too many open files" in text and text.endswith(numbered(4, 1))
 
 
-def test_a_pipe_in_the_logs_place_is_not_written_to_though_somebody_reads_it(tmp_path: Path) -> None:
+def test_a_fifo_in_place_of_the_log_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

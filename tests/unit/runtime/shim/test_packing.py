@@ -80,7 +80,7 @@ STORY = textwrap.dedent("""
 
 
 @pytest.mark.skipif(not supported(), reason="immortal objects came with Python 3.12")
-def test_moved_functions_are_what_they_were() -> None:
+def test_moved_functions_behave_as_before() -> None:
     root = str(Path(__file__).parents[4])
     command = [sys.executable, "-I", "-S", "-c", STORY, root]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

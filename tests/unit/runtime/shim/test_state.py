@@ -24,7 +24,7 @@ def record(**changes: object) -> SandboxRecord:
     return SandboxRecord.from_json(values | changes)
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_record_is_read_as_written(tmp_path: Path) -> None:
     written = record(annotations={"ip": "10.0.0.1"}, containers=[{"id": "c"}])
     state.write_json(str(tmp_path), state.STATE, written.to_json())
     assert state.read_state(str(tmp_path)) == written
@@ -38,7 +38,7 @@ def test_fields_of_a_newer_shim_are_ignored_and_missing_ones_get_their_default(t
     assert state.read_state(str(tmp_path)) == record()
 
 
-def test_what_is_no_record_is_none(tmp_path: Path) -> None:
+def test_an_invalid_record_is_ignored(tmp_path: Path) -> None:
     assert state.read_state(str(tmp_path / "nowhere")) is None
     for content in (b"", b'{"version":1', b"[]", b'{"version":1}', b"\xff\xfe"):
         (tmp_path / state.STATE).write_bytes(content)
