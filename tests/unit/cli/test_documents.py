@@ -32,9 +32,10 @@ def flags_of(command: click.Command, words: list[str]) -> set[str]:
     alone = not words or words[0].startswith("-")  # `create -f FILE`
     if not isinstance(command, click.Group) or (alone and command.invoke_without_command):
         return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
-    named = [word for word in words[0].split("|") if word in command.commands] if words else []
-    assert named or not words or words[0].startswith("…"), f"{command.name} has no {words[0]}"
-    return {flag for name in named for flag in flags_of(command.commands[name], words[1:])}
+    at = click.Context(command)
+    named = [command.get_command(at, word) for word in words[0].split("|")] if words else []  # or an alias
+    assert any(named) or not words or words[0].startswith("…"), f"{command.name} has no {words[0]}"
+    return {flag for found in named if found is not None for flag in flags_of(found, words[1:])}
 
 
 def test_the_readme_lists_every_command() -> None:
