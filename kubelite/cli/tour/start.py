@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from kubelite.cli.output.trace_formats import short
 from kubelite.cli.tour import kernel
 from kubelite.cli.tour.guide import MANIFEST, NAMESPACE, Guide, Missing, container, pod
 
@@ -76,7 +77,7 @@ def _start(guide: Guide) -> None:
     guide.say("kubelite why tells what the node saw, what it decided, and why.")
     steps = _steps(guide, "start")
     rows = [
-        (step["step"][:44], f"{step['took'] * 1000:.2f} ms", step["call"])
+        (short(step["step"]), f"{step['took'] * 1000:.2f} ms", step["call"])
         for step in steps
         if step.get("call")
     ]

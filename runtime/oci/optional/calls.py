@@ -47,16 +47,6 @@ _BY_DIRECTORY: Final = {
 }
 
 
-def note_in_init() -> None:
-    """Note the calls of this process, a container's init, from here on. There is no way back."""
-    for module, functions in _ALWAYS.items():
-        for function, call in functions.items():
-            setattr(module, function, _noting(getattr(module, function), call))
-    for function, (plain, at) in _BY_DIRECTORY.items():
-        setattr(os, function, _noting_directory(getattr(os, function), plain, at))
-    os.open = _noting_creation(os.open)
-
-
 def _noting(function: Callable[..., Any], call: str) -> Callable[..., Any]:
     def noting(*args: Any, **options: Any) -> Any:
         sc.note(call)
@@ -80,3 +70,21 @@ def _noting_creation(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(path, flags, *args, **options)
 
     return noting
+
+
+def _replacements() -> list[tuple[ModuleType, str, Callable[..., Any]]]:
+    found: list[tuple[ModuleType, str, Callable[..., Any]]] = [(os, "open", _noting_creation(os.open))]
+    for module, functions in _ALWAYS.items():
+        found += [(module, name, _noting(getattr(module, name), call)) for name, call in functions.items()]
+    for name, (plain, at) in _BY_DIRECTORY.items():
+        found.append((os, name, _noting_directory(getattr(os, name), plain, at)))
+    return found
+
+
+_REPLACEMENTS: Final = _replacements()  # made once, in the process that inits are cloned from
+
+
+def note_in_init() -> None:
+    """Note the calls of this process, a container's init, from here on. There is no way back."""
+    for module, name, function in _REPLACEMENTS:
+        setattr(module, name, function)
