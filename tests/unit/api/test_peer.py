@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,11 +27,18 @@ from tests.unit.api.fake_node import FakeNode, pod_doc
 READERS = 54321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
+# It takes the user's ids by itself: that user may not be able to execute an interpreter in somebody's home.
 ASK = """
-import socket, sys
+import os, socket, sys
+text = sys.argv[2].encode().decode("unicode_escape").encode()  # imports a codec
+user, *groups = map(int, sys.argv[3:])
+if user:
+    os.setgroups(groups)
+    os.setgid(groups[0])
+    os.setuid(user)
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
-connection.sendall(sys.argv[2].encode().decode("unicode_escape").encode())
+connection.sendall(text)
 data = b""
 while b"\\r\\n" not in data:
     data += connection.recv(65536) or sys.exit("closed")
@@ -130,11 +136,9 @@ async def served(
 
 async def ask(path: str, text: str, *, user: int = 0, groups: tuple[int, ...] = ()) -> str:
     """The status that a process of this user gets; what it prints if it cannot connect."""
-    ids: dict[str, Any] = (
-        {"user": user, "group": groups[0] if groups else user, "extra_groups": groups} if user else {}
-    )
+    ids = [str(number) for number in (user, *(groups or (user,)))]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-c", ASK, path, text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **ids
+        sys.executable, "-I", "-S", "-c", ASK, path, text, *ids, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )  # fmt: skip
     out, err = await process.communicate()
     return out.decode().strip() or err.decode().splitlines()[-1]
