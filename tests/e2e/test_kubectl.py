@@ -306,6 +306,7 @@ def test_kubectl_controls_pods(kubectl: Kubectl) -> None:
         lambda: json.loads(kubectl("get", "pods", "-o", "json").out)["items"][0]["metadata"]["uid"] != uid,
         "a new pod of the manifest",
     )
+    node.wait_status("a", "Running")  # kubectl asks the node for nothing before
     forwarding = kubectl("port-forward", "pod/a", "8080:80")
     assert forwarding.code == 1 and "`kubelite port-forward`" in forwarding.err
     refused = kubectl("run", "x", "--image=busybox")

@@ -28,6 +28,7 @@ spec:
   containers:
   - {name: main, image: localhost/busybox, imagePullPolicy: Never, command: [sleep, "1000"]}
 """
+GRACE = "terminationGracePeriodSeconds: 1"
 # a system is made, on a machine that does much else
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(1800)]
 
@@ -132,6 +133,8 @@ def test_the_life_cycle_of_the_package(system: Machine) -> None:
     assert system.run("kubelite", "exec", "p", "--", "echo", "hello") == "hello\n"
     assert system.run("kubelite", "doctor") == "All is well.\n"
 
+    _hardened(system, pid)
+
     # reset: systemd does not start again what it would take for a crash
     said = system.run("kubelite", "reset", "--yes", "--now")
     assert "stopped kubelite.service; start it again with: systemctl start kubelite.service" in said
@@ -168,9 +171,54 @@ def test_the_life_cycle_of_the_package(system: Machine) -> None:
     assert system.run("systemctl", "list-units", "--failed", "--no-legend", "kubelite*") == ""
 
 
-def _state(system: Machine) -> dict[str, Any]:
+def _hardened(system: Machine, pid: int) -> None:
+    """The hardening that the package brings as an example: what runs goes on, and new pods run, with its limits."""
+    loose = _exposure(system)
+    drop_in = "/etc/systemd/system/kubelite.service.d"
+    system.run("mkdir", "-p", drop_in)
+    system.run("cp", "/usr/share/doc/kubelite/examples/kubelite-hardening.conf", f"{drop_in}/hardening.conf")
+    system.run("systemctl", "daemon-reload")
+    system.run("systemctl", "restart", "kubelite")
+    until(lambda: "Server Version" in system.run("kubelite", "version", check=False), "the daemon to answer")
+    assert _exposure(system) < min(8.0, loose)
+    assert _pid(system) == pid and _state(system)["restartCount"] == 0
+    manifests, short = system.tree / "etc/kubelite/manifests", MANIFEST.replace("spec:", f"spec:\n  {GRACE}")
+    (manifests / "q.yaml").write_text(short.replace("name: p}", "name: q}"))
+    privileged = "{name: main, securityContext: {privileged: true}"
+    (manifests / "r.yaml").write_text(
+        short.replace("name: p}", "name: r}").replace("{name: main", privileged)
+    )
+    until(lambda: _state(system, "q").get("running"), "a new pod to run")
+    assert system.run("kubelite", "exec", "q", "--", "echo", "hello") == "hello\n"
+    status = system.run("kubelite", "exec", "q", "--", "cat", "/proc/1/status")
+    assert "Seccomp_filters:\t" in status and int(status.partition("Seccomp_filters:")[2].split()[0]) > 2
+    until(
+        lambda: _state(system, "r").get("running"), "a privileged pod to run, without what the daemon has not"
+    )
+    status = system.run("kubelite", "exec", "r", "--", "cat", "/proc/1/status")
+    bounding = int(status.partition("CapBnd:")[2].split()[0], 16)
+    assert bounding >> 21 & 1 and not bounding >> 16 & 1, "CAP_SYS_ADMIN, but not CAP_SYS_MODULE"
+    assert system.run("kubelite", "doctor") == "All is well.\n"
+    for name in ("q", "r"):
+        (manifests / f"{name}.yaml").unlink()
+    until(lambda: system.run("kubelite", "get", "pods", "-o", "name").split() == ["pod/p"], "them to be gone")
+    system.run("rm", "-r", drop_in)
+    system.run("systemctl", "daemon-reload")
+    system.run("systemctl", "restart", "kubelite")
+    until(lambda: "Server Version" in system.run("kubelite", "version", check=False), "the daemon to answer")
+    assert _pid(system) == pid
+
+
+def _exposure(system: Machine) -> float:
+    said = system.run("systemd-analyze", "security", "--no-pager", "kubelite")
+    found = re.search(r"Overall exposure level for kubelite\.service: ([0-9.]+)", said)
+    assert found is not None, said
+    return float(found[1])
+
+
+def _state(system: Machine, pod: str = "p") -> dict[str, Any]:
     """The pod's container as the API has it, with its state's name as a key; empty before there is one."""
-    said = system.run("kubelite", "get", "pod", "p", "-o", "json", check=False)
+    said = system.run("kubelite", "get", "pod", pod, "-o", "json", check=False)
     if not said.startswith("{"):
         return {}
     (found,) = json.loads(said).get("status", {}).get("containerStatuses") or [{}]
