@@ -138,6 +138,7 @@ def _node_info() -> Json:
         "osImage": here.os_image,
         "containerRuntimeVersion": f"kubelite://{version()}",
         "kubeletVersion": f"v{version()}",
+        "kubeProxyVersion": "",  # required by the schema: typed clients refuse a node without it
         "operatingSystem": "linux",
         "architecture": architecture(),
     }
