@@ -1,4 +1,4 @@
-"""Formats of names and paths. Each is a function from a value to the list of what is wrong with it.
+"""Formats of names and paths. Each is a function that takes a value and returns its problems as a list of sentences.
 
 The wording is that of apimachinery's pkg/util/validation/validation.go.
 """
@@ -142,7 +142,7 @@ def relative_path(value: str) -> list[str]:
 
 
 def projected_path(value: str) -> list[str]:
-    """Check the path of a key's file: below the volume, and not in the way of the volume's own `..data` links."""
+    """Check the path of a key's file: below the volume, and not in conflict with the volume's own `..data` links."""
     problems = relative_path(value)
     if value.startswith("..") and not value.startswith("../"):
         problems.append("must not start with '..'")

@@ -21,7 +21,7 @@ COUNT_OF_UID, COUNT_OF_ID = 32, 24  # bits
 
 
 class Identities:
-    """A series of each kind. Thread-safe. A forked child starts its own series."""
+    """The process's series of uids and of ids. Thread-safe. A forked child starts its own series."""
 
     def __init__(self) -> None:
         self.renew()

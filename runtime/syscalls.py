@@ -20,7 +20,7 @@ _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)  # registers: integers or addresses
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _NOTHING = (0,) * 6
-#: Where the names of calls are noted, in order, for the trace of a start (runtime.oci.optional.calls). None: nowhere.
+#: The names of the calls made, in order, for the trace of a start (runtime.oci.optional.calls). None: not recorded.
 noted: list[str] | None = None
 
 # Calls added since Linux 5.1 have the same number on every architecture; older ones differ.
@@ -193,7 +193,7 @@ def _bytes(text: _Path | None) -> bytes | None:
 
 
 def note(name: str) -> None:
-    """Note a call that is about to be made, if somebody wants to know."""
+    """Record the name of a call that is about to be made, if calls are being traced."""
     if noted is not None:
         noted.append(name)
 
@@ -220,8 +220,8 @@ def _libcall(name: str, *args: _Argument, about: str = "", waits: bool = False) 
 def clone3(flags: int, *, exit_signal: int, cgroup: int | None = None) -> tuple[int, int]:
     """clone3(2) without a new stack, like fork. Returns (pid, pidfd) in the parent and (0, -1) in the child.
 
-    The child is a copy of a single-threaded interpreter. Python's after-fork hooks have not run. It must not return to
-    its caller's caller, but call os._exit or execve.
+    The child is a copy of a single-threaded interpreter. Python's after-fork hooks have not run. The child must end
+    with os._exit or execve, and must not return from the function that called clone3.
     """
     pidfd = ctypes.c_int(-1)
     flags |= CLONE_PIDFD

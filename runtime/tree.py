@@ -1,10 +1,11 @@
-"""Walk a directory tree, or open a directory in it, whose content may be hostile and may change meanwhile.
+"""Walk or open directories whose content may be hostile and may change meanwhile.
 
 A container can nest directories as deeply as its disk has inodes. A walk that recurses (os.walk before Python 3.12),
 that keeps a descriptor per level (os.fwalk) or that names files by their whole path (PATH_MAX) fails on such a tree or
-does not see its content. Here neither depth nor width matters: KEPT levels have a descriptor each, the way back up from
-deeper ones is "..", checked against what was there on the way down. No link is followed, and no other file system that
-is mounted in the tree is entered or even asked, because a server may not answer.
+misses its content. This walk handles any depth and width. Only the current directory and the first KEPT levels have a
+descriptor. The way up from deeper levels is "..", whose inode must equal the one seen on the way down. Links are not
+followed. Directories on which other file systems are mounted are neither entered nor examined, because a server may not
+answer.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _RESOLVE = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 def directory_of(path: str, *, create: bool = False) -> Iterator[int]:
     """A descriptor of the directory of a container's log, <pod's directory>/<container>/<attempt>.log.
 
-    Neither of the two directories may be a symbolic link, which a pod that has the log directory mounted could put
-    there; what is above them belongs to the node's administrator. `create`: create what is missing. Raises OSError.
+    Neither of the two directories may be a symbolic link, because a pod that mounts the log directory could create one.
+    The directories above them belong to the node's administrator. `create`: create missing directories. Raises OSError.
     """
     above, container = os.path.split(os.path.dirname(path))
     above, pod = os.path.split(above)
@@ -50,8 +51,8 @@ def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
     """Everything below the directory `path`: (descriptor of its directory, name, status). Directories precede their
     content.
 
-    The descriptor is valid until the next step. What disappears meanwhile is left out; a directory that is moved
-    meanwhile may be. Raises OSError if `path` is not a directory that can be opened.
+    The descriptor is valid until the next step. Entries that disappear meanwhile are left out; directories that are
+    moved meanwhile may be left out. Raises OSError if `path` is not a directory that can be opened.
     """
     levels = _Levels(os.open(path, _FLAGS))
     try:
@@ -86,8 +87,8 @@ def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
 
 
 class _Levels:
-    """The directories from the top to the present one: for each its name, inode and the names of directories in it that
-    are still to be visited. Deep levels without the present one have no descriptor (-1)."""
+    """The directories from the top to the current one: the name and inode of each, and the names of its subdirectories
+    that are still to be visited. Levels from KEPT on have no descriptor (-1), except the current one."""
 
     def __init__(self, top: int) -> None:
         status = os.fstat(top)
@@ -104,14 +105,14 @@ class _Levels:
         self._inodes.append(status.st_ino)
 
     def thin_out(self) -> None:
-        """Close the descriptor of the directory above the present one, if it is deep."""
+        """Close the parent's descriptor, if the parent is at level KEPT or deeper."""
         above = len(self.descriptors) - 2
         if above >= KEPT and self.descriptors[above] >= 0:
             os.close(self.descriptors[above])
             self.descriptors[above] = -1
 
     def up(self) -> None:
-        """Leave the present directory. If it has been moved, and so has the way to it, continue where there is one."""
+        """Go up to the parent directory. If the current directory was moved, find the parent by its path instead."""
         below = self._drop()
         try:
             if not self.descriptors or self.descriptors[-1] >= 0:
@@ -125,7 +126,8 @@ class _Levels:
         self._again()
 
     def _again(self) -> None:
-        """Open the present directory from the deepest one that has a descriptor, or else leave it."""
+        """Reopen the current directory by name, from the deepest level that has a descriptor. If that fails, drop all
+        levels below that one."""
         wanted = len(self.descriptors)
         held = max(level for level, fd in enumerate(self.descriptors) if fd >= 0)
         fd, level = os.dup(self.descriptors[held]), held

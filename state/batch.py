@@ -87,7 +87,7 @@ def settle(done: asyncio.Future[Record | None], result: Record | Exception | Non
         return
     if isinstance(result, Exception):
         done.set_exception(result)
-        done.exception()  # marks it as retrieved: a cancelled caller never does, and asyncio would log a lost error
+        done.exception()  # marks it as retrieved, or asyncio would log an error whose caller was cancelled
     else:
         done.set_result(result)
 

@@ -297,7 +297,7 @@ def _damaged() -> sqlite3.DatabaseError:
 
 
 def _looks_damaged(error: DatabaseError) -> bool:
-    """Tell whether SQLite found the content damaged. "disk I/O error" is about the disk; a full one causes it too."""
+    """Tell whether SQLite found the content damaged. "disk I/O error" does not count: a full disk causes it, too."""
     return any(word in str(error) for word in ("malformed", "not a database"))
 
 

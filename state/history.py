@@ -1,9 +1,8 @@
 """History: a row for each change of an object, and the versions of each manifest file, in the state file.
 
 The transaction that makes a change also writes its row. `before` has the state that the change replaced, not the new
-one. A past state is therefore the present with the newest changes undone, and pruning the oldest rows takes nothing
-from the others. This module stores rows for a time and up to a size; what they mean is up to those who write and read
-them.
+one. A past state is therefore computed by undoing the newest changes, and pruning the oldest rows does not affect the
+others. This module stores rows for a time and up to a size. Those who write and read the rows decide what they mean.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Reads are served from memory; SQLite is read once, when the file is opened. Writes are awaited: they are decided against
 memory, committed by one writer thread, and only then become visible to readers and watchers. Writes that arrive during
 a commit share the next one (group commit), so a burst of 200 pods costs a handful of disk flushes instead of 200. The
-store knows no kinds: a document is a dictionary with `metadata`.
+store does not interpret kinds: a document is a dictionary with `metadata`.
 
 A write is on the disk when it returns, unless its caller passes `durable=False`: a power failure may then undo it,
 until a durable write follows. A write that changes nothing is not written. A write with a `delay` (seconds) waits that
@@ -118,7 +118,8 @@ class Store:
 
     def watch(self, kind: str | None = None, since: int | None = None, limit: int | None = None) -> Watch:
         """Return changes from now on, or after resourceVersion `since`. Raises Expired if those are no longer retained.
-        A watcher with more than `limit` pending changes is dropped; None means no limit, for watchers of our own."""
+        A watcher with more than `limit` pending changes is dropped; None, for the daemon's own watchers, means no
+        limit."""
         watch = Watch(self.forget_watch, kind, limit)
         if since is not None and since < self.resource_version:
             oldest = self._history[0].record.resource_version if self._history else self.resource_version + 1

@@ -1,4 +1,4 @@
-"""A subscription to the store's changes. A reader that falls too far behind loses it, and is told so."""
+"""A subscription to the store's changes. It ends with Expired if its reader falls too far behind."""
 
 from __future__ import annotations
 

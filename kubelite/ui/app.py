@@ -17,7 +17,7 @@ class Ui(App[None]):
 
     TITLE = "kubelite"
     ENABLE_COMMAND_PALETTE = False
-    # Only the eight colours that each terminal has, and its own background: its theme decides how they look.
+    # Use only the eight ANSI colours and the terminal's own background, so that its theme decides how they look.
     CSS = """
     Screen, Screen:ansi { background: ansi_default; color: ansi_default; }
     .title { height: auto; padding: 0 1; margin-bottom: 1; background: ansi_default; color: ansi_default; }

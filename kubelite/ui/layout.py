@@ -1,4 +1,4 @@
-"""How wide each column of a table is on a terminal of a given width, and which ones it has no room for. Pure."""
+"""Compute the width of each column of a table on a terminal, and which columns are left out. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-ROOMY = 100  # from this width on, two characters are between columns
+ROOMY = 100  # characters; from this width on, two spaces separate columns
 
 
 class Column(NamedTuple):
-    """`drop`: columns with the highest number are left out first; 0 stays. `least`: the smallest width of a column that
-    may shrink (`shrinks`) or that takes what the others leave (`rest`); such a column is left out if it has less room.
-    `marked`: its texts have the colour of the row's level."""
+    """A column of a table. `drop`: if there is too little room, columns with the highest number are left out first; 0
+    means never. `shrinks`: the column may shrink to `least` characters. `rest`: the column takes what the others leave,
+    and is left out if that is less than `least`. `right`: its texts are right-aligned. `marked`: its texts have the
+    colour of the row's level."""
 
     name: str
     drop: int = 0
@@ -25,12 +26,12 @@ class Column(NamedTuple):
 
 
 def gap_of(width: int) -> int:
-    """Return how many spaces are after a column, on a terminal of this width."""
+    """Return the number of spaces after a column, on a terminal of this width."""
     return 2 if width >= ROOMY else 1
 
 
 def fit(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> tuple[int, ...]:
-    """Return the width of each column in characters, with the space after it; 0: it is left out."""
+    """Return the width of each column in characters, including the space after it; 0 for one that is left out."""
     gap = gap_of(width)
     natural = [0] * len(columns)
     for row in rows:
@@ -43,24 +44,24 @@ def fit(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) ->
         if sum(needed) <= width or not columns[place].drop:
             break
         needed[place] = 0
-    # First the names up to a fifth of the screen, then what takes the rest, then names of any length.
+    # First widen shrunk columns to a fifth of the screen, then the `rest` column, then shrunk columns to any width.
     needed = _grown(columns, needed, [min(most, width // 5) + gap for most in natural], width)
     for place, column in enumerate(columns):
         if column.rest and (left := width - sum(needed)) >= column.least:
             needed[place] = left
     needed = _grown(columns, needed, [most + gap for most in natural], width)
     left = width - sum(needed)
-    if left > 0:  # so that the heading's rule goes to the edge
+    if left > 0:  # so that the heading's underline reaches the edge
         last = max(place for place, size in enumerate(needed) if size)
         name = next((place for place, column in enumerate(columns) if column.shrinks), last)
         needed[name if columns[last].right else last] += left
-    elif left < 0:  # a terminal that is narrower than what has to stay
+    elif left < 0:  # the terminal is too narrow even for the columns that are never left out
         needed = [max(4, n + left) if c.shrinks else n for c, n in zip(columns, needed, strict=True)]
     return tuple(needed)
 
 
 def _grown(columns: Sequence[Column], needed: list[int], wanted: list[int], width: int) -> list[int]:
-    """Let the columns that were shrunk have what they want of the room that is left."""
+    """Widen the shrunk columns to the `wanted` widths, as far as there is room."""
     found = list(needed)
     for place, column in enumerate(columns):
         if column.shrinks:
@@ -69,7 +70,8 @@ def _grown(columns: Sequence[Column], needed: list[int], wanted: list[int], widt
 
 
 def placed(text: str, width: int, gap: int, *, right: bool = False) -> str:
-    """Return a text of exactly `width` cells, the last `gap` of them spaces; an ellipsis marks a cut."""
+    """Return the text, padded or cut to exactly `width` cells. The last `gap` cells are spaces; an ellipsis marks a
+    cut."""
     inner = max(0, width - gap)
     space = " " * (width - inner)
     if cell_len(text) > inner:

@@ -1,4 +1,4 @@
-"""Turns the daemon's answers into rows, and the last samples into sparklines; filters rows. Does no I/O."""
+"""Turn the daemon's answers into rows, and the last samples into sparklines; filter rows. Does no I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kubelite.telemetry.web.facts import port_texts
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 KEPT = 60  # samples retained for each pod, container and the node
-LEAST = 100.0  # thousandths of a core: the least that a full block stands for
+LEAST = 100.0  # thousandths of a core: the smallest value that a full block stands for
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 class Lines:
-    """Splits a text that arrives in pieces into lines. A piece may end within a line, and within a character."""
+    """Splits a text that arrives in pieces into lines. A piece may end within a line or within a character."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -57,7 +57,8 @@ class Lines:
 
 
 def sparkline(values: Iterable[float], width: int, *, top: float = 0.0) -> str:
-    """Draw the newest `width` values as blocks, right-aligned. A full block is the highest of them and `top`."""
+    """Draw the newest `width` values as blocks, right-aligned. A full block stands for the largest of them and
+    `top`."""
     shown = list(values)[-width:]
     highest = max([top, *shown], default=0.0)
     if highest <= 0:
@@ -67,7 +68,7 @@ def sparkline(values: Iterable[float], width: int, *, top: float = 0.0) -> str:
 
 
 class Samples:
-    """The last usage samples: current rates by id, and the history of CPU."""
+    """The last usage samples: current rates by id, and recent CPU usage."""
 
     def __init__(self) -> None:
         self._before: Json | None = None
@@ -93,12 +94,12 @@ class Samples:
         return sparkline(self._lines.get(key, ()), width, top=top)
 
     def top(self) -> float:
-        """Return the end of the scale that all lines but the node's share, in thousandths of a core."""
+        """Return the top of the scale, in thousandths of a core, that all sparklines share except the node's."""
         newest = [value for key, line in self._lines.items() if key != "node" for value in line]
         return top_of([value / 1000 for value in newest], LEAST / 1000) * 1000
 
     def cells(self, key: str, width: int) -> tuple[str, str, str, str]:
-        """Return the line of the CPU, its value, the memory, and its share of the limit."""
+        """Return the CPU sparkline, CPU usage, memory usage, and memory as a share of its limit, all as text."""
         one = self.now.get(key)
         if one is None:
             return " " * width, "", "", ""
@@ -111,7 +112,7 @@ class Samples:
         return next(found, "")
 
 
-#: What pods can be sorted by: the name, and whether the largest comes first. The first one shows what is wrong first.
+#: Sort keys of pods: (name, whether the largest value comes first). The first key lists failing pods first.
 SORTS = (
     ("state", False),
     ("name", False),
@@ -123,8 +124,8 @@ SORTS = (
 
 
 def pod_rows(table: Json, samples: Samples, reasons: Mapping[str, str], *, width: int) -> list[Row]:
-    """Turn a meta.k8s.io Table of pods into rows: mark, name, ready, status, restarts, age, line of the CPU, CPU,
-    memory, share of the limit, IP, and why (`reasons`, by key)."""
+    """Turn a meta.k8s.io Table of pods into rows: mark, name, ready, status, restarts, age, CPU sparkline, CPU, memory,
+    share of the memory limit, IP, and the reason of a pod with problems (`reasons`, by key)."""
     rows = []
     for row in table["rows"]:
         metadata = row["object"]["metadata"]
@@ -149,20 +150,20 @@ def pod_rows(table: Json, samples: Samples, reasons: Mapping[str, str], *, width
 
 
 def pod_row(pod: Json, now: float) -> Row:
-    """Return the row of one pod, without its use."""
+    """Return the row of one pod, without its usage."""
     row = {"object": {"metadata": pod["metadata"]}, "cells": pod_cells(pod, now)}
     return pod_rows({"rows": [row]}, Samples(), {}, width=0)[0]
 
 
 def in_order(rows: Sequence[Row], sort: int) -> list[Row]:
-    """Return the rows by one of SORTS; equal ones by namespace and name."""
+    """Return the rows sorted by SORTS[sort]; equal ones by namespace and name."""
     found = sorted(rows, key=lambda row: row.key)
     return sorted(found, key=lambda row: row.order[sort], reverse=SORTS[sort][1])
 
 
 def container_rows(pod: Json, samples: Samples, now: float, *, width: int) -> list[Row]:
-    """Turn a pod into rows, one a container: mark, name, state, restarts, age, line of the CPU, CPU, memory, share of
-    the limit, ports, image (without its registry and path). Init containers come first, ephemeral ones last."""
+    """Turn a pod into one row per container: mark, name, state, restarts, age, CPU sparkline, CPU, memory, share of the
+    memory limit, ports, image (without its registry and path). Init containers come first, ephemeral ones last."""
     status = pod.get("status") or {}
     rows = []
     for specs, found, kind in (
@@ -185,7 +186,7 @@ def container_rows(pod: Json, samples: Samples, now: float, *, width: int) -> li
 
 
 def _state(status: Json, *, init: bool) -> tuple[str, float | None, Level]:
-    """Return a container's state in a word, since when, and its level."""
+    """Return a container's state as text, the time at which it began (Unix seconds, or None), and its level."""
     state = status.get("state") or {}
     if "running" in state:
         well = status.get("ready", True) or init
@@ -235,13 +236,13 @@ def event_rows(events: Sequence[Json], now: float) -> list[Row]:
 
 
 def chosen(rows: Sequence[Row], words: str) -> list[Row]:
-    """Return the rows that contain each of the words, ignoring case."""
+    """Return the rows that contain all of the words, ignoring case."""
     wanted = words.lower().split()
     return [row for row in rows if all(word in row.words for word in wanted)]
 
 
 class Headline(NamedTuple):
-    """What the top of the screen says. `cpu` and `memory` are "" until there are two samples."""
+    """The content of the title. `cpu` and `memory` are "" until there are two samples."""
 
     name: str
     levels: dict[Level, int]
@@ -262,7 +263,7 @@ def headline(samples: Samples, rows: Sequence[Row], width: int) -> Headline:
 
 
 def why_text(answer: Json) -> str:
-    """Return the short reason of a pod's state: the advice of `kubelite why`, else what it decided because of."""
+    """Return the reason of a pod's state in one line: the first advice of `kubelite why`, else its first reason."""
     for key in ("advice", "reasons"):
         if answer.get(key):
             return str(answer[key][0]).partition("\n")[0]
@@ -270,7 +271,7 @@ def why_text(answer: Json) -> str:
 
 
 def why_panel(answer: Json, row: Row) -> list[tuple[str, str]]:
-    """Return (label, text) of what is shown below the table about the selected pod."""
+    """Return (label, text) for each line below the table about the selected pod."""
     found = []
     if row.trouble:
         found += [("Because", one) for one in list(answer.get("reasons") or ())[:1]]

@@ -1,6 +1,6 @@
 """The title of the screen of pods and the panel below its table, as styled text. Pure.
 
-Colours are the terminal's own, so its light and its dark theme are both right; marks and words say the same without.
+Colours are the terminal's own, so light and dark themes both work. Marks and words carry the same information.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ BRAND = "◆ kubelite"
 
 
 def title(head: Headline, width: int, view: str) -> Text:
-    """Return two lines: the node and how many pods are how; its CPU and memory, and which rows are shown."""
+    """Return two lines: the node's name and the number of pods in each level; its CPU and memory, and `view`, which
+    describes the rows shown."""
     names = Text.assemble((BRAND, "bold"), ("  " + head.name if head.name else "", "bold"))
     words = [
         (f"{LOOKS[level].mark} {count} {level}", LOOKS[level].colour)
@@ -39,7 +40,8 @@ def title(head: Headline, width: int, view: str) -> Text:
 
 
 def why(row: Row | None, answer: Json, pods: int, width: int) -> Text:
-    """Return what is known of the selected pod. Each but the last sentence is cut to one line."""
+    """Return the panel's text about the selected pod. Every line but the last is cut to `width`. `pods`: the number of
+    pods."""
     if row is None:
         return Text("no pod matches" if pods else "no pods yet: kubelite apply -f FILE", style="dim")
     look = LOOKS[row.level] if row.level else None

@@ -1,4 +1,4 @@
-"""The reasons of pods' states, asked of the daemon a few at a time, also when a hundred pods fail at once."""
+"""The reasons of pods' states. Each refresh requests only a few, even when a hundred pods fail at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from kubelite.cli.errors import CliError
 from kubelite.kube.json import Json
 from kubelite.ui.model import Row, why_text
 
-EACH = 4  # questions at a refresh
-FRESH = 15.0  # seconds after which an answer is asked for again; at once, if the pod has changed
-SELECTED = 3.0  # the same for the selected pod, whose probes' events change nothing in its status
+EACH = 4  # requests per refresh
+FRESH = 15.0  # seconds after which an answer is requested again; at once if the pod has changed
+SELECTED = 3.0  # the same for the selected pod: the events of its probes do not change the pod
 
 
 class Reasons:
@@ -28,7 +28,7 @@ class Reasons:
         return self._known[key][2] if key in self._known else {}
 
     def refresh(self, rows: Sequence[Row], selected: str) -> None:
-        """Ask about the selected pod and about pods with problems, those first that are not known yet."""
+        """Request the reasons of the selected pod, then of pods with problems, unknown and oldest answers first."""
         alive = {row.key for row in rows}
         for gone in self._known.keys() - alive:
             del self._known[gone]
@@ -38,7 +38,7 @@ class Reasons:
         for row in wanted[:EACH]:
             try:
                 answer = self._ask(f"/kubelite/v1/why/{row.key}")
-            except CliError:  # it is gone meanwhile, or the daemon: the table says so
+            except CliError:  # the pod or the daemon is gone, which the table shows
                 continue
             self._known[row.key] = (self._now(), row.version, answer)
             self.short[row.key] = why_text(answer)

@@ -30,11 +30,11 @@ from kubelite.ui.reasons import Reasons
 from kubelite.ui.session import Session
 from kubelite.ui.texts import Log, NodeScreen, Reason, Words
 
-LINE, LONG = 8, 16  # characters of a line of CPU use, on narrow and on wide terminals
-LINES = "lines"  # the column of these lines; its heading is their scale
+LINE, LONG = 8, 16  # width of a CPU sparkline in characters, on narrow and on wide terminals
+LINES = "lines"  # the column of the sparklines; its heading is their scale
 WIDE = 120
-MARGIN = 3  # columns of the screen that a table cannot have: its padding and its scrollbar
-PANEL = 5  # lines below the table of pods; half as many again on terminals with more than 40 lines
+MARGIN = 3  # characters of a screen line that a table cannot use: its padding and its scrollbar
+PANEL = 5  # lines of the panel below the table; half as many more on terminals with more than 40 lines
 
 
 class TableScreen(NodeScreen):
@@ -65,7 +65,7 @@ class TableScreen(NodeScreen):
         yield Footer(show_command_palette=False)
 
     def below(self) -> ComposeResult:
-        """Yield what is between the table and the keys."""
+        """Yield the widgets between the table and the footer."""
         yield from ()
 
     @property
@@ -89,7 +89,7 @@ class TableScreen(NodeScreen):
 
     @property
     def line(self) -> int:
-        """Characters of a line of CPU use."""
+        """The width of a CPU sparkline in characters."""
         return LONG if self.size.width >= WIDE else LINE
 
     @work(thread=True, exclusive=True)
@@ -108,12 +108,12 @@ class TableScreen(NodeScreen):
             self.draw()
 
     def heads(self) -> tuple[str, ...]:
-        """Return the columns' headings; that of the lines is their scale."""
+        """Return the columns' headings; the sparklines' heading is their scale."""
         scale = f"0–{cores_text(self.session.samples.top())}"
         return tuple(scale if one.name == LINES else one.name for one in self.COLUMNS)
 
     def rows(self) -> list[Row]:
-        """Return the rows that the filter leaves, in order."""
+        """Return the rows that match the filter, in order."""
         return model.chosen(self.found, self.query_one("#filter", Input).value)
 
     def draw(self) -> None:
@@ -242,7 +242,7 @@ class PodTable(TableScreen):
         namespace, pod, container = place
         command = [
             sys.executable,
-            "-P",  # not a package of this name in the current directory
+            "-P",  # do not import a package of this name from the current directory
             "-m",
             "kubelite",
             "--socket",
@@ -264,10 +264,10 @@ class PodTable(TableScreen):
 
 
 class Pods(PodTable):
-    """All pods: what is wrong first, and below the table why the selected one is in its state."""
+    """All pods, failing ones first. The panel below the table explains the selected pod's state."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,left,backspace", "back", "Back", show=False),  # it drops the filter
+        Binding("escape,left,backspace", "back", "Back", show=False),  # clears the filter
         Binding("p", "problems", "Problems"),
         Binding("s", "sort", "Sort"),
     ]
@@ -316,7 +316,7 @@ class Pods(PodTable):
         self.explain()
 
     def explain(self) -> None:
-        """Say below the table why the selected pod is in its state."""
+        """Show below the table why the selected pod is in its state."""
         row = next((row for row in self.shown if row.key == self.selected()), None)
         self.panel(why(row, self.reasons.of(row.key) if row else {}, len(self.found), self.size.width - 2))
 

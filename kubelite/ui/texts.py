@@ -1,4 +1,4 @@
-"""Screens of text: a container's log, an explanation, a message, the keys; and what every screen has.
+"""Screens of text (a container's log, an explanation, a message, the keys), and the base class of all screens.
 
 Requests to the daemon block, so they run in threads; only their results are handed to the screen.
 """
@@ -43,7 +43,7 @@ class NodeScreen(Screen[None]):
         return ""
 
     def say(self, text: str | Text, *, trouble: bool = False) -> None:
-        """Set the title. Trouble has the mark of what fails, so that it needs no colour."""
+        """Set the title. An error is marked like a failing pod, so that it is recognisable without colour."""
         with contextlib.suppress(NoMatches):  # the screen is being removed
             title = self.query_one(".title", Static)
             if isinstance(text, str):
@@ -120,7 +120,7 @@ class Log(NodeScreen):
             self._left.wait(1.0)
 
     def _trouble(self, words: str) -> None:
-        """Write an error into the log, which has room for it, once."""
+        """Write an error into the log, because the title is too short for it. A repeated error is written once."""
         self.say(self.title_of(), trouble=True)
         if words != self._said:
             self._said = words
@@ -134,7 +134,7 @@ class Log(NodeScreen):
 
 
 class Words(NodeScreen):
-    """A text."""
+    """A screen that shows a text."""
 
     def __init__(self, session: Session, title: str, text: str = "") -> None:
         super().__init__(session)

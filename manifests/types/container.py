@@ -1,6 +1,6 @@
 """core/v1: a container and its parts: ports, env, probes, hooks, resources, security (Kubernetes 1.36).
 
-This module has the shapes only: defaults are in manifests.types.defaults, rules in manifests.validation.objects.
+This module has the shapes only: defaults are in manifests.types.defaults, rules in manifests.validation.container.
 """
 
 from pydantic import Field

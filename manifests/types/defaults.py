@@ -1,6 +1,6 @@
 """The API server's defaulting (pkg/apis/core/v1/defaults.go of Kubernetes 1.36). Each function returns a new object.
 
-What admission plugins add on a cluster (a service account's token, priorities, tolerations) is not part of it.
+It does not include what admission plugins add on a cluster (a service account's token, priorities, tolerations).
 """
 
 import base64
@@ -186,8 +186,8 @@ def _pod_resources(spec: PodSpec) -> None:
 
 
 def aggregate_requests(spec: PodSpec) -> dict[str, Quantity]:
-    """Return the containers' requests as a whole: the larger of the sum over all containers that run side by side, and
-    the largest init container's request plus those of the sidecars started before it.
+    """Return the total of the containers' requests for each resource. It is the larger of two amounts: the sum over
+    containers and sidecars, and the largest sum of an init container and the sidecars started before it.
 
     Kubernetes: resourcehelper.AggregateContainerRequests.
     """

@@ -1,7 +1,7 @@
 """The kinds of Kubernetes by name, with the API versions that serve or served them, oldest first.
 
-The list tells a kind that this node does not run from a misspelt one. Kinds of removed API versions are included,
-because manifests still use them.
+The list distinguishes a kind that this node does not run from a misspelt one. Kinds of removed API versions are
+included, because manifests still use them.
 """
 
 _TABLE = """

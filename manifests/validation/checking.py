@@ -1,4 +1,4 @@
-"""Turns a decoded document into a defaulted object, or everything that is wrong with it, in shape and by the rules.
+"""Turns a decoded document into a defaulted object, or into a list of all problems with its shape and by the rules.
 
 The rules need typed objects, but a document with a misspelt field has none. Its shape errors are therefore repaired in
 a copy (unknown fields removed, missing ones set to an empty value), and the rules check the copy. Problems that the

@@ -309,7 +309,7 @@ def validate_resources(
 ) -> Iterator[Problem]:
     """Check limits and requests, each by itself and against each other (ValidateResourceRequirements).
 
-    `pod_level`: they belong to the pod as a whole, which has fewer resources.
+    `pod_level`: they belong to the pod as a whole, for which fewer resources are supported.
     """
     for alias, amounts in (("limits", resources.limits), ("requests", resources.requests)):
         for name, amount in amounts.items():

@@ -1,4 +1,4 @@
-"""The checks from which rules are built: a path and a value in, problems out."""
+"""The checks of which the rules consist. Each takes a path and a value, and yields problems."""
 
 from collections.abc import Iterable, Iterator
 

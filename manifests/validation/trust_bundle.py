@@ -66,7 +66,7 @@ def _anchors(text: str) -> Iterator[Problem]:
 
 
 def _is_authority(certificate: bytes) -> bool | None:
-    """Tell by OpenSSL whether a DER certificate belongs to a CA; None if it is not a certificate."""
+    """Tell, with OpenSSL, whether a DER certificate belongs to a CA; None if it is not a certificate."""
     import ssl  # takes 8 ms, and few manifests need it
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

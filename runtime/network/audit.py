@@ -1,7 +1,7 @@
-"""Compare a node's network with the kernel: what is missing, damaged or left over, of the node and of each pod.
+"""Compare a node's network with the kernel: find what is missing, damaged or left over, for the node and each pod.
 
-The kernel is asked each time. An audit changes nothing; node.py repairs what it finds, and audits again before it says
-that something is repaired.
+Every audit queries the kernel, and changes nothing. node.py repairs the problems found, and audits again before it
+reports them as repaired.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Audit:
     prefix: str
 
     def problems(self, inside: Iterable[Lease] | None = None) -> list[Problem]:
-        """Every problem; [] if there are none. Of the leases in `inside`, None meaning all, the pod's own namespace is
-        looked at as well."""
+        """Every problem; [] if there are none. Also checks the pod's own namespace for each lease in `inside` (None:
+        for all leases)."""
         links = {link.name: link for link in netlink.links(self.route)}
         leases = self.leases.all()
         published = self._published()
@@ -76,8 +76,9 @@ class Audit:
         return found + self._sender_problems([lease], others=False) + self.inside_problems(lease, ended=True)
 
     def inside_problems(self, lease: Lease, *, ended: bool) -> list[Problem]:
-        """What the pod's own namespace lacks: the address, a default route. A route of its own (a VPN's) is the pod's
-        business. `ended`: a namespace that is gone is a problem too; otherwise the pod has just ended."""
+        """Check that the pod's own namespace has its address and a default route. Any default route will do, because a
+        pod may set its own (a VPN's). `ended`: report a namespace that is gone. Otherwise, it is ignored, because the
+        pod has just ended."""
         try:
             with opened(lease.netns) as namespace:
                 if identity_of(namespace) != lease.netns_id:

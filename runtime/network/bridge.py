@@ -59,7 +59,7 @@ class Bridge:
         return warnings + _switch(FORWARDING, "1", "pods cannot reach other networks")
 
     def problems(self, links: Iterable[Link]) -> list[str]:
-        """What is missing of the bridge itself, as sentences."""
+        """The problems of the bridge itself, as sentences."""
         bridge = next((link for link in links if link.name == self.name), None)
         if bridge is None or bridge.index != self.index or not bridge.up:
             return [f"bridge {self.name} is missing or down"]
@@ -92,7 +92,7 @@ class Bridge:
             )
 
     def _refuse_overlap(self, present: list[Link], bridge: int) -> None:
-        """Refuse a pod network that overlaps a network of the host: one would cut the other off."""
+        """Refuse a pod network that overlaps a network of the host: one of the two would become unreachable."""
         names = {link.index: link.name for link in present}
         for address in netlink.addresses(self._route):
             other = Subnet.of(address.ip, address.prefix)

@@ -218,8 +218,8 @@ class NetworkClient:
         self, uid: str, netns: str, ports: Sequence[PortMapping] = (), *, had: str = ""
     ) -> Attachment:
         """Attach a pod's network namespace ("/proc/<pid>/ns/net") and publish its ports. Idempotent per uid: the same
-        namespace gives the same result (and applies changed ports), a new one is attached with the same address. A pod
-        without a lease gets the address that it `had`, if it is free.
+        namespace gives the same result (and applies changed ports), a new one is attached with the same address. `had`
+        is the earlier address of a pod that has no lease; the pod gets it again if it is free.
 
         Raises NetworkError, with the reason HostPortConflict if a port is taken (the message names the holder) or
         AddressPoolExhausted if the pod network is full; SpecError for a request that can never succeed.
@@ -251,7 +251,7 @@ class NetworkClient:
 
     async def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what audit() finds, such as flushed rules, a removed bridge, a pod's lost interface or address, and
-        audit again. `inside`: how many pods' namespaces are entered, other ones each time; None means all."""
+        audit again. `inside`: the number of pods whose namespaces are entered, in turn at each call; None means all."""
         return Repair(**await self._request("repair", inside=inside))
 
     async def list(self) -> list[Attachment]:

@@ -175,7 +175,7 @@ def send(connection: socket.socket, answer: dict[str, Any]) -> None:
 
 def lock(state_dir: str) -> int:
     """Lock the state directory, because leases have one writer. Returns the descriptor that holds the lock. Raises
-    NetworkError, with the holder's pid, if another daemon's helper keeps it."""
+    NetworkError, with the holder's pid, if another daemon's helper holds it."""
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
     descriptor = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LOCK_PATIENCE
@@ -197,7 +197,8 @@ def lock(state_dir: str) -> int:
 
 def _prepare_process() -> None:
     """Ignore SIGINT, which is for the daemon, and raise the limit of descriptors: a published port needs one each.
-    The kernel kills the helper when its daemon dies, even if it is stopped or waits; the next one repairs."""
+    The kernel kills the helper when its daemon dies, even if it is stopped or blocked; the next helper repairs the
+    node."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -2,7 +2,7 @@
 
     <state_dir>/leases/<uid>.json     the Lease of an attached pod
     <state_dir>/leases/<uid>.part     the Lease of a pod during its add or delete; rename(2) moves it to .json and back
-    <state_dir>/last                  the address given last
+    <state_dir>/last                  the address allocated last
     <state_dir>/node                  the node's identity when this state was created
 
 The state directory is part of the run directory: leases end with a reboot, as the namespaces do. The network's first
@@ -50,8 +50,9 @@ class LeaseStore:
     def allocate(
         self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...], had: str = ""
     ) -> Lease:
-        """Create a lease, written but not ready, of the address that the pod had if it is free. The uid becomes a file
-        name, so it is checked first. Raises SpecError, or NetworkError (AddressPoolExhausted)."""
+        """Create a lease and write it as not ready. It gets the pod's earlier address `had` if that is free, else the
+        next free one. The uid becomes a file name, so it is checked first. Raises SpecError, or NetworkError
+        (AddressPoolExhausted)."""
         if not uid or "/" in uid or uid.startswith(".") or len(uid) > 200:
             raise SpecError(f"pod uid {uid!r} cannot be used as a file name")
         ip = had if self._is_free(had) else self._free_address()
@@ -181,8 +182,8 @@ class LeaseStore:
 
 def recorded_identity(state_dir: str, node: str, *, named_alone: bool = False) -> str:
     """The node's identity when this state was created. Interfaces and tables are named after it, and a machine renamed
-    while pods run must find them again. `named_alone`: what is in the kernel bears the node's name alone, as every
-    kubelite up to 0.2 named it, and its record is lost."""
+    while pods run must find them again. `named_alone`: without a record, the identity is the node's name alone, because
+    kubelite up to 0.2 created the interfaces and tables under that name."""
     path = os.path.join(state_dir, "node")
     with contextlib.suppress(FileNotFoundError), open(path) as file:
         if known := file.read():

@@ -1,4 +1,4 @@
-"""Pods' network namespaces: opened by path, told apart by inode, entered and left by the one thread of the helper."""
+"""Open pods' network namespaces by path, identify them by inode, and enter them (in the helper's main thread only)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EX_SOFTWARE = 70
 
 
 class Namespaces:
-    """The way into a pod's namespace and back to the one in which this object was made, the node's own."""
+    """Enters a pod's network namespace and returns to the node's own, in which this object was created."""
 
     def __init__(self) -> None:
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -141,7 +141,8 @@ _MASQUERADE = expression("masq")
 
 
 def chains(bridge: str, subnet: Subnet, *, routed: bool = False) -> tuple[Chain, ...]:
-    """The table's chains and rules, as listed in the module's docstring. `routed`: without the forward chain's rule."""
+    """The table's chains and rules, as listed in the module's docstring. `routed`: leave out the forward chain's
+    rule."""
     pods = subnet.network
     loopback = ipaddress.IPv4Network("127.0.0.0/8")
     multicast = ipaddress.IPv4Network("224.0.0.0/4")

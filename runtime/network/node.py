@@ -1,8 +1,8 @@
 """One node's network: set up the bridge, forwarding and the NAT table; attach and detach pods.
 
-plan.py describes the network as data. This module applies it through netlink.py and nft.py, in the network namespace in
-which it was started (the helper's, which is the daemon's). It is deliberately synchronous and single-threaded, because
-setns(2) into a pod's namespace affects the calling thread.
+plan.py describes the network as data. This module applies it through bridge.py, netlink.py, nat.py and antispoof.py, in
+the network namespace in which it was started (the helper's, which is the daemon's). It is deliberately synchronous and
+single-threaded, because setns(2) into a pod's namespace affects the calling thread.
 
 Crash safety: a lease is written before the kernel is changed, and marked ready when everything is in place. The next
 start rolls back leases that are not ready, deletes host interfaces without a lease, and rebuilds the NAT table from the
@@ -47,15 +47,15 @@ class Node:
     """The network of one node, set up. `warnings` are the parts of the set-up that failed, as sentences."""
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Set up the node; idempotent. Raises NetworkError, SpecError or CapabilityError. What a failure leaves half
-        done, the next start repairs."""
+        """Set up the node; idempotent. Raises NetworkError, SpecError or CapabilityError. The next start repairs what a
+        failure leaves half done."""
         self.config = config
         self._subnet = Subnet.parse(config.pod_cidr)
         self._route = NetlinkSocket()
         self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone())
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = PortSockets()
-        self._turn = 0  # the lease whose namespace the next repair with `inside` enters first
+        self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
         self._mtu = config.mtu or uplink_mtu(self._route)
@@ -72,8 +72,9 @@ class Node:
     # --- pods -------------------------------------------------------------------------------------------------------
 
     def add(self, uid: str, netns: str, ports: Sequence[PortMapping], *, had: str = "") -> Attachment:
-        """CNI's ADD, idempotent: for the same pod in the same namespace, only changed ports are applied. A pod whose
-        lease is lost keeps the address that it had, if it is free. Raises NetworkError, SpecError."""
+        """CNI's ADD, idempotent: for the same pod in the same namespace, only changed ports are applied. `had` is the
+        earlier address of a pod whose lease is lost; the pod gets it again if it is free. Raises NetworkError,
+        SpecError."""
         wanted, warnings = check_ports(ports)
         if wanted and self._nat is None:
             warnings += [
@@ -229,7 +230,7 @@ class Node:
 
     def _configure_inside(self, lease: Lease, namespace: int, *, again: bool = False) -> None:
         """Configure lo (up) and eth0 (address, up, default route). The socket is opened inside the namespace and used
-        from outside. `again`: what is there already is no error."""
+        from outside. `again`: addresses and routes that exist already are no error."""
         with self._namespaces.inside(namespace):
             disable_ipv6(POD_IFNAME)
             index = netlink.interface_index(POD_IFNAME)
@@ -273,8 +274,8 @@ class Node:
         return [problem.sentence for problem in self._audit.problems()]
 
     def repair(self, *, inside: int | None = None) -> Repair:
-        """Repair what an audit finds, and audit again: only what is gone then is repaired. With `inside`, the audit
-        enters the namespaces of that many pods, other ones each time, instead of all."""
+        """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With
+        `inside`, the first audit enters the namespaces of only that many pods, in turn at each call."""
         found = self._audit.problems(self._next_leases(inside))
         if not found:
             return Repair()
@@ -292,7 +293,7 @@ class Node:
         return Repair(repaired, sorted(left), failed)
 
     def _next_leases(self, count: int | None) -> list[Lease] | None:
-        """The next `count` leases in turn; None if all are meant."""
+        """The next `count` leases in turn; None if that is all of them."""
         leases = self._leases.all()
         if count is None or count >= len(leases):
             return None
@@ -300,8 +301,8 @@ class Node:
         return [*leases[start:], *leases[:start]][:count]
 
     def _repair_pods(self, found: Sequence[Problem]) -> list[str]:
-        """Configure pods' interfaces again, or attach pods again that have lost theirs. The address stays, and with it
-        the pod's connections. Returns a sentence for each failure."""
+        """Reconfigure pods' interfaces, and reattach pods that have lost theirs. A pod keeps its address, and therefore
+        its connections. Returns a sentence for each failure."""
         failures = []
         for problem in found:
             lease = self._leases.get(problem.inside or problem.detached)
@@ -346,7 +347,7 @@ class Node:
         self._leases.clear()
 
     def _is_named_alone(self) -> bool:
-        """Whether the bridge of this name was made by a kubelite that named it after the node alone."""
+        """Whether a kubelite up to 0.2 created the bridge, and marked it with the node's name alone."""
         bridge = next((link for link in netlink.links(self._route) if link.name == self.config.bridge), None)
         return bridge is not None and bridge.alias == bridge_alias(self.config.node)
 

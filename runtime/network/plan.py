@@ -117,7 +117,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Sentences: what a second audit no longer finds, what it still finds, and what kept the repair from more."""
+    """A repair's result, as sentences: the problems that are gone, those that are left, and the errors met."""
 
     repaired: Sequence[str] = ()
     left: Sequence[str] = ()
@@ -167,8 +167,8 @@ def _digest(text: str, length: int) -> str:
 
 
 def identity(node: str, state_dir: str) -> str:
-    """The identity of a node with this name and this directory (absolute, without symbolic links). The name alone would
-    not do: it is the host's by default, so two nodes of one machine share it."""
+    """The identity of a node with this name and this directory (absolute, without symbolic links). The name alone is
+    not unique: it is the host's by default, so two nodes of one machine share it."""
     return f"{node}@{state_dir}"
 
 
