@@ -1,7 +1,7 @@
 """Images: from a registry, an archive or programs of the host into an OCI image layout and unpacked layers.
 
     client      the daemon's side: one worker process per operation
-    worker      that process                        requests    what it is asked for
+    worker      that process                        requests    the requests that it receives
     pull_limits limits on pulls; none during a removal
     pull        from a registry                     push        to a registry
     install     any source: verify blobs, unpack layers, name the image

@@ -196,7 +196,7 @@ class Container:
     def _open_root(self, always: ExitStack) -> int:
         """A descriptor of the init's root directory, for a container without a mount namespace of its own.
 
-        The init may have changed its root since. That is safe: the new process then only gets to where the init is.
+        The init may have changed its root since. That is safe: the new process then gets the same root as the init.
         """
         fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         always.callback(os.close, fd)
@@ -324,8 +324,9 @@ def create(
     cgroup, no descriptor, no mount (most exist only in the container's mount namespace; the others are undone:
     shared_root).
 
-    `procfs`: of the pid namespace that it joins, if that has processes that must not reach into its init.
-    `note_calls`: makes the init note its system calls (optional.calls), for the trace of a start.
+    `procfs`: a procfs of the pid namespace that the container joins, if processes in that namespace must not be able to
+    access its init (pid_entry.py). `note_calls`: called in the init to record its system calls (optional.calls), for
+    the trace of a start.
     """
     with ExitStack() as always, ExitStack() as undo:
         always.callback(setattr, sc, "noted", None)

@@ -192,7 +192,7 @@ def waiting(last: Exec, listener: int, lock: int, machine: str = "") -> Program:
     made.call("prctl", _PR_SET_DUMPABLE, 0)  # execve made it dumpable, and so open to ptrace
     for fd in (listener, lock):
         made.call("fcntl", fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-    made.ends_with(_ENDING)  # as they do runc's init, an ordinary Go program
+    made.ends_with(_ENDING)  # so that they end the program, as they end runc's init (a Go program)
     made.call("accept4", listener, 0, 0, _SOCK_CLOEXEC, result=made.report_fd)
     _finish(made, last)
     return made

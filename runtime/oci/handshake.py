@@ -35,8 +35,8 @@ class Answers(NamedTuple):
     cloned: Callable[[int, int], None]
 
     def after_cloned(self) -> Answers:
-        """The answers to a process in a hostile pid namespace: its neighbours could take its socket, and it has no
-        other request to make than to pass on a listener."""
+        """The answers to a process in a pid namespace with hostile processes, which could take over its socket. It may
+        only pass on a seccomp listener; all other requests are refused."""
         return self._replace(
             mappings=_refuse,
             hooks=_refuse,
@@ -135,8 +135,8 @@ def next_message(channel: socket.socket, who: str, program: str = "") -> dict[st
 
 
 def _parsed(packet: bytes, who: str) -> dict[str, Any]:
-    """A message as an object. StateError if it is none of ours: a process in a hostile pid namespace may have lost its
-    socket to a neighbour."""
+    """Parse a message. StateError if it cannot be one of the child's: in a pid namespace with hostile processes,
+    another process may have taken over its socket."""
     try:
         message: dict[str, Any] = json.loads(packet)
         if isinstance(message.get("warnings", []), list) and isinstance(message.get("error", {}), dict):

@@ -94,7 +94,7 @@ class Job:
     cgroup: Place
     join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
     enters_pid_namespace: bool = (
-        False  # one of `join` has a pid namespace, which the program's process enters last
+        False  # `join` includes a pid namespace, which only the program's process enters, as the last step
     )
     stdio: tuple[int, int, int] | None = None
     console: int | None = None
@@ -175,17 +175,20 @@ class Reporter:
 
 
 def stamp(at: int, step: str) -> str:
-    """The begin of a step among the notes: its time in nanoseconds of CLOCK_MONOTONIC, and its name."""
+    """The note that a step begins: its start in nanoseconds of CLOCK_MONOTONIC, and its name."""
     return f"\n{at} {step.replace(chr(10), ' ')}\n"
 
 
 def written(notes: list[str]) -> str:
-    """Steps as one text, parsed only on demand: a line per step with its begin (nanoseconds of CLOCK_MONOTONIC) and its
-    name, and after it, on a line that begins with a blank, the names of the system calls that it made."""
+    """Format steps as text, which is parsed only on demand.
+
+    Each step is a line with its start (nanoseconds of CLOCK_MONOTONIC) and its name. The next line begins with a blank
+    and lists the system calls that the step made.
+    """
     text = " ".join(notes)
-    return text[text.find("\n") + 1 :][:MOST_TIMES] + "\n"  # what precedes the first step is told already
+    return text[text.find("\n") + 1 :][:MOST_TIMES] + "\n"  # the text before the first step was sent earlier
 
 
 def _cut(text: str) -> str:
-    """Shorten a long text by its middle; its beginning and its end are the most informative."""
+    """Cut the middle out of a long text; its beginning and its end are the most informative."""
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} … {text[-_MAX_TEXT // 2 :]}"

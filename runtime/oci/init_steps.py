@@ -121,7 +121,7 @@ def clone_init_in_user_namespace(job: Job, report: Reporter) -> None:
         report.send({"cloned": True}, pidfd)
         os._exit(0)
     os.close(ends)
-    os.read(gone, 1)  # wait until it has announced us: our messages come after that
+    os.read(gone, 1)  # wait until the first process has announced us; our messages must come after that
     os.close(gone)
     die_with_parent(job)
     sc.prctl(sc.PR_SET_DUMPABLE, 0)

@@ -42,7 +42,7 @@ class PendingExec:
     listener: Callable[[tuple[int, int], int], None] | None = None
     program: str = ""
     final: bool = True
-    announced: Callable[[int], None] | None = None  # called with the pid of a process that takes over
+    announced: Callable[[int], None] | None = None  # called with the cloned process's pid (_take_over)
     first: int = -1  # the pidfd of the first process, once it has announced the program's
 
     def step(self) -> ExecHandle | None:

@@ -1,17 +1,17 @@
 """Enter a pid namespace whose processes may be hostile, as the last step before the program.
 
 The processes of a pid namespace see each other in /proc. With CAP_SYS_PTRACE they can open each other's root directory,
-descriptors and memory, whatever PR_SET_DUMPABLE says. So what becomes the program is not in the namespace while
-anything of the host is within its reach: a first process, which the others cannot see, joins all other namespaces,
-closes all descriptors that lead out of the container and gives up its privileges. Then it clones the process that
-becomes the program into the pid namespace, announces it to the parent, and exits.
+descriptors and memory, even if PR_SET_DUMPABLE is 0. Therefore the process that becomes the program enters the
+namespace only when it can no longer reach anything of the host. A first process, which the others cannot see, joins all
+other namespaces, closes all descriptors that lead out of the container and gives up its privileges. Then it clones the
+process that becomes the program into the pid namespace, announces it to the parent, and exits.
 
-A procfs shows the pid namespace of the process that mounts it. A container that joins a pid namespace must have its
-own mounted before it is in there, so it gets a clone of one that was mounted when the namespace was new
+A procfs shows the pid namespace of the process that mounts it. A container that joins a pid namespace needs its procfs
+before it enters the namespace. So it gets a clone of a procfs that was mounted when the namespace was created
 (rootfs/procfs.py).
 
-The clone has the parent's socket and stdio, nothing else. A pidfd of the parent would do, too, what a descriptor of the
-host does: pidfd_getfd(2) takes any descriptor out of its process.
+The cloned process has only the socket to the parent and its stdio. It has no pidfd of the parent, because
+pidfd_getfd(2) could fetch any descriptor of the parent through it.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def enter(job: Job, report: Reporter) -> None:
         report.send({"cloned": pid}, pidfd)
         os._exit(0)
     os.close(ends)
-    os.read(gone, 1)  # wait until it has announced us: our messages come after that
+    os.read(gone, 1)  # wait until the first process has announced us; our messages must come after that
     os.close(gone)
     _die_with_parent(job)
     new_session(0 if job.console is not None or job.own_terminal else None)
 
 
 def _die_with_parent(job: Job) -> None:
-    """Have the kernel kill us when the parent dies. If it has died or has given us up, exit: then its end of the
-    channel is closed."""
+    """Have the kernel kill us when the parent dies. Exit if the parent has already died or given up: its end of the
+    channel is then closed."""
     if job.pdeathsig:
         sc.prctl(sc.PR_SET_PDEATHSIG, job.pdeathsig)
     poll = select.poll()
-    poll.register(job.channel, 0)  # POLLHUP needs no asking
+    poll.register(job.channel, 0)  # POLLHUP is always reported (poll(2))
     if poll.poll(0):
         os._exit(1)
 

@@ -81,8 +81,8 @@ def answers(
 ) -> Answers:
     """The answers to the requests of a container's init.
 
-    `children`: the pid and pidfd of the process to answer, the last one. If it clones another one to take its place,
-    that is appended.
+    `children`: the (pid, pidfd) of each process; the last one is answered. If it clones a process to take its place,
+    that one is appended.
     """
     linux = spec.get("linux", {})
 
@@ -143,8 +143,8 @@ def until_ready(
 
 
 def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str, Any]) -> None:
-    """Run the hooks of the runtime's namespaces, with the bundle as cwd as in runc; the specification does not define
-    it."""
+    """Run the hooks that run in the runtime's namespaces. Their cwd is the bundle, as in runc; the specification does
+    not define it."""
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.chdir(state["bundle"])
@@ -371,7 +371,7 @@ def has_listener(filter_: tuple[bytes, int] | None) -> bool:
     """Whether the filter has a listener (seccomp.NEW_LISTENER)."""
     if filter_ is None or not filter_[1] & _NEW_LISTENER:
         return False
-    from runtime.security import seccomp  # the child uses the module and cannot import it
+    from runtime.security import seccomp  # the child uses the module but cannot import it
 
     return bool(filter_[1] & seccomp.NEW_LISTENER)
 

@@ -274,11 +274,11 @@ def keep_clone(pidfd: int, undo: ExitStack) -> None:
 
 
 def check_clone(pid: object, pidfd: int, who: str) -> None:
-    """Check what a process in a hostile pid namespace has announced: a pidfd, and the pid of its process.
+    """Check the pidfd and the pid that a process in a pid namespace with hostile processes has announced.
 
-    With CAP_SYS_PTRACE, its neighbours could take its socket (pidfd_getfd(2)) and announce another one. Closes the
-    pidfd and raises StateError if it is none, or of another process. A process that has been reaped has no pid any
-    more.
+    With CAP_SYS_PTRACE, those could take its socket (pidfd_getfd(2)) and announce another process. If `pidfd` is not a
+    pidfd, or is one of a process other than `pid`, close it and raise StateError. A process that has been reaped has no
+    pid any more, so it is accepted.
     """
     try:
         os.set_inheritable(pidfd, False)

@@ -178,8 +178,8 @@ class Execs:
     def reaped(self, pid: int, exit_code: int) -> None:
         """Handle the exit of a child. `exit_code` as from waitstatus_to_exitcode: negative if killed by that signal."""
         for one in list(self._starting.values()):
-            # If its process is dead, its channel is closed and this step is final. Or the process is that of an exec
-            # that has not read yet that it is.
+            # If the dead process is this exec's, its channel is closed and this step is the last one. An exec that has
+            # not read yet which process runs its program takes a step too: that process may be the dead one.
             if one.pending.pid == pid or not one.final:
                 self._step(one)
         for exec_id, running in self._running.items():

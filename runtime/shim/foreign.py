@@ -44,8 +44,8 @@ _ALL_SIGNALS = frozenset(range(1, signal.NSIG)) - {32, 33}  # 32 and 33 belong t
 
 @dataclass(slots=True)
 class Runtime:
-    """A runtime's command for one container. The runtime keeps its state in the container's bundle, and it is deleted
-    with that."""
+    """A runtime's command for one container. The runtime keeps its state in the container's bundle, so that both are
+    deleted together."""
 
     path: str
     bundle: str

@@ -52,7 +52,7 @@ _NO_EFFECT = (
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What the forkserver has done once for all shims; each step would cost every shim time and memory pages."""
+    """What the forkserver does once for all shims. Otherwise each shim would spend time and memory pages on it."""
 
     shim_cgroup: str
     oom_score_adj: int

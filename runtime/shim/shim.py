@@ -47,9 +47,9 @@ LOG_LIMIT = 256 * 1024  # bytes of shim.log, so that a repeated fault does not f
 def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inheritance) -> int:
     """Run the shim in a newly forked process; returns its exit code.
 
-    It creates its namespaces (`flags`) and waits on `control` for its sandbox's config; for a spare shim that takes
-    longer. `report` is a pipe to the forkserver for one JSON object. If the forkserver has died before the report,
-    nobody will use this shim, so everything is undone.
+    It creates its namespaces (`flags`) and waits on `control` for its sandbox's config; a spare shim waits there until
+    it is needed. `report` is a pipe to the forkserver for one JSON object. If the forkserver has died before the
+    report, nobody will use this shim, so everything is undone.
     """
     undo = ExitStack()
     try:

@@ -1,11 +1,11 @@
 """Prepare the mounts for another OCI runtime: the container's root, and bind mount sources that it must not open
 itself.
 
-There are two cases. A source that must stay below a directory (`x-beneath`, a volume's subPath): a runtime would follow
-links in its path. And all sources in a pod with its own user namespace (`hostUsers: false`): there a runtime mounts as
-the root of that namespace, which may not search the host's directories, and only recent runtimes support id-mapped
-mounts (runc since 1.2). So these sources are cloned, id-mapped and attached in the bundle before the command runs, as
-the host's root, in a mount namespace that ends with the command.
+There are two cases. First, a source that must stay below a directory (`x-beneath`, a volume's subPath): a runtime would
+follow links in its path. Second, all sources in a pod with its own user namespace (`hostUsers: false`): they are
+mounted by the root of that namespace, which may not search the host's directories, and only recent runtimes support
+id-mapped mounts (runc since 1.2). Therefore these sources are cloned, id-mapped and attached in the bundle before the
+command runs, as the host's root, in a mount namespace that ends with the command.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class _Source(Protocol):
 
 
 class _Progress:
-    """Reports the layers and what is read of them, with the events of a pull: `resolved`, then `layer`."""
+    """Reports the layers, and how much of each has been read, with the events of a pull: `resolved`, then `layer`."""
 
     def __init__(self, store: ImageStore, picked: _Picked, report: Report) -> None:
         found = {d["digest"]: d["size"] for record, _ in picked for d in store.manifest(record)["layers"]}
@@ -89,7 +89,7 @@ class _Progress:
 
     @contextmanager
     def reading(self, digest: str, file: IO[bytes]) -> Iterator[_Source]:
-        """Report while somebody reads the file, which has this blob."""
+        """Report progress while the file with this blob is read."""
         if digest not in self._sizes:  # a manifest or config
             yield file
             return

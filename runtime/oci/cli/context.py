@@ -32,7 +32,8 @@ class Log:
         self._write("error", message, aloud=True)
 
     def init_error(self, message: str) -> None:
-        """Write an error to stderr without our name in front: runc's init writes this one to the container's stderr."""
+        """Write an error to stderr without the prefix "kubelite-oci:", because runc's init writes these to the
+        container's stderr without a prefix."""
         self._write("error", message, aloud=False)
         os.write(2, f"{message}\n".encode(errors="replace"))
 
@@ -106,10 +107,11 @@ def _default_root() -> str:
 
 
 def hide_arguments() -> None:
-    """Overwrite our command line and make us undumpable, before a child becomes visible in a shared pid namespace.
+    """Overwrite this process's command line and make the process undumpable, before a child becomes visible in a shared
+    pid namespace.
 
-    /proc/<pid>/cmdline is readable by everybody and shows host paths. The child inherits both: its memory is a copy of
-    ours, and so is PR_SET_DUMPABLE, which forbids others to read it.
+    Everybody can read /proc/<pid>/cmdline, which shows host paths. The child inherits both changes: its memory is a
+    copy of ours, and PR_SET_DUMPABLE, which forbids other processes to read that memory, is copied too.
     """
     from runtime import syscalls as sc
 

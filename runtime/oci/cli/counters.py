@@ -1,7 +1,7 @@
 """The statistics of `events` beyond those that a node collects, read from the kernel under runc's names.
 
-The names are those of runc's types.Stats, which follow cgroup v1; on v2 they hold what has a counterpart there.
-Counters that the kernel does not provide are left out.
+The names are those of runc's types.Stats, which follow cgroup v1. On v2, names without a counterpart are left out, as
+are counters that the kernel does not provide.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def check_console(flags: Flags, *, terminal: bool, foreground: bool) -> None:
     if not terminal and socket_given:
         raise SpecError("cannot use console socket if runc will not detach or allocate tty")
     if terminal and not socket_given and not any(map(os.isatty, (2, 1, 0))):
-        # runc needs a terminal of its own for the process's; without one, nobody could end the process's input
+        # runc relays the process's terminal to its own; without one, nobody could end the process's input
         try:
             os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
         except OSError as error:
@@ -192,7 +192,7 @@ def write_pid_file(path: str | None, pid: int) -> None:
     head, tail = os.path.split(os.path.abspath(path))
     draft = f"{head}/.{tail}.{os.getpid()}"
     try:
-        # an existing file of that name is a trap or a leftover
+        # O_EXCL: a file of that name is a leftover or a planted link, which must not be followed
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, b"%d" % pid)
@@ -219,8 +219,8 @@ def _execute(at: Context, made: engine.Container) -> bool:
 
 
 def run(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """`run ID`: create and start a container. In the foreground its exit code becomes ours; detached is like create and
-    start."""
+    """`run ID`: create and start a container. In the foreground its exit code becomes ours. --detach makes it do
+    the same as create and start."""
     stays = not flags.get("detach")
     with ExitStack() as always:
         if stays and not flags.get("no-subreaper"):

@@ -14,13 +14,13 @@ from typing import Any, Final
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
-# Signals that we handle ourselves or that concern only us (runc: SIGCHLD, and SIGURG of Go's scheduler). SIGTTIN and
-# SIGTTOU tell that we are in our terminal's background, which is about our own reads and writes.
+# Signals that we handle ourselves or that concern only us (runc: SIGCHLD, and SIGURG of Go's scheduler). We get SIGTTIN
+# and SIGTTOU when we read or write in our terminal's background; the container's process has not done so.
 _JOB_CONTROL: Final = frozenset({signal.SIGTTIN, signal.SIGTTOU})
 _NOT_FORWARDED: Final = _JOB_CONTROL | frozenset(
     {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG}
 )
-_LIBCS: Final = frozenset({32, 33})  # pthreads(7)
+_LIBCS: Final = frozenset({32, 33})  # reserved by the C library (pthreads(7))
 _FORWARDED: Final = frozenset(range(1, signal.NSIG)) - _NOT_FORWARDED - _LIBCS
 _CHUNK: Final = 65536
 
@@ -37,7 +37,7 @@ def hold_signals() -> None:
 def attend(pid: int, pidfd: int, master: int = -1) -> int:
     """Wait for our child; returns its exit code, or 128 + the number of the signal that killed it.
 
-    Closes both descriptors. Meanwhile also reaps orphans of the child, because we are the subreaper.
+    Closes both descriptors. Also reaps orphans of the child meanwhile, because this process is the subreaper.
     """
     gc.freeze()  # existing objects stay alive, so the collector need not examine them
     gc.enable()  # boot.py disabled it; from here on we may run for long

@@ -185,7 +185,8 @@ def _kill_remaining(entry: Entry) -> bool:
 
 
 def _kill_all(entry: Entry, number: int) -> None:
-    """Signal each process in the cgroup, even if the init has exited. Without a pid namespace others may outlive it."""
+    """Signal each process in the cgroup, even if the init has exited: without its own pid namespace, others may outlive
+    it."""
     cgroup = entry.cgroup
     if not cgroup.exists():
         raise StateError("container not running")

@@ -1,7 +1,7 @@
 """The containers' records on disk: a directory per container in --root.
 
     <root>/<id>/state.json    init's pid and start time, bundle, cgroup, annotations; written by rename
-    <root>/<id>/config.json   a copy made by create; later changes to the bundle's have no effect
+    <root>/<id>/config.json   a copy made by create; later changes to the bundle's config.json have no effect
     <root>/<id>/seccomp.bpf   the compiled filter, for exec
     <root>/<id>/mounted       the root's mount, if the container has no mount namespace of its own (shared_root)
     <root>/<id>/start.sock    a connection starts the program
@@ -116,7 +116,8 @@ class Entry:
         return False
 
     def lock(self) -> int:
-        """Wait for other commands that change this container. Closing the returned descriptor releases the lock."""
+        """Lock the container against other commands that change it, and wait for those. Closing the returned descriptor
+        releases the lock."""
         fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd

@@ -1,11 +1,11 @@
-"""Notes the system calls of each step of a start, so that `kubelite trace` shows what was really called.
+"""Record the system calls of each step of a start, so that `kubelite trace` shows the calls that were actually made.
 
-Most of them go through `runtime.syscalls`, which notes them if asked to (`syscalls.noted`). The others go through
-Python's own modules. A container's init notes those too: it replaces the functions in its copy of the interpreter,
-which nobody else uses and execve ends.
+Most of them go through `runtime.syscalls`, which records them if `syscalls.noted` is set. The others go through
+Python's own modules. A container's init records those too: it replaces these functions in its copy of the
+interpreter, which no other code uses and which execve ends.
 
-Left out is what changes nothing but the process's own memory and descriptors, for example close, read and fstat. An
-openat counts if it may create a file. tests/kernel/test_trace_calls.py compares the notes with what strace sees.
+Calls that change only the process's own memory and descriptors, such as close, read and fstat, are left out. openat is
+recorded only if it may create a file. tests/kernel/test_trace_calls.py compares the records with strace's output.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ALWAYS: Final[dict[ModuleType, dict[str, str]]] = {
     fcntl: {"ioctl": "ioctl"},
     _signal: {"signal": "rt_sigaction"},
 }
-# Functions that make the *at call with dir_fd, or where the machine has no other.
+# Functions that make the *at call if dir_fd is given, or if the architecture has no other.
 _BY_DIRECTORY: Final = {
     "mkdir": ("mkdir", "mkdirat"),
     "symlink": ("symlink", "symlinkat"),
@@ -85,6 +85,6 @@ _REPLACEMENTS: Final = _replacements()  # made once, in the process that inits a
 
 
 def note_in_init() -> None:
-    """Note the calls of this process, a container's init, from here on. There is no way back."""
+    """Record the calls of this process, a container's init, from here on. This cannot be undone."""
     for module, name, function in _REPLACEMENTS:
         setattr(module, name, function)

@@ -17,8 +17,8 @@ class Procfs(NamedTuple):
     def cloned(self) -> int:
         """A detached mount of it, for the caller to attach and close.
 
-        open_tree(2) clones only what is mounted in our own mount namespace, so we are in the holder's meanwhile. Our
-        own mount namespace's root is our root and cwd afterwards (setns(2)).
+        open_tree(2) clones only mounts of the caller's mount namespace, so this process briefly enters the holder's.
+        Afterwards its root and cwd are the root of its own mount namespace (setns(2)).
         """
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:

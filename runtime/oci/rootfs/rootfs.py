@@ -218,7 +218,7 @@ def _pivot(root: Root) -> None:
 def _move(root: Root) -> None:
     """Move the root over "/" and enter it with chroot(2), because pivot_root(2) cannot leave an initramfs.
 
-    The old file systems stay mounted below it, but no path leads to them. /proc and /sys must not stay even so: they
+    The old file systems stay mounted below it, but no path leads to them. /proc and /sys must not stay mounted, so they
     are unmounted first, or covered (runc's msMoveRoot).
     """
     os.fchdir(root.fd)

@@ -165,8 +165,8 @@ class Forkserver:
             self._calls.forget(number)
 
     def _kill_if_silent(self, seconds: float) -> None:
-        """Kill a forkserver that sent nothing for so long (it is stopped, or waits in the kernel). Another one replaces
-        it as soon as its socket is closed; shims go on."""
+        """Kill a forkserver that has sent nothing for `seconds` (it is stopped, or blocked in the kernel). A new one is
+        started as soon as its socket is closed; shims continue."""
         if self._channel is None or self._channel.closed or time.monotonic() - self._heard < seconds:
             return
         self._on_warning(f"the forkserver (pid {self.pid}) does not answer; killing it")

@@ -5,8 +5,8 @@ types, functions and dictionaries, and fills caches. Each write copies a page th
 After a rehearsal these writes are already done when a shim is forked.
 
 It leaves nothing behind. Files are in a tmpfs that is not attached anywhere. Creating the container fails at its
-cgroup, which is our own and so in use. The kernel chooses the socket's name. All of that ends with its descriptors,
-even after kill -9.
+cgroup, which is our own and so in use. The kernel chooses the socket's name. The tmpfs and the socket end with their
+descriptors, even after kill -9.
 """
 
 from __future__ import annotations

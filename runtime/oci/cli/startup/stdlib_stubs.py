@@ -47,7 +47,7 @@ def real(name):
     for other, module in _ALIASES.items():
         if sys.modules.get(other) is module:
             del sys.modules[other]
-    for package in ("ctypes", "json"):  # somebody may be about to import a submodule of these
+    for package in ("ctypes", "json"):  # an import of one of their submodules may be in progress
         import_module(package)
     return import_module(name)
 
