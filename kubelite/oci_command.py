@@ -1,5 +1,5 @@
-"""The console script `kubelite-oci` as pip writes it. `make install` and the Debian package replace it with one that
-starts faster (runtime/oci/cli/bundle.py)."""
+"""Entry point of the console script `kubelite-oci` that pip installs. `make install` and the Debian package replace
+that script with one that starts faster (runtime/oci/cli/bundle.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API as one ASGI application: the routes of both halves, and every error as a metav1.Status."""
+"""The API as one ASGI application: Kubernetes' routes and kubelite's own, with every error as a metav1.Status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 
 
 def create_app(node: NodeApi) -> Starlette:
-    """Create the API over this node."""
+    """Create the API of this node."""
     app = Starlette(
         routes=[
             *build.routes(),
@@ -44,7 +44,7 @@ def create_app(node: NodeApi) -> Starlette:
             *history.routes(),
             *kube_routes.routes(),
         ],
-        # "kubelite" is the Host that our own client sends over the unix socket.
+        # kubelite's own client sends "kubelite" as Host over the unix socket.
         middleware=[Middleware(Guard, names=("kubelite", node.node_name))],
         exception_handlers={
             ApiError: _on_error,

@@ -1,8 +1,8 @@
-"""The audit log: a JSON line for each write, each exec and attach (cp is an exec), each port-forward, each refusal.
+"""The audit log: a JSON line for each write, exec (`kubelite cp` uses it, too), attach, port-forward and refusal.
 
-The lines are events of audit.k8s.io/v1 at level Metadata (Kubernetes' docs, "Auditing"): no bodies, so no passwords. A
-WebSocket has two: ResponseStarted when it was accepted, ResponseComplete at its end. Paths that are not Kubernetes'
-name their objects in an annotation.
+Each line is an event of audit.k8s.io/v1 at level Metadata (Kubernetes' docs, "Auditing"). It has no bodies, so no
+passwords. A WebSocket has two events: ResponseStarted when it is accepted, ResponseComplete when it ends. For
+kubelite's own paths, an annotation names the objects.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kubelite.kube.times import rfc3339_micro
 log = logging.getLogger(__name__)
 
 OBJECTS = "kubelite.io/objects"  # annotation of an event
-PID = "kubelite.io/pid"  # extra fact of its user
-_NOTES = "kubelite.audit"  # in the scope of a request
+PID = "kubelite.io/pid"  # key in the `extra` field of an event's user
+_NOTES = "kubelite.audit"  # key in the ASGI scope of a request
 _VIOLATIONS = "kubelite.audit-violations"
 AUDIT_VIOLATIONS = "pod-security.kubernetes.io/audit-violations"  # annotation of an event, as on a cluster
 _VERBS = {
@@ -42,7 +42,7 @@ _LAST = 64 * 1024  # bytes of a stream's end that are searched for its error
 
 
 def note(request: HTTPConnection, *objects: str) -> None:
-    """Name the objects of a request for its line."""
+    """Add the objects of a request to its audit event."""
     notes = request.scope.get(_NOTES)
     if notes is not None:
         notes.extend(objects)
@@ -56,8 +56,8 @@ def note_violation(request: HTTPConnection, said: str) -> None:
 
 
 class AuditLog:
-    """A file of lines. It is renamed to `.1` when it would exceed `max_bytes`; `files` counts the current one too. A
-    full disk loses lines, which the daemon's log says once."""
+    """The log file. It is renamed to `.1` before it exceeds `max_bytes`; `files` includes the current file. If the disk
+    is full, lines are lost; the daemon logs this once."""
 
     def __init__(self, path: str, *, max_bytes: int, files: int) -> None:
         self._path = path
@@ -88,7 +88,7 @@ class AuditLog:
         self._fd = -1
 
     def _same(self) -> bool:
-        """Tell whether the open file still has its name: logrotate or a person may have moved it."""
+        """Whether the open file still has its name: logrotate or a person may have moved it."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
         except FileNotFoundError:
@@ -114,7 +114,7 @@ class AuditLog:
 
 
 def is_audited(scope: Scope) -> bool:
-    """Tell whether a request is recorded whatever its answer is. Pure."""
+    """Whether a request is recorded regardless of its answer."""
     if scope["type"] == "websocket":
         return True
     if scope["method"] not in ("GET", "HEAD"):
@@ -123,7 +123,7 @@ def is_audited(scope: Scope) -> bool:
 
 
 def object_of(path: str) -> Json:
-    """Return the objectRef of a Kubernetes path, {} for other paths. Pure."""
+    """Return the objectRef of a Kubernetes path; {} for other paths."""
     parts = [part for part in path.split("/") if part]
     group = ""
     if parts[:1] == ["api"] and len(parts) > 2:
@@ -140,7 +140,7 @@ def object_of(path: str) -> Json:
 
 
 class Audit:
-    """Writes the line of each request that calls for one."""
+    """ASGI middleware that writes the audit events of requests."""
 
     def __init__(self, app: ASGIApp, log: AuditLog) -> None:
         self._app = app
@@ -238,7 +238,7 @@ def _user(peer: Peer | None) -> Json:
 
 
 def _outcome(code: int, end: bytes) -> Json:
-    """Return the responseStatus. A stream begins with 200 and says at its end whether the work failed. Pure."""
+    """Return the responseStatus. A stream begins with 200; the end of its body, `end`, says whether the work failed."""
     try:
         last: Any = json.loads(end.rstrip().rpartition(b"\n")[2]) if end else {}
     except ValueError:

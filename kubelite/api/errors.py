@@ -1,5 +1,5 @@
-"""Errors in HTTP answers: every failure is a `metav1.Status` with a code, a reason and a message kubectl
-understands."""
+"""Errors in HTTP answers: every failure is a `metav1.Status` with a code, a reason and a message, as kubectl
+expects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from state.errors import StoreError
 
 
 def from_exception(error: Exception) -> ApiError:
-    """Turn an error from below into one for the client, with the same reason and message."""
+    """Convert an error of the node into one for the client, with the same reason and message."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RuntimeFault | StoreError):

@@ -1,10 +1,10 @@
-"""Which requests the API answers at all, on every transport: the checks that keep web pages out.
+"""Checks of every request, on every transport, that refuse requests of web pages.
 
-The socket can be made reachable over TCP (`kubelite proxy`, a forwarder of the operator's), and then every page in a
-browser on the machine can send requests to it. A browser sends some requests across origins without asking the server
-first: GET, WebSocket handshakes, and POST with a form's content types (Fetch standard, "CORS-safelisted"). It names
-the page in `Origin` and `Sec-Fetch-Site`. A page whose own DNS name was rebound to a loopback address is of the same
-origin, but its `Host` is not ours.
+The socket can be made reachable over TCP, by `kubelite proxy` or another forwarder. Then every page in a browser on the
+machine can send requests to it. A browser sends some cross-origin requests without asking the server first: GET,
+WebSocket handshakes, and POST with a form's content types (Fetch standard, "CORS-safelisted"). The headers `Origin` and
+`Sec-Fetch-Site` identify the page. If a page's own DNS name was rebound to a loopback address, the request is
+same-origin, but its `Host` is not a name of this node.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _WRITES = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 
 
 def own_name(host: str, names: Iterable[str]) -> bool:
-    """Tell whether a Host header (a name or an address, with or without a port) is an IP address, localhost or one of
-    `names` (in lower case). An address cannot be rebound. Pure."""
+    """Whether a Host header (a name or an address, with or without a port) is an IP address, localhost or one of
+    `names` (in lower case). DNS rebinding needs a name, so every address is accepted."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     name = name.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost") or name in names:
@@ -49,7 +49,7 @@ def own_name(host: str, names: Iterable[str]) -> bool:
 
 
 def refusal(scope: Scope, names: frozenset[str]) -> ApiError | None:
-    """Return why a request is not answered, or None. Pure."""
+    """Return the error if a request is refused, else None."""
     headers: dict[str, list[str]] = {}
     for key, value in scope["headers"]:
         headers.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -60,14 +60,15 @@ def refusal(scope: Scope, names: frozenset[str]) -> ApiError | None:
     for origin in headers.get("origin", []):
         if origin.partition("://")[2].lower() not in [host.lower() for host in hosts]:
             return ApiError("Forbidden", f"requests of web pages are refused (origin {origin!r})")
-    # Sent with a GET too, which has no Origin. "none": the address was typed by a person.
+    # A GET has this header, too, but no Origin. "none": a person typed the address.
     if any(site not in ("none", "same-origin") for site in headers.get("sec-fetch-site", [])):
         return ApiError("Forbidden", "requests of web pages are refused (Sec-Fetch-Site)")
     return _untyped(scope, headers) if scope["type"] == "http" else None
 
 
 def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
-    """Refuse the body of a write unless its type is one that a page on another origin may not send unasked."""
+    """Refuse the body of a write unless it has a content type that a page can send across origins only with the
+    server's permission (a CORS preflight)."""
     length = headers.get("content-length", ["0"])[0]
     if scope["method"] not in _WRITES or (length == "0" and "transfer-encoding" not in headers):
         return None
@@ -79,7 +80,7 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
 
 
 class Guard:
-    """Passes on what may be answered; answers the rest with a metav1.Status, a WebSocket before it is accepted."""
+    """ASGI middleware that refuses requests with a metav1.Status, WebSockets before they are accepted."""
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
         self._app = app

@@ -1,8 +1,8 @@
-"""What the API's routes need from the node agent: the seam between HTTP and the daemon.
+"""The interface between the API's routes and the daemon.
 
 The daemon implements `NodeApi`; tests use a fake. Documents are plain dictionaries in Kubernetes' JSON form (the
-store's `Record.doc`), so that answering a request never builds a typed object. Errors are `runtime.errors.RuntimeFault`
-(whose `reason` determines the HTTP code, see errors.py) or `ApiError`.
+store's `Record.doc`), so that most requests need no typed object. Errors are `runtime.errors.RuntimeFault`, whose
+`reason` determines the HTTP code (see errors.py), or `ApiError`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ChangeLike(Protocol):
 
 
 class WatchLike(Protocol):
-    """A subscription to changes; always end it with `close()`."""
+    """A subscription to changes. The caller must end it with `close()`."""
 
     async def next(self, timeout: float | None = None) -> ChangeLike | None:
         """Return the next change, or None after `timeout` seconds or if the watch was closed. Raises an error whose
@@ -54,11 +54,9 @@ class WatchLike(Protocol):
 
 
 class StoreView(Protocol):
-    """The store as readers see it: reads are free and synchronous; `watch` yields every change after `since` (None:
-    from now on).
-
-    If history does not reach back to `since`, an error with the `reason` "Expired" is raised; clients then list again.
-    """
+    """Read access to the store. Reads are synchronous and cheap. `watch` yields every change after `since` (None: from
+    now on). It raises an error whose `reason` is "Expired" if the store no longer has all changes after `since`;
+    clients then list again."""
 
     @property
     def resource_version(self) -> int: ...
@@ -92,7 +90,7 @@ class ManifestFile(TypedDict):
 
 
 class LastChange(TypedDict):
-    """An earlier round of a pod that acted."""
+    """The last reconciliation of a pod that led to actions."""
 
     at: str  # RFC 3339
     decided: list[str]  # sentences, as in `Why`
@@ -100,7 +98,7 @@ class LastChange(TypedDict):
 
 
 class Why(TypedDict):
-    """The last observation, decision and reason of a pod, in words."""
+    """The last observation of a pod and the decision about it, with reasons, as sentences."""
 
     pod: str  # namespace/name
     status: NotRequired[str]  # as `get pods` shows it
@@ -108,17 +106,17 @@ class Why(TypedDict):
     observed: list[str]  # sentences: the state of the sandbox and containers
     decided: list[str]  # sentences: the decision, which may be "nothing to do"
     reasons: list[str]  # sentences: the reasons of the decision
-    lastChange: NotRequired[LastChange]  # the last round that acted, if that is an earlier one
-    next: NotRequired[str]  # when and why the pod is checked next; "" = at the next change
+    lastChange: NotRequired[LastChange]  # the last round with actions, if the last round had none
+    next: NotRequired[str]  # when and why the pod is checked next; "": at the next change
     actions: NotRequired[Json]  # the whole PodActions
     lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that failed
     advice: NotRequired[list[str]]  # sentences: what to do next; none for a healthy pod
 
 
 class ExecSession(Protocol):
-    """A process in a container, started by the shim. The session owns the descriptors, which can be set non-blocking:
-    `close()` closes those that are still open. With a tty, stdin and stdout are the same pty master and stderr is None.
-    """
+    """A process in a container, started by the shim. The session owns the descriptors, which callers may set
+    non-blocking; `close()` closes those that are still open. With a tty, stdin and stdout are the same pty master and
+    stderr is None."""
 
     @property
     def stdin(self) -> int | None: ...
@@ -130,7 +128,7 @@ class ExecSession(Protocol):
     def tty(self) -> bool: ...
 
     def close_stdin(self) -> None:
-        """Close stdin, because the client has no more input; `stdin` is None afterwards. Does nothing with a tty."""
+        """Close stdin after the client's last input; `stdin` is None afterwards. Does nothing with a tty."""
         ...
 
     async def resize(self, width: int, height: int) -> None: ...
@@ -149,8 +147,8 @@ class ImagesApi(Protocol):
     def inspect(self, text: str) -> Json: ...
     def history(self, text: str) -> list[Json]: ...
     def spool(self) -> IO[bytes]:
-        """Return an unnamed file on the image store's file system, for an uploaded archive. Its space is freed however
-        the daemon ends."""
+        """Return an unnamed file on the image store's file system, for an uploaded archive. The kernel frees its space
+        even if the daemon is killed."""
         ...
 
     async def push(
@@ -159,7 +157,8 @@ class ImagesApi(Protocol):
     async def save(self, references: list[str], path: str, form: str, progress: Progress) -> list[Json]: ...
     async def tag(self, reference: str, target: str) -> Json: ...
     async def prune(self, *, every: bool, older: float, cache: bool = True) -> Json:
-        """Remove unused images. `every`: also named ones; `older`: only those unused for this many seconds."""
+        """Remove unused images. `every`: also those with a tag; `older`: only those unused for this many seconds;
+        `cache`: also the build cache."""
         ...
 
     async def repair(self, *, deep: bool) -> list[str]: ...
@@ -180,7 +179,7 @@ class RevisionLike(Protocol):
 
 
 class HistoryApi(Protocol):
-    """The node's history. Raises ApiError: NotFound, or Expired for a time that history does not reach."""
+    """The node's history. Methods raise ApiError: NotFound, or Expired for a time before the history starts."""
 
     async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
         """Return {"pod", "since": start of history, "entries": [{"time", "uid", "what", "reason", "message"}]}, with
@@ -200,14 +199,15 @@ class HistoryApi(Protocol):
 
 
 class BuildsApi(Protocol):
-    """What a build needs from the node it runs on."""
+    """The operations of the node that an image build uses."""
 
     def about(self) -> Json:
         """Return {"images": the store's directory, "cgroupParent"}."""
         ...
 
     def attach(self, pid: int) -> AsyncGenerator[Json, None]:
-        """Attach a process's network namespace to the pods' network, and yield {"address"}; closing detaches it."""
+        """Attach a process's network namespace to the pod network and yield {"address"}. Closing the generator detaches
+        it."""
         ...
 
 
@@ -236,7 +236,7 @@ class NodeApi(Protocol):
         ...
 
     def ready(self) -> tuple[bool, str]:
-        """Tell whether the node works (sources read once, shims adopted), and if not, why."""
+        """Return whether the node is ready (manifests read, not shutting down), and if not, why."""
         ...
 
     async def events_settled(self) -> None:
@@ -261,8 +261,8 @@ class NodeApi(Protocol):
     async def why(self, namespace: str, name: str) -> Why | None: ...
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
-        """Begin a graceful deletion (grace 0: at once). Return the record with its deletionTimestamp, or None if there
-        is no such pod. Idempotent: another call can only shorten the grace period."""
+        """Begin a graceful deletion. `grace`: seconds (0: at once; None: the pod's own). Return the record with its
+        deletionTimestamp, or None if there is no such pod. A further call can only shorten the grace period."""
         ...
 
     def container_log_dir(self, pod: Json, container: str) -> str:
@@ -285,16 +285,17 @@ class NodeApi(Protocol):
         ...
 
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
-        """Attach to a running container: its output from now on, and its stdin. Raises StateError if it does not
+        """Attach to a running container's future output and, with `stdin`, its input. Raises StateError if it does not
         run."""
         ...
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
-        """Set the pod's ephemeral containers; they can only be added. Raises InvalidObject. None: no such pod."""
+        """Set the pod's ephemeral containers; `wanted` may only add some. Return None if there is no such pod. Raises
+        InvalidObject."""
         ...
 
     async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
-        """Apply `change` to the pod's document. None: no such pod."""
+        """Apply `change` to the pod's document. Return None if there is no such pod."""
         ...
 
     async def trace(self, namespace: str, name: str) -> Json | None:
@@ -303,7 +304,8 @@ class NodeApi(Protocol):
         ...
 
     async def inspect(self, ref: str) -> Json | None:
-        """Return everything known about a container id (prefix), "namespace/pod" or pod, or image reference."""
+        """Return everything known about a container (by a prefix of its id), a pod ("namespace/pod" or "pod") or an
+        image; None if there is none."""
         ...
 
     async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
@@ -322,15 +324,16 @@ class NodeApi(Protocol):
 
     async def pull(self, reference: str, progress: Progress) -> Json: ...
     async def login(self, registry: str, username: str, password: str) -> Json:
-        """Try the login at the registry, then store it: {"file": path}. Raises ImageError if it is refused."""
+        """Try the login at the registry, store it and return {"file": path}. Raises ImageError if the registry refuses
+        it."""
         ...
 
     async def logout(self, registry: str) -> bool:
-        """Remove the login of a registry ("": of all). Returns False if there was none."""
+        """Remove the login of a registry ("": all logins). Return False if there was none."""
         ...
 
     async def load(self, path: str, progress: Progress, *, shown: str = "") -> list[Json]:
-        """Load an archive, which errors call `shown`."""
+        """Load an archive. Error messages name it by `shown` instead of `path`, if given."""
         ...
 
     async def pack(self, request: Json) -> Json:
@@ -345,14 +348,15 @@ class NodeApi(Protocol):
     def builds_api(self) -> BuildsApi: ...
 
     async def remove_image(self, reference: str, *, force: bool = False) -> Json | None:
-        """Return {"untagged": […], "deleted": […], "freed": bytes}. Raises ImageError ImageInUse if it is in use."""
+        """Return {"untagged": […], "deleted": […], "freed": bytes}; None if there is no such image. Raises ImageError
+        with reason ImageInUse if a container uses it."""
         ...
 
     async def repair(self) -> list[str]:
-        """Repair what is wrong with the network; return a sentence for each repair, and for what stays damaged."""
+        """Repair the network. Return one sentence for each repair and for each damage that remains."""
         ...
 
     async def doctor(self, *, deep: bool = False) -> list[Json]:
-        """Return the node's violated invariants: [{"level": "error|warning", "check", "message", "fix"?}]. `deep`: also
-        read every blob of the images."""
+        """Return the problems of the node: [{"level": "error|warning", "check", "message", "fix"?}]. `deep`: also read
+        every blob of the images."""
         ...

@@ -1,8 +1,8 @@
-"""Who is at the other end of the unix socket, and what each may ask for.
+"""Authentication and authorization of the clients of the unix socket.
 
-The kernel names the peer's user, groups and process as they were at connect(2) (unix(7), SO_PEERCRED and
-SO_PEERGROUPS). Root may everything. Members of the group `api_group` may read what the ClusterRole `view` of Kubernetes
-lets its users read: neither Secrets, nor what shows their values, nor a shell in a container.
+The kernel reports the peer's user, groups and process as of connect(2) (unix(7), SO_PEERCRED and SO_PEERGROUPS). Root
+may do everything. Members of the group `api_group` may read what Kubernetes' ClusterRole `view` allows: everything
+except Secrets and documents that contain their values. They may not run programs in a container.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from kubelite.api.errors import status
 from kubelite.kube.errors import ApiError
 
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python does not name it
-KEY = "kubelite.peer"  # in the scope of a request
+KEY = "kubelite.peer"  # key in the ASGI scope of a request
 _UCRED = struct.Struct("3i")
 _MOST_GROUPS = 65536  # NGROUPS_MAX
 _READS = frozenset({"GET", "HEAD"})
 
 
 class Peer(NamedTuple):
-    """A process as it connected."""
+    """The process at the other end, as of its connect(2)."""
 
     pid: int
     uid: int
@@ -46,7 +46,7 @@ def peer_of(connection: socket.socket) -> Peer | None:
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 256)
-    except OSError:  # ERANGE: more groups than that
+    except OSError:  # ERANGE: the buffer is too small
         raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
     return Peer(pid, uid, gid, struct.unpack(f"{len(raw) // 4}I", raw))
 
@@ -59,7 +59,8 @@ def gid_of(group: str) -> int | None:
 
 
 def forbidden(peer: Peer | None, group: int | None, scope: Scope) -> ApiError | None:
-    """Return why the peer may not ask for this, or None. Pure, but for the daemon's own user."""
+    """Return the error if the peer may not send this request, else None. Root and the daemon's own user may send any
+    request."""
     if peer is not None and peer.uid in (0, os.geteuid()):
         return None
     if peer is None or group is None or group not in (peer.gid, *peer.groups):
@@ -75,7 +76,8 @@ def forbidden(peer: Peer | None, group: int | None, scope: Scope) -> ApiError | 
 
 
 def _shows_secrets(parts: Sequence[str]) -> bool:
-    """Tell whether a path shows Secrets, or a container's config.json with their values in its environment."""
+    """Whether the answer of a path contains Secrets, or a container's config.json, whose environment may contain their
+    values."""
     kube = parts[:2] == ["api", "v1"] and (
         parts[2:3] == ["secrets"] or (parts[2:3] == ["namespaces"] and parts[4:5] == ["secrets"])
     )
@@ -83,7 +85,7 @@ def _shows_secrets(parts: Sequence[str]) -> bool:
 
 
 class Peered(H11Protocol):
-    """A connection that puts its peer into the scope of each request, of WebSockets too."""
+    """A connection that adds its peer to the ASGI scope of each request, WebSockets included."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -112,7 +114,7 @@ class _WithPeer:
 
 
 class Access:
-    """Answers with Forbidden what the peer may not ask for."""
+    """ASGI middleware that refuses, as Forbidden, requests that the peer may not send."""
 
     def __init__(self, app: ASGIApp, group: int | None) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The API's server: uvicorn on sockets that we open, in the daemon's own event loop."""
+"""The API's server: uvicorn in the daemon's event loop, on sockets that this module opens."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from runtime.errors import StateError
 
 
 def listen_unix(path: str, group: int | None = None) -> socket.socket:
-    """Return a listening socket that only its owner (root), and members of the group, can reach. The file of a dead
-    daemon is replaced; if a daemon listens on it, StateError AlreadyRunning is raised."""
+    """Return a listening socket to which only root and members of the group can connect. The file of a dead daemon is
+    replaced. Raises StateError with reason AlreadyRunning if a daemon listens on it."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
         probe.connect(path)
@@ -31,7 +31,7 @@ def listen_unix(path: str, group: int | None = None) -> socket.socket:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         undo.callback(server.close)
         server.bind(path)
-        os.chmod(path, 0o600)  # between bind and listen, while nobody can connect yet
+        os.chmod(path, 0o600)  # before listen(), so that nobody can connect yet
         if group is not None:
             os.chown(path, -1, group)
             os.chmod(path, 0o660)
@@ -42,7 +42,7 @@ def listen_unix(path: str, group: int | None = None) -> socket.socket:
 
 
 class _State(uvicorn_server.ServerState):
-    """The headers of every answer, computed on demand: uvicorn updates the date periodically."""
+    """Computes the default headers of an answer on demand; uvicorn would update the date every second."""
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -53,8 +53,8 @@ class _State(uvicorn_server.ServerState):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the daemon, and that waits for an event where uvicorn polls a flag ten
-    times a second, so that an idle node does no work."""
+    """A uvicorn server that leaves signals to the daemon. It waits for an event, whereas uvicorn polls a flag ten times
+    a second, so an idle node does no work."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -77,8 +77,8 @@ async def serving(
     *,
     http: type[asyncio.Protocol] | Literal["auto"] = "auto",
 ) -> AsyncIterator[None]:
-    """Serve the application on these sockets while the block runs, then close them. `http` replaces uvicorn's protocol
-    class of a connection."""
+    """Serve the application on these sockets until the block exits, then close them. `http` replaces uvicorn's protocol
+    class for connections."""
     config = uvicorn.Config(
         app,
         http=http,
@@ -103,7 +103,7 @@ async def serving(
 
 
 async def serve_unix(app: ASGIApp, path: str, *, group: int | None) -> None:
-    """Serve on a unix socket that root and the group can reach until cancelled, then remove its file."""
+    """Serve on a unix socket for root and the group until cancelled, then remove its file."""
     async with serving(app, [listen_unix(path, group)], http=Peered):
         try:
             await asyncio.Event().wait()

@@ -1,7 +1,8 @@
 """A streamed HTTP answer that ends as soon as its client disconnects.
 
-Starlette's own response does not: with an ASGI server of spec 2.4, a generator with nothing to send (a quiet watch, a
-quiet log) keeps waiting after the client has disconnected. This one always listens for the disconnect message.
+Starlette's own response does not end: with a server of ASGI spec 2.4, a generator with nothing to send (for example a
+watch without changes) keeps waiting after the client has disconnected. `Stream` always listens for the disconnect
+message.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class Stream(Response):
-    """Sends what the generator yields, as it comes. The generator is closed in any case."""
+    """Sends each chunk as soon as the generator yields it. The generator is closed in any case."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Stream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         async for chunk in self.chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await asyncio.sleep(0)  # lets other tasks of the daemon run during a long log
+            await asyncio.sleep(0)  # let other tasks of the daemon run during a long log
         with contextlib.suppress(OSError):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,4 +1,4 @@
-"""The API on the node's unix socket: who may connect, who may ask for what, and what is recorded of it."""
+"""Serve the API on the node's unix socket, with access control by group and an audit log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.errors import RuntimeFault
 
 
 async def serve_api(agent: NodeAgent) -> None:
-    """Serve until cancelled. Raises RuntimeFault if the group does not exist or another daemon listens."""
+    """Serve until cancelled. Raises RuntimeFault if the group `api_group` does not exist or another daemon listens."""
     settings = agent.settings
     try:
         group = gid_of(settings.api_group)

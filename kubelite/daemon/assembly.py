@@ -60,9 +60,9 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
-FRESH = 5.0  # seconds; a file that was read earlier did not delay the pod's start
+FRESH = 5.0  # seconds; a manifest that was read earlier is not part of the pod's start
 
-#: The two helper processes as they start. A result is the client or the error.
+#: The start of the two helper processes. Each result is a client or an error.
 Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkClient | BaseException]]"
 
 
@@ -182,7 +182,7 @@ def _keeps_history(settings: Settings) -> bool:
 
 
 def _decided(settings: Settings, store: Store) -> Callable[[Decided], None]:
-    """History notes each decision that leads to something."""
+    """Return a function that records a decision with actions in the history, or ignores it if there is no history."""
     if _keeps_history(settings):
         return lambda decided: store.note(decision_entry(decided))
     return lambda _decided: None
@@ -253,7 +253,7 @@ def _launched(
 
 
 def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
-    """Watch the machine's free resources and the kernel's OOM kills. Start image GC and eviction."""
+    """Start image GC, eviction, and the watch of the kernel's OOM kills."""
     oom = OomWatch(agent)
     oom.start()
     stack.callback(oom.close)
@@ -283,8 +283,8 @@ async def _start_servers(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> 
 
 
 def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> None:
-    """Run `work` in the background until the node stops. If it fails, log the error and stop the node: a restart loses
-    nothing, while a node without this task would ignore changes."""
+    """Run `work` in the background until the node stops. If it fails, log the error and stop the node. A restart loses
+    nothing, whereas a node without this task would ignore changes."""
     task = asyncio.ensure_future(work)  # type: ignore[call-overload]
 
     def done(finished: asyncio.Future[object]) -> None:
@@ -301,8 +301,8 @@ def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> No
 
 
 def _unclaimed(store: Store, running: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:
-    """Return the running pods without a record (the state file was lost), by uid. A manifest with the same namespace
-    and name can claim one until it is removed as an orphan."""
+    """Return the running pods without a record (the state file was lost): uid → (namespace, name). A manifest with the
+    same namespace and name takes over such a pod until it is removed as an orphan."""
     return {
         uid: (record.annotations.get("namespace", ""), record.annotations.get("name", ""))
         for uid, record in running.items()
@@ -324,12 +324,12 @@ def _say_problems(events: EventRecorder, state: ManifestState) -> None:
 
 
 def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: float) -> None:
-    """Trace how a pod's manifest arrived: the file changed (or the daemon started and found it), it was read and it
-    was recorded in the store."""
+    """Add the first steps to a pod's trace: the file changed (or the daemon started and found it), the file was read,
+    and the pod was recorded in the store."""
     name = os.path.basename(state.file)
     if (
         time.time() - state.loaded_at < FRESH
-    ):  # otherwise the pod is recreated from a file that was read earlier
+    ):  # otherwise the pod is created again from a file that was read earlier
         if state.changed_at < started:
             tracer.mark(uid, "daemon started", at=started)
         else:
@@ -365,7 +365,7 @@ def _tracer(
 
 
 def _trace_of(tracer: Tracer, uid: str) -> str:
-    """The id of the trace of a pod's first start."""
+    """Return the id of the trace of a pod's first start; "" if there is none."""
     begin = tracer.begin(uid)
     return trace_id(uid, begin) if begin is not None else ""
 
@@ -415,8 +415,8 @@ async def _dispatch(agent: NodeAgent) -> None:
 
 
 async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
-    """When an object of `kind` changes, reconcile the pods that can use it: waiting pods start, and running pods get
-    updated files."""
+    """When an object of `kind` changes, reconcile the pods that can use it. Waiting pods can then start, and running
+    pods get updated files."""
     async with store.watch(kind) as watch:
         async for change in watch:
             for record in store.list("Pod", change.record.namespace or None):

@@ -1,9 +1,10 @@
-"""End the pods of a node whose daemon has stopped, as their deletion would: preStop hooks, stop signals, grace periods,
-main containers before sidecars. `kubelite reset` calls it.
+"""Terminate the pods of a node whose daemon has stopped, as a deletion does: with preStop hooks, stop signals and grace
+periods, main containers before sidecars. `kubelite reset` calls it.
 
-It adopts the running pods and marks each as deleted; the pods' own worker then ends them (node/worker). Manifests are
-not read and no other pod is reconciled, so nothing starts. A pod without a record (the state file is lost, or written
-by a newer kubelite) has no manifest here: its containers get their image's stop signal and 30 seconds.
+This module adopts the running pods and marks each as deleted. The pod worker (node/worker) then terminates them.
+Manifests are not read and no other pod is reconciled, so nothing starts. If a pod has no record (the state file is
+lost, or was written by a newer kubelite), its spec is unknown: its containers get the stop signal of their image and 30
+seconds.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
 from state.store import Store
 
-GRACE = 30.0  # seconds for a pod without a record, Kubernetes' default
-MARGIN = 15.0  # seconds beyond the grace periods for sandboxes to be removed
-SIDECAR = 3.0  # seconds that each sidecar may have beyond the grace period
+GRACE = 30.0  # seconds for a pod that sets no grace period or has no record, Kubernetes' default
+MARGIN = 15.0  # seconds beyond the grace period for the removal of a sandbox
+SIDECAR = 3.0  # seconds beyond the grace period for each init container, which may be a sidecar
 POLL = 0.05
-QUIET = 3.0  # seconds without news after which the pods that are still running are named
-REPEAT = 10.0  # seconds after which they are named again
+QUIET = 3.0  # seconds without progress before a message names the pods that are still running
+REPEAT = 10.0  # seconds between further such messages
 
 Say = Callable[[str], None]
 
 
 def grace_of(doc: Json) -> float:
-    """The grace period of a pod's object, in seconds."""
+    """Return the grace period in a pod's document, in seconds."""
     wanted = (doc.get("spec") or {}).get("terminationGracePeriodSeconds")
     return GRACE if wanted is None else float(wanted)
 
 
 @dataclass(slots=True)
 class _Ending:
-    """One pod that is being ended."""
+    """A pod that is being terminated."""
 
     name: str  # namespace/name
     grace: float
@@ -68,7 +69,7 @@ class _Ending:
         return self.began + self.grace + MARGIN + SIDECAR * self.sidecars
 
     def ended(self, now: float) -> str:
-        """In words, once its sandbox is gone."""
+        """Return the message for a pod whose sandbox is gone."""
         took = now - self.began
         if took < self.grace:
             return f"ended pod {self.name} in {took:.1f} s"
@@ -81,8 +82,8 @@ class _Ending:
 async def drain(
     settings: Settings, network: NetworkClient, *, timeout: float | None, say: Say
 ) -> Mapping[str, str]:
-    """End all pods. Each has its own grace period, or `timeout` seconds if that is shorter. Return those that did not
-    end in time, uid → namespace/name."""
+    """Terminate all pods. Each has its own grace period, or `timeout` seconds if that is shorter. Return the pods that
+    did not end in time: uid → namespace/name."""
     async with contextlib.AsyncExitStack() as stack:
         store = _open(settings, stack, say)
         stack.push_async_callback(store.close)
@@ -139,14 +140,14 @@ def _at_most(grace: float, timeout: float | None) -> float:
 async def _working(
     settings: Settings, store: Store, cri: LocalCri, queue: WorkQueue[str], known: set[str]
 ) -> AsyncIterator[None]:
-    """Run the pods' worker for the pods `known`, and for no other."""
+    """Run the pod worker for the pods in `known` only, until the block exits."""
     config = node_config(settings)
     events = EventRecorder(store, settings.node_name)
     parsed = ParsedPods()
     scheduler = Scheduler(store, config, node_state(store, config), parse=parsed.of, wake=lambda _uid: None)
 
     async def provide(_pod: Pod) -> None:
-        """Bind no claims: no pod starts."""
+        """Bind no claims, because no pod starts."""
 
     worker = PodWorker(store, cri, events, config, scheduler, parsed=parsed, queue=queue, provide=provide)
 
@@ -172,7 +173,7 @@ async def _mark(store: Store, uids: set[str], timeout: float | None) -> None:
 
 
 async def _end_unknown(cri: LocalCri, uid: str, pod: _Ending) -> None:
-    """End a pod without a record. The shims kill what does not follow the signal."""
+    """Terminate a pod without a record. The shim kills a container that still runs after the grace period."""
     while True:
         alive = [c for c in (await cri.observe(uid)).containers if is_alive(c)]
         if not alive:
@@ -188,7 +189,8 @@ async def _end_unknown(cri: LocalCri, uid: str, pod: _Ending) -> None:
 
 
 async def _ended(cri: LocalCri, pods: dict[str, _Ending], say: Say) -> Mapping[str, str]:
-    """Wait until the pods have ended or their time is up. Name each that ends, and after a while those that do not."""
+    """Wait until all pods have ended or all deadlines have passed. Report each pod that ends and, at intervals, those
+    that still run. Return the latter: uid → namespace/name."""
     left, total = dict(pods), len(pods)
     next_word = time.monotonic() + QUIET
     while left:

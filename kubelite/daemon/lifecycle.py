@@ -2,8 +2,9 @@
 
     lock → forkserver and network helper, in parallel → import the rest of the program → assembly.py
 
-The top of this module imports only what the first steps need: the helpers start in their own processes while this one
-loads the rest. Each step registers its cleanup on one exit stack, so a failed start and a stop undo the same steps.
+The top of this module imports only what the first steps need. The helpers start in their own processes while this
+process imports the rest. Each step registers its cleanup on one exit stack, so a failed start and a stop undo the same
+steps.
 Stopping ends only the daemon: shims and containers keep running, and the next start adopts them.
 """
 
@@ -46,8 +47,8 @@ class StartupError(Exception):
 
 
 def serve(settings: Settings, read: Callable[[], Settings] | None = None) -> int:
-    """Run a node until SIGTERM or SIGINT. Returns the exit code. `read` reads the settings again at SIGHUP, unless the
-    daemon is in the foreground of a terminal: there, SIGHUP means that the terminal is gone."""
+    """Run a node until SIGTERM or SIGINT. Return the exit code. On SIGHUP, the daemon calls `read` and applies the new
+    settings, unless it runs in a terminal: there, SIGHUP means that the terminal is gone."""
     environ = os.environ.get
     logs.set_up(environ("KUBELITE_LOG_LEVEL", "INFO"), environ("KUBELITE_LOG_FORMAT", "text"))
     gc.disable()  # until the node is ready: startup creates almost no garbage
@@ -64,7 +65,8 @@ async def _serve(settings: Settings, read: Callable[[], Settings] | None = None)
     life, starting = asyncio.current_task(), True
 
     def end() -> None:
-        """Stop the node. Cancel a start in progress (it may wait forever), but not its cleanup."""
+        """Stop the node. Cancel a start in progress, which may wait forever. A second signal does not cancel the
+        cleanup."""
         if starting and not stop.is_set() and life is not None:
             life.cancel()
         stop.set()
@@ -74,7 +76,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings] | None = None)
     try:
         async with node(settings) as agent:
             starting = False
-            gc.freeze()  # these objects live until exit: no collection visits them again
+            gc.freeze()  # these objects live until exit, so collections need not visit them
             gc.enable()
             _give_back()
             log.info("kubelite is ready", extra={"node": settings.node_name, "socket": settings.socket})
@@ -88,7 +90,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings] | None = None)
 
 
 def _notifier() -> Notifier | None:
-    """Return the way to tell systemd about us, if it asked for that."""
+    """Return a notifier if systemd has set NOTIFY_SOCKET."""
     if "NOTIFY_SOCKET" not in os.environ:
         return None
     from kubelite.daemon.notify import Notifier
@@ -100,7 +102,7 @@ def _notifier() -> Notifier | None:
 async def _told(
     notifier: Notifier | None, agent: NodeAgent, read: Callable[[], Settings] | None
 ) -> AsyncIterator[None]:
-    """Tell systemd that the node is ready, and at the end that it stops; read the settings again at SIGHUP."""
+    """Tell systemd that the node is ready and, when the block exits, that it stops. Reload the settings on SIGHUP."""
 
     def status() -> str:
         return f"{len(agent.store.list('Pod'))} pods, {len(agent.cri.running_sandboxes())} running"
@@ -133,8 +135,8 @@ async def _told(
 
 
 def _reload(agent: NodeAgent, read: Callable[[], Settings]) -> str:
-    """Read the settings again and apply those that can change. Return what happened, which is logged, too. With invalid
-    settings, nothing changes."""
+    """Read the settings again and apply those that can change at run time. Log the result and return it as a sentence.
+    If a setting is invalid, nothing changes."""
     from kubelite.daemon.reload import plan_reload
 
     try:
@@ -150,12 +152,12 @@ def _reload(agent: NodeAgent, read: Callable[[], Settings]) -> str:
 
 
 def _give_back() -> None:
-    """Return the memory that startup freed to the kernel: five megabytes, mostly from the models' schemas. The C
+    """Give the memory that startup freed back to the kernel: five megabytes, mostly from the models' schemas. The C
     library would keep it (malloc_trim(3); musl has no such function).
 
-    Also return large blocks as soon as they are freed. By default, the mmap threshold grows to the largest block ever
-    freed (mallopt(3)). The text of a metrics page then comes from the heap, which keeps the peak of the largest scrape:
-    2 to 4 MB with 500 pods."""
+    Also make the C library give large blocks back as soon as they are freed. By default, the mmap threshold grows to
+    the largest block ever freed (mallopt(3)). The text of a metrics page would then be allocated on the heap, which
+    keeps the size of the largest scrape: 2 to 4 MB with 500 pods."""
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
@@ -176,7 +178,7 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
         stack.push_async_callback(_end, launch)
         await asyncio.sleep(
             0.002
-        )  # let both helpers launch: they start up while this process imports the rest
+        )  # let both helpers launch, so that they start while this process imports the rest
         from kubelite.daemon.assembly import running
 
         yield await stack.enter_async_context(running(settings, launch, started))
@@ -231,7 +233,7 @@ def _directories(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def locked(*directories: str) -> Iterator[None]:
-    """Lock the root and the run directory: each allows one daemon. Raises StartupError with the pid of the holder."""
+    """Lock each directory for this daemon until the block exits. Raises StartupError, which names the holder's pid."""
     with contextlib.ExitStack() as stack:
         for directory in dict.fromkeys(directories):
             path = f"{directory}/kubelite.pid"

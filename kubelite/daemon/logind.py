@@ -1,7 +1,7 @@
-"""systemd-logind's part in node shutdown (org.freedesktop.login1): a delay lock that delays a shutdown, and the signal
-that a shutdown begins. https://systemd.io/INHIBITOR_LOCKS
+"""A client of systemd-logind (org.freedesktop.login1) for node shutdown: a delay lock delays a shutdown, and a signal
+announces its begin. https://systemd.io/INHIBITOR_LOCKS
 
-Calls block until the reply arrives: run them in a thread. Call `take` when the socket is readable.
+Each call blocks until the reply arrives, so callers run it in a thread. Call `take` when the socket is readable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEAD, _DELAY = "# kubelite: shutdown_grace_period of ", "InhibitDelayMaxSec="
 
 
 class Logind:
-    """A connection; close() it. Raises RuntimeFault when logind is not running or stops."""
+    """A connection to logind; the caller closes it. Raises RuntimeFault if logind is not running or stops."""
 
     def __init__(self) -> None:
         address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
@@ -71,7 +71,7 @@ class Logind:
         self._bus.call(*_SYSTEMD, "KillUnit", "ssi", "systemd-logind.service", "all", SIGHUP)
 
     def hold(self) -> None:
-        """Take the lock. While it is held, a shutdown waits (at most as long as logind allows)."""
+        """Take the lock. A shutdown waits while the lock is held, at most as long as logind allows."""
         self.release()
         why = ("shutdown", "kubelite", "pods terminate before the machine shuts down", "delay")
         self._bus.call(_NAME, _OBJECT, _MANAGER, "Inhibit", "ssss", *why)
@@ -86,7 +86,7 @@ class Logind:
         self._lock = -1
 
     def take(self) -> list[bool]:
-        """Read the received signals: True when a shutdown begins, False when it was cancelled."""
+        """Read the received signals, in order: True if a shutdown begins, False if it was cancelled."""
         found = []
         while True:
             said = self._bus.take()
@@ -97,7 +97,8 @@ class Logind:
 
 
 def requested_delay(root: str) -> int | None:
-    """Return the delay in this node's drop-in file, in seconds. None: the file is missing or another node's."""
+    """Return the delay in this node's drop-in file, in seconds; None if the file is missing or belongs to another
+    node."""
     try:
         with open(OVERRIDE, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
@@ -109,8 +110,8 @@ def requested_delay(root: str) -> int | None:
 
 
 def withdraw_delay(root: str) -> None:
-    """Undo `request_delay` if this node called it: remove the file and reload logind, if it runs.
-    Raises OSError, RuntimeFault."""
+    """Undo `request_delay` if this node called it: remove the file and reload logind. Raises OSError, and RuntimeFault
+    if logind is not running."""
     if requested_delay(root) is None:
         return
     os.unlink(OVERRIDE)

@@ -1,4 +1,4 @@
-"""What `kubelite reset` ends and removes for good, in words, before it does so."""
+"""Describe what `kubelite reset` would terminate and permanently remove, for the question before it starts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kubelite.settings import Settings
 from runtime.shim.client import read_state, shim_alive
 from state.database import DatabaseError, Summary, summary
 
-NAMES = 8  # pods that are named; the others are counted
+NAMES = 8  # pods that the text names; it counts the others
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """`running`: namespace/name of each running pod → its grace period in seconds. The sentences continue "This
-    removes"."""
+    """`running`: namespace/name of each running pod → its grace period in seconds. `removed`: phrases that continue
+    "This removes for good:"."""
 
     running: Mapping[str, float]
     removed: tuple[str, ...]
 
 
 def find_losses(settings: Settings) -> Losses:
-    """Read what the node has, without changing anything, whether or not its daemon runs."""
+    """Collect the losses of a reset. Nothing is changed, and the daemon may be running or stopped."""
     names = dict(_running(f"{settings.run_dir}/shims"))
     unreadable = ""
     try:
@@ -41,7 +41,7 @@ def find_losses(settings: Settings) -> Losses:
 
 
 def _running(shims: str) -> Iterable[tuple[str, str]]:
-    """The uid and namespace/name of each running pod."""
+    """Yield the uid and namespace/name of each running pod."""
     for uid in sorted(os.listdir(shims)) if os.path.isdir(shims) else ():
         record = read_state(f"{shims}/{uid}")
         if record is not None and shim_alive(record):
@@ -50,7 +50,7 @@ def _running(shims: str) -> Iterable[tuple[str, str]]:
 
 
 def _words(found: Summary, pods: int, node_name: str) -> Iterable[str]:
-    """Pure: one phrase for each kind of loss."""
+    """Yield one phrase for each kind of loss."""
     if pods:
         what = "logs, events, restart counts, emptyDir volumes and what containers wrote to their own file system"
         yield f"of {pods} pod{'s' * (pods != 1)}: {what}"
@@ -84,7 +84,7 @@ def _taint(taint: Mapping[str, Any]) -> str:
 
 
 def described(losses: Losses, settings: Settings, *, now: bool, timeout: float | None) -> list[str]:
-    """Pure: the lines that are shown before the question."""
+    """Return the lines that are shown before the question."""
     lines = []
     if losses.running:
         names = sorted(losses.running)

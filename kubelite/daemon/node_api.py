@@ -1,4 +1,4 @@
-"""The node behind the API: implements `kubelite.api.node.NodeApi` with the store, the worker, shims and images."""
+"""The node behind the API. It implements `kubelite.api.node.NodeApi` with the store, the worker, shims and images."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class NodeAgent:
         """Apply a user's patch to the node and save it in the store. Raises ForbiddenPatch."""
         record = self.store.get(NODE, "", self.node_name)
         if record is None:
-            # the prefix keeps the uid apart from every pod's
+            # the prefix distinguishes the uid from those of pods
             identity = {"name": self.node_name, "uid": f"node:{self.node_name}"}
             with contextlib.suppress(AlreadyExists):
                 await self.store.create(NODE, patched({"metadata": identity}, patch))
@@ -145,7 +145,7 @@ class NodeAgent:
         self.meters.stats_age.observe(age, label)
 
     async def measured_pods(self) -> Mapping[str, Measured]:
-        """Return the usage that eviction ranks pods by, by uid."""
+        """Return each pod's usage, by which eviction ranks pods, as uid → usage."""
         from kubelite.telemetry.sampling.usage import measured_pods
 
         return measured_pods(await self.pages().snapshot())
@@ -398,7 +398,8 @@ class NodeAgent:
     # -- health -------------------------------------------------------------------------------------------------
 
     async def repair(self) -> list[str]:
-        """Repair the network as far as a restart could; return a sentence for each repair, and for what stays."""
+        """Repair the network as a restart of the daemon would. Return one sentence for each repair and for each damage
+        that remains."""
         result = await self.network.repair()
         done = [f"network: {sentence}" for sentence in (*result.repaired, *await self.cri.attach_lost())]
         return done + [f"network, not repaired: {s}" for s in (*result.left, *result.failures)]
@@ -437,7 +438,7 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
         for p in state.problems
     ]
     keys = list(state.objects or ())
-    if state.objects is None:  # invalid since the daemon started: the store retains its objects
+    if state.objects is None:  # the file was never valid since the start: the store retains its objects
         keys = [
             (r.kind, r.namespace, r.name)
             for kind in KINDS
@@ -455,8 +456,9 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
 
 
 def _is_of(store: Store, key: tuple[str, str, str], file: str) -> bool:
-    """Whether an object of a file comes from it. Another file that defines it stays in force, and so does a pod's own
-    claim; one that is not recorded is about to be."""
+    """Whether an object that `file` defines comes from it. It does not if another file defined the object first, or if
+    a pod owns it (a claim of an ephemeral volume). An object that the store does not have yet is about to be
+    recorded."""
     record = store.get(*key)
     return record is None or source_of(record) == file
 

@@ -68,8 +68,8 @@ def node_config(settings: Settings) -> NodeConfig:
 
 
 def _pids_limit(settings: Settings) -> int:
-    """Return the limit of a pod's processes, 0 for none. The default does not apply on a kernel without the controller:
-    only who asks for a limit gets an error."""
+    """Return the limit of a pod's processes; 0: none. The default does not apply on a kernel without the pids
+    controller. There, only an explicit limit leads to an error."""
     if "pod_pids_limit" in settings.model_fields_set or _has_pids_controller():
         return max(0, settings.pod_pids_limit)
     return 0
@@ -84,7 +84,7 @@ def _has_pids_controller() -> bool:
 
 
 def host_address() -> str:
-    """Return the machine's source address on the default route, or the loopback address without one."""
+    """Return the machine's source address on the default route, or the loopback address if there is no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("198.51.100.1", 9))  # TEST-NET-2: looks up a route and sends nothing

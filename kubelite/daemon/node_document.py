@@ -1,4 +1,4 @@
-"""Build the v1 Node document that the API shows, from the node's facts and the daemon's state. Pure."""
+"""Build the v1 Node document that the API shows, from the node's facts and the daemon's state."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def _amount(name: str, value: int) -> str:
 
 
 def _heartbeat(agent: AgentState) -> float:
-    """Return the conditions' heartbeat time: it advances every five minutes, as kubelet's (nodeStatusReportFrequency).
-    Each request evaluates the conditions, but a watch must not see a change each time."""
+    """Return the conditions' heartbeat time. It advances every five minutes, as kubelet's (nodeStatusReportFrequency).
+    The conditions are evaluated for each request, but a watch must not report a change each time."""
     beats = (agent.now - agent.started_at) // HEARTBEAT_SECONDS
     return agent.started_at + beats * HEARTBEAT_SECONDS  # exactly the same number until the next heartbeat
 

@@ -1,9 +1,9 @@
 """Graceful node shutdown: delay a machine shutdown until the pods have terminated. Pods of lower priority terminate
-first, each group within its grace period (Kubernetes pkg/kubelet/nodeshutdown). Off unless `shutdown_grace_period`, or
-the one by priority, is set, as in kubelet.
+first, each group within its grace period (Kubernetes pkg/kubelet/nodeshutdown). As in kubelet, this is off unless
+`shutdown_grace_period` or `shutdown_grace_period_by_pod_priority` is set.
 
-A pod that a shutdown terminated is Failed with reason Terminated. When the node is back, or the shutdown is cancelled,
-the pod is recreated from its manifest, unless its restartPolicy is Never.
+A pod that a shutdown terminates becomes Failed with reason Terminated. When the node starts again, or the shutdown is
+cancelled, the pod is recreated from its manifest, unless its restartPolicy is Never.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POLL = 0.1  # seconds between checks of terminating pods
 
 
 class ShutdownManager:
-    """`run()` until cancelled."""
+    """Delays machine shutdowns and terminates the pods. Call `run()`, which runs until it is cancelled."""
 
     def __init__(self, agent: NodeAgent) -> None:
         settings = agent.settings
@@ -72,7 +72,7 @@ class ShutdownManager:
         self._said = sentence
 
     def _connect(self) -> tuple[Logind, str]:
-        """Connect and take the delay lock; return both the connection and a warning, if any. Runs in a thread. Raises
+        """Connect and take the delay lock. Return the connection and a warning ("": none). Runs in a thread. Raises
         RuntimeFault."""
         wanted, sentence = sum(group.seconds for group in self._groups), ""
         with contextlib.ExitStack() as undo:
@@ -140,7 +140,7 @@ class ShutdownManager:
 
 
 async def recreate_pods(agent: NodeAgent) -> None:
-    """Delete the pods that a shutdown terminated: they are recreated from their manifests."""
+    """Delete the pods that a shutdown terminated, so that they are recreated from their manifests."""
     for record in agent.store.list("Pod"):
         if terminated_by_shutdown(record.doc):
             with contextlib.suppress(StoreError):
@@ -148,7 +148,7 @@ async def recreate_pods(agent: NodeAgent) -> None:
 
 
 def terminated_by_shutdown(doc: dict[str, Any]) -> bool:
-    """Pure."""
+    """Whether a shutdown terminated the pod of this document, and it must be recreated."""
     status = doc.get("status") or {}
     ended = status.get("phase") == "Failed" and status.get("reason") in SHUTDOWN_REASONS
     return ended and (doc.get("spec") or {}).get("restartPolicy") != "Never"
@@ -156,7 +156,7 @@ def terminated_by_shutdown(doc: dict[str, Any]) -> bool:
 
 async def _readable(descriptor: int) -> None:
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
-    copy = os.dup(descriptor)  # nobody closes the copy while the loop watches it
+    copy = os.dup(descriptor)  # the original may be closed while the loop watches the copy
     loop.add_reader(copy, ready.set)
     try:
         await ready.wait()

@@ -1,4 +1,5 @@
-"""Tell systemd the state of the daemon (sd_notify(3)), for `Type=notify` units. Imported only if systemd asks."""
+"""Tell systemd the state of the daemon (sd_notify(3)), for `Type=notify` units. Imported only if NOTIFY_SOCKET is
+set."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from collections.abc import Callable, MutableMapping
 
 log = logging.getLogger(__name__)
 
-#: Fewest pings in one watchdog interval: systemd recommends two.
+#: Minimum number of pings in one watchdog interval: systemd recommends two.
 PINGS = 2
 
 
 class Notifier:
-    """Messages to the socket in NOTIFY_SOCKET. Errors are logged: systemd may be gone, and the node goes on."""
+    """Sends messages to the socket in NOTIFY_SOCKET. Errors are only logged: the node does not depend on systemd."""
 
     def __init__(self, path: str, watchdog_usec: int = 0) -> None:
         """`watchdog_usec`: microseconds within which systemd expects a ping; 0: it expects none."""
@@ -24,7 +25,8 @@ class Notifier:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str], pid: int) -> Notifier | None:
-        """Return the notifier that the environment asks for, and remove its variables: no child may speak for us."""
+        """Return the notifier that the environment describes, if any. Remove its variables, so that child processes
+        send no messages for the daemon."""
         path = environ.pop("NOTIFY_SOCKET", "")
         usec, addressee = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         if not path.startswith(("/", "@")):
@@ -33,20 +35,20 @@ class Notifier:
         return cls(path, int(usec) if usec.isdigit() and ours else 0)
 
     def ready(self, status: str) -> None:
-        """The node has started, or a reload is over."""
+        """Report that the node has started, or that a reload is complete."""
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def reloading(self) -> None:
-        """A reload begins. systemd orders the messages by the time."""
+        """Report that a reload begins. systemd requires the time of the message."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=reading the settings")
 
     def stopping(self) -> None:
-        """The node stops."""
+        """Report that the node stops."""
         self._send("STOPPING=1\nSTATUS=stopping; pods keep running")
 
     async def run(self, status: Callable[[], str]) -> None:
-        """Ping the watchdog from the event loop, so that systemd restarts a daemon whose loop is stuck, and renew the
-        status. Containers outlive that restart."""
+        """Ping the watchdog from the event loop and update the status. If the loop is stuck, the pings stop and systemd
+        restarts the daemon. Containers keep running."""
         if not self._watchdog:
             return
         while True:

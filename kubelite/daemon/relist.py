@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REMOVE_AGAIN = 10.0  # seconds before a failed removal is retried
-INSIDE = 20  # pods whose network namespace one round looks into, other pods each time
-TURNS = 3  # relists until each pod was queued once: a minute, as kubelet's --sync-frequency
+INSIDE = 20  # pods whose network namespace is checked in one round; the next round checks other pods
+TURNS = 3  # rounds in which each pod is queued once: by default a minute, as kubelet's --sync-frequency
 
 
 async def remove_orphans(agent: NodeAgent, unclaimed: dict[str, tuple[str, str]], *, first: bool) -> None:
-    """Remove the sandboxes, directories and records of unknown pods (deleted while the daemon was down, or the state
-    file was lost). Wait until every manifest is read: a missing directory or an invalid file may define these pods. An
-    empty directory may define them too if the store has no record of it (`first`): without the state file, nothing
-    distinguishes an unmounted directory from an emptied one."""
+    """Remove the sandboxes, directories and records of unknown pods: pods that were deleted while the daemon was down,
+    or whose state file was lost. Wait until every manifest is read: a missing directory or an invalid file may define
+    these pods. `first`: the store has no record of the manifest directory. Then an empty directory may define them,
+    too: without the state file, an unmounted directory looks like an emptied one."""
     if first and unclaimed and not agent.sources.states():
         log.warning("unknown pods are running; they are left alone until a manifest exists")
     while not agent.sources.complete or (first and unclaimed and not agent.sources.states()):
@@ -60,9 +60,9 @@ def _strays(agent: NodeAgent) -> set[str]:
 
 
 async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
-    """Find what events missed: each round checks the network and a third of the pods."""
+    """Find changes that events missed. Each round checks the network and a third of the pods."""
     turn = 0
-    told: frozenset[str] = frozenset()  # what the last round could not repair
+    told: frozenset[str] = frozenset()  # damage that the last round could not repair
     while True:
         await asyncio.sleep(agent.settings.relist_seconds)
         began = time.perf_counter()
@@ -83,8 +83,8 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
 
 
 async def _repair_network(agent: NodeAgent, told: frozenset[str]) -> frozenset[str]:
-    """Repair the network (flushed rules, a removed bridge, a pod's interface). What stays damaged is reported once, not
-    each round. Return it."""
+    """Repair the network (flushed rules, a removed bridge, a pod's interface). Return the damage that remains. Damage
+    in `told`, the last round's result, is not logged again."""
     result = await agent.network.repair(inside=INSIDE)
     for sentence in [*result.repaired, *await agent.cri.attach_lost()]:
         log.warning("network repaired: %s", sentence)
@@ -105,7 +105,8 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
 
 
 def measured_directories(store: Store, cri: LocalCri, config: NodeConfig) -> dict[str, str]:
-    """Map the directories measured in the background to cgroups: writable layers have one, volumes and logs have ""."""
+    """Map each directory that is measured in the background to a cgroup: a writable layer to its container's, a volume
+    or log directory to ""."""
     running = cri.running_sandboxes()
     places = [volume.path for volume in running_volumes(running, store, config)]
     places += [log.path for log in logs_of(running, store)]

@@ -1,4 +1,4 @@
-"""Read the settings again while the node runs: what takes effect at once, and what needs a restart."""
+"""Compare reloaded settings with those of the running node: which take effect at once, and which need a restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kubelite.settings import Settings
 
-#: Settings that are read each time they are used. The others are built into parts of the node when it starts.
+#: Settings that a running node can change. Parts of the node take the others once, when they are created.
 RELOADABLE = frozenset(
     {
         "history_size",
@@ -20,19 +20,20 @@ RELOADABLE = frozenset(
         "web_token_file",
     }
 )
-#: Of these, zero means that a part of the node does not exist.
+#: Reloadable settings whose value 0 turns a part of the node off. Turning that part on or off needs a restart.
 _SWITCHES = ("history_size", "history_time")
 
 
 class Reload(NamedTuple):
-    """`settings`: the node's from now on. `applied` and `restart` name the settings that have changed."""
+    """`settings`: the node's settings after the reload. `applied` and `restart` name the changed settings that take
+    effect at once and those that need a restart."""
 
     settings: Settings
     applied: tuple[str, ...]
     restart: tuple[str, ...]
 
     def words(self) -> str:
-        """Say what the reload did, in one line."""
+        """Describe the result of the reload in one line."""
         parts = [f"applied {', '.join(self.applied)}"] if self.applied else []
         if self.restart:
             parts.append(
@@ -42,7 +43,7 @@ class Reload(NamedTuple):
 
 
 def plan_reload(running: Settings, read: Settings) -> Reload:
-    """Compare the settings of the running node with those that were read again. Pure."""
+    """Compare the settings of the running node with the reloaded ones."""
     changed = [name for name in Settings.model_fields if getattr(running, name) != getattr(read, name)]
     applied = [name for name in changed if name in RELOADABLE and not _switched(running, read, name)]
     settings = running.model_copy(update={name: getattr(read, name) for name in applied})

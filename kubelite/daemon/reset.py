@@ -1,8 +1,9 @@
-"""`kubelite reset`: remove every trace of the node but images and manifests. It ends the daemon, then every pod
-(drain.py), then removes network and cgroups. It works with or without a running daemon and can be repeated after an
-interruption.
+"""`kubelite reset`: remove everything of the node except images, manifests and the data of volumes and claims. It stops
+the daemon, terminates every pod (drain.py) and removes network and cgroups. It works with or without a running daemon
+and can be repeated after an interruption.
 
-The daemon's lock is held meanwhile: a service manager that starts the daemon again would start the pods again.
+Reset holds the daemon's lock while it works. Otherwise a service manager could restart the daemon, which would start
+the pods again.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead
 
 STOP_SECONDS = 15.0
-AT_ONCE = 16  # pods that end in parallel
-HELPER_SECONDS = 3.0
+AT_ONCE = 16  # pods that are killed in parallel
+HELPER_SECONDS = 3.0  # seconds that the daemon's helper processes have to end
 
 Say = Callable[[str], None]
 
 
 async def reset(settings: Settings, say: Say, *, now: bool = False, timeout: float | None = None) -> None:
-    """Reset the node. Pods have their grace period, but at most `timeout` seconds; with `now`, they are killed. `say`
-    receives a message for each step. Raises RuntimeFault when a process does not end, StartupError when another daemon
-    has started meanwhile."""
+    """Reset the node. Each pod has its grace period, but at most `timeout` seconds; with `now`, pods are killed. `say`
+    receives a message for each step. Raises RuntimeFault if a process does not end, StartupError if another daemon has
+    started meanwhile."""
     await _end_daemon(settings, say)
     with locked(*filter(os.path.isdir, (settings.root, settings.run_dir))):
         await _end_pods_and_network(settings, say, now=now, timeout=timeout)
@@ -84,9 +85,9 @@ def _remove_files(settings: Settings, say: Say) -> None:
             remove_tree(f"{pods}/{uid}")
     for path in (f"{settings.run_dir}/shims", f"{settings.run_dir}/network", f"{settings.run_dir}/traces"):
         shutil.rmtree(path, ignore_errors=True)
-    # every pod has ended and the manifests hold the desired state: stale restart counts would mislead the next start
+    # every pod has ended and the manifests hold the desired state; the next start must not see old restart counts
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]
-    # the lock files stay: a daemon that starts now may hold one, and a lock on a deleted file would lock nobody out
+    # keep the lock files: a daemon that starts now may hold one, and a lock on a deleted file excludes nobody
     for path in (settings.socket, *state):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -107,7 +108,8 @@ async def _remove_cgroups(settings: Settings, say: Say) -> None:
 
 
 async def _end_daemon(settings: Settings, say: Say) -> None:
-    """End the process that holds the lock, if any. systemd would start its service's process again: it must end it."""
+    """End the process that holds the lock, if any. A process of a systemd service is stopped by systemd, which would
+    restart it otherwise."""
     pid = _holder(f"{settings.run_dir}/kubelite.pid")
     if pid is None:
         return
@@ -134,7 +136,7 @@ async def _end_daemon(settings: Settings, say: Say) -> None:
 
 
 async def _unit_of(pid: int) -> str:
-    """The systemd service whose main process this is; "" if there is none."""
+    """Return the systemd service whose main process is `pid`; "" if there is none."""
     for unit in _services(pid):
         if await _systemctl("show", "--property=MainPID", "--value", unit) == str(pid):
             return unit
@@ -142,7 +144,7 @@ async def _unit_of(pid: int) -> str:
 
 
 def _services(pid: int) -> list[str]:
-    """The names of services whose cgroup a process is in."""
+    """Return the names of the systemd services in the cgroup paths of a process."""
     try:
         with open(f"/proc/{pid}/cgroup") as file:
             names = {os.path.basename(line.strip()) for line in file}
@@ -152,7 +154,7 @@ def _services(pid: int) -> list[str]:
 
 
 async def _systemctl(*arguments: str) -> str:
-    """What systemctl printed; "" without systemd. Raises RuntimeFault if it fails or takes too long."""
+    """Run systemctl and return its output; "" without systemd. Raises RuntimeFault if it fails or takes too long."""
     try:
         process = await asyncio.create_subprocess_exec(
             "systemctl", *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -188,7 +190,7 @@ def _holder(path: str) -> int | None:
 
 
 async def _kill_pods(shims: str, say: Say) -> None:
-    """Kill the pods that run, `AT_ONCE` in parallel: each mostly waits for the kernel to remove its namespaces."""
+    """Kill the running pods, `AT_ONCE` in parallel: most of the time passes while the kernel removes namespaces."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def end(uid: str) -> None:
@@ -201,7 +203,7 @@ async def _kill_pods(shims: str, say: Say) -> None:
 
     uids = sorted(os.listdir(shims)) if os.path.isdir(shims) else []
     results = await asyncio.gather(*map(end, uids), return_exceptions=True)
-    for result in results:  # raise only after every pod was tried
+    for result in results:  # raise an error only after an attempt for every pod
         if isinstance(result, BaseException):
             raise result
 

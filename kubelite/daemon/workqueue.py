@@ -21,14 +21,15 @@ Work = Callable[[K], Awaitable[float | None]]
 
 
 class WorkQueue(Generic[K]):
-    """Accepts keys at once, and processes them after `start`: what adds keys is built before what processes them."""
+    """Accepts keys from its creation, and processes them after `start`: the parts of the node that add keys are built
+    before those that process them."""
 
     def __init__(self, *, limit: int = 64) -> None:
         self._work: Work[K] | None = None
-        self._early: dict[K, None] = {}  # added before the start, in order
+        self._early: dict[K, None] = {}  # added before `start`, in order
         self._limit = asyncio.Semaphore(limit)
         self._running: dict[K, asyncio.Task[None]] = {}
-        self._dirty: set[K] = set()  # added while being worked on
+        self._dirty: set[K] = set()  # added during processing
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._closed = False
@@ -59,7 +60,7 @@ class WorkQueue(Generic[K]):
         self._running[key] = asyncio.get_running_loop().create_task(self._run(key, work), name=f"work-{key}")
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Process `key` in `seconds`. An earlier timer, or a call of add(), wins."""
+        """Process `key` in `seconds`. An earlier timer of the key, or a call of add(), takes precedence."""
         if self._closed:
             return
         if seconds <= 0:
@@ -74,7 +75,7 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(due, self.add, key)
 
     def __len__(self) -> int:
-        """Return the number of keys in processing or waiting for a worker."""
+        """Return the number of keys that are being processed or wait for a worker."""
         return len(self._running) + len(self._early)
 
     def dirty(self, key: K) -> bool:
@@ -86,7 +87,7 @@ class WorkQueue(Generic[K]):
         return len(self._timers)
 
     async def idle(self) -> None:
-        """Wait until no key is in processing. Pending timers do not count."""
+        """Wait until no key is being processed. Pending timers do not count."""
         while self._running:
             await asyncio.wait(list(self._running.values()))
 

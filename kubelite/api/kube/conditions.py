@@ -1,4 +1,4 @@
-"""`PATCH …/pods/NAME/status`: pod conditions that other programs maintain, as readiness gates need them.
+"""`PATCH …/pods/NAME/status`: set pod conditions that other programs maintain, for example for readiness gates.
 
 A strategic merge patch merges conditions by type. A merge patch (RFC 7386) replaces the whole list, except for the
 conditions that the node maintains.
@@ -55,8 +55,8 @@ async def patch_status(request: Request) -> Response:
 
 
 def conditions(before: list[Json], given: list[Json], *, whole: bool, now: str) -> list[Json]:
-    """Return the conditions updated with those given. A condition whose status changes gets a transition time. `whole`:
-    conditions that are not given are removed, except for the node's. Pure."""
+    """Return the conditions updated with those given. A condition whose status changes gets a transition time. With
+    `whole`, conditions that are not given are removed, except for the node's."""
     known = {c["type"]: c for c in before}
     after = {t: c for t, c in known.items() if not whole or t in NODE_CONDITIONS}
     for condition in given:

@@ -1,4 +1,4 @@
-"""The last log lines of containers that failed, which usually say why."""
+"""Read the last log lines of failed containers, which usually explain the failure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kubelite.api.node import NodeApi
 from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 
-LINES = 3  # of each container
-WIDTH = 200  # characters of each
+LINES = 3  # lines of each container
+WIDTH = 200  # characters of each line
 
 
 async def crash_log_lines(node: NodeApi, pod: Json) -> list[str]:
@@ -20,7 +20,7 @@ async def crash_log_lines(node: NodeApi, pod: Json) -> list[str]:
     marks, because a terminal would interpret them."""
     found = []
     for container, loops in _ended_badly(pod):
-        with contextlib.suppress(ApiError, OSError):  # its log was deleted
+        with contextlib.suppress(ApiError, OSError):  # the container's log was deleted
             chunks = open_log(node, pod, container, LogQuery(tail=LINES), previous=loops)
             text = b"".join([chunk async for chunk in chunks]).decode(errors="replace")
             found += [
@@ -30,13 +30,13 @@ async def crash_log_lines(node: NodeApi, pod: Json) -> list[str]:
 
 
 def _ended_badly(pod: Json) -> Iterator[tuple[str, bool]]:
-    """Yield (container, whether it waits to restart)."""
+    """Yield each failed container and whether it waits to restart."""
     for key in ("initContainerStatuses", "containerStatuses"):
         for status in (pod.get("status") or {}).get(key) or ():
             state = status.get("state") or {}
             loops = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
             ended = (status.get("lastState") or {}) if loops else state
-            if (ended.get("terminated") or {}).get("exitCode", 0) not in (0, 128):  # 128: it never ran
+            if (ended.get("terminated") or {}).get("exitCode", 0) not in (0, 128):  # 128: never ran
                 yield status["name"], loops
 
 

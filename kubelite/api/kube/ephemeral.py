@@ -1,7 +1,7 @@
-"""`…/pods/NAME/ephemeralcontainers` (what `kubectl debug` and `kubelite debug` use) and `…/pods/NAME/attach`.
+"""`…/pods/NAME/ephemeralcontainers`, which `kubectl debug` and `kubelite debug` use, and `…/pods/NAME/attach`.
 
-A patch may add ephemeral containers, and nothing else. Strategic merge patches merge by name, the list's merge key; a
-merge patch (RFC 7386) replaces the whole list; PUT sends the whole pod.
+A request can only add ephemeral containers. A strategic merge patch merges by name, the list's merge key. A merge patch
+(RFC 7386) replaces the whole list. PUT sends the whole pod.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def change_ephemeral(request: Request) -> Response:
 
 
 def by_name(before: list[Json], patch: list[Json]) -> list[Json]:
-    """Return the list with the patch's entries merged by name, new ones at the end. Pure."""
+    """Return the list with the patch's entries merged by name, new ones at the end."""
     after = {entry["name"]: dict(entry) for entry in before}
     for entry in patch:
         name = entry.get("name")

@@ -1,7 +1,7 @@
 """`…/pods/NAME/exec` over WebSocket: the subprotocols v5.channel.k8s.io and v4.channel.k8s.io.
 
 Messages are binary; the first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (one metav1.Status at the end),
-4 resize ({"Width", "Height"}). In v5 the message [255, n] closes channel n, by which a client ends stdin. Source:
+4 resize ({"Width", "Height"}). In v5, the message [255, n] closes channel n; clients end stdin with it. Source:
 apimachinery pkg/util/remotecommand/constants.go, client-go tools/remotecommand/websocket.go.
 """
 
@@ -25,10 +25,10 @@ PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CHUNK = 32 * 1024
 
-# Seconds in which output is read to its end after the process has ended; a child may keep the pipe open for ever.
+# Seconds for which output is read after the process has ended. A child process can keep the pipe open for ever.
 DRAIN_SECONDS = 1.0
 
-# Input messages that wait for the process. Beyond that the client is not read, so that its own pipe blocks it.
+# Limit of input messages that wait for the process. At the limit, nothing more is read from the client, which blocks.
 _INPUT_MESSAGES = 64
 
 
@@ -68,13 +68,13 @@ async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
 
 
 async def deny(ws: WebSocket, error: Exception) -> None:
-    """Refuse the upgrade: answer with a Status over HTTP instead of a WebSocket."""
+    """Refuse the upgrade to a WebSocket with a Status over HTTP."""
     failure = from_exception(error)
     await ws.send_denial_response(JSONResponse(status(failure), failure.code))
 
 
 async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
-    """Report that the program cannot be executed: on its stderr, with a shell's exit code (POSIX: 126, 127)."""
+    """Report on the stderr channel that the program cannot be executed, with a shell's exit code (POSIX: 126, 127)."""
     missing = "not found" in sentence or "no such file" in sentence.lower()
     with contextlib.suppress(WebSocketDisconnect):
         end = "\r\n" if tty else "\n"
@@ -88,7 +88,7 @@ async def _wait(session: ExecSession) -> int:
 
 
 def _outcome(ended: asyncio.Task[int]) -> Json:
-    """Return the Status of the end; if the pod ended meanwhile, it is a failure without an exit code."""
+    """Return the final Status. If the pod ended meanwhile, it is a failure without an exit code."""
     error = ended.exception()
     if isinstance(error, RuntimeFault):
         return status(from_exception(error))
@@ -142,7 +142,7 @@ async def _feed(session: ExecSession, input_: asyncio.Queue[bytes | None]) -> No
         if data is None:
             session.close_stdin()
         elif session.stdin is not None:
-            # EPIPE: the process does not read any more; the input is lost, as with a pipe.
+            # EPIPE: the process no longer reads its stdin; the input is lost, as with a pipe.
             with contextlib.suppress(OSError):
                 await write_fd(session.stdin, data)
 
@@ -161,7 +161,8 @@ async def _send(ws: WebSocket, channel: int, data: bytes) -> None:
 
 
 async def read_fd(fd: int) -> bytes:
-    """Read from a non-blocking descriptor; b"" at its end (a pty master reports EIO when the slave is closed)."""
+    """Read from a non-blocking descriptor. Return b"" at its end (a pty master reports EIO after the slave is
+    closed)."""
     while True:
         try:
             return os.read(fd, CHUNK)
@@ -182,7 +183,8 @@ async def write_fd(fd: int, data: bytes) -> None:
 
 
 def _ready(fd: int, *, writing: bool) -> Awaitable[None]:
-    """Return a future that is done when the descriptor is ready. A pty master can be awaited in both directions."""
+    """Return a future that is done when the descriptor is ready. A pty master may have one for reading and one for
+    writing."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)

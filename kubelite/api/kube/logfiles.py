@@ -1,8 +1,8 @@
-"""Reads a container's CRI log files: lines in order and in one piece, across rotations and restarts.
+"""Reads a container's CRI log files: complete lines, in order, across rotations and restarts.
 
-Nothing here waits: `LogReader.read_some()` returns what is there now and remembers the position. Files are held by
-descriptor, so a file that is renamed meanwhile is read to its end before its successor is opened. kubelet's reader
-loses lines in that case (kubernetes#115701) and ignores rotated files; this one begins with the oldest.
+Nothing here waits: `LogReader.read_some()` returns the data that is available and remembers the position. Files are
+kept open, so a file that is renamed meanwhile is read to its end before its successor is opened. kubelet's reader
+loses lines in that case (kubernetes#115701) and ignores rotated files; this one begins with the oldest file.
 
 Format: kubernetes cri-client/pkg/logs, written by runtime.shim.logs: `<RFC3339Nano> <stdout|stderr> <P|F> <text>`.
 """
@@ -19,7 +19,7 @@ from kubelite.kube.times import rfc3339_nano
 from runtime.tree import directory_of
 
 CHUNK = 64 * 1024
-JOIN_MAX = 1024 * 1024  # longer lines are passed on in pieces
+JOIN_MAX = 1024 * 1024  # bytes; longer lines are returned in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def rotated(path: str) -> list[str]:
 
 
 class LineJoiner:
-    """Turns CRI lines into text, joining the pieces of long lines, for each stream separately."""
+    """Converts CRI lines into text. It joins the pieces of long lines, for each stream separately."""
 
     def __init__(self, query: LogQuery) -> None:
         self._timestamps = query.timestamps
@@ -69,7 +69,7 @@ class LineJoiner:
     def _take(self, line: bytes, out: list[bytes]) -> None:
         fields = line.split(b" ", 3)
         if len(fields) < 3:
-            return  # not a CRI line: an incomplete write
+            return  # not a CRI line, for example an incomplete write
         stamp, stream, tags = fields[:3]
         if self._since and stamp < self._since:
             return
@@ -96,8 +96,8 @@ class LineJoiner:
 class LogReader:
     """Reads the log of one attempt, oldest rotated file first; with `query.follow`, also of later attempts.
 
-    `read_some()` returns the next piece of output, or b"" if there is none now. `done` tells that the limit is
-    reached. Always call `close()`.
+    `read_some()` returns the next piece of output, or b"" if there is none now. `done` is true when the limit is
+    reached. The caller must call `close()`.
     """
 
     def __init__(self, directory: str, attempt: int, query: LogQuery) -> None:
@@ -132,7 +132,8 @@ class LogReader:
                     newer = self._newer() if self._query.follow else []
                     if not newer:
                         return b""
-                    self._attempt = newer[0]  # its log was deleted already: the container fails fast
+                    # The log of this attempt is already deleted, because the container fails fast.
+                    self._attempt = newer[0]
                     continue
             data = os.read(self._files[0], CHUNK)
             if data:
@@ -159,10 +160,10 @@ class LogReader:
         return self._limited(left)
 
     def _advance(self) -> bytes | None:
-        """Continue after the end of the newest known file by queueing its successor; None if there is none yet.
+        """At the end of the newest known file, queue its successor. Return output, or None if there is no successor.
 
-        The old file may have grown between its end and the lookup of the successor. It stays first in the list, so
-        `read_some` reads it to its end once more.
+        The old file may have grown before the successor was found. It stays first in the list, so `read_some` reads it
+        to its end once more.
         """
         successor = _successor(self._path, self._files[0])
         if successor is not None:
@@ -193,7 +194,8 @@ class LogReader:
 
 
 def _open(path: str) -> int | None:
-    """Open a log file. None if it is missing, or is a link or pipe created by a pod that has /var/log mounted."""
+    """Open a log file. Return None if it is missing or not a regular file: a pod that mounts /var/log can create a
+    link or a pipe there."""
     try:
         with directory_of(path) as directory:
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -209,8 +211,8 @@ def _open(path: str) -> int | None:
 
 
 def _open_all(path: str) -> list[int]:
-    """Open the log and its rotated files, oldest first. The current file is opened first: if it is rotated at that
-    moment, it appears in the listing too and is recognized by its inode."""
+    """Open the log and its rotated files and return them, oldest first. The current file is opened first. If it is
+    rotated at that moment, the list of rotated files contains it, too; its inode identifies it."""
     current = _open(path)
     found: list[int] = []
     inode = os.fstat(current).st_ino if current is not None else -1
@@ -225,7 +227,7 @@ def _open_all(path: str) -> list[int]:
 
 
 def _successor(path: str, fd: int) -> int | None:
-    """Open the file that follows this one after a rotation; None while this one is the newest."""
+    """Open the file that follows `fd` after a rotation. Return None while `fd` is the newest file."""
     inode = os.fstat(fd).st_ino
     try:
         if os.stat(path).st_ino == inode:
@@ -234,7 +236,7 @@ def _successor(path: str, fd: int) -> int | None:
         return None  # between the rename and the new file
     names = [*rotated(path), path]
     inodes = [_inode(name) for name in names]
-    # If it was pruned, all remaining files are newer.
+    # If the file was pruned, all remaining files are newer.
     after = inodes.index(inode) + 1 if inode in inodes else 0
     for name in names[after:]:
         if (opened := _open(name)) is not None:
@@ -250,7 +252,7 @@ def _inode(path: str) -> int:
 
 
 def _seek_tail(files: list[int], wanted: int) -> list[int]:
-    """Seek so that only the last `wanted` lines follow; files before them are closed."""
+    """Seek to the last `wanted` lines. Close the files before them, and return the others."""
     for index in range(len(files) - 1, -1, -1):
         offset, found = tail_start(files[index], wanted)
         if found >= wanted or index == 0:
@@ -263,9 +265,11 @@ def _seek_tail(files: list[int], wanted: int) -> list[int]:
 
 
 def tail_start(fd: int, wanted: int) -> tuple[int, int]:
-    """Return the offset of the last `wanted` lines, and how many of them this file has (if fewer, the offset is 0).
+    """Return the offset of the last `wanted` lines and the number of lines found. If the file has fewer lines, the
+    offset is 0.
 
-    Parts of a line (tag P) belong to the line that they start; a part at the very end counts as a line.
+    Partial entries (tag P) belong to the same line as the next full entry (tag F). Partial entries at the end of the
+    file count as one line.
     """
     position = os.fstat(fd).st_size
     data, found, last = b"", 0, True

@@ -1,7 +1,7 @@
-"""`GET …/pods/NAME/log`: chooses the log file by kubelet's rules, with its messages, and streams it.
+"""`GET …/pods/NAME/log`: chooses the log file by kubelet's rules, with kubelet's error messages, and streams it.
 
-With `follow`, the stream continues across rotations and restarts of the container, as long as the pod may start it
-again (kubectl's ends with the container). It is woken by inotify and by changes of the pod, not by polling.
+With `follow`, the stream continues across rotations and restarts of the container, as long as the pod may start the
+container again (kubelet's stream ends with the container). inotify and changes of the pod wake it; it does not poll.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _PULL_WORDS = {
 
 
 def pick_container(pod: Json, name: str) -> str:
-    """Return the requested container. Raises BadRequest in the API server's words if the choice is ambiguous."""
+    """Return the name of the requested container. Raises BadRequest with the API server's message if the container does
+    not exist or the choice is ambiguous."""
     spec = pod.get("spec", {})
     pod_name = pod["metadata"]["name"]
     if name:
@@ -51,7 +52,7 @@ def container_status(pod: Json, container: str) -> Json:
 
 
 def can_grow(pod: Json | None, container: str) -> bool:
-    """Tell whether the container runs or may be started again, so that its log can still grow."""
+    """Whether the container runs or may be started again, so that its log can still grow."""
     if pod is None or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return False
     terminated = container_status(pod, container).get("state", {}).get("terminated")
@@ -70,7 +71,7 @@ def can_grow(pod: Json | None, container: str) -> bool:
 
 
 def pick_attempt(directory: str, pod: Json, container: str, *, previous: bool) -> int:
-    """Return the attempt whose log is requested. Raises BadRequest, with kubelet's messages, if there is none."""
+    """Return the attempt whose log is requested. Raises BadRequest with kubelet's message if there is none."""
     found = attempts(directory)
     status = container_status(pod, container)
     pod_name = pod["metadata"]["name"]
@@ -137,7 +138,7 @@ async def _follow(
 
 
 def _current(node: NodeApi, pod: Json) -> Json | None:
-    """Return the pod as it is now; None if it is deleted (or another pod has its name)."""
+    """Return the current document of the pod; None if the pod is deleted, even if a new pod has its name."""
     metadata = pod["metadata"]
     record = node.store.get("Pod", metadata.get("namespace", ""), metadata["name"])
     return record.doc if record is not None and record.uid == metadata["uid"] else None

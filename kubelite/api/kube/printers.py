@@ -1,4 +1,4 @@
-"""Tables as Kubernetes' API server renders them: documents and `now` in, a `meta.k8s.io/v1` Table out. Pure.
+"""Render documents as a `meta.k8s.io/v1` Table, as Kubernetes' API server does.
 
 Source: Kubernetes pkg/printers/internalversion/printers.go (printPod, printEvent, printConfigMap, printSecret,
 printNamespace, printNode). `-o wide` also shows the cells of priority 1.
@@ -111,7 +111,7 @@ NODE_COLUMNS = (
 
 
 class PodSummary(NamedTuple):
-    """The three columns of a pod that are computed."""
+    """The three computed columns of a pod."""
 
     ready: str
     status: str
@@ -119,7 +119,7 @@ class PodSummary(NamedTuple):
 
 
 class _Tally:
-    """Counts restarts, and keeps the time when the latest former instance ended."""
+    """Counts restarts and remembers when the last previous instance of a container ended."""
 
     def __init__(self) -> None:
         self.restarts = 0
@@ -177,7 +177,7 @@ class _Init(NamedTuple):
 
 
 def _init_progress(spec: Json, status: Json, sidecars: set[str]) -> _Init:
-    """Go through the init containers up to the first that is not done, which determines the status."""
+    """Evaluate the init containers up to the first that is not done. That one determines the pod's status."""
     everyone, restartable, ready = _Tally(), _Tally(), 0
     for index, container in enumerate(status.get("initContainerStatuses", ())):
         sidecar = container.get("name") in sidecars
@@ -202,7 +202,8 @@ def _init_progress(spec: Json, status: Json, sidecars: set[str]) -> _Init:
 
 
 def _main_reason(status: Json, reason: str, tally: _Tally) -> tuple[str, int]:
-    """Return the reason and the number of ready containers. The loop runs backwards, so the first container wins."""
+    """Return the reason and the number of ready containers. The loop runs backwards, so the first container takes
+    precedence."""
     running, ready, failure = False, 0, ""
     for container in reversed(status.get("containerStatuses", ())):
         tally.add(container)
@@ -284,7 +285,7 @@ def event_cells(event: Json, now: float) -> Cells:
 
 
 def event_object(event: Json) -> str:
-    """Name the object of the event: pod/web."""
+    """Return the object of the event in the form pod/web."""
     about = event.get("involvedObject") or {}
     kind = str(about.get("kind", "")).lower()
     return f"{kind}/{about['name']}" if about.get("name") else kind

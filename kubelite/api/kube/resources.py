@@ -1,6 +1,6 @@
 """The kinds served under /api/v1 and /apis: their names, discovery documents, and how they are read from the node.
 
-Namespaces are derived from the stored objects (and `default`). There is exactly one node.
+A namespace exists if the store has an object in it; `default` always exists. There is exactly one node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Resource(NamedTuple):
 
     @property
     def stored(self) -> bool:
-        """Tell whether the store has the kind; other kinds are derived when they are read."""
+        """Whether the store has objects of the kind. Objects of other kinds are derived when they are read."""
         return self.kind not in ("Namespace", "Node")
 
 
@@ -63,7 +63,7 @@ def find_resource(group_version: str, plural: str) -> Resource | None:
 
 
 def api_resource_list(group_version: str = "v1") -> Json:
-    """Return the discovery document of /api/v1, or of a version of a group."""
+    """Return the discovery document of a group version: v1 for /api/v1, or GROUP/VERSION."""
     entries = [
         {
             "name": r.plural,
@@ -130,7 +130,7 @@ def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Js
 
 
 def _namespaces(node: NodeApi) -> list[Json]:
-    """Derive the namespaces from the stored objects; a namespace is as old as its oldest object."""
+    """Derive the namespaces from the stored objects. A namespace is as old as its oldest object."""
     started = str(node.node()["metadata"].get("creationTimestamp", ""))
     born = {"default": started}
     for resource in RESOURCES.values():

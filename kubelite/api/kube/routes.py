@@ -1,7 +1,8 @@
 """The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api and /apis.
 
-Shapes and messages are the API server's, so that kubectl works. Objects are only written through the manifests
-directory; POST, PUT and PATCH are refused with an explanation.
+Documents and messages are those of Kubernetes' API server, so that kubectl works. Users write objects to the manifests
+directory. POST, PUT and PATCH are refused with an explanation, except for a PATCH of the node, and of a pod's status
+and ephemeral containers (conditions.py, ephemeral.py).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def number_of(request: Request, name: str, *, least: int = 0) -> int | None:
 
 
 def table_version(accept: str) -> str | None:
-    """Return `meta.k8s.io/v1` if the client prefers a Table, None if it wants the object."""
+    """Return the version of the Table (`meta.k8s.io/v1` or `v1beta1`) that the client prefers, None if it prefers the
+    object."""
     for offer in accept.split(","):
         parts = dict(p.strip().partition("=")[::2] for p in offer.split(";")[1:])
         if parts.get("as") == "Table" and parts.get("v") in ("v1", "v1beta1"):
@@ -124,7 +126,8 @@ async def list_or_watch(request: Request) -> Response:
 
 
 def _moment(request: Request, resource: Resource) -> float | None:
-    """Parse our own query parameter `at`, an RFC 3339 time that selects the pods of a past moment. BadRequest."""
+    """Return the Unix seconds of kubelite's query parameter `at`, an RFC 3339 time in the past at which pods are shown;
+    None if it is not given. Raises BadRequest."""
     text = request.query_params.get("at", "")
     if not text:
         return None
@@ -143,7 +146,7 @@ async def _then(node: NodeApi, namespace: str | None, at: float) -> list[Json]:
 
 
 async def _settled(node: NodeApi, resource: Resource) -> None:
-    """Wait until recorded events are in the store: a client that sees the effect of some work also finds its events."""
+    """Wait until the store has every recorded event, so that a client that sees a change also finds its events."""
     if resource.kind == "Event":
         await node.events_settled()
 
@@ -281,7 +284,8 @@ async def pod_exec(ws: WebSocket) -> None:
 
 
 def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
-    """Return pod, container and command of an exec request. Raises BadRequest if one of them is wrong."""
+    """Return pod, container and command of an exec request. Raises NotFound for an unknown pod, BadRequest for an
+    invalid container or command."""
     pod = pod_of(connection)
     container = pick_container(pod, connection.query_params.get("container", ""))
     command = connection.query_params.getlist("command")
@@ -298,7 +302,7 @@ def size_of(ws: WebSocket, name: str) -> int:
 
 
 async def pod_exec_without_upgrade(request: Request) -> Response:
-    # kubectl falls back to this (SPDY) after its WebSocket was refused, so it gets the same reason.
+    # kubectl falls back to this request (SPDY) if its WebSocket is refused. It gets the same error.
     _exec_target(request)
     raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
 
@@ -360,8 +364,8 @@ async def write_refused(request: Request) -> Response:
 
 
 async def patch_node(request: Request) -> Response:
-    """Implement `kubectl label|annotate|taint|cordon`. Both kinds of patches mean the same here, because the lists that
-    can be patched are atomic and replaced as a whole."""
+    """Implement `kubectl label|annotate|taint|cordon`. Both kinds of patches have the same effect, because the lists
+    that can be patched are replaced as a whole."""
     node, name = node_of(request), request.path_params["name"]
     if name != node.node_name:
         raise not_found("nodes", name)
@@ -386,7 +390,8 @@ async def patch_node(request: Request) -> Response:
 
 
 def version_document() -> Json:
-    """Answer /version: the Kubernetes release whose API is served, with our version after a plus sign."""
+    """Return the document of /version: the Kubernetes release whose API is served, with kubelite's version after a plus
+    sign."""
     import platform
 
     from kubelite.version import version

@@ -1,8 +1,8 @@
 """Watches: the store's changes as metav1.WatchEvent lines, with whole objects or Table rows.
 
-With a selector, an object can enter or leave the client's view: entering is ADDED, leaving is DELETED (the same rule as
-in Kubernetes: watchCache in staging/src/k8s.io/apiserver/pkg/storage/cacher). A client that does not read its changes
-is told "410 Gone" and disconnected, as by the API server, so that its pending changes are bounded.
+If a change makes an object match the client's selector, the client gets ADDED; if the object no longer matches, it gets
+DELETED (the same rule as in Kubernetes: watchCache in staging/src/k8s.io/apiserver/pkg/storage/cacher). The number of
+pending changes is limited: a client that does not read them gets "410 Gone" and is disconnected, as by the API server.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class WatchRequest:
     resource: Resource
     namespace: str | None
     selects: Callable[[Json], bool]
-    render: Callable[[Json], Json]  # document -> what is sent: the document, or a Table of one row
+    render: Callable[[Json], Json]  # document → the document or a Table of one row, which is sent
     since: int | None  # None: begin with all existing objects
     timeout: float | None
     bookmark: bool = False  # sendInitialEvents: mark the end of the existing objects
 
 
 def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
-    """Subscribe and return the answer. An Expired error is raised here, before the answer starts."""
+    """Subscribe to changes and return the answer. Raises Expired before the answer starts."""
     if not request.resource.stored:
         return Stream(_watch_derived(node, request), media_type="application/json")
     now = node.store.resource_version
@@ -67,7 +67,7 @@ async def _events(
         try:
             change = await watch.next(left)
         except StoreError as error:
-            # Too far behind: the client lists again, as after an expired resourceVersion.
+            # The client is too far behind. It lists again, as after an expired resourceVersion.
             yield _line("ERROR", status(from_exception(error)))
             return
         if change is None:
@@ -78,8 +78,8 @@ async def _events(
 
 
 async def _watch_derived(node: NodeApi, request: WatchRequest) -> AsyncGenerator[bytes, None]:
-    """Watch objects that are not stored (nodes, namespaces) by checking them periodically. They have no versions to
-    resume from: unless nothing has changed since the client's version, all of them are sent again."""
+    """Watch objects that are not stored (nodes, namespaces) by checking them periodically. A watch cannot resume from a
+    version of them: if the store has changed since the client's version, all of them are sent again."""
 
     def look() -> dict[str, Json]:
         docs = (doc for doc in read_list(node, request.resource, None) if request.selects(doc))

@@ -1,4 +1,5 @@
-"""/kubelite/v1/build: what a build needs from the node. The build itself runs in its command's process."""
+"""/kubelite/v1/build: the operations of the node that an image build uses. The build itself runs in the process of
+`kubelite build`."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ async def about(request: Request) -> Response:
 
 
 async def network(request: Request) -> Response:
-    """Attach a network namespace for as long as the connection is open. Answers one line: {"address"} or
-    {"error": a Status}."""
+    """Attach a network namespace to the pod network while the connection is open. The answer is one line: {"address"}
+    or {"error": a Status}."""
     pid = (await json_body(request)).get("pid")
     if not isinstance(pid, int) or pid <= 1:
         raise bad_request('network needs {"pid": of a process with a network namespace of its own}')

@@ -1,4 +1,4 @@
-"""History, under /kubelite/v1: a pod's history, the versions of manifests, and going back to one."""
+"""History, under /kubelite/v1: a pod's history, the revisions of manifests, and the rollback to a revision."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def moment(text: str, name: str) -> float:
 
 
 async def revisions(request: Request) -> Response:
-    """Answer the versions of an object's manifest (?kind, namespace, name) or of a ?file; with ?revision, its text."""
+    """Return the revisions of an object's manifest (?kind, namespace, name) or of a ?file; with ?revision, only that
+    one, with its text."""
     wanted = number_of(request, "revision", least=1)
     file, found = await node_of(request).history.revisions(dict(request.query_params))
     if wanted is not None and wanted not in [revision.number for revision in found]:

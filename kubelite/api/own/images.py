@@ -1,4 +1,5 @@
-"""Image operations under /kubelite/v1/images beside those of routes.py: inspect, push, save, tag, prune, repair."""
+"""Image operations under /kubelite/v1 that are not in routes.py: inspect, history, push, save, tag, prune, repair and
+disk usage."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from kubelite.kube.json import Json
 from kubelite.sources import edits
 from runtime.images.store.disk import disk_error
 
-#: Events that wait for a client that does not read. Further events are dropped; the final answer never is.
+#: Limit of progress events that wait for a slow client. Further events are dropped, but never the final answer.
 PROGRESS = 4096
 MAX_MANIFEST = 10 << 20  # bytes, the same limit as for files in the manifests directory
 
@@ -111,15 +111,15 @@ async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
 
 
 class _Validated(NamedTuple):
-    """A valid text: its objects, as kind and name, and a sentence for each document that is not supported."""
+    """The result of a valid text: its objects as (kind, name), and a sentence for each unsupported document."""
 
     objects: frozenset[tuple[str, str]]
     unsupported: list[str]
 
 
 def _validate(text: str, file: str) -> _Validated:
-    """Raise Invalid with every error in the text, each with file, line and field. A document of a kind that is not
-    supported is an error only if the text has no other."""
+    """Validate the text. Raises Invalid with every error, each with file, line and field. Documents of unsupported
+    kinds are errors only if there are other errors or no other documents."""
     from manifests.yaml.loader import load_text
 
     loaded = load_text(text, file="<stdin>" if file == "-" else file)
@@ -133,8 +133,8 @@ def _validate(text: str, file: str) -> _Validated:
 
 
 def _admit(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
-    """Admit the pods by Pod Security admission, as the directory will (sources/directory.py). Return the headers of
-    warnings. Raises Forbidden."""
+    """Check the pods by Pod Security admission, as the node does when it reads their file (sources/directory.py).
+    Return the headers of the answer, with the warnings. Raises Forbidden."""
     if node.pod_security.open:
         return {}
     from kubelite.node.decide.pod_security import audited, forbidden, warning
@@ -158,7 +158,7 @@ def _admit(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[
 
 async def apply_manifest(request: Request) -> Response:
     node = node_of(request)
-    # The text is validated as it was sent, so that errors have the sender's line numbers.
+    # Validate the text as it was sent, so that errors have the sender's line numbers.
     body = await request.body()
     valid = _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
     _, file, given = await _documents(request)
@@ -285,7 +285,8 @@ async def load_image(request: Request) -> Response:
 
 
 async def _spooled(request: Request, spool: IO[bytes]) -> None:
-    """Write the body to a file. If the disk is full, read the rest nevertheless: only then does the sender see why."""
+    """Write the body to a file. If the disk is full, still read the rest of the body: otherwise the sender does not
+    receive the error."""
     full: OSError | None = None
     async for chunk in request.stream():
         try:
@@ -336,7 +337,7 @@ async def _progress_lines(work: Callable[[Progress], Awaitable[list[Json]]]) -> 
     queue: asyncio.Queue[Json | None] = asyncio.Queue()
 
     def tell(event: Json) -> None:
-        # The final answer has the images, so the work's own "done" event is dropped.
+        # Drop the work's own "done" event: the final answer has the images.
         if event.get("event") != "done" and queue.qsize() < PROGRESS:
             queue.put_nowait(event)
 
