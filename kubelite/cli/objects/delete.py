@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -113,7 +114,23 @@ class _Deleter:
         where = f" from {entry['namespace']} namespace" if entry["namespace"] else ""
         print(f'{entry["kind"].lower()} "{entry["name"]}" deleted{where}', flush=True)
         if entry["kind"] == "Pod" and uid:
+            self._shorten(entry["namespace"], entry["name"], uid)
             self.waiting.append((entry["namespace"], entry["name"], uid))
+
+    def _shorten(self, namespace: str, name: str, uid: str) -> None:
+        """Give a pod whose manifest was removed the grace period of the options. A pod that is gone by now, or that has
+        another uid because another manifest defines it, is left alone."""
+        if not (grace := self._grace()):
+            return
+        body = json.dumps({"preconditions": {"uid": uid}}).encode()
+        headers = {"Content-Type": "application/json"}
+        try:
+            self.server.json(
+                "DELETE", path_of(PODS, namespace, name), query=grace, body=body, headers=headers
+            )
+        except ServerError as error:
+            if error.reason not in ("NotFound", "Conflict"):
+                raise
 
     def _missing(self, words: str) -> None:
         if not self.options["ignore_not_found"]:
@@ -123,11 +140,20 @@ class _Deleter:
     def pods(self, what: Sequence[str]) -> None:
         for query in wanted(what):
             if query.type is not PODS:
-                raise CliError(_no_such_delete(query.type, query.names))
+                self._refuse(query.type, query.names)
             if query.names and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
             for namespace, name in [(self.namespace, name) for name in query.names] or self._selected():
                 self._delete(namespace, name)
+
+    def _refuse(self, kind: Type, names: Sequence[str]) -> NoReturn:
+        """Say how an object of a type other than Pod is deleted, with the file that defines it if it is known."""
+        file = ""
+        if len(names) == 1 and kind.plural not in ("namespaces", *_OTHERS):
+            with contextlib.suppress(ServerError):
+                doc = self.server.get(path_of(kind, self.namespace if kind.namespaced else None, names[0]))
+                file = (doc["metadata"].get("annotations") or {}).get("kubelite.io/source", "")
+        raise CliError(_no_such_delete(kind, names, file))
 
     def _selected(self) -> list[tuple[str, str]]:
         """Return namespaces and names."""
@@ -179,7 +205,14 @@ class _Deleter:
         raise CliError(f"error: timed out waiting for the deletion of pod {name}")
 
 
-def _no_such_delete(kind: Type, names: Sequence[str]) -> str:
+_OTHERS = {
+    "nodes": "the node is this machine: kubelite reset ends its pods, kubelite node cordon keeps new ones away",
+    "events": "events expire by themselves",
+    "manifests": "a manifest is a file: kubelite delete -f FILE, or remove it from the manifest directory",
+}
+
+
+def _no_such_delete(kind: Type, names: Sequence[str], file: str = "") -> str:
     """Return the error message for a type that is not deleted by name, with what to do instead."""
     if kind.plural == "namespaces":
         where = names[0] if names else "NAMESPACE"
@@ -187,10 +220,5 @@ def _no_such_delete(kind: Type, names: Sequence[str]) -> str:
             "error: a namespace exists while an object is in it: remove the manifests of its objects "
             f"(kubelite get manifests; kubelite delete -f FILE). kubelite get all -n {where} lists its pods"
         )
-    others = {
-        "nodes": "the node is this machine: kubelite reset ends its pods, kubelite node cordon keeps new ones away",
-        "events": "events expire by themselves",
-        "manifests": "a manifest is a file: kubelite delete -f FILE, or remove it from the manifest directory",
-    }
-    otherwise = f"{kind.plural} are deleted with their manifest: kubelite delete -f FILE"
-    return f"error: {others.get(kind.plural, otherwise)}"
+    otherwise = f"{kind.plural} are deleted with their manifest: kubelite delete -f {file or 'FILE'}"
+    return f"error: {_OTHERS.get(kind.plural, otherwise)}"

@@ -1,0 +1,52 @@
+"""`kubelite delete`: the grace period of a manifest's pods, and where an object of another type is deleted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.objects.delete import _Deleter
+
+OPTIONS = {"namespace": None, "force": False, "now": False, "grace_period": None, "all_namespaces": False}
+POD = {"metadata": {"namespace": "default", "name": "web", "uid": "1"}}
+
+
+class _Server:
+    def __init__(self) -> None:
+        self.deleted: list[tuple[str, Any, Any]] = []
+
+    def get(self, path: str, **_: Any) -> Any:
+        if path.endswith("/configmaps/app"):
+            return {"metadata": {"annotations": {"kubelite.io/source": "/etc/m/app.yaml"}}}
+        return {"items": [POD]}
+
+    def json(self, method: str, path: str, *, query: Any = None, body: bytes = b"", **_: Any) -> Any:
+        if method == "POST":
+            entry = {"kind": "Pod", "namespace": "default", "name": "web", "result": "deleted"}
+            return {"objects": [entry]}
+        self.deleted.append((path, query, json.loads(body)))
+        return POD
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [({"grace_period": 3}, 3), ({"now": True}, 1), ({"force": True}, 0), ({}, None)],
+)
+def test_the_grace_period_applies_to_the_pods_of_a_file(given: dict[str, Any], seconds: int | None) -> None:
+    server: Any = _Server()
+    _Deleter(server, {**OPTIONS, **given}).files(iter([("web.yaml", b"")]))
+    call = (
+        "/api/v1/namespaces/default/pods/web",
+        {"gracePeriodSeconds": seconds},
+        {"preconditions": {"uid": "1"}},
+    )
+    assert server.deleted == ([] if seconds is None else [call])
+
+
+def test_the_file_of_a_configmap_is_named() -> None:
+    server: Any = _Server()
+    with pytest.raises(CliError, match=r"kubelite delete -f /etc/m/app\.yaml$"):
+        _Deleter(server, OPTIONS).pods(["configmap", "app"])
