@@ -107,6 +107,7 @@ REFINED = {
         "pods; kubelite get node -o yaml shows the capacity",
         "taint": "the pod does not tolerate a taint of the node ({message}): add it to spec.tolerations, or remove it "
         "with kubelite node taint KEY-",
+        "were unschedulable": "the node is cordoned and accepts no new pods: kubelite node uncordon",
     },
     "FailedCreatePodSandBox": {
         "host port": "{message}; the pod starts by itself once the port is free",
@@ -232,8 +233,15 @@ def _of_events(newest: list[Json], words: dict[str, str]) -> list[str]:
         reason, message = event.get("reason", ""), _short(event)
         if event.get("type") == "Warning" and reason in EVENT:
             message = message.removeprefix("Failed to create pod sandbox: ")
-            return [(_refined(reason, message) or EVENT[reason]).format(message=message, **words)]
+            text = (_refined(reason, message) or EVENT[reason]).format(message=message, **words)
+            return [f"{container}: {text}" if (container := _container_of(event)) else text]
     return []
+
+
+def _container_of(event: Json) -> str:
+    """Return the container that an event is about; "" if it is about the whole pod."""
+    path: str = event.get("involvedObject", {}).get("fieldPath", "")
+    return path.partition("{")[2].removesuffix("}")
 
 
 def _short(event: Json) -> str:

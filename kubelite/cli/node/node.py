@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing value.")
+_NAME = click.argument("name", required=False, metavar="[NODE]")  # as in kubectl; there is only one
 
 
 @click.group(
@@ -138,14 +139,15 @@ def _with(taints: list[Json], given: str, *, overwrite: bool) -> list[Json]:
     kubelite node cordon
     """,
 )
+@_NAME
 @socket_option
 @click.pass_context
-def cordon(ctx: click.Context) -> None:
+def cordon(ctx: click.Context, name: str | None) -> None:
     """Mark the node as unschedulable.
 
     New pods wait; running pods keep running.
     """
-    _set_unschedulable(client(ctx), wanted=True)
+    _set_unschedulable(client(ctx), name, wanted=True)
 
 
 @node.command(
@@ -154,15 +156,18 @@ def cordon(ctx: click.Context) -> None:
     kubelite node uncordon
     """,
 )
+@_NAME
 @socket_option
 @click.pass_context
-def uncordon(ctx: click.Context) -> None:
+def uncordon(ctx: click.Context, name: str | None) -> None:
     """Mark the node as schedulable."""
-    _set_unschedulable(client(ctx), wanted=False)
+    _set_unschedulable(client(ctx), name, wanted=False)
 
 
-def _set_unschedulable(api: Client, *, wanted: bool) -> None:
+def _set_unschedulable(api: Client, name: str | None, *, wanted: bool) -> None:
     doc = _node(api)
+    if name not in (None, doc["metadata"]["name"]):
+        raise CliError(f'error: nodes "{name}" not found: the only node is "{doc["metadata"]["name"]}"')
     word = "cordoned" if wanted else "uncordoned"
     if bool(doc["spec"].get("unschedulable")) is wanted:
         click.echo(f"node/{doc['metadata']['name']} already {word}")

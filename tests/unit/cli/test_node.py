@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.node.node import _with, _without
+from kubelite.cli.node.node import _set_unschedulable, _with, _without
 
 NOW: list[dict[str, Any]] = [
     {"key": "gpu", "value": "a", "effect": "NoSchedule"},
@@ -43,3 +43,28 @@ def test_a_taint_is_added_once() -> None:
     assert len(_with(NOW, "gpu=b:NoSchedule", overwrite=True)) == len(NOW)
     with pytest.raises(CliError, match="KEY"):
         _with(NOW, "gpu", overwrite=False)
+
+
+class _Api:
+    def __init__(self) -> None:
+        self.patched: list[str] = []
+
+    def get(self, path: str) -> Any:
+        return {"items": [{"metadata": {"name": "here"}, "spec": {}}]}
+
+    def json(self, method: str, path: str, **_: Any) -> None:
+        self.patched.append(f"{method} {path}")
+
+
+@pytest.mark.parametrize("name", [None, "here"])
+def test_a_node_is_cordoned_with_and_without_its_name(name: str | None) -> None:
+    api: Any = _Api()
+    _set_unschedulable(api, name, wanted=True)
+    assert api.patched == ["PATCH /api/v1/nodes/here"]
+
+
+def test_another_node_is_not_cordoned() -> None:
+    api: Any = _Api()
+    with pytest.raises(CliError, match='nodes "there" not found: the only node is "here"'):
+        _set_unschedulable(api, "there", wanted=True)
+    assert not api.patched

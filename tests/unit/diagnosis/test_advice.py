@@ -335,6 +335,11 @@ OF_MESSAGES = [
         "spec.tolerations, or remove it with kubelite node taint KEY-",
     ),
     (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: 1 No.",
+        "the node is cordoned and accepts no new pods: kubelite node uncordon",
+    ),
+    (
         "FailedCreatePodSandBox",
         "Failed to create pod sandbox: host port TCP 0.0.0.0:80 is in use by a process of the host; stop it",
         "host port TCP 0.0.0.0:80 is in use by a process of the host; stop it; the pod starts by itself once the port "
@@ -450,6 +455,12 @@ OF_EVENTS = {
     "Unhealthy": "a probe fails (why): see kubelite logs web, and the probe's path, port or command",
     "NetworkDegraded": "its network is incomplete (why): kubelite doctor",
 }
+
+
+def test_the_container_of_a_failing_probe_is_named() -> None:
+    failed = {**event("Unhealthy", "why"), "involvedObject": {"fieldPath": "spec.containers{db}"}}
+    running = pod({"running": {}}, phase="Running")
+    assert advice(running, [failed]) == [f"db: {OF_EVENTS['Unhealthy']}"]
 
 
 @pytest.mark.parametrize("reason", sorted(EVENT))
