@@ -100,8 +100,8 @@ def write(build: Build, result: Result, output: Output) -> ImageRecord | None:
 
 
 def _write_directory(build: Build, result: Result, output: Output) -> None:
-    """Copy the files. Unless they are asked for, what gives a privilege or a device on the host is left out, in a
-    warning."""
+    """Copy the files. Unless `output.special` is set, leave out what would give privileges or access to a device on the
+    host, and warn about it."""
     omitted: dict[str, int] = {}
 
     def omit(what: str) -> None:

@@ -68,7 +68,8 @@ class Request:
 
 
 def read_containerfile(context: str, path: str) -> str:
-    """Return the text of a Containerfile; one in the context is read beneath it. Raises BuildError or OSError."""
+    """Return the text of a Containerfile. One in the context is opened beneath it (`read_given`). Raises BuildError or
+    OSError."""
     try:
         return read_given(context, path)
     except SyscallError as error:

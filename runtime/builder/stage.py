@@ -230,5 +230,5 @@ class StageRun:
 
 
 def run_stage(build: Build, stage: Stage) -> Result:
-    """Run the steps of one stage; what the stage comes to."""
+    """Run the steps of one stage; returns the stage's result."""
     return StageRun(build, stage).run()

@@ -155,7 +155,7 @@ class ImageClient:
     ) -> Removed:
         """Delete dangling images that no container uses, and blobs and layers that no image needs. `every`: also images
         with names. `before` (Unix seconds) limits `every` to images last used before that time. `cache`: also build
-        results that no image has, with `every` all."""
+        results whose layers belong to no image; with `every`, all build results."""
         request = {
             "op": "prune",
             "in_use": sorted(in_use),

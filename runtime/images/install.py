@@ -75,7 +75,7 @@ class Installer:
         await self._install(image, fetch, named=True)
 
     async def restore(self, image: Image, fetch: Fetch) -> None:
-        """Restore what is missing of a stored image. Its names do not change. Raises ImageError."""
+        """Restore the missing parts of a stored image. Its names do not change. Raises ImageError."""
         await self._install(image, fetch, named=False)
 
     async def _install(self, image: Image, fetch: Fetch, *, named: bool) -> None:
@@ -274,8 +274,8 @@ class Installer:
 
 
 async def _wait_until_ended(task: asyncio.Task[Any]) -> None:
-    """Wait for a task that is ending, whatever cancels us meanwhile. Giving up when another layer fails would make that
-    layer's Aborted the reported error."""
+    """Wait for a task that is ending, even if this task is cancelled meanwhile. If it stopped waiting when another
+    layer fails, its own error would be lost, and the other layer's Aborted would be reported."""
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])

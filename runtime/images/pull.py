@@ -61,7 +61,7 @@ async def pull(
 async def _check_signatures(
     sources: Sources, resolved: Resolved, required: Sequence[Requirement], wanted: Reference
 ) -> None:
-    """Raises ImageError unless the manifest, or the index that led to it, has the signatures."""
+    """Raise ImageError unless the manifest, or the index that led to it, has the required signatures."""
     digests = list(dict.fromkeys((resolved.digest, resolved.source_digest)))
     found = [one for digest in digests for one in await sources.signatures(digest)]
     signatures.check(found, required, wanted, digests)

@@ -103,9 +103,9 @@ class Item:
 
 
 def read_given(context: str, path: str) -> str:
-    """Return the text of a file named by the user or by the Containerfile. A file in the context is read
-    beneath it: its author must not make the builder read another one by a link. Raises SyscallError EXDEV for such a
-    link, OSError."""
+    """Return the text of a file that the user or the Containerfile names. A file in the context is opened beneath the
+    context directory, so that the context's author cannot make the builder read another file through a link. Raises
+    SyscallError (EXDEV) for such a link, OSError."""
     beneath = os.path.relpath(os.path.abspath(path), os.path.abspath(context))
     if beneath.startswith("../"):
         with open(path, encoding="utf-8", errors="surrogateescape") as file:

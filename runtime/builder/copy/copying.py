@@ -42,8 +42,8 @@ class CopyOptions:
     mode: Callable[[int], int] | None = None
     excluded: Ignore = field(default_factory=Ignore)
     check: Callable[[], None] = lambda: None
-    # For a directory of the host: called with what is left out of each file, because it would give a privilege or a
-    # device there to whoever reaches it. None: nothing is left out.
+    # For a copy to a directory of the host: called with the kind of each thing that is left out, because it would give
+    # users of the host privileges or access to a device. None: nothing is left out.
     omitted: Callable[[str], None] | None = None
 
 

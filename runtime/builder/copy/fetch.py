@@ -23,8 +23,8 @@ def file_name(url: str) -> str:
 
 
 def download(url: str, path: str, checksum: str, check: Callable[[], None], *, host: bool) -> None:
-    """Download `url` to the new file `path`, with mode 0600 and the server's Last-Modified time. `host`: the host's own
-    addresses may be fetched from. Raises CopyError."""
+    """Download `url` to the new file `path`, with mode 0600 and the server's Last-Modified time. `host`: fetching from
+    the host's own addresses is allowed. Raises CopyError."""
     import http.client
     import urllib.error
 

@@ -1,4 +1,4 @@
-"""ADD from a git repository, with the machine's git. It never prompts and uses nobody's configuration or hooks.
+"""ADD from a git repository, with the machine's git. It never prompts, and ignores git's configuration files and hooks.
 
 The source is URL[#REF[:DIRECTORY]], as in docker (reference, "Adding files from a Git repository"). The result is a
 commit, and its id is part of the step's key.
@@ -72,8 +72,8 @@ def check_out(
     proxies: dict[str, str],
     host: bool,
 ) -> str:
-    """Check out the commit's files into the new directory `into`; with `keep`, .git too. `host`: the host's own
-    addresses may be fetched from. Returns the commit's id. Raises CopyError."""
+    """Check out the commit's files into the new directory `into`; with `keep`, .git too. `host`: fetching from the
+    host's own addresses is allowed. Returns the commit's id. Raises CopyError."""
     if shutil.which("git") is None:
         raise CopyError(f"cannot fetch {source.url}: git is not installed on this machine")
     if not host:
@@ -107,8 +107,8 @@ def check_out(
 
 
 def _reachable(url: str) -> None:
-    """Raise CopyError if the URL (or HOST:PATH) is of the host's own addresses. Names that cannot be resolved are left
-    to git and its proxy."""
+    """Raise CopyError if the URL (or HOST:PATH) refers to one of the host's own addresses. Names that cannot be
+    resolved are left to git and its proxy."""
     from runtime.builder.copy import reach
 
     if "://" in url:
@@ -125,7 +125,7 @@ def _reachable(url: str) -> None:
 
 
 class _Git:
-    """Runs git in one directory. A cancelled build ends it."""
+    """Runs git in one directory. Cancelling the build kills it."""
 
     def __init__(self, url: str, directory: str, check: Callable[[], None], proxies: dict[str, str]) -> None:
         self._url, self._directory, self._check = url, directory, check

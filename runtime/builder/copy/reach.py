@@ -18,8 +18,8 @@ HINT = "the host's own addresses are refused; `kubelite build --network host` al
 
 
 def is_refused(address: str) -> bool:
-    """Tell whether an address is loopback, link-local or unspecified (which reaches loopback), also as IPv4 in IPv6.
-    Pure."""
+    """Whether an address is loopback, link-local or unspecified (which reaches loopback), also as an IPv4 address in
+    IPv6. Pure."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         ip = ip.ipv4_mapped or ip.sixtofour or ip
@@ -38,7 +38,7 @@ def resolve(host: str, port: int) -> list[tuple[Any, ...]]:
 
 
 def _connected(address: tuple[str, int], timeout: float | None, _source: object = None) -> socket.socket:
-    """Like socket.create_connection, to the addresses that were checked."""
+    """Like socket.create_connection, but connect only to addresses that have been checked."""
     failed: OSError | None = None
     for family, kind, protocol, _, where in resolve(*address):
         try:
@@ -60,7 +60,7 @@ def _connected(address: tuple[str, int], timeout: float | None, _source: object 
 class _Http(http.client.HTTPConnection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._create_connection = _connected  # what connect() calls, in both classes
+        self._create_connection = _connected  # connect() calls this attribute, in both classes
 
 
 class _Https(http.client.HTTPSConnection):
@@ -80,13 +80,13 @@ class _HttpsHandler(urllib.request.HTTPSHandler):
 
 
 def _by_proxy(request: urllib.request.Request) -> bool:
-    """Tell whether the operator's proxy makes the connection; it may listen on loopback itself. It resolves the names,
-    so only an address or `localhost` can be refused here. Raises CopyError."""
+    """Whether the operator's proxy makes the connection. The proxy itself may listen on loopback. It resolves names, so
+    only addresses and `localhost` can be refused here. Raises CopyError."""
     if not request.has_proxy() and not getattr(request, "_tunnel_host", None):
         return False
     name = urllib.parse.urlsplit(request.full_url).hostname or ""
     refused = name.rstrip(".") == "localhost"
-    with contextlib.suppress(ValueError):  # another name
+    with contextlib.suppress(ValueError):  # a name, not an address
         refused = refused or is_refused(name)
     if refused:
         raise CopyError(f"{name}: {HINT}")

@@ -73,8 +73,9 @@ class _Directory:
 
 
 def _open_beneath(directory: str, name: str) -> BinaryIO:
-    """Open a regular file of the directory. Raises ImageError if its path leads out of it, by `..`, as an absolute path
-    or by a link, even one that is made meanwhile; IsADirectoryError if it is no regular file; OSError."""
+    """Open a regular file of the directory. Raises ImageError if its path leads out of the directory by `..`, as an
+    absolute path or by a link, even one that is created meanwhile; IsADirectoryError if it is not a regular file;
+    OSError."""
     root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # O_NONBLOCK: a FIFO does not make the open wait.

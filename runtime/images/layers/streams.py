@@ -23,7 +23,7 @@ from runtime.errors import ImageError
 
 CHUNK = 1 << 20
 _COMPRESSED_CHUNK = 256 * 1024
-_LARGE = 1 << 27  # bytes of a window: that of `zstd --long`; beyond it the image would choose our memory
+_LARGE = 1 << 27  # bytes of a window, as with `zstd --long`; limits the memory that an image can make us use
 _USUAL = 1 << 25  # bytes of a window: enough for every zstd level, except with --ultra or --long
 _ZSTD_HEADER = 18  # bytes: the maximum of a frame header (RFC 8878 §3.1.1.1)
 

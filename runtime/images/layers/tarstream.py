@@ -18,12 +18,12 @@ from runtime.errors import ImageError
 
 BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
-# Extended headers (pax headers, long names) cost memory, and compress well. Of one entry: PATH_MAX is 4096; a
-# value of an xattr has at most 64 KiB, and so have all names of a file's xattrs together.
+# Extended headers (pax headers, long names) use memory, and a small compressed layer can contain many. Limits of one
+# entry: PATH_MAX is 4096 bytes, an xattr's value has at most 64 KiB, and so have the names of all xattrs of a file.
 _MAX_EXTENDED = 1 << 20  # bytes
 _MAX_HEADERS = 64
-# Of the whole archive, in bytes, each xattr as XATTR_COST more (its place in a dictionary). The largest layer that is
-# accepted (unpack.MAX_ENTRIES) with a label of SELinux and a long path for each entry has 230 MB.
+# The limit of the whole archive, in bytes. Each xattr counts XATTR_COST bytes more, for its place in a dictionary. The
+# largest accepted layer (unpack.MAX_ENTRIES), with an SELinux label and a long path for each entry, needs 230 MB.
 MAX_TOTAL = 256 << 20
 XATTR_COST = 256
 _MAX_TIME = 1 << 63  # nanoseconds: the year 2262
@@ -117,7 +117,7 @@ class TarStream:
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
         self._headers = self._extended_bytes = 0  # extended headers before the current entry
-        self._total = 0  # of the archive, against MAX_TOTAL
+        self._total = 0  # bytes of extended headers in the archive, at most MAX_TOTAL
         self._name = ""  # the current entry's name, for messages
 
     def __iter__(self) -> Iterator[Entry]:
@@ -361,7 +361,7 @@ def _plain_entry(header: bytes, size: int) -> Entry:
 
 
 _XATTRS = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
-# What is made of a pax header; anything else (comments, times of access, checksums, …) is not even kept.
+# The keys of pax headers that are used; all others (comments, access times, checksums, …) are dropped.
 _KEYS = frozenset(
     (
         *(

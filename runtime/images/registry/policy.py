@@ -1,9 +1,9 @@
-"""Which images may be pulled: containers-policy.json(5), for the transport `docker`. Pure, but for reading the file.
+"""Which images may be pulled: containers-policy.json(5), for the transport `docker`. Pure, except that `load` reads it.
 
-A policy names requirements for scopes: an image, a repository, a part of its path, a registry, a wildcard for its
-subdomains, or everything else. The most specific scope that is named counts, alone; all of its requirements must hold.
-Of signatures, `sigstoreSigned` with keys is known. What is not known is an error, as in containers/image: a policy that
-is understood in part would allow what it was written to forbid.
+A policy lists requirements for scopes: an image, a repository, a part of its path, a registry, a wildcard for its
+subdomains, or everything else. Only the most specific scope that matches applies, and all of its requirements must be
+met. Of the types that check signatures, only `sigstoreSigned` with keys is supported. Anything unknown is an error, as
+in containers/image: a policy that is understood only in part could allow what it forbids.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class Wrong(ImageError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the name in a signature must be. `given`: of exactReference and exactRepository."""
+    """The name that a signature must have (signedIdentity). `given`: the policy's name, for exactReference and
+    exactRepository."""
 
     kind: str = "matchRepoDigestOrExact"
     given: str = ""
 
     def matches(self, signed: str, wanted: Reference) -> bool:
-        """Tell whether a signature's docker-reference fits the image that is wanted (policy_reference_match.go)."""
+        """Whether a signature's docker-reference matches the wanted image (policy_reference_match.go)."""
         try:
             found = reference.parse(signed)
         except ImageError:
@@ -54,7 +55,7 @@ class Identity:
         if self.kind == "exactReference":
             return bool(named) and str(found) == str(reference.parse(self.given))
         if not named:
-            return False  # a default tag is nobody's claim
+            return False  # the signature names no tag, and the default tag is not the signer's claim
         if self.kind == "matchRepoDigestOrExact" and wanted.digest:
             return found.name == wanted.name
         return str(found) == str(wanted)
@@ -62,7 +63,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One requirement. `keys`: paths of PEM files, or PEM itself; one of them must have signed."""
+    """One requirement. `key_paths` are paths of PEM files, `key_data` is PEM; one of these keys must have signed."""
 
     kind: str
     key_paths: tuple[str, ...] = ()
@@ -72,7 +73,8 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`default` for everything, `scopes` for parts of it ("" is the transport's own default)."""
+    """`default`: the requirements of images without a matching scope. `scopes`: scope → requirements; "" is the
+    transport's own default."""
 
     path: str
     default: tuple[Requirement, ...]
@@ -82,8 +84,8 @@ class Policy:
         return next((self.scopes[scope] for scope in scopes_of(wanted) if scope in self.scopes), self.default)
 
     def admit(self, wanted: Reference) -> tuple[Requirement, ...]:
-        """Return the signatures that an image needs, none for one that needs none. Raises ImageError if it is
-        rejected."""
+        """The requirements on an image's signatures; empty if it needs none. Raises ImageError if the policy rejects
+        the image."""
         found = self.requirements(wanted)
         if any(one.kind == REJECT for one in found):
             words = f"Running image docker://{wanted} is rejected by policy."

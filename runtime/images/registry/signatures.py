@@ -17,7 +17,7 @@ from runtime.images.registry.policy import REASON, Requirement
 MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"
 _TYPE = "cosign container image signature"
-MOST = 64  # signatures of an image that are looked at
+MOST = 64  # the most signatures of an image that are checked
 
 
 class Signature(NamedTuple):
@@ -47,8 +47,8 @@ def check(
 
 
 def _wrong(one: Signature, requirement: Requirement, wanted: Reference, digests: Sequence[str]) -> str:
-    """Return why a signature does not meet a requirement, "" if it does. Nothing of the text is believed before its
-    signature is verified."""
+    """Why a signature does not meet a requirement; "" if it does. The text is trusted only after its signature has been
+    verified."""
     if not any(verified(key, one) for key in _keys(requirement)):
         return "a signature is by another key"
     try:
@@ -89,7 +89,7 @@ def _keys(requirement: Requirement) -> list[Any]:
 
 
 def verified(key: Any, one: Signature) -> bool:
-    """Tell whether the key made the signature: ECDSA and RSA over SHA-256, or Ed25519."""
+    """Whether the key made the signature: ECDSA or RSA with SHA-256, or Ed25519."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -109,7 +109,7 @@ def verified(key: Any, one: Signature) -> bool:
 
 
 def listed(document: Any) -> list[tuple[Any, bytes]]:
-    """Return the signatures of an image of signatures: the descriptor of each text, and the signature. Pure."""
+    """The signatures in a signature image's manifest: (descriptor of the signed text, signature). Pure."""
     layers = document.get("layers") if isinstance(document, dict) else None
     found = []
     for layer in layers if isinstance(layers, list) else ():

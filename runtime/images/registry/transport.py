@@ -42,7 +42,8 @@ _READ = "kubelite.body"  # the response extension that holds a body read earlier
 T = TypeVar("T")
 Report = Callable[[dict[str, Any]], None]
 Body = Callable[[], AsyncIterator[bytes]]  # called for each attempt
-# Each piece is matched where the one before ended and gives nothing back (possessive): time is linear in the length.
+# Each expression is matched where the previous match ended. The quantifiers are possessive, so they never
+# backtrack and the time is linear in the length.
 _GAP = re.compile(r"[\s,]*+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"""[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))""", re.DOTALL)
@@ -334,9 +335,9 @@ def url_of(text: str, base: httpx.URL, what: str) -> httpx.URL:
 
 
 async def read_body(response: httpx.Response, limit: int) -> bytes:
-    """Read the whole body, at most `limit` bytes. A content coding is not requested, but gzip is accepted, and never
-    decompressed beyond the limit: httpx would decompress a whole chunk at once, as many times as the header names
-    codings. Raises ImageError."""
+    """Read the whole body, at most `limit` bytes. No content coding is requested, but gzip is accepted and decompressed
+    only up to the limit. httpx would decompress a whole chunk at once, and once for each coding in the header. Raises
+    ImageError."""
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", "gzip", "x-gzip", ""):
         raise ImageError(f"the registry's answer is encoded as {coding[:50]}, which was not requested")
@@ -393,7 +394,7 @@ def _challenges(text: str) -> dict[str, dict[str, str]]:
     """The parameters of each offered scheme, by its lower-case name (RFC 9110, 11.6.1). The first challenge of a scheme
     counts. Text that is no challenge is skipped."""
     found: dict[str, dict[str, str]] = {}
-    parameters: dict[str, str] = {}  # those before the first scheme are nobody's
+    parameters: dict[str, str] = {}  # those before the first scheme are ignored
     text, at = text[:_LONGEST_CHALLENGE], 0
     while at < len(text):
         gap = _GAP.match(text, at)
@@ -406,7 +407,7 @@ def _challenges(text: str) -> dict[str, dict[str, str]]:
         if (value := _VALUE.match(text, at)) is not None:
             parameters[word[0].lower()] = value[2] or re.sub(r"\\(.)", r"\1", value[1] or "", flags=re.DOTALL)
             at = value.end()
-        elif text[at : at + 2] == '="':  # a quotation that does not end
+        elif text[at : at + 2] == '="':  # an unterminated quoted string
             break
         elif first and text[at : at + 1] in ("", ",", " ", "\t"):
             parameters = {}

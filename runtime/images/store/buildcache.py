@@ -143,7 +143,7 @@ def _older(path: str, before: float | None) -> bool:
 
 
 def _prune_mounts(store: ImageStore, before: float | None) -> int:
-    """Skip a cache mount that a RUN uses: the RUN holds its lock."""
+    """Delete old cache mounts; returns the bytes freed. Skip one that a RUN uses, because the RUN holds its lock."""
     freed = 0
     with suppress(FileNotFoundError):
         for name in os.listdir(mounts_directory(store)):

@@ -133,7 +133,8 @@ def prepare(root: str) -> None:
 
 @contextmanager
 def locked(root: str) -> Iterator[None]:
-    """Hold the store's lock, which is one across processes. Hold it for index edits and deletions, never over I/O"""
+    """Hold the store's lock, which all processes share. Hold it for index edits and deletions, but not while data is
+    fetched or unpacked."""
     fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

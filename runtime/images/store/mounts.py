@@ -1,6 +1,6 @@
 """Mount images for inspection: read-only overlays of their layers, recognised by their mount source.
 
-No file of an image gives anybody on the node a privilege or a device there: the mounts are nosuid and nodev.
+The mounts are nosuid and nodev, so that no file of an image gives a user of the node privileges or access to a device.
 """
 
 from __future__ import annotations
