@@ -57,8 +57,8 @@ def signal_name(number: int) -> str:
 
 
 def mounts_of(pod: Pod, container: Container, facts: Facts) -> Iterator[VolumeMountStatus]:
-    """The container's volumeMounts as they were mounted (Kubernetes pkg/kubelet/kubelet_pods.go): for a read-only mount
-    whether mounts below it are read-only too, for an image volume which image."""
+    """The status of the container's volumeMounts (Kubernetes pkg/kubelet/kubelet_pods.go): for a read-only mount,
+    whether it is recursively read-only; for an image volume, its image."""
     volumes = {volume.name: volume for volume in pod.spec.volumes}
     fixed = fixed_volumes(pod)
     for mount in container.volume_mounts:

@@ -2,8 +2,8 @@
 
 Values go in, and one frozen value comes out; worker/sync_pod.py applies it in field order and makes no choices of its
 own. The decision is level-triggered: the same input has the same result, and a pod in its desired state needs no
-action. The rules are in docs/explanation/pod-semantics.md (restarts and back-off, termination, images). Edits in place
-are kubelite's own (see spec/hashes.py).
+action. The rules are in docs/explanation/pod-semantics.md (restarts and back-off, termination, images). Edits of a
+running pod in place are an extension of kubelite (see spec/hashes.py).
 
     decide ─┬─ deleted?               _delete: main containers, then sidecars, then the sandbox, then all its files
             ├─ over (phase, deadline)? _wind_down: stop what still runs, then the sandbox
@@ -165,8 +165,8 @@ class Decision(RestartingAll, Starting):
         return self._should_run(container)
 
     def _past_of_never(self, container: Container) -> list[View]:
-        """Containers that, if they have run before, keep a container of a Never pod from running in a new sandbox:
-        itself and regular init containers."""
+        """The containers that must not have run before if a container with policy Never is to run in a new sandbox:
+        itself and the regular init containers."""
         return [
             self.views[container.name],
             *(self.views[c.name] for c in self.inits if c.name not in self.sidecars),
@@ -218,7 +218,7 @@ class Decision(RestartingAll, Starting):
         self._dead_instances()
 
     def _ephemeral(self, container: Container) -> None:
-        """Start it once, independently of the other containers. With a target, wait until the target runs."""
+        """Start an ephemeral container once, independently of the others. If it has a target, wait until that runs."""
         view = self.views[container.name]
         if view.attempts:
             if not view.alive:
@@ -233,7 +233,8 @@ class Decision(RestartingAll, Starting):
         self._want(container, fresh=True)
 
     def _strays(self) -> None:
-        """Stop instances of containers that the pod no longer has, and all live instances but a container's newest."""
+        """Stop, then remove, the instances of containers that the pod no longer has. Of each other container, stop all
+        live instances but the newest."""
         for container in self.observed.containers:
             if container.name in self.views:
                 current = self.views[container.name].current
@@ -345,7 +346,7 @@ class Decision(RestartingAll, Starting):
         return True
 
     def _started(self, container: Container, view: View) -> bool:
-        """Whether the next container may start after a sidecar: it runs, is not being stopped, and has started."""
+        """Whether a sidecar lets the next container start: it runs, is not being stopped, and has started."""
         current = view.current
         if current is None or not view.running or any(stop.name == container.name for stop in self.stop):
             return False
@@ -380,8 +381,8 @@ class Decision(RestartingAll, Starting):
             self._limits(container, current)
 
     def _content_changed(self, container: Container, current: ObservedContainer) -> bool:
-        """Only if the annotation asks for it. An instance that was started before the annotation was set has no hash
-        and keeps running."""
+        """Whether ConfigMaps or Secrets of the container changed, if the pod's annotation enables the restart. An
+        instance that started before the annotation was set has no hash and keeps running."""
         wanted = self.facts.content.get(container.name, "")
         return bool(wanted and current.content_hash and wanted != current.content_hash)
 
@@ -421,7 +422,7 @@ class Decision(RestartingAll, Starting):
     # -- cleaning up --------------------------------------------------------------------------------------------
 
     def _dead_instances(self) -> None:
-        """Keep only the newest dead instance of each container, for its log and its end, and remove older ones."""
+        """Keep only the newest dead instance of each container, for its log and exit status. Remove older ones."""
         discarded = {start.discard for start in self.start}
         for name in self.views:
             dead = sorted(

@@ -1,5 +1,5 @@
-"""The state of one decision in progress: its input, the actions collected so far, and the questions that all its parts
-ask: `stopping`, `starting` and `decision`.
+"""The state of one decision in progress: its input, the actions collected so far, and what `stopping`, `starting`,
+`restart_all` and `decision` share.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from manifests.types.core import Container, Pod
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Everything a decision reads of a pod's last recorded status. If it is equal, so is the decision."""
+    """Everything that a decision reads from a pod's last recorded status. The rest of the status cannot change it."""
 
     views: Mapping[str, View]
     over: Failed | None  # the recorded end of the pod, or the recorded reason why it is being stopped

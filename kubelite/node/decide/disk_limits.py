@@ -1,4 +1,4 @@
-"""The limits of a pod's disk usage: which there are, what must be measured for them, and what exceeds them.
+"""The limits of a pod's disk usage: what they are, what must be measured, and which of them is exceeded.
 
 The limits are `sizeLimit` of an emptyDir on disk, and `ephemeral-storage` of a container (its writable layer and its
 logs) and of all containers together. A pod over a limit is evicted (Kubernetes eviction_manager.go,
@@ -14,8 +14,8 @@ from manifests.types.core import Container, Pod
 from manifests.types.meta import Quantity
 
 STORAGE = "ephemeral-storage"
-FILES = "pod/files"  # the pod's files that its containers have mounted and may write; see CONTAINER
-CONTAINER = "container/"  # prefix of a container's total among what is measured: no volume has a slash
+FILES = "pod/files"  # key of the pod's files that are mounted writable in its containers
+CONTAINER = "container/"  # prefix of the key of a container; no volume's name contains a slash
 
 
 def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
@@ -33,9 +33,11 @@ def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
 
 
 def measured(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, ...]]:
-    """The values to measure, with their directories: emptyDir volumes on disk and, if any container's disk is limited,
-    all containers too, because all of them count for the pod's limit, and what the pod's containers write into
-    /etc/hosts, /etc/hostname and /etc/resolv.conf (CVE-2020-8557). A container's termination log counts as its own."""
+    """The values to measure: key → directories. Each emptyDir on disk that has a limit is measured.
+
+    If any container's disk is limited, everything that counts for the pod's limit is measured: all emptyDir volumes on
+    disk, all containers (with their logs and termination logs), and what the containers write into /etc/hosts,
+    /etc/hostname and /etc/resolv.conf (CVE-2020-8557)."""
     uid, limited = pod.metadata.uid or "", any(_storage_limit(c) is not None for c in _containers(pod))
     found: dict[str, tuple[str, ...]] = {
         name: (path,) for name, (path, _) in limited_volumes(pod, config).items()

@@ -28,7 +28,7 @@ def pod_conditions(
     phase: str,
     has_address: bool,
 ) -> list[PodCondition]:
-    """The conditions to record: the node's own, and those of others as they are."""
+    """The conditions to record: the node's own, and all others unchanged."""
     sandbox = (
         observed.sandbox is not None
         and observed.sandbox.ready
@@ -46,7 +46,7 @@ def pod_conditions(
     # Kubernetes eviction_manager.go, nodeshutdown_manager.go
     if gone_for and actions.failed is not None and actions.done:
         made.append(condition("DisruptionTarget", True, "TerminationByKubelet", gone_for))
-    if actions.update or actions.update_sandbox:  # not written yet
+    if actions.update or actions.update_sandbox:  # the new limits are not in the cgroups yet
         error = facts.resize_error
         made.append(condition(RESIZING, True, "Error" if error else "", error))
     if (waits := facts.resize) is not None:

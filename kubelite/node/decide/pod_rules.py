@@ -9,9 +9,7 @@ from kubelite.node.model.cri import ObservedContainer
 from kubelite.node.model.probe_results import Health, health
 from manifests.types.core import Container, Pod
 
-RESTART_ON_CHANGE = (
-    "kubelite.io/restart-on-change"  # annotation "true": when its ConfigMaps and Secrets change
-)
+RESTART_ON_CHANGE = "kubelite.io/restart-on-change"  # "true": restart on changes of ConfigMaps and Secrets
 
 
 def restart_policy(pod: Pod, container: Container) -> str:

@@ -1,8 +1,8 @@
-"""Pod Security admission: the checks of the Pod Security Standards, and what a namespace's levels make of them.
+"""Pod Security admission: the checks of the Pod Security Standards, applied at the levels of a pod's namespace.
 
-Words and order are those of Kubernetes 1.36 (staging/src/k8s.io/pod-security-admission/policy); the version is always
-`latest`. A check of `restricted` replaces the check of `baseline` that it makes stricter. Fields of Windows are
-checked as well: they have no effect here, but a manifest must get the same answer on a cluster.
+Messages and their order are those of Kubernetes 1.36 (staging/src/k8s.io/pod-security-admission/policy); the version is
+always `latest`. A check of `restricted` replaces the check of `baseline` that it makes stricter. Windows fields are
+checked as well: they have no effect here, but a manifest must get the same answer as on a cluster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manifests.types.annotations import APPARMOR
 from manifests.types.container import SecurityContext, SELinuxOptions
 from manifests.types.core import Container, Pod
 
-Check = Callable[[Pod], tuple[str, str] | None]  # the reason and its detail, None: allowed
+Check = Callable[[Pod], tuple[str, str] | None]  # (reason, detail); None = allowed
 
 DEFAULT_CAPABILITIES = frozenset(
     {
@@ -52,7 +52,7 @@ _PROFILES = ("RuntimeDefault", "Localhost")
 
 
 def violations(pod: Pod, level: Level) -> str:
-    """Return what a pod does that the level forbids, "" if nothing."""
+    """Return the violations of the level, comma-separated; "" if there are none."""
     if level is Level.PRIVILEGED:
         return ""
     checks = BASELINE
@@ -65,7 +65,8 @@ def violations(pod: Pod, level: Level) -> str:
 
 
 def forbidden(pod: Pod, security: PodSecurity) -> str:
-    """Return why a pod is not admitted, "" if it is: the namespace's level `enforce`, and the allowed host paths."""
+    """Return why a pod is not admitted; "" if it is. The namespace's level `enforce`, the allowed host paths and the
+    setting that requires digests can forbid it."""
     namespace, name = pod.metadata.namespace or "default", pod.metadata.name
     level = security.levels(namespace).enforce
     if found := violations(pod, level):
@@ -75,7 +76,7 @@ def forbidden(pod: Pod, security: PodSecurity) -> str:
 
 
 def tags(pod: Pod) -> str:
-    """Return the first image that is not named by its digest, "" if there is none."""
+    """Return a message about the first image that is not named by its digest; "" if there is none."""
     images = {f'container "{one.name}"': one.image for one in _containers(pod)}
     images |= {
         f'volume "{one.name}"': one.image.reference for one in pod.spec.volumes if one.image is not None
@@ -87,12 +88,12 @@ def tags(pod: Pod) -> str:
 
 
 def warning(pod: Pod, security: PodSecurity) -> str:
-    """Return what the namespace's level `warn` says about a pod, "" if nothing."""
+    """Return the pod's violations of its namespace's level `warn`; "" if there are none."""
     return _would(pod, security.levels(pod.metadata.namespace or "default").warn)
 
 
 def audited(pod: Pod, security: PodSecurity) -> str:
-    """Return what the namespace's level `audit` says about a pod, "" if nothing."""
+    """Return the pod's violations of its namespace's level `audit`; "" if there are none."""
     return _would(pod, security.levels(pod.metadata.namespace or "default").audit)
 
 
@@ -102,8 +103,9 @@ def _would(pod: Pod, level: Level) -> str:
 
 
 def host_paths(pod: Pod, allowed: Iterable[str] | None) -> str:
-    """Return the first hostPath volume outside of the allowed paths, in the words of PodSecurityPolicy; "" if there is
-    none. `allowed`: paths, with what is below them; `:ro` at the end: only for mounts that are read-only. None: all."""
+    """Return PodSecurityPolicy's message about the first hostPath volume outside the allowed paths; "" if there is
+    none. A path in `allowed` includes everything below it. With the suffix `:ro`, it allows only read-only mounts. None
+    allows all paths."""
     if allowed is None:
         return ""
     rules = [(path.removesuffix(":ro").rstrip("/") or "/", path.endswith(":ro")) for path in allowed]
@@ -431,7 +433,7 @@ BASELINE: dict[str, Check] = {
     "sysctls": _sysctls,
     "windowsHostProcess": _windows_host_process,
 }
-#: id → check, and the id of the baseline's check that it replaces ("": none).
+#: id → check, and the id of the baseline check that it replaces ("": none).
 RESTRICTED: dict[str, tuple[Check, str]] = {
     "allowPrivilegeEscalation": (_allow_privilege_escalation, ""),
     "capabilities_restricted": (_capabilities_restricted, "capabilities_baseline"),

@@ -218,7 +218,8 @@ class _Report:
         status: ContainerStatus,
         old: ContainerStatus | None,
     ) -> None:
-        """Report the allocated resources and those of the cgroup: the manifest's, unless an update is still pending."""
+        """Report the allocated resources and those of the cgroup. Both are the manifest's, but while an update is
+        pending, the cgroup's are the recorded ones."""
         given = container.resources
         assert given is not None
         status.allocated_resources = dict(given.requests)
@@ -227,7 +228,7 @@ class _Report:
         status.resources = kept or ResourceRequirements(limits=given.limits, requests=given.requests)
 
     def _instance(self, name: str) -> ObservedContainer | None:
-        """The newest instance that counts: one that ran."""
+        """The newest instance that ran."""
         found = [c for c in self.observed.containers if c.name == name and not never_ran(c)]
         return max(found, key=lambda c: c.attempt) if found else None
 

@@ -30,8 +30,9 @@ class RestartingAll(Stopping):
         return None
 
     def _restart_all(self, trigger: ObservedContainer) -> None:
-        """Kill all containers at once, without hooks or grace period, and remove their records; the sandbox stays.
-        Containers recorded as waiting then start again, init containers first. The delay grows as after any crash."""
+        """Kill all containers at once, without hooks or grace period, and remove their records. The sandbox stays. Then
+        the containers, which the status shows as waiting, start again, init containers first. The delay grows as after
+        any crash."""
         name = trigger.name
         restart = restart_all_of(crash_back_off(self.pod, self.config.crash_back_off), trigger, self.now)
         for container in [*self.inits, *self.mains]:

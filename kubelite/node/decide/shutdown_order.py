@@ -1,4 +1,4 @@
-"""The order in which pods are stopped at node shutdown, and how long each has (Kubernetes pkg/kubelet/nodeshutdown)."""
+"""The order in which pods are stopped at node shutdown, and the time they get (Kubernetes pkg/kubelet/nodeshutdown)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHUTDOWN_REASONS = (REASON, REJECTED)
 
 
 class Group(NamedTuple):
-    """Pods of this priority up to that of the next group, and the seconds that all of them have together."""
+    """The pods from this priority up to that of the next group, and the seconds that they share."""
 
     priority: int
     seconds: float
@@ -25,8 +25,8 @@ class Group(NamedTuple):
 def shutdown_groups(
     seconds: float, critical: float, by_priority: Mapping[int, float] = {}
 ) -> tuple[Group, ...]:
-    """The groups of the settings: critical pods have the last `critical` of all `seconds`; or, with `by_priority`, pods
-    of each priority and above have their seconds. (): pods are not stopped."""
+    """The groups that the settings define. With `by_priority`, the pods of each priority or above get its seconds.
+    Otherwise critical pods get the last `critical` of all `seconds`. Empty if pods are not stopped."""
     if by_priority:
         return tuple(Group(priority, by_priority[priority]) for priority in sorted(by_priority))
     if seconds <= 0:
@@ -35,7 +35,7 @@ def shutdown_groups(
 
 
 def group_pods(groups: tuple[Group, ...], pods: Iterable[Pod]) -> list[Group]:
-    """The groups with their pods, the first to stop first. Groups without pods are left out."""
+    """Assign the pods to the groups, and return these in stop order. Groups without pods are left out."""
     members: dict[int, list[Pod]] = {group.priority: [] for group in groups}
     for pod in pods:
         own = max((p for p in members if p <= priority(pod)), default=min(members))

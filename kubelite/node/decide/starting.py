@@ -26,7 +26,7 @@ from runtime.images import reference as references
 RETRY = 10.0
 DEBUG_PULLS = 3  # attempts to pull the image of an ephemeral container
 GIVEN_UP = "no longer pulled after"
-TOLD = 1.0  # seconds for which status shows a failure itself, before it shows the back-off
+TOLD = 1.0  # seconds for which the status shows a failure before it shows the back-off
 
 
 class Starting(DecisionState):
@@ -72,8 +72,8 @@ class Starting(DecisionState):
             )
 
     def _volumes_wait(self) -> bool:
-        """Whether the mounting of volumes failed a moment ago. It holds back the sandbox and all containers, init
-        containers too (Kubernetes pkg/kubelet/kubelet.go, SyncPod: WaitForAttachAndMount)."""
+        """Whether a failed volume mount waits for its retry. Until then, neither the sandbox nor any container starts
+        (Kubernetes pkg/kubelet/kubelet.go, SyncPod: WaitForAttachAndMount)."""
         failure = self.facts.volume_failure
         if (
             failure is None
@@ -101,7 +101,7 @@ class Starting(DecisionState):
         newest, ended = view.current, view.ended
         if fresh or newest is None or ended is None or view.again or self._edited(container, newest):
             return AT_ONCE
-        # killed for a probe or hook that an edit has changed, which does not restart a running container
+        # an edit changed the probe or hook for which it was killed; such an edit restarts no running container
         if newest.killed_for and newest.checks_hash not in ("", hashes.checks_hash(container)):
             return AT_ONCE
         return restart_of(crash_back_off(self.pod, self.config.crash_back_off), newest, ended, self.now)
@@ -157,13 +157,13 @@ class Starting(DecisionState):
         )
 
     def _gave_up(self, container: Container, pull: PullStatus) -> bool:
-        """Whether the image of a debug container is not pulled again. Nobody waits for it any more, and the container
-        cannot be removed from the pod."""
+        """Whether the image of a debug container is no longer pulled. After so many failures nobody waits for it, and
+        the container cannot be removed from the pod."""
         debug = any(container.name == one.name for one in self.ephemerals)
         return debug and pull.phase is PullPhase.FAILED and pull.failures >= DEBUG_PULLS
 
     def _wait_for_pull(self, container: Container, reference: str, pull: PullStatus) -> None:
-        """For one second show the failure itself, then the back-off, as kubelet's next sync does."""
+        """Show the failure for one second, then the back-off, as kubelet's next sync does."""
         if self.now < pull.failed_at + TOLD:
             self._wait(container.name, Waiting(pull.reason, pull.error), pull.failed_at + TOLD)
             return
@@ -175,7 +175,7 @@ class Starting(DecisionState):
 
 
 def _just_failed(view: View, now: float) -> Waiting | None:
-    """What kubelet shows of a failed start until its next sync, which then shows the back-off."""
+    """The waiting state that kubelet shows after a failed start, until its next sync shows the back-off."""
     newest, ended = view.current, view.ended
     if newest is None or ended is None or not ended.finished_at <= now < ended.finished_at + TOLD:
         return None
@@ -188,7 +188,7 @@ def _just_failed(view: View, now: float) -> Waiting | None:
     )
 
 
-#: Images of this node, as podman names what it builds: no registry has a newer one. One on this machine has a port.
+#: Prefix of images built on this node, as in podman: no registry has a newer one. (A local registry's has a port.)
 LOCAL = "localhost/"
 
 

@@ -12,9 +12,7 @@ from kubelite.node.decide.pod_rules import grace_period
 from kubelite.node.model.actions import Hook, HookPhase, StopContainer
 from kubelite.node.model.cri import ContainerState, ObservedContainer
 
-MIN_GRACE = (
-    2.0  # seconds that follow a signal at least, even if hooks and other containers have used up the grace
-)
+MIN_GRACE = 2.0  # seconds after a signal at the least, even if hooks and other containers used up the grace
 
 
 class Stopping(DecisionState):
@@ -40,7 +38,8 @@ class Stopping(DecisionState):
     def _stop(
         self, container: ObservedContainer, grace: float, message: str = "", killed_for: str = ""
     ) -> None:
-        """Stop a container, with its preStop hook first, unless an earlier stop already ends no later."""
+        """Stop a container, after its preStop hook. Do nothing if an earlier stop has the same or an earlier
+        deadline."""
         number = self._stop_signal(container)
         if container.state is ContainerState.CREATED:
             number, grace = int(signal.SIGKILL), 0.0
@@ -59,9 +58,9 @@ class Stopping(DecisionState):
         return spec is not None and spec.lifecycle is not None and spec.lifecycle.pre_stop is not None
 
     def _pre_stop(self, container: ObservedContainer, grace: float, message: str, killed_for: str) -> None:
-        """The hook's time counts against the grace period. The signal has what remains, but at least two seconds. Until
-        the signal is sent, the shim's deadline is those two seconds after the grace period, so that no process is
-        killed before its stop signal."""
+        """Run the hook, then send the stop signal. The hook's time counts against the grace period. After the signal,
+        the container has the rest of it, but at least MIN_GRACE seconds. Until then the shim's deadline is MIN_GRACE
+        seconds after the grace period, so that no process is killed before its stop signal."""
         phase = self.facts.hooks.get((container.id, Hook.PRE_STOP))
         left = container.stop_deadline - MIN_GRACE - self.now if container.stop_deadline else grace
         begun = container.stop_deadline > 0

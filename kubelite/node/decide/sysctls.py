@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from manifests.types.core import Pod
 
-SYSCTL_FORBIDDEN = "SysctlForbidden"  # the reason for rejecting a pod that sets a forbidden one
+SYSCTL_FORBIDDEN = "SysctlForbidden"  # the reason in the status of a pod that is rejected for a sysctl
 SAFE = (
     frozenset(  # each belongs to one of the pod's namespaces and affects nothing else (safe_sysctls.go, 1.36)
         {

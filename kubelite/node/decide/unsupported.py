@@ -1,4 +1,4 @@
-"""Fields that are valid and have a meaning, but have no effect on this node.
+"""Fields that are valid in Kubernetes but have no effect on this node.
 
 Each such field causes a Warning event that names it. If a program cannot work as intended without the field (a missing
 volume, a security setting that would not be enforced), it also blocks the containers that need it: they wait with
@@ -118,7 +118,7 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
 
 
 def _of_annotations(pod: Pod) -> Iterator[Unsupported]:
-    """The former seccomp annotations, if no field replaces them (Kubernetes pkg/api/pod/warnings.go)."""
+    """The obsolete seccomp annotations, unless a field replaces them (Kubernetes pkg/api/pod/warnings.go)."""
     sentence = 'non-functional in v1.27+; use the "seccompProfile" field instead'
     shared = pod.spec.security_context
     if SECCOMP_POD in pod.metadata.annotations and (shared is None or shared.seccomp_profile is None):

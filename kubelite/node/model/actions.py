@@ -37,7 +37,7 @@ class StartFailure:
 
     reason: str  # CreateContainerConfigError, CreateContainerError, RunContainerError
     message: str
-    spec_hash: str  # of the container at that time: after an edit there is no wait
+    spec_hash: str  # of the container at that time; an edit ends the wait
     retry_at: float
 
 
@@ -52,10 +52,10 @@ class SandboxFailure:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFailure:
-    """Volumes that could not be mounted: none of the pod's containers starts before."""
+    """Volumes that could not be mounted. Until they are, no container of the pod starts."""
 
     message: str
-    generation: int  # of the pod at that time: after an edit there is no wait
+    generation: int  # of the pod at that time; an edit ends the wait
     retry_at: float
 
 
@@ -84,8 +84,12 @@ class Facts:
     volume_failure: VolumeFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, only containers with probes
     hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
-    content: Mapping[str, str] = field(default_factory=dict)  # by container, with RESTART_ON_CHANGE: digests
-    used: Mapping[str, int] = field(default_factory=dict)  # bytes used in emptyDir volumes that have a limit
+    content: Mapping[str, str] = field(
+        default_factory=dict
+    )  # container → content_hash(), if RESTART_ON_CHANGE is set
+    used: Mapping[str, int] = field(
+        default_factory=dict
+    )  # disk usage in bytes, by the keys of disk_limits.measured()
     cpus: Mapping[str, str] = field(default_factory=dict)  # container → processors, by the static CPU policy
     scheduling: ScheduleResult = SCHEDULED  # whether the pod may run on this node
     resize: Resize | None = None  # why an edit of resources waits; until then the former resources apply
@@ -179,7 +183,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class PodActions:
-    """First the effects, in the order in which they are applied; then what status and people are told."""
+    """The effects, in the order in which they are applied, then what the status and `kubelite why` report."""
 
     preempt: tuple[PreemptPod, ...] = ()
     stop: tuple[StopContainer, ...] = ()

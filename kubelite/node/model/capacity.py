@@ -40,7 +40,7 @@ class Threshold(NamedTuple):
 
 
 def parse_reserved(text: str) -> dict[str, int]:
-    """Amounts by resource: cpu in thousandths, the rest in bytes or numbers. Raises ValueError with a message."""
+    """The amounts by resource: cpu in thousandths, the rest in bytes or counts. Raises ValueError with a message."""
     found: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, amount = part.partition("=")
@@ -73,7 +73,7 @@ def parse_extended(text: str) -> dict[str, int]:
 
 
 def parse_thresholds(text: str) -> tuple[Threshold, ...]:
-    """`none` and "" mean no thresholds. Raises ValueError with a message."""
+    """The eviction thresholds; none for `none` and "". Raises ValueError with a message."""
     if text.strip() in ("", "none"):
         return ()
     found: list[Threshold] = []
@@ -108,7 +108,7 @@ def _threshold(signal: str, bound: str) -> Threshold:
 def reserved(
     kube: str, system: str, thresholds: tuple[Threshold, ...], capacity: Mapping[str, int]
 ) -> dict[str, int]:
-    """Pure: the part of the capacity that is not for pods: both reservations and the eviction thresholds (Kubernetes
+    """Pure: the part of the capacity that pods cannot use: both reservations plus the eviction thresholds (Kubernetes
     pkg/kubelet/cm/node_container_manager_linux.go, GetNodeAllocatableReservation)."""
     total = {"pid": 0}
     for part in (parse_reserved(kube), parse_reserved(system)):

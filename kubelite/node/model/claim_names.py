@@ -1,6 +1,6 @@
-"""Pure: the PersistentVolumeClaims of a pod's volumes: those it names, and those of its generic ephemeral volumes. The
-latter are the pod's own: they are named `<pod>-<volume>`, created from a template and deleted with the pod (Kubernetes
-pkg/controller/volume/ephemeral).
+"""Pure: the PersistentVolumeClaims of a pod's volumes: those that it names, and those of its generic ephemeral volumes.
+The latter belong to the pod: they are named `<pod>-<volume>`, created from a template and deleted with the pod
+(Kubernetes pkg/controller/volume/ephemeral).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def not_owner(pod: Pod, name: str) -> str:
 
 
 def followed(claim: Json, wanted: Json) -> Json | None:
-    """A pod's own claim after an edit of the pod's template; None if nothing changes."""
+    """A pod's own claim, updated after an edit of its template in the pod; None if nothing changes."""
     spec = {**claim["spec"], **wanted["spec"]}
     kept = {k: v for k, v in claim["metadata"].items() if k not in ("labels", "annotations")}
     changed = {**claim, "metadata": {**kept, **wanted["metadata"]}, "spec": spec}

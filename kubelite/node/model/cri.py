@@ -1,8 +1,8 @@
 """The interface from the node to the container engine: what a pod worker may call, and what it observes.
 
-`LocalCri` (kubelite/node/cri/local.py) implements `Cri` with the engine in `runtime`. Tests hold a fake to the same
-suite. All values are frozen, so that the decision (decide/decision.py) and the status (decide/pod_status.py) stay pure.
-All times are Unix seconds (float, UTC).
+`LocalCri` (kubelite/node/cri/local.py) implements `Cri` with the engine in `runtime`. One test suite runs on it and on
+a fake. All values are frozen, so that the decision (decide/decision.py) and the status (decide/pod_status.py) stay
+pure. All times are Unix seconds (float, UTC).
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class ObservedPod:
     uid: str
     sandbox: ObservedSandbox | None = None
     containers: tuple[ObservedContainer, ...] = ()
-    logged: Mapping[str, int] = field(default_factory=dict)  # newest attempt by its log, if no record exists
+    logged: Mapping[str, int] = field(
+        default_factory=dict
+    )  # container → newest attempt with a log, if it has no record
 
     def latest(self, name: str) -> ObservedContainer | None:
         """The newest instance of the container called `name`.
@@ -165,7 +167,7 @@ class ContainerRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """How a command ended that was run in a container beside its main process."""
+    """The result of a command that was executed in a running container."""
 
     exit_code: int  # 0..255, 128 + signal if a signal killed it
     output: str = ""  # the beginning of stdout and stderr
@@ -225,9 +227,9 @@ class Cri(Protocol):
     async def exec(
         self, uid: str, container_id: str, command: list[str], *, timeout: float | None
     ) -> ExecResult:
-        """Run a command in a running container, with the user and working directory of its main process, to its end or
-        for `timeout` seconds. Raises StartError if it cannot be executed, StateError or NotFoundError if no process
-        runs in the container."""
+        """Run a command in a running container, with the user and working directory of its main process, and wait for
+        its end. After `timeout` seconds it is killed. Raises StartError if it cannot be executed, StateError or
+        NotFoundError if no process runs in the container."""
         ...
 
     def image(self, reference: str) -> ObservedImage | None:
@@ -235,5 +237,5 @@ class Cri(Protocol):
         ...
 
     async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ObservedImage:
-        """`secrets`: docker configs for the login, see spec/pull_secrets.py."""
+        """Pull an image. `secrets`: docker configs with the credentials, see spec/pull_secrets.py."""
         ...

@@ -1,4 +1,4 @@
-"""The node's settings for pods: names, directories and sizes, which are constant while the daemon runs, and paths."""
+"""The node's settings that concern pods, and the paths of a pod's files. They are constant while the daemon runs."""
 
 from __future__ import annotations
 
@@ -120,6 +120,6 @@ class NodeConfig:
 
 
 def pod_log_name(namespace: str, name: str, uid: str) -> str:
-    """The name of a pod's log directory: <namespace>_<pod>_<uid>. The pod's name is cut if the whole would be longer
-    than a file name can be; namespace (63), name (253) and uid (36) may be."""
+    """The name of a pod's log directory: <namespace>_<pod>_<uid>. The pod's name is cut if the whole would exceed
+    NAME_MAX, because a namespace (63), a name (253) and a uid (36) together can be longer."""
     return f"{namespace}_{name[: NAME_MAX - len(namespace) - len(uid) - 2]}_{uid}"

@@ -1,7 +1,7 @@
 """This node from the scheduler's point of view: its labels, its taints and its allocatable resources.
 
-What people change about the node (`kubelite node label`, `kubectl taint node`) is stored as an object of kind Node.
-What the node itself determines (its name, its machine, its pressure) overrides that whenever the facts are computed.
+Changes that users make (`kubelite node label`, `kubectl taint node`) are stored as an object of kind Node. Values that
+the node determines itself (its name, its machine, its pressure) override them whenever the facts are computed.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _taints(wanted: list[Any], now: float) -> list[Json]:
 
 
 def shown_taints(facts: NodeFacts, doc: Mapping[str, Any]) -> list[Json]:
-    """Pure: spec.taints as the API shows them: those people set, those of conditions, and that of a cordon."""
+    """Pure: spec.taints as the API shows them: those set by users, those of conditions, and that of a cordon."""
     given = list((doc.get("spec") or {}).get("taints") or ())
     known = {(t["key"], t["effect"]) for t in given}
     more = [{"key": t.key, "effect": t.effect} for t in facts.taints if (t.key, t.effect) not in known]

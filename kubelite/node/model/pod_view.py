@@ -38,8 +38,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One container of the pod: `current` is its newest instance in the present sandbox, `ended` how its newest
-    instance ended, `attempts` how many instances there were, `again` that kubelite itself ended it and will restart
+    """The history of one container. `current`: its newest instance in the present sandbox; `ended`: how its newest
+    instance ended; `attempts`: the number of instances; `again`: kubelite stopped the newest one in order to restart
     it."""
 
     name: str
@@ -62,7 +62,8 @@ def is_alive(container: ObservedContainer) -> bool:
 
 
 def never_ran(container: ObservedContainer) -> bool:
-    """Created, but ended before its program started (the daemon died in between). Such an instance does not count."""
+    """Whether an instance ended before its program started (the daemon died in between). It does not count as an
+    attempt."""
     return (
         container.state is ContainerState.EXITED
         and not container.started_at
@@ -104,7 +105,7 @@ def _view(container: Container, observed: ObservedPod, recorded: ContainerStatus
     newest = observed.latest(container.name)
     old = _from_status(container.name, recorded)
     if newest is None and not old.attempts and container.name in observed.logged:
-        # nothing but log files is left of earlier instances: the restart count follows from them
+        # only log files of earlier instances exist: the restart count follows from them
         return View(container.name, attempts=observed.logged[container.name] + 1, again=True)
     if newest is None or newest.attempt + 1 < old.attempts:
         return old
@@ -127,7 +128,7 @@ def _is_record_of(recorded: ContainerStatus, container: ObservedContainer) -> bo
 
 
 def _from_status(name: str, recorded: ContainerStatus | None) -> View:
-    """What the last recorded status alone tells."""
+    """The view according to the last recorded status alone."""
     if recorded is None or recorded.state is None:
         return View(name)
     state, last = recorded.state, recorded.last_state.terminated if recorded.last_state else None

@@ -37,7 +37,7 @@ class Classes:
 
 
 def priority(pod: Pod) -> int:
-    """The priority from its class (see `admitted`), or of one of Kubernetes' built-in classes."""
+    """The pod's priority: the one set at admission (see `admitted`), else that of its built-in class, else 0."""
     if pod.spec.priority is not None:
         return pod.spec.priority
     return SYSTEM_CLASSES.get(pod.spec.priority_class_name or "", 0)

@@ -39,8 +39,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The outcomes of one probe so far: the result that counts (`good`, None: none yet), the last outcome, and how many
-    equal ones there were in a row."""
+    """The outcomes of one probe so far. `good` is the result that counts (None = none yet), `last` the last outcome,
+    and `run` the number of equal outcomes in a row until they count."""
 
     good: bool | None = None
     last: bool | None = None

@@ -90,7 +90,7 @@ class Unbound(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, with the numbers."""
+    """Why a resize of a pod is not carried out: Deferred or Infeasible, and a message with the numbers."""
 
     reason: str
     message: str

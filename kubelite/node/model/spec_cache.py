@@ -32,8 +32,9 @@ def with_changes(spec: PodSpec, before: Json, after: Json) -> PodSpec | None:
 
 
 def as_before(pod: Pod, before: Pod | None) -> Pod:
-    """The pod with those parts of `before` (the same pod, read earlier) that are equal, so that cached results stay
-    valid and memory holds the parts once. Its resourceVersion may be the earlier one."""
+    """The pod, with its metadata, spec and status replaced by those of `before` (the same pod, read earlier) where they
+    are equal. Cached results stay valid, and memory holds equal parts once. The resourceVersion may be the earlier
+    one."""
     if before is None:
         return pod
     version = {"resource_version": before.metadata.resource_version}

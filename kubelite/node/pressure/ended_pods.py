@@ -1,8 +1,8 @@
-"""What ended pods hold on disk while their manifests stand: emptyDir volumes and the writable layers of containers.
+"""Frees the disk space of ended pods whose manifests still exist: emptyDir volumes and containers' writable layers.
 
-Under disk pressure it is removed before any image or other pod, as kubelet does (container GC first, and volumes of
-terminated pods are torn down). Otherwise an evicted pod would keep the disk full, and each observation would evict one
-more. Logs, termination messages and claims stay.
+Under disk pressure these are removed before any image is removed or pod evicted, as in kubelet (container GC runs
+first, and volumes of terminated pods are torn down). Otherwise an evicted pod would keep the disk full, and each
+observation would evict one more. Logs, termination messages and claims stay.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def free(config: NodeConfig, uid: str) -> bool:
-    """Remove what an ended pod holds; whether there was anything."""
+    """Remove an ended pod's emptyDir volumes and writable layers. Return whether there were any."""
     directory = config.pod_dir(uid)
     places = list(_places(directory))
     if not places:
         return False
-    unmount_below(directory)  # claims, and volumes in memory; a tree is removed up to a mount that stays
+    unmount_below(directory)  # claims and volumes in memory; remove_tree crosses no mount that is left
     for place in places:
         try:
             remove_tree(place)

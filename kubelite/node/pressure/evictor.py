@@ -55,7 +55,7 @@ def _memory(path: str) -> Observation:
 
 
 def _pids() -> Observation:
-    """Tasks of the whole machine (proc_loadavg(5)), and how many it can have."""
+    """How many more tasks the machine can have, and how many in total (proc_loadavg(5))."""
     most = min(_number("/proc/sys/kernel/pid_max"), _number("/proc/sys/kernel/threads-max"))
     with open("/proc/loadavg", encoding="ascii") as file:
         tasks = int(file.read().split()[3].partition("/")[2])
@@ -76,7 +76,7 @@ class Measured(NamedTuple):
 
 
 class NodeUnderPressure(Protocol):
-    """What the evictor needs of the node."""
+    """What the evictor needs from the node."""
 
     @property
     def worker(self) -> PodWorker: ...
@@ -98,10 +98,11 @@ class NodeUnderPressure(Protocol):
 
 
 class Evictor:
-    """`run()` until cancelled; `once()` is one observation and at most one eviction.
+    """`run()` works until it is cancelled. `once()` makes one observation and evicts at most one pod.
 
-    `roots`: the directories of pods and of images. `period`: seconds between observations. `transition`: seconds a
-    condition outlasts its pressure. `free_images` removes unused images and says whether any bytes came free.
+    `roots`: the directories of pods and of images. `period`: seconds between observations. `transition`: seconds for
+    which a condition outlasts its pressure. `free_images` removes unused images and returns whether any bytes were
+    freed.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Evictor:
             await self._evict(found)
 
     async def _free_ended(self) -> bool:
-        """Remove what ended pods hold on disk; whether there was anything."""
+        """Remove the emptyDir volumes and writable layers of ended pods. Return whether there were any."""
         worker, running = self._node.worker, self._node.cri.running_sandboxes()
         uids = [uid for uid in worker.scheduler.ended() if uid not in running]
         return any([await asyncio.to_thread(free, worker.config, uid) for uid in uids])

@@ -39,7 +39,7 @@ class ImageUse:
 
     id: str
     last_used: float
-    came: float
+    came: float  # when it was pulled, loaded or built
     in_use: bool = False
     pinned: bool = False
 
@@ -56,7 +56,8 @@ class GcPlan:
 def plan_image_gc(
     policy: ImageGcPolicy, disk: Disk, images: Iterable[ImageUse], *, now: float, uptime: float
 ) -> GcPlan:
-    """`uptime`: seconds for which this node has recorded the use of images; earlier use is unknown."""
+    """Choose the images to remove. `uptime`: seconds for which this node has recorded the use of images; earlier use is
+    unknown."""
     ordered = sorted((i for i in images if not (i.in_use or i.pinned)), key=lambda i: (i.last_used, i.came))
     old: list[str] = []
     if policy.maximum_age > 0 and uptime > policy.maximum_age:

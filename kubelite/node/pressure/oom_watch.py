@@ -58,7 +58,7 @@ def whose(limit: str, pod: str) -> str:
 
 
 class NodeWithEvents(Protocol):
-    """What the watch needs of the node: the running sandboxes, and a place for events."""
+    """What the watch needs from the node: the running sandboxes, and a place for events."""
 
     @property
     def cri(self) -> LocalCri: ...

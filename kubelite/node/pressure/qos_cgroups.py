@@ -23,8 +23,8 @@ DELAY = 1.0  # seconds from a change to the write
 
 
 class QosCgroups:
-    """`run(reservations)` until cancelled; `changed` says that these are others. `evicted_below`: bytes of
-    memory.available below which pods are evicted."""
+    """`run(reservations)` works until it is cancelled. Call `changed` when the reservations have changed.
+    `evicted_below`: bytes of memory.available below which pods are evicted."""
 
     def __init__(self, config: NodeConfig, tracer: StepRecorder, *, evicted_below: int) -> None:
         self._tracer = tracer
@@ -37,7 +37,7 @@ class QosCgroups:
         self._changed.set()
 
     async def run(self, reservations: Callable[[], Sequence[Reservation]]) -> None:
-        self.changed()  # by the pods that were scheduled before now
+        self.changed()  # for the pods that are scheduled already
         while True:
             await self._changed.wait()
             await asyncio.sleep(DELAY)

@@ -162,8 +162,8 @@ class Exchange:
         return self._socket.fileno() < 0
 
     def begin(self) -> None:
-        """Connect and send at once. A local connection is established or refused when connect(2) returns, although
-        it returns EINPROGRESS: so the loop only waits if the send would block."""
+        """Connect and send at once. On this machine, a connection is established or refused by the time connect(2)
+        returns EINPROGRESS. Therefore the event loop waits only if the send would block."""
         number = self._socket.connect_ex(self._where)
         if number in (0, errno.EINPROGRESS):
             self._send()
@@ -213,7 +213,7 @@ class Exchange:
             self._watch(writing=False)
 
     def _is_connected(self) -> bool:
-        """Raises OSError: BlockingIOError while the connection is being established."""
+        """True if the connection is established. Raises BlockingIOError until then, another OSError if it failed."""
         if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(number, os.strerror(number))
         try:

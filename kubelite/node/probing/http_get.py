@@ -109,7 +109,7 @@ def _request(target: str, netloc: str, get: Get) -> bytes:
 
 
 def parse(data: bytes | bytearray) -> Response:
-    """Raises WireError if the data is not an HTTP response."""
+    """Parse a response and skip interim ones (1xx). Raises WireError if the data is not an HTTP response."""
     if not data:
         raise WireError("EOF")
     head, _, body = data.partition(b"\r\n\r\n")

@@ -95,7 +95,7 @@ class _Watch:
 
 @dataclass(slots=True)
 class _Followed:
-    """One instance of a container, and what its probes need to know about it."""
+    """One instance of a container, and the values that its probes need."""
 
     pod: Pod
     container: Container
@@ -342,7 +342,7 @@ class Prober:
         self._finish(one, watch, result)
 
     def _finish(self, one: _Followed, watch: _Watch, result: Result | None) -> None:
-        """Count the result of a try; None counts for nothing."""
+        """Count the result of a try. None means that the try has no result and does not count."""
         uid, name = one.pod.metadata.uid or "", one.container.name
         if one.observed.id not in self._pods.get(uid, ()):
             return
@@ -440,8 +440,8 @@ def http_get(container: Container, action: HTTPGetAction, host: str, agent: str 
 
 
 def http_result(response: Response) -> Result:
-    """Pure: a status from 200 to 399 is a success, a redirect that is not followed is one with a warning (Kubernetes
-    pkg/probe/http/http.go)."""
+    """Pure: the result of a response. 2xx is a success, a redirect that was not followed is a success with a warning,
+    and anything else is a failure (Kubernetes pkg/probe/http/http.go)."""
     body = response.body.decode(errors="replace")
     if 300 <= response.status < 400:
         return Result(Outcome.WARNING, f"Probe terminated redirects, Response body: {body}")

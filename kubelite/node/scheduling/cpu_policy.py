@@ -49,7 +49,7 @@ class Machine:
 
 
 class CpuBook:
-    """Which processors are assigned to whom: pod's uid → container → processors."""
+    """The exclusively assigned processors: pod's uid → container → processors."""
 
     def __init__(self, machine: Machine, held: Mapping[str, Mapping[str, str]]) -> None:
         self._machine = machine
@@ -104,7 +104,7 @@ class CpuBook:
         return frozenset(order[:wanted])
 
     def differs(self, pod: Pod) -> bool:
-        """Whether the pod now requests another number of exclusive processors than it has."""
+        """Whether the number of exclusive processors that the pod requests differs from the number that it has."""
         given = self._held.get(pod.metadata.uid or "")
         every = [*pod.spec.init_containers, *pod.spec.containers]
         return given is not None and any(exclusive(pod, c) != len(given.get(c.name, ())) for c in every)

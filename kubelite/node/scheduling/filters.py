@@ -162,7 +162,7 @@ def _misfit(pod: Pod, node: NodeFacts) -> _No | None:
 
 
 def taint_text(taint: Taint) -> str:
-    """As kubectl describe formats it: key=value:Effect."""
+    """The taint as kubectl describe formats it: key=value:Effect."""
     return f"{taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
 
 
@@ -171,8 +171,8 @@ def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Kubernetes staging/src/k8s.io/api/core/v1/toleration.go, ToleratesTaint: an empty effect matches every effect, an
-    empty key with Exists matches every key."""
+    """Whether a toleration matches a taint. An empty effect matches every effect, an empty key with Exists every key
+    (Kubernetes staging/src/k8s.io/api/core/v1/toleration.go, ToleratesTaint)."""
     if toleration.effect and toleration.effect != taint.effect:
         return False
     if toleration.key and toleration.key != taint.key:

@@ -45,8 +45,8 @@ def _is_scheduled(pod: Pod) -> bool:
 
 
 def as_allocated(pod: Pod) -> Pod:
-    """Pure: the pod with the resources that its containers have, for an edit of resources that cannot be carried out.
-    Decisions, starts and status then use these resources."""
+    """Pure: the pod with the resources that its containers have now. Decisions, starts and status use it while a resize
+    cannot be carried out."""
     has = {status.name: status.resources for status in statuses(pod.status) if status.resources is not None}
 
     def one(container: Container) -> Container:
@@ -131,7 +131,8 @@ class Ledger:
             sums[name] = sums.get(name, 0) + sign * amount
 
     def used(self, name: str, *, but: str = "", terminating: bool | None = None) -> int:
-        """How much of a resource all pods but `but` reserve. `terminating`: count only the pods that do, or do not."""
+        """The amount of a resource that all pods except `but` reserve. `terminating`: count only the terminating pods
+        (True) or only the others (False)."""
         which = (True, False) if terminating is None else (terminating,)
         total = sum(self._sums[one].get(name, 0) for one in which)
         own = self._reservations.get(but)

@@ -1,5 +1,5 @@
-"""Which pods run on this node: keeps the ledger in step with the store, schedules each pod once, and retries waiting
-pods when something that blocked them is gone.
+"""Decides which pods run on this node: keeps the ledger in step with the store, schedules each pod once, and retries
+waiting pods when something that blocked them is gone.
 
 There is no await between the check that a pod fits and its entry in the ledger, so no other pod can take the room.
 """
@@ -206,7 +206,8 @@ class Scheduler:
         return found
 
     def _ask(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> ScheduleResult:
-        """Room freed by preemption is reserved for the nominated pods, except from a pod of higher priority."""
+        """Run the filters. Room freed by preemption is reserved for the nominated pods, unless a pod of higher priority
+        needs it."""
         kept = [
             one
             for one in self._nominated.values()
@@ -245,8 +246,8 @@ class Scheduler:
         return record
 
     def _facts_for(self, pod: Pod) -> Any:
-        """Pods that request resources may start under memory pressure: on a cluster, API server admission gives them a
-        toleration of that taint."""
+        """The node's facts for one pod. A pod that requests resources may start under memory pressure: on a cluster,
+        the API server's admission gives it a toleration of that taint."""
         facts = self.node.facts()
         if any(t.key == MEMORY_PRESSURE_TAINT for t in facts.taints) and _asks(pod):
             return replace(facts, taints=tuple(t for t in facts.taints if t.key != MEMORY_PRESSURE_TAINT))
@@ -265,7 +266,7 @@ class Scheduler:
         return [uid for uid, phase in phases if phase in ("Succeeded", "Failed")]
 
     def pod_changed(self, pod: Pod) -> None:
-        """Update the reservation after a new version of the pod was read: it may need other resources or terminate."""
+        """Update the reservation from a new version of the pod, which may need other resources or be terminating."""
         if self._ledger is not None and pod.metadata.uid in self._ledger:
             self._reserve_again(pod)
 
@@ -284,8 +285,8 @@ class Scheduler:
         self._on_reservations()
 
     def _resize(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> Resize | None:
-        """Exclusive processors are assigned once and not resized (Kubernetes pkg/kubelet/allocation, canResizePod, with
-        the feature gate InPlacePodVerticalScalingExclusiveCPUs off)."""
+        """Why the pod cannot be resized now. Exclusive processors are assigned once and not resized (Kubernetes
+        pkg/kubelet/allocation, canResizePod, with the feature gate InPlacePodVerticalScalingExclusiveCPUs off)."""
         if self._cpus is not None and self._cpus.differs(pod):
             return Resize("Infeasible", PINNED)
         return resize(reservation, self.node.facts(), ledger)
@@ -298,9 +299,9 @@ class Scheduler:
         return self._resizes.get(uid)
 
     def over(self, uid: str, *, sandbox: bool) -> None:
-        """The pod is in a terminal phase. `sandbox`: it still has one, and with it its host ports. Until that is gone
-        its reservation stays, as a terminating pod's (Kubernetes pkg/kubelet/kubelet_pods.go, filterOutInactivePods).
-        """
+        """Call this when a pod is in a terminal phase. `sandbox`: its sandbox still exists and holds its host ports.
+        Until it is gone, the reservation stays and counts as that of a terminating pod (Kubernetes
+        pkg/kubelet/kubelet_pods.go, filterOutInactivePods)."""
         held = self._open().get(uid) if sandbox else None
         if held is None:
             self.release(uid)

@@ -1,9 +1,9 @@
 """Pure: which PersistentVolume a claim binds to, a volume's phase, and whether a pod's claims allow it to be scheduled
 (Kubernetes pkg/controller/volume/persistentvolume and pkg/scheduler/framework/plugins/volumebinding).
 
-A claim binds to the smallest matching volume of the manifests. If there is none, a volume is provisioned
-(storage/claims.py) by the default class `kubelite` or by any other class, except those for volumes that people create.
-Unlike on a cluster, a released volume binds again to a claim of the same namespace and name.
+A claim binds to the smallest matching volume from a manifest. If there is none, a volume is provisioned
+(storage/claims.py) by the default class `kubelite` or by any other class, except classes without a provisioner. Unlike
+on a cluster, a released volume binds again to a claim with the same namespace and name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Find = Callable[[str, str, str], Doc | None]
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The choices: the manifests' volumes and every class, by name, and the node."""
+    """What claims can bind to: the volumes from manifests and all classes, by name, and the node."""
 
     node: NodeFacts
     volumes: Mapping[str, Doc] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Shelf:
 
 
 class Verdict(NamedTuple):
-    """The outcome for a claim, with its event. Bound without a `volume`: one is to be provisioned."""
+    """The outcome for a claim, with its event. Bound without a `volume` means that one is to be provisioned."""
 
     phase: str  # Bound, Pending, Lost
     volume: str = ""
@@ -72,7 +72,8 @@ def class_of(claim: Doc, classes: Mapping[str, Doc]) -> str:
 def bind(
     claim: Doc, shelf: Shelf, *, used: Callable[[], bool] = lambda: True, remembered: str = ""
 ) -> Verdict:
-    """`used`: whether a pod mounts the claim. `remembered`: the volume it had, if the node lost all other records."""
+    """Decide the phase and the volume of a claim. `used`: whether a pod mounts the claim. `remembered`: the volume that
+    it had, if the node lost all other records."""
     asked = claim["spec"].get("volumeName") or ""
     if asked and asked != own_volume(claim):
         return _asked(claim, asked, shelf)
@@ -87,7 +88,7 @@ def bind(
 
 
 def _asked(claim: Doc, name: str, shelf: Shelf) -> Verdict:
-    """A claim with `volumeName`: its manifest names the volume, or it was bound before."""
+    """The outcome for a claim with `volumeName`, which its manifest or an earlier binding has set."""
     had = (claim.get("status") or {}).get("phase") in ("Bound", "Lost")
     volume = shelf.volumes.get(name)
     if volume is None:
@@ -109,7 +110,8 @@ def _asked(claim: Doc, name: str, shelf: Shelf) -> Verdict:
 
 
 def _mismatch(claim: Doc, volume: Doc, shelf: Shelf) -> str:
-    """Kubernetes pv_controller.go, checkVolumeSatisfyClaim, with its messages."""
+    """Why the volume does not satisfy the claim; "" if it does (Kubernetes pv_controller.go, checkVolumeSatisfyClaim,
+    with its messages)."""
     spec = volume["spec"]
     if _size(volume) < _requested(claim):
         return "requested PV is too small"
@@ -155,7 +157,7 @@ def find_volume(claim: Doc, shelf: Shelf, remembered: str = "") -> Doc | None:
 
 
 def _none_made(claim: Doc, shelf: Shelf, used: Callable[[], bool]) -> Verdict | None:
-    """Why no volume is provisioned for a claim without a match; None: one is."""
+    """Why no volume is provisioned for a claim that matches none; None if one is."""
     name, spec = class_of(claim, shelf.classes), claim["spec"]
     found = shelf.classes.get(name)
     by_hand = found is None and any(v["spec"].get("storageClassName") == name for v in shelf.volumes.values())
@@ -182,7 +184,8 @@ def _free(volume: Doc, claim: Doc) -> bool:
 
 
 def refers_to(ref: Doc, claim: Doc) -> bool:
-    """By namespace and name: if a claim's manifest is removed and added again, its volume still refers to it."""
+    """Whether a claimRef names the claim. Its uid does not count: if a claim's manifest is removed and added again, its
+    volume still refers to it."""
     own = claim["metadata"]
     return (ref.get("namespace"), ref.get("name")) == (own.get("namespace") or "default", own["name"])
 
@@ -215,7 +218,7 @@ def on_node(volume: Doc, node: NodeFacts) -> bool:
 
 
 def bound_claim(claim: Json, volume: Doc, classes: Mapping[str, Doc]) -> Json:
-    """The claim's object once it is bound to a volume of the manifests."""
+    """The claim's object once it is bound to a volume from a manifest."""
     spec, given = claim["spec"], volume["spec"]
     status = {
         "phase": "Bound",
@@ -240,7 +243,7 @@ def claimed_volume(volume: Json, claim: Doc) -> Json:
 
 
 def phase_of(volume: Doc, claim: Doc | None) -> str:
-    """`claim`: the claim that claimRef names, if it exists."""
+    """The phase of a volume. `claim`: the claim that its claimRef names, if it exists."""
     ref = volume["spec"].get("claimRef")
     if not ref:
         return "Available"

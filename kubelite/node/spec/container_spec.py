@@ -48,7 +48,7 @@ _ALLOWED_DEVICES: tuple[tuple[str, int | None, int | None, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What of the host is mounted: a volume's path, or a sub-path of it."""
+    """What is mounted from the host: a volume's path, or a sub-path of it."""
 
     volume: str
     sub_path: str = ""
@@ -102,8 +102,9 @@ def capabilities(container: Container) -> list[str]:
 
 
 def no_new_privileges(container: Container, *, default: bool) -> bool:
-    """Whether the container gets no privileges by execve. The node's default does not concern a container that has them
-    all anyway: allowPrivilegeEscalation is always true for it (Kubernetes' API, SecurityContext)."""
+    """Whether execve(2) gives the container's processes no new privileges. The node's default does not apply to a
+    container that is privileged or has CAP_SYS_ADMIN: its allowPrivilegeEscalation is always true (Kubernetes' API,
+    SecurityContext)."""
     security = container.security_context
     allowed = security.allow_privilege_escalation if security is not None else None
     if allowed is not None:
@@ -218,8 +219,8 @@ def _proc_mount(container: Container) -> str:
 
 
 def namespaces(pod: Pod, sandbox: ObservedSandbox, target: int = 0) -> list[dict[str, str]]:
-    """The container's namespaces: mount, cgroup and pid namespaces of its own, and the pod's, which its shim holds (pid
-    and user namespace: the pause process). Namespaces shared with the host are left out."""
+    """The container's namespaces: its own mount, cgroup and pid namespaces, and those of the pod. The pause process
+    holds the pod's pid and user namespaces, the shim the others. Namespaces shared with the host are left out."""
     shim = sandbox.pid
     found: list[dict[str, str]] = [{"type": "mount"}, {"type": "cgroup"}]
     if pod.spec.host_users is False:
@@ -239,8 +240,8 @@ def namespaces(pod: Pod, sandbox: ObservedSandbox, target: int = 0) -> list[dict
 
 
 def _block_device(device: Device, user: ResolvedUser) -> dict[str, Any]:
-    """The device node. It belongs to the container's user (containerd: device_ownership_from_security_context), who
-    could not use root's."""
+    """The device node. Its owner is the container's user (containerd: device_ownership_from_security_context), who
+    could not open a node owned by root."""
     numbers = {"path": device.path, "type": "b", "major": device.major, "minor": device.minor}
     return {**numbers, "fileMode": 0o660, "uid": user.uid, "gid": user.gid}
 
@@ -327,7 +328,8 @@ def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]
 
 
 def fixed_volumes(pod: Pod) -> frozenset[str]:
-    """Volumes whose files the node writes. Containers can only read them, as with kubelet since 1.9.6."""
+    """Volumes that are always mounted read-only: those whose files the node writes (as with kubelet since 1.9.6),
+    images, and NFS exports and claims with `readOnly`."""
     return frozenset(
         v.name
         for v in pod.spec.volumes
@@ -351,7 +353,7 @@ def _volume(mount: VolumeMount, prepared: Prepared, *, fixed: bool) -> dict[str,
         options.append("rro")  # needs Linux 5.12, which every supported kernel has
     if not source.sub_path:
         return _mount(_clean(mount.mount_path), "bind", source.volume, options)
-    # the engine opens it below the volume, so that no link a container creates there leads out of it
+    # the engine resolves the sub-path below the volume, so that no link created by a container leads out of it
     options.append(f"x-beneath={source.volume}")
     return _mount(_clean(mount.mount_path), "bind", f"{source.volume}/{source.sub_path}", options)
 

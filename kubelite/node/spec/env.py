@@ -52,7 +52,8 @@ class Sources:
 
 
 def expand_all(text: str, values: Mapping[str, str]) -> str:
-    """Like `expand`, but every name must have a value (Kubernetes ExpandContainerVolumeMounts). Raises ConfigError."""
+    """Like `expand`, but no value may be missing or empty (Kubernetes ExpandContainerVolumeMounts). Raises
+    ConfigError."""
     missing: set[str] = set()
 
     def value_of(name: str) -> str:

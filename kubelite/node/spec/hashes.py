@@ -52,8 +52,8 @@ _POD_SECURITY_FIELDS = (  # the fields of the pod's securityContext that apply t
 
 
 def canonical(value: Any) -> str:
-    """The same text for equal meanings: sorted keys, no blanks, and no null or empty values, because an unset field and
-    an empty list mean the same."""
+    """JSON text that is the same for values of equal meaning: sorted keys, no blanks, and no nulls or empty lists,
+    because these mean the same as an unset field."""
     return json.dumps(_pruned(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -98,7 +98,7 @@ def _container_hash(pod: Pod, container: Container) -> str:
 
 
 def checks_hash(container: Container) -> str:
-    """The hash of what the node kills a container for as failed: its probes and hooks; "" if it has none."""
+    """The hash of the probes and hooks whose failure makes the node kill a container; "" if it has none."""
     whole = container.to_json()
     wanted = {key: whole[key] for key in ("livenessProbe", "startupProbe", "lifecycle") if whole.get(key)}
     return digest(wanted) if wanted else ""
@@ -124,9 +124,7 @@ def sandbox_hash(pod: Pod) -> str:
             "hostIPC": bool(spec.host_ipc),
             "hostPorts": [] if spec.host_network else sorted(ports, key=str),
             "sysctls": security.get("sysctls"),
-            "hostUsers": False
-            if spec.host_users is False
-            else None,  # None: equal to the hash of older versions
+            "hostUsers": False if spec.host_users is False else None,  # None keeps the hash of older versions
             "shareProcessNamespace": bool(spec.share_process_namespace),
             "runtimeClassName": spec.runtime_class_name,
         }
@@ -138,9 +136,7 @@ def resources_hash(resources: Mapping[str, Any]) -> str:
     joined by dots: CPU, memory and the rest, so that `resized` can tell what changed."""
     rest = {key: value for key, value in resources.items() if key not in ("devices", "cpu", "memory")}
     cpu = {key: value for key, value in resources.get("cpu", {}).items() if key != "cpus"}
-    rest["cpus"] = resources.get("cpu", {}).get(
-        "cpus"
-    )  # the node assigns processors: their change is no resize
+    rest["cpus"] = resources.get("cpu", {}).get("cpus")  # assigned by the node: a change is not a resize
     return ".".join(digest(part) for part in (cpu, resources.get("memory", {}), rest))
 
 

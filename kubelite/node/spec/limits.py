@@ -44,8 +44,8 @@ def pod_limits(pod: Pod, config: NodeConfig) -> dict[str, Any]:
 
 
 def _add(made: dict[str, Any], config: NodeConfig, wanted: Mapping[str, int]) -> None:
-    """Add a limit for each page size that the kernel reserves pages of; 0 unless the pod requests some (Kubernetes
-    GetHugepageLimitsFromResources). Sizes without reserved pages need no limit."""
+    """Add a limit for each size of huge pages that the kernel reserves. It is 0 unless the pod requests such pages
+    (Kubernetes GetHugepageLimitsFromResources). Sizes without reserved pages need no limit."""
     kept = [name for name, amount in config.huge_pages.items() if amount]
     if kept:
         made["hugepageLimits"] = [
@@ -108,8 +108,8 @@ def qos_cgroup_limits(
     """The limits of the QoS cgroups by name ("" is the node's own), from the class and requests of each pod.
 
     Burstable gets the CPU shares of all its pods' requests. BestEffort gets the minimum, or the shares of pods that
-    were given requests after their start (Kubernetes pkg/kubelet/cm/qos_container_manager_linux.go). With MemoryQoS the
-    parents are protected too, because a pod's protection is limited by that of its parents.
+    got requests after their start (Kubernetes pkg/kubelet/cm/qos_container_manager_linux.go). With MemoryQoS the memory
+    of the QoS cgroups is protected too, because the kernel limits a pod's protection to that of its parents.
     """
     sums: dict[str, dict[str, int]] = {}
     for qos, requests in pods:

@@ -51,7 +51,7 @@ def uts_hostname(pod: Pod, config: NodeConfig) -> str:
 
 
 def hosts_file(pod: Pod, ips: Sequence[str], config: NodeConfig, host_file: str = "") -> str:
-    """/etc/hosts. `host_file` is the content of the host's own, which pods with hostNetwork get a copy of."""
+    """The content of /etc/hosts. `host_file` is that of the host, which pods with hostNetwork get a copy of."""
     if pod.spec.host_network:
         lines = ["# Kubernetes-managed hosts file (host network).", *host_file.splitlines()]
     else:
@@ -77,7 +77,7 @@ def _asked_policy(pod: Pod) -> str:
 
 
 def resolv_conf(pod: Pod, config: NodeConfig, host_file: str) -> str:
-    """/etc/resolv.conf by dnsPolicy and dnsConfig. `host_file` is the content of the host's own."""
+    """The content of /etc/resolv.conf, by dnsPolicy and dnsConfig. `host_file` is that of the host."""
     servers, searches, options = _parse(host_file)
     policy = _asked_policy(pod)
     if policy == "ClusterFirst" and config.cluster_dns:

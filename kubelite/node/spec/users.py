@@ -38,8 +38,8 @@ def with_own_users(pod: Pod) -> Pod:
 
 
 def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Accounts) -> ResolvedUser:
-    """The uid, gid and supplementary groups. With supplementalGroupsPolicy Strict, groups that only the image names are
-    left out. Raises ConfigError (runAsNonRoot) and CreateError (no such user)."""
+    """The uid, gid and supplementary groups. With supplementalGroupsPolicy Strict, the memberships in the image's
+    group(5) are ignored. Raises ConfigError (runAsNonRoot) and CreateError (no such user)."""
     own, shared = container.security_context, pod.spec.security_context
     uid = _first(own.run_as_user if own else None, shared.run_as_user if shared else None)
     gid = _first(own.run_as_group if own else None, shared.run_as_group if shared else None)
@@ -52,7 +52,7 @@ def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Acco
         extra.add(shared.fs_group)
     name, _, group = (str(uid) if uid is not None else image_user).partition(":")
     found = accounts.user(name or "0")
-    if non_root and found.uid == 0:  # under whatever name the image's passwd has it
+    if non_root and found.uid == 0:  # the image's passwd may give uid 0 to any name
         raise ConfigError(f"container has runAsNonRoot and image will run as root {_where(pod, container)}")
     primary = gid if gid is not None else accounts.group(group) if group else found.gid
     groups = extra | (accounts.memberships(found.name) if not group and not strict else set())

@@ -74,7 +74,9 @@ class VolumePlan:
     kind: Kind
     path: str  # on the host
     host_type: str = ""  # hostPath's type
-    size: int = 0  # of a tmpfs in bytes, 0 = no limit of its own; of a hugetlbfs, the size of its pages
+    size: int = (
+        0  # bytes: of a tmpfs (0 = no own limit), of a page of a hugetlbfs, or of a claim's block device
+    )
     files: Mapping[str, File] = field(default_factory=dict)
     fs_group: int | None = None
     whole_tree: bool = (
@@ -82,10 +84,10 @@ class VolumePlan:
     )
     done: str = ""  # where it is recorded that fs_group was applied; "" = beside the volume
     secret: bool = False  # its files are never written to disk
-    layers: tuple[str, ...] = ()  # of an image, topmost first
-    share: NfsExport | None = None  # an NFS server's
+    layers: tuple[str, ...] = ()  # directories of an image's layers, topmost first
+    share: NfsExport | None = None  # the NFS export to mount
     disk: BlockDevice | None = None  # what to mount at `path`, if that is a block device
-    held: str = ""  # the PersistentVolume of the manifests that the claim is bound to
+    held: str = ""  # the PersistentVolume from a manifest that the claim is bound to
     users: str = ""  # path of the user namespace whose ids apply to an image's files; "" = the host's
 
 
@@ -164,8 +166,8 @@ def content_dir(volume: Volume, uid: str, config: NodeConfig) -> str:
 
 
 def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
-    """The plan for a bound claim: its directory, or its PersistentVolume of the manifests. The claim of an ephemeral
-    volume must belong to the pod."""
+    """The plan for a bound claim: its directory or block device, or a PersistentVolume from a manifest. The claim of an
+    ephemeral volume must belong to the pod."""
     namespace, name = pod.metadata.namespace or "default", claim_name(pod, volume)
     found = sources.find("PersistentVolumeClaim", namespace, name)
     why = ""
@@ -196,7 +198,7 @@ def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
 
 
 def _by_hand(plan: VolumePlan, held: str, sources: env.Sources, uid: str) -> VolumePlan:
-    """The plan for a PersistentVolume of the manifests. As with kubelet, fsGroup does not apply to a hostPath."""
+    """The plan for a PersistentVolume from a manifest. As with kubelet, fsGroup does not apply to a hostPath."""
     found = sources.find("PersistentVolume", "", held)
     if found is None:
         why = f'persistentvolume "{held}" not found'
