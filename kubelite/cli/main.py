@@ -204,7 +204,7 @@ def _standard_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-#: commands that end with somebody else's command line → their first argument
+#: commands whose arguments end with another program's command line → their first argument
 _WITH_COMMAND = {"kubelite exec": "POD", "kubelite debug": "POD", "kubelite run": "IMAGE"}
 
 

@@ -143,7 +143,7 @@ def complete_inspectable(ctx: click.Context, param: click.Parameter, incomplete:
 
 
 def complete_cp(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Shell completion of POD: and of files. After POD: nothing is known."""
+    """Shell completion of pods, as `POD:`, and of local files. Paths in a container are not completed."""
     from click.shell_completion import CompletionItem
 
     if ":" in incomplete:
@@ -160,7 +160,7 @@ def complete_manifests(ctx: click.Context, param: click.Parameter, incomplete: s
 
 
 def complete_ports(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of the ports that the pod's containers name."""
+    """Shell completion of the numbers and names of the ports of the pod's containers."""
     name = str(ctx.params.get("pod") or "").rpartition("/")[2]
     specs = [pod["spec"] for pod in _pods(ctx) if pod["metadata"]["name"] == name]
     ports = [

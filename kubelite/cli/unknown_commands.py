@@ -117,7 +117,7 @@ OPTIONS_ELSEWHERE = {
     },
     "delete": {"--cascade": "a pod owns nothing else: leave it out"},
 }
-_SIMILAR = 0.8  # ratio from which two options are taken for a typing error of each other
+_SIMILAR = 0.8  # similarity from which an unknown option counts as a misspelt known one
 
 
 def option_elsewhere(path: str, option: str) -> str:

@@ -208,7 +208,7 @@ def _build(server: Client, about: Json, given: Json) -> None:
 
 
 def _hint(tags: tuple[str, ...]) -> None:
-    """Say what a pod with this image will do that people do not expect: Kubernetes' default for the tag latest."""
+    """Print a note if pods with this image ask a registry first: Kubernetes' default pull policy for the tag latest."""
     for tag in tags:
         registry, _, rest = tag.partition("/")
         if rest.endswith(":latest") and registry != "localhost":
@@ -230,7 +230,7 @@ class _Told:
         self._report(event)
 
     def again(self) -> Iterator[Json]:
-        """Yield the events to report when the same build is found complete."""
+        """Yield the events to report when the same build is repeated without changes."""
         for event in self._begun:
             state = "done" if event["name"].partition("] ")[2].startswith("FROM ") else "cached"
             yield event
@@ -308,7 +308,7 @@ def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
     epoch = args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH") or ""
     if epoch and not epoch.isdigit():
         raise CliError(f"error: SOURCE_DATE_EPOCH must be a number of seconds, not {epoch}")
-    expand = registriesconf.load().expand  # as every other command understands the name
+    expand = registriesconf.load().expand  # resolve short names as every other command does
     tags = tuple(str(reference.parse(expand(tag))) for tag in given["tags"])
     if any("@" in tag for tag in tags):
         raise CliError("error: a new image's name cannot have a digest")
@@ -415,7 +415,7 @@ def _agent(entry: str) -> tuple[str, str]:
 
 
 def _resources(memory: str | None, cpus: float | None) -> Json:
-    """OCI linux.resources."""
+    """Return the OCI runtime configuration's linux.resources."""
     found: Json = {}
     if memory:
         match = re.fullmatch(r"(\d+)([bkmg]?)", memory.lower())
@@ -456,7 +456,8 @@ def _follow(server: Client, response: Any, report: Any) -> None:
 
 @contextmanager
 def _attached(server: Client, pid: int) -> Iterator[Attached]:
-    """Attach the namespace to the network. The daemon keeps it attached until the response is closed."""
+    """Attach the process's network namespace to the pod network. The daemon keeps it attached until the response is
+    closed."""
     from runtime.builder.run.running import Attached
     from runtime.errors import NetworkError
 

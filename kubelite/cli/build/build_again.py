@@ -4,7 +4,8 @@ alone, and print its result again.
 The command imports this module first, and the module imports almost nothing: loading the builder takes longer than an
 unchanged build. `attempt` returns the exit code, or None: the full build then runs, independently of this module.
 
-A note is a file in `<run directory>/builds`. Only root can read it, and a reboot removes it. Its lines are:
+A note records one successful build, in a file in `<run directory>/builds`. Only its owner can read it, and a reboot
+removes it. Its lines are:
 
     <command, directory, socket: everything that the result depends on and that no file holds>
     E <variable>=<value>    E <variable>                    an environment variable, set or unset
@@ -28,8 +29,8 @@ _TICK = 3 * 10**9  # ns: the same for files that only kubelite writes, by rename
 
 
 def attempt(words: list[str]) -> int | None:
-    """Repeat the build's result and return its exit code, or None: a full build is needed. `words`: the arguments after
-    `kubelite`."""
+    """Print the recorded result of the same build and return its exit code, or return None if a full build is needed.
+    `words`: the arguments after `kubelite`."""
     if words[:1] != ["build"]:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A build's progress on stderr: lines for a log, or on a terminal a list that ends with the running steps."""
+"""Print a build's progress on stderr: lines for a log, or on a terminal a list that ends with the running steps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def shown(kind: str) -> Iterator[Report]:
             elif kind == "plain":
                 plain.report(event)
             elif event.get("event") == "step" and event["state"] == "error":
-                pass  # the error itself reports it
+                pass  # the command prints the error
 
     yield report
 

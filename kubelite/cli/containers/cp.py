@@ -108,13 +108,13 @@ def _in(execute: list[str], source: str, to: Place, where: str, *, keep: bool) -
     asked = subprocess.run(
         [*execute, to.pod, "--", "test", "-d", to.path], stderr=subprocess.DEVNULL, check=False
     )
-    if asked.returncode == 0:  # into it
+    if asked.returncode == 0:  # an existing directory: copy into it
         directory, name = to.path, os.path.basename(os.path.abspath(source))
     flags = [] if keep else ["--no-same-permissions", "--no-same-owner"]
     command = [*execute, "-i", to.pod, "--", "tar", "-xmf", "-", *flags, "-C", directory or "."]
     with (
         _running(command, where, stdin=subprocess.PIPE) as pipe,
-        contextlib.suppress(BrokenPipeError),  # it ended early: its exit code says why
+        contextlib.suppress(BrokenPipeError),  # tar ended early: its exit code says why
         tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT) as archive,
     ):
         archive.add(source, arcname=name or ".")
@@ -153,7 +153,7 @@ def _out(execute: list[str], from_: Place, destination: str, where: str) -> None
 
 
 class _Ended(BaseException):
-    """A signal that is to end this process has arrived. No `except Exception` may stop it."""
+    """A signal that ends this process has arrived. It is a BaseException, so that no `except Exception` catches it."""
 
 
 @contextlib.contextmanager
@@ -168,10 +168,10 @@ def _private_directory(parent: str) -> Iterator[str]:
         os.kill(os.getpid(), number)  # stays pending until the signals are unblocked
         raise _Ended
 
-    # Blocked while the directory is made and while it is removed: a handler cannot raise in between.
+    # The signals are blocked while the directory is created and removed, so that a handler cannot raise in between.
     signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     with contextlib.ExitStack() as undo:
-        # Last of all; a pending signal ends the process there.
+        # This runs last. A pending signal then ends the process.
         undo.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, handled)
         undo.enter_context(fresh := tempfile.TemporaryDirectory(prefix=".kubelite-cp-", dir=parent))
         for number in handled:
@@ -217,8 +217,8 @@ def _put(unpacked: str, target: str) -> None:
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, target: str) -> None:
-    """Unpack the members at or below `name` to the target, which is in a separate directory. Skip symbolic links, as
-    kubectl cp does: a link could redirect a later member."""
+    """Unpack a member at or below `name` to the target, which is in a separate directory. Skip other members, and
+    symbolic links, as kubectl cp does: a link could redirect a later member."""
     inside = _below(member.name, name)
     link = _below(member.linkname, name) if member.islnk() else ""
     if member.issym():
@@ -247,8 +247,9 @@ def _below(member: str, name: str) -> str | None:
 
 @contextlib.contextmanager
 def _running(command: list[str], where: str, **pipes: int) -> Iterator[IO[bytes]]:
-    """Yield the command's pipe. Raises Exit if the command fails: it has printed the reason, without saying where. If
-    the caller fails, a command that writes is ended: it may wait for its container and not notice that nobody reads."""
+    """Run a command and yield its pipe. If the command fails, print where, because its own message does not say so, and
+    raise Exit. If the caller fails, end a command that writes: it may wait for its container and not notice that the
+    pipe has no reader."""
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         pipe: IO[bytes] = process.stdin if "stdin" in pipes else process.stdout
         try:

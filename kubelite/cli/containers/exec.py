@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input to the command.")
 @click.option("-t", "--tty", is_flag=True, help="Connect this terminal to the command.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the output of the command.")
-@click.option("--user-agent", default="", hidden=True)  # of a command that runs this one: cp
+@click.option("--user-agent", default="", hidden=True)  # that of `kubelite cp`, which runs this command
 @socket_option
 @click.argument("pod", shell_complete=complete_pods)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG...]")

@@ -26,7 +26,7 @@ CHUNK = 32 * 1024
 
 
 def is_terminal(stdin: bool) -> bool:
-    """Whether to use a terminal: -t needs one on our side too."""
+    """Whether to use a terminal: -t requires that our standard input is one, too."""
     if os.isatty(0) or not stdin:
         return True
     print("Unable to use a TTY - input is not a terminal or the right kind of file", file=sys.stderr)
@@ -66,7 +66,8 @@ def run_session(
     silent: Callable[[], None] = lambda: None,
     user_agent: str = "",
 ) -> Json | None:
-    """Call `silent` if the program ended without output. `user_agent`: the command that the audit log names."""
+    """Run a session and return the command's Status, or None if the connection broke. Call `silent` if the program
+    ended without output. `user_agent`: the command that the audit log names."""
     with contextlib.ExitStack() as undo:
         session = _Session(socket_path, path, query, user_agent or agent())
         undo.callback(session.close)

@@ -1,5 +1,5 @@
-"""The objects that `kubelite run` and `kubelite create` write. Pure: the same fields as kubectl's generators, without
-empty ones."""
+"""The objects that `kubelite run` and `kubelite create` write. They have the fields that kubectl's generators write,
+without empty ones. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pairs_of(given: str, what: str) -> dict[str, str]:
 
 
 def pod(name: str, image: str, words: Sequence[str], options: Json) -> Json:
-    """Return the pod that `kubectl run` makes. `words`: the container's args, or with --command its command. Raises
+    """Return the pod that `kubectl run` creates. `words`: the container's args, or with --command its command. Raises
     CliError."""
     labels = pairs_of(options["labels"], "label") or {"run": name}
     annotations = [pairs_of(one, "annotation") for one in options["annotations"]]

@@ -78,7 +78,7 @@ def _of_file(given: str) -> Iterator[tuple[str, bytes]]:
 
 
 def read_bytes(path: str) -> bytes:
-    """Raises CliError."""
+    """Return a file's content. Raises CliError."""
     try:
         with open(path, "rb") as file:
             return file.read()

@@ -46,8 +46,8 @@ def yaml_of(document: Json) -> str:
 
 
 def write(server: Client, document: Json, *, dry_run: str, output: str) -> None:
-    """Create the object, by a new file in the manifest directory, and report it as kubectl does. Raises ServerError
-    with the reason AlreadyExists if a manifest has the object already."""
+    """Create the object in a new file in the manifest directory, and report it as kubectl does. Raises ServerError with
+    the reason AlreadyExists if a manifest already has the object."""
     if dry_run != "client":
         create(
             server, yaml_of(document).encode(), document["metadata"].get("namespace") or "", dry_run=dry_run

@@ -24,7 +24,7 @@ _PADDING = 2
 
 
 def with_events(lines: Sequence[str], events: Sequence[Json] | None, now: float) -> str:
-    """Append the events to a description; None: without the Events section."""
+    """Align a description and append its events; with None, there is no Events section."""
     if events is None:
         return tabbed(lines)
     if not events:

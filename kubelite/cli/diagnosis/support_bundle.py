@@ -78,7 +78,7 @@ def support_bundle(ctx: click.Context, file: str | None) -> None:
     except (KeyError, ValueError, IndexError):
         reasons = dict.fromkeys(
             sentence.partition(": ")[2] for sentence in errors
-        )  # the same of every file, mostly
+        )  # usually the same for every file
         raise CliError("\n".join(reasons) or "error: the daemon returned no data about its node") from None
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = file or f"kubelite-{node}-{stamp}.tar.gz"

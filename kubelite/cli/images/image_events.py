@@ -35,8 +35,9 @@ def show(
     doing: str = "asking the node",
     logged: bool = True,
 ) -> list[Json]:
-    """Show progress as it arrives and return the images: bars on a terminal, with output "json" each event as a line,
-    else lines if `logged`. `doing` is shown before the first event. Raises ServerError if the request failed."""
+    """Show progress as it arrives, and return the images. With output "json" each event is printed as a line; otherwise
+    progress is shown as bars on a terminal, and as lines elsewhere if `logged`. `doing` is shown before the first
+    event. Raises ServerError if the request failed."""
     if output == "json":
         return _result(_told(events), lambda event: None)
     if quiet:

@@ -99,15 +99,15 @@ def unmount(ctx: click.Context, what: tuple[str, ...], every: bool) -> None:
 
 
 def _new_directory() -> str:
-    """A mount point that only its owner reaches: the image's root, which has the image's mode, is below a private
-    directory."""
+    """Create a mount point that only its owner can reach. It is in a private directory, because the mode of the mounted
+    root is the image's."""
     target = os.path.join(tempfile.mkdtemp(prefix=_PREFIX), "rootfs")
     os.mkdir(target)
     return target
 
 
 def _remove_directory(where: str) -> None:
-    """Remove a mount point from _new_directory, or from an older version, which had none below it."""
+    """Remove a mount point that _new_directory created, or the temporary directory that older versions mounted at."""
     above = os.path.dirname(where)
     if os.path.basename(above).startswith(_PREFIX):
         os.rmdir(where)

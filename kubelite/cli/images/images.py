@@ -140,7 +140,8 @@ def _has_id(image: Json, text: str) -> bool:
 
 
 def _matches(image: Json, pattern: str) -> bool:
-    """Whether one of the image's names is the pattern: with a tag, the whole name, else the repository."""
+    """Whether one of the image's names matches the pattern: the whole name if the pattern has a tag, else the
+    repository."""
     from fnmatch import fnmatchcase
 
     names = {str(image.get(key) or "") for key in ("reference", "shortName")} - {""}
@@ -152,7 +153,7 @@ def _matches(image: Json, pattern: str) -> bool:
 
 
 def _digest(image: Json) -> str:
-    """Return the digest in the image's registry, or that of the local manifest."""
+    """Return the image's digest in its registry, or the digest of the local manifest."""
     known = image.get("repoDigests") or []
     return known[0].partition("@")[2] if known else str(image.get("digest") or "")
 

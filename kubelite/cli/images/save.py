@@ -77,7 +77,7 @@ def _save(server: Client, images: tuple[str, ...], path: str, form: str) -> None
 
 
 def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:
-    """The daemon's worker writes the archive to our fifo, so it does not pass through the daemon."""
+    """Copy the archive from a fifo, to which the daemon's worker writes. It does not pass through the daemon."""
     with tempfile.TemporaryDirectory(prefix="kubelite-save-") as directory:
         fifo = os.path.join(directory, "archive")
         os.mkfifo(fifo, 0o600)

@@ -56,7 +56,7 @@ def proxy(ctx: click.Context, port: int, file: str) -> None:
     access: it contains a random secret. Requests of web pages are refused. The file is removed when the command ends.
     """
     path: str = ctx.obj["socket"]
-    connect(path).close()  # says what is wrong before anything is written
+    connect(path).close()  # report a missing daemon before anything is written
     secret = secrets.token_urlsafe(32)
     with contextlib.ExitStack() as stack:
         try:

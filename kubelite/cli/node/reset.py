@@ -112,7 +112,7 @@ def _seconds(timeout: str | None) -> float | None:
 
 
 def _confirm(settings: Settings, *, yes: bool, now: bool, timeout: float | None) -> None:
-    """List what will be lost and ask. Without anything to lose, there is no question."""
+    """List what will be lost, and ask for confirmation. If nothing will be lost, do not ask."""
     from kubelite.daemon.losses import described, find_losses
 
     lines = described(find_losses(settings), settings, now=now, timeout=timeout)

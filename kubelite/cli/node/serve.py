@@ -1,4 +1,4 @@
-"""`kubelite serve`: the flags of the daemon. Only this module loads the daemon."""
+"""`kubelite serve`: the flags of the daemon, which is imported only when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite ui`: the full-screen terminal interface. Textual is imported only here."""
+"""`kubelite ui`: the full-screen terminal interface. Textual is imported only when the command runs."""
 
 from __future__ import annotations
 

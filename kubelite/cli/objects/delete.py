@@ -156,7 +156,7 @@ class _Deleter:
         raise CliError(_no_such_delete(kind, names, file))
 
     def _selected(self) -> list[tuple[str, str]]:
-        """Return namespaces and names."""
+        """Return (namespace, name) of each selected pod."""
         if not self.options["everything"] and not self.options["selector"]:
             raise CliError("error: resource(s) were provided, but no name was specified", code=2)
         query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
@@ -187,7 +187,7 @@ class _Deleter:
         self.waiting.append((namespace, name, pod["metadata"]["uid"]))
 
     def wait(self) -> None:
-        """Wait until all of them are deleted. A pod with the same name and another uid is another pod."""
+        """Wait until the deleted pods are gone. A pod with the same name and another uid is another pod."""
         if not self.options["wait"]:
             return
         now = time.monotonic()

@@ -90,7 +90,8 @@ def _file_of(server: Client, wanted: str, namespace: str) -> str:
 
 
 def _edited(place: Path, text: bytes) -> Path:
-    """Return the user's edited copy. Only root can read the file, as it may contain Secrets."""
+    """Open a copy of the text in the editor, and return the copy's path. The copy is in a private directory, because it
+    may contain Secrets. Raises CliError."""
     editor = os.environ.get("KUBE_EDITOR") or os.environ.get("EDITOR") or "vi"
     directory = Path(tempfile.mkdtemp(prefix="kubelite-edit-"))
     draft = directory / place.name

@@ -110,7 +110,7 @@ def _model(kind: str) -> Any:
 
 
 def fields_of(model: Any) -> Iterator[Entry]:
-    """Return the fields of a model by their names in manifests, sorted."""
+    """Yield the fields of a model, sorted by their names in manifests."""
     from manifests.types.descriptions import DESCRIPTIONS
 
     name = "Container" if model.__name__ == "EphemeralContainer" else model.__name__

@@ -392,7 +392,7 @@ def _named(file: str, names: tuple[str, ...], directory: str) -> bool:
 
 
 def _given(entry: Json) -> str:
-    """The objects of the last valid version, and the unsupported kinds in the file."""
+    """Return the objects of the file's last valid version, and the unsupported kinds in the file."""
     objects = ", ".join(o.replace("/default/", "/") for o in entry["objects"]) or "<none>"
     unsupported = [
         e.get("object", "").partition(" ")[0] for e in entry["errors"] if e.get("kind") == "unsupported"

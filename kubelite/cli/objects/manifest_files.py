@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 SUFFIXES = (".yaml", ".yml", ".json")
-DOWNLOAD_SECONDS = 30.0  # without a byte of an answer
-LONGEST = 10 << 20  # bytes of a manifest behind a URL, as for a file
+DOWNLOAD_SECONDS = 30.0  # time without data after which a download fails
+LONGEST = 10 << 20  # bytes of a downloaded manifest; the limit is that of a file
 YAML_BODY = {"Content-Type": "application/yaml"}
 
 
 def objects_of_files(
     server: Client, files: tuple[str, ...], recursive: bool, namespace: str, doing: str
 ) -> Iterator[tuple[Type, str, str]]:
-    """Return type, namespace and name of each object in the manifests. Raises CliError if a manifest is invalid."""
+    """Yield type, namespace and name of each object in the manifests. Raises CliError if a manifest is invalid."""
     for file, text in read_manifests(files, recursive, doing):
         query = {"file": file, "namespace": namespace, "dryRun": "true"}
         answer = server.json("POST", "/kubelite/v1/apply", query=query, body=text, headers=YAML_BODY)
@@ -35,7 +35,7 @@ def objects_of_files(
 
 
 def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterator[tuple[str, bytes]]:
-    """Return (name as given, text) of every selected file."""
+    """Yield (name as given, text) of every selected file. Raises CliError if one cannot be read."""
     if not files:
         raise click.UsageError(f"specify the manifests to {verb}: -f FILE, -f DIR, or -f - for stdin")
     for given in files:
@@ -61,7 +61,7 @@ def _name_in(url: str) -> str:
 
 
 def _download(url: str) -> bytes:
-    """Raises CliError. TLS certificates are verified with those of the system."""
+    """Download a manifest. TLS certificates are verified with those of the system. Raises CliError."""
     import urllib.error
     import urllib.request
     from http.client import HTTPException
@@ -83,7 +83,7 @@ def _download(url: str) -> bytes:
 
 
 def refuse_kustomize(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """The callback of -k: kustomize is a program of its own, and no library of it exists for Python."""
+    """The callback of -k. kustomize is not supported, because it has no library for Python."""
     if value is not None:
         command = f"kubectl kustomize {value or 'DIR'} | kubelite {ctx.info_name} -f -"
         raise click.UsageError(f"kubelite cannot build kustomizations; kubectl can: {command}")

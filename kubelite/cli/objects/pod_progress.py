@@ -1,4 +1,4 @@
-"""How far a pod is on its way to run as its manifest says, for `kubelite rollout status`. Pure."""
+"""Determine how far the rollout of a pod has progressed, for `kubelite rollout status`. Pure."""
 
 from __future__ import annotations
 

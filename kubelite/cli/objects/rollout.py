@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-PROGRESS_SECONDS = 600.0  # progressDeadlineSeconds of a Deployment that names none
+PROGRESS_SECONDS = 600.0  # the default progressDeadlineSeconds of a Deployment
 _KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
 _AT_ONCE = (
     "an edit takes effect as soon as its file is written; `kubelite diff -f FILE` shows the effect in advance"
@@ -255,10 +255,10 @@ def _mark(document: Json | None, ready: int) -> tuple[str, int, int]:
 
 
 def _advice(server: Client, pod: _Pod) -> str:
-    """Return the node's advice for the pod, a line each (the one source of advice: `kubelite why`)."""
+    """Return the node's advice for the pod, one line each, as `kubelite why` gives it."""
     try:
         found = server.get(f"/kubelite/v1/why/{pod.namespace}/{pod.name}").get("advice") or ()
-    except CliError:  # not decided about yet, or the daemon is gone
+    except CliError:  # no decision yet, or the daemon is gone
         return ""
     return "".join(f"\n  {sentence}" for sentence in found)
 

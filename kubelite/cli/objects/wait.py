@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 Met = Callable[["Json"], bool]
 
-WEEK = 7 * 86400.0  # seconds: what kubectl calls a negative timeout
+WEEK = 7 * 86400.0  # seconds; the meaning of a negative timeout, as in kubectl
 LOOK_SECONDS = (
-    0.5  # between two polls where no watch helps: a label without objects, or a daemon that is down
+    0.5  # between two polls where a watch does not help: a label without objects, or a daemon that is down
 )
 RESTART_SECONDS = 60.0  # how long to wait for a daemon that stopped
 

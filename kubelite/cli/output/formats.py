@@ -27,7 +27,7 @@ _ALIASES = {"template": "go-template", "templatefile": "go-template-file"}
 
 
 def known_format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    """A parameter type: one of FORMATS, or one of TEMPLATES with its text."""
+    """The callback of -o: accept one of FORMATS, or one of TEMPLATES with its text. Raises BadParameter."""
     word, given, _ = (value or "").partition("=")
     if value is None or word in TEMPLATES or (word in FORMATS and not given):
         return value or ""

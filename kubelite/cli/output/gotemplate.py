@@ -1,4 +1,4 @@
-"""The part of Go's text/template that people use with `-o go-template` and `--format`, over documents of JSON values.
+"""The part of Go's text/template that is used with `-o go-template` and `--format`, applied to JSON documents.
 
 Supported: fields (`.metadata.name`), `$`, variables, pipelines, parentheses, literals, comments, trim markers, `if`,
 `range` and `with` with `else`, and the functions of `FUNCTIONS`. Anything else, such as `define`, `template`, `block`,
@@ -107,7 +107,7 @@ class _Parser:
         names, value = _declaration(head)
         body, pieces, end = self.nodes(pieces)
         other: _Node = _sequence([])
-        if end.startswith("else "):  # {{else if X}}: a block of its own in this place, which takes the end
+        if end.startswith("else "):  # {{else if X}} is a nested block, which consumes the {{end}} of both
             inner, _, rest = end.removeprefix("else ").strip().partition(" ")
             other = self._block(inner, rest, pieces)
         elif end == "else":
@@ -200,7 +200,7 @@ def _pipeline(tokens: list[_Token]) -> tuple[_Value, list[_Token]]:
 
 
 def _command(tokens: list[_Token], last: _Value | None) -> tuple[_Value, list[_Token]]:
-    """Parse a value, or a function with its arguments; `last` is what the pipeline hands over."""
+    """Parse a value, or a function with its arguments; `last` is the result of the pipeline's previous command."""
     if not tokens:
         raise _error("missing value for command")
     name = tokens[0].text if tokens[0].kind == "word" and tokens[0].text not in _WORDS else ""
@@ -316,7 +316,7 @@ def _index(value: Any, *keys: Any) -> Any:
 
 
 def _print(*values: Any) -> str:
-    """Join as Go's Sprint: a space between two operands that are both no strings."""
+    """Join as Go's Sprint: with a space between operands when neither is a string."""
     said = ""
     for number, value in enumerate(values):
         if number and not isinstance(value, str) and not isinstance(values[number - 1], str):

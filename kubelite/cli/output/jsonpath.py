@@ -86,7 +86,7 @@ def text_of(value: Any) -> str:
 
 
 def _pieces(text: str) -> list[tuple[bool, str]]:
-    """Yield (is an expression, its text) from the left. Braces in quotes or brackets do not end an expression."""
+    """Return (is an expression, its text) from the left. Braces in quotes or brackets do not end an expression."""
     pieces, at = [], 0
     while at < len(text):
         begin = text.find("{", at)
@@ -164,7 +164,7 @@ def _unquoted(text: str) -> str:
 
 
 def _follow(steps: Sequence[Step | None], current: Any, root: Any) -> list[Any]:
-    """Parse an expression into steps. The step None is `$`: the whole document."""
+    """Return the values that the steps of an expression find. The step None is `$`: the whole document."""
     values = [current]
     for step in steps:
         values = [root] if step is None else step(values)

@@ -26,7 +26,7 @@ class TablePrinter:
         self._shown: tuple[str, ...] = ()
 
     def print(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print the rows, and before the first ones the header."""
+        """Print the rows. The header precedes the first ones."""
         sys.stdout.write("".join(f"{line}\n" for line in self.lines(columns, rows)))
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Station 2: what lies where on the disk, what Docker has in its place, and what deleting it loses."""
+"""Station 2: the directories on the disk, their counterparts in Docker, and what is lost by deleting them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _table(guide: Guide, root: str, run: str, log: str) -> None:
         ("directory", "contents", "Docker's counterpart (/var/lib/docker)", "deleting it loses"), rows
     )
     present = [row[0] for row in rows if os.path.exists(row[0])]
-    # A claim, a build and a lease make their directory when there is a first one.
+    # The directories of claims, builds and leases are created with the first claim, build or lease.
     guide.check("the directories of images, pods, state and shims exist", len(present) >= 5)
 
 

@@ -1,7 +1,7 @@
-"""What a station of the tour has to work with: it says, runs, checks, waits, and undoes what it made.
+"""The functions that the tour's stations use: print text, run commands, check claims, wait, and clean up.
 
-A station runs real commands in a shell and prints them as a person would type them. It claims something only with a
-check beside it, which compares what kubelite says with what the kernel shows.
+A station runs real commands in a shell and prints them as a person would type them. Each claim has a check, which
+compares what kubelite says with what the kernel shows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMESPACE = "kubelite-tour"
 IMAGES = "localhost/kubelite-tour/"
 IMAGE = f"{IMAGES}busybox:1"
 MANIFEST = "kubelite-tour.yaml"
-SECONDS = 60.0  # how long anything that a station waits for may take
+SECONDS = 60.0  # deadline of whatever a station waits for
 COMMAND_SECONDS = 120.0
 LINES = 14  # lines shown of a command's output, unless the station says otherwise
 WIDTH = 100
@@ -42,11 +42,12 @@ class Missing(Exception):
 
 
 class Guide:
-    """One walk through the tour. Use as a context manager: at its end, whatever happened, nothing is left."""
+    """One run of the tour. Use it as a context manager: its exit removes everything that the tour created, also after
+    an error."""
 
     def __init__(self, socket: str, *, waits: bool, markdown: bool = False) -> None:
-        self.waits = waits  # for Enter between the steps
-        self.markdown = markdown  # write a page, not a terminal
+        self.waits = waits  # wait for Enter between the steps
+        self.markdown = markdown  # write a page of Markdown, not for a terminal
         self.passed = 0
         self.failed: list[str] = []
         self.left_out: list[str] = []
@@ -61,12 +62,12 @@ class Guide:
         )
         for remove in (self._remove_images, self._remove_objects):
             self._undo.callback(remove)
-        self._remove_objects()  # of a tour that was killed
+        self._remove_objects()  # left by a tour that was killed
         self._remove_images()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A second Ctrl-C must not leave half of it; every command below has a deadline of its own.
+        # A second Ctrl-C must not interrupt the removal. Every command in it has a deadline.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             if kind is not None:
@@ -78,7 +79,7 @@ class Guide:
 
     @property
     def undo(self) -> contextlib.ExitStack:
-        """Register the undo of everything made outside the tour's own pods and directory."""
+        """The stack on which a station registers how to undo what it creates outside the tour's pods and directory."""
         return self._undo
 
     # -- what a person reads --------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class Guide:
         self._head(text, "#", "=")
 
     def step(self, text: str) -> None:
-        """Begin a step; wait for Enter before, if a person walks along."""
+        """Begin a step. In an interactive tour, first wait for Enter."""
         if self.waits:
             click.prompt(
                 click.style("Enter to go on", dim=True), default="", show_default=False, prompt_suffix=" "
@@ -117,7 +118,7 @@ class Guide:
         print(flush=True)
 
     def _command(self, command: str, out: str, lines: int) -> None:
-        """Show a command, which has been announced already on a terminal, and its output."""
+        """Print a command's output. Markdown also gets the command, which a terminal shows before it runs."""
         shown = out.splitlines()
         if self.markdown:
             print(f"```console\n$ {command}")
@@ -130,8 +131,8 @@ class Guide:
     # -- what it does ---------------------------------------------------------------------------------------------
 
     def run(self, command: str, *, lines: int = LINES, fails: bool = False, given: str | None = None) -> str:
-        """Run a command line in a shell, print both it and its output, and return the output. Of a long output `lines`
-        are shown. CliError if it fails, unless it is to fail (`fails`). `given`: its standard input."""
+        """Run a command line in a shell, print it and its output, and return the output. At most `lines` lines are
+        printed. Raises CliError if the command fails, unless `fails`. `given`: its standard input."""
         if not self.markdown:
             print(f"$ {command}", flush=True)
         code, out = self.shell(command, given)
@@ -141,7 +142,7 @@ class Guide:
         return out
 
     def ask(self, command: str) -> str:
-        """Run a command without showing it."""
+        """Run a command without printing it, and return its output. Raises CliError if it fails."""
         code, out = self.shell(command, None)
         if code:
             raise CliError(f"tour: `{command}` failed with exit code {code}: {out.strip()}")
@@ -160,7 +161,7 @@ class Guide:
         return done.returncode, done.stdout
 
     def check(self, claim: str, held: object) -> None:
-        """Say whether a claim holds, and count it."""
+        """Print whether a claim holds, and count it."""
         if held:
             self.passed += 1
         else:
@@ -173,7 +174,7 @@ class Guide:
 
     @contextlib.contextmanager
     def optional(self, what: str) -> Any:
-        """A step that not every machine can run: `needs` inside it leaves it out, and says so."""
+        """Enclose a step that not every machine can run. If it raises Missing, the rest is left out, with a message."""
         try:
             yield
         except Missing as missing:
@@ -182,7 +183,7 @@ class Guide:
             print((text if self.markdown else click.style(text, fg="yellow")) + "\n", flush=True)
 
     def needs(self, **programs: str) -> None:
-        """Leave the step out unless these programs are installed: name, with `_` for `-` → Debian's package."""
+        """Raise Missing unless these programs are installed. `programs`: name, with `_` for `-` → Debian's package."""
         for name, package in programs.items():
             program = name.replace("_", "-")
             if shutil.which(program, path=self.environment["PATH"]) is None:
@@ -219,7 +220,7 @@ class Guide:
         return json.loads(self.ask(f"kubelite inspect {name} -n {NAMESPACE}"))
 
     def until(self, condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
-        """Return the condition's value as soon as it is true. CliError after `seconds`."""
+        """Return the condition's value as soon as it is true. Raises CliError after `seconds`."""
         end = time.monotonic() + seconds
         while not (found := condition()):
             if time.monotonic() > end:
@@ -228,7 +229,8 @@ class Guide:
         return found
 
     def image(self) -> str:
-        """The tour's small image, made of this machine's busybox. It is removed with everything else."""
+        """Create the tour's small image from this machine's busybox, and return its name. The image is removed with
+        everything else."""
         if IMAGE not in self.ask("kubelite images -o name"):
             busybox = static_busybox()
             if not busybox:
@@ -248,7 +250,7 @@ class Guide:
             self.shell(f"kubelite rmi {' '.join(map(shlex.quote, names))}")
 
     def _remove_objects(self) -> None:
-        """Remove the tour's pods and what is in the manifest directory of them."""
+        """Remove the tour's pods and their manifests."""
         code, out = self.shell(f"kubelite get pods -n {NAMESPACE} -o name", None)
         names = [line.removeprefix("pod/") for line in out.splitlines() if line.startswith("pod/")]
         if code or not names:
@@ -260,7 +262,7 @@ class Guide:
 
 
 def _path() -> str:
-    """PATH with the directory of this kubelite first, and with those of programs that only root uses."""
+    """Return PATH with the directory of this kubelite first, and the sbin directories last."""
     beside = os.path.dirname(sys.executable)
     return os.pathsep.join((beside, os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
@@ -274,7 +276,7 @@ def static_busybox() -> str:
 
 
 def _needs_interpreter(path: str) -> bool:
-    """Whether the ELF file asks for a dynamic linker (PT_INTERP, elf(5)); only the paths of linkers are looked for."""
+    """Whether the ELF file requests a dynamic linker (PT_INTERP, elf(5)). The check only looks for a linker's path."""
     with open(path, "rb") as file:
         return b"/ld-" in file.read(4096)
 

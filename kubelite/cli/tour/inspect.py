@@ -1,4 +1,4 @@
-"""Station 4: all that is known of a container, limits as arithmetic down to the cgroup's files, and who shares what."""
+"""Station 4: all information about a container, the arithmetic from limits to cgroup files, and shared namespaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel shows of a process: its status, its namespaces, and its cgroup's files on v1, v2 and both."""
+"""Read what the kernel shows of a process: its status, namespaces and cgroup files (cgroup v1, v2 and hybrid)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def namespace(pid: int | str, kind: str) -> str:
 
 
 def cgroup_directory(pid: int, controller: str) -> tuple[str, int]:
-    """The directory of the process's cgroup for a controller, and whether it is of cgroup v1 or v2 (cgroups(7))."""
+    """The directory of the process's cgroup for a controller, and its cgroup version, 1 or 2 (cgroups(7))."""
     with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
         lines = [line.rstrip("\n").split(":", 2) for line in file]
     for _, controllers, path in lines:

@@ -171,7 +171,7 @@ def _restarted(guide: Guide) -> bool:
 
 
 def _code(guide: Guide, name: str) -> int:
-    """The exit code of the container; 0 while it runs, as none here ends with 0."""
+    """The exit code of the container; 0 while it runs, because no container here exits with 0."""
     for status in guide.pod("signals")["status"].get("containerStatuses", ()):
         if status["name"] == name:
             return int(status.get("state", {}).get("terminated", {}).get("exitCode", 0))

@@ -1,4 +1,4 @@
-"""Station 5: the bridge, both ends of a veth pair, routes, masquerade and port map, and a packet that is followed."""
+"""Station 5: the bridge, both ends of a veth pair, routes, masquerade and port map, and the path of a packet."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _by_hand(guide: Guide) -> None:
     guide.say(
         "Four directories are enough; unshare gives the mount a namespace of its own, so it ends with the shell."
     )
-    # Not every file system can be above: an overlay cannot, and /tmp is one in a container.
+    # Not every file system can hold the upper directory: an overlay cannot, and in a container /tmp is on one.
     place = tempfile.mkdtemp(
         prefix=f"kubelite-tour-{os.getpid()}-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
     )

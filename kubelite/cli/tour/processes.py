@@ -99,7 +99,7 @@ def _kill(guide: Guide, daemon: int, shim: int, app: int) -> None:
     if daemon <= 1:
         raise Missing("needs a daemon that has not been restarted since the pod started")
     again = _Again(daemon)
-    guide.undo.callback(again.start, guide)  # whatever happens here, the node gets its daemon back
+    guide.undo.callback(again.start, guide)  # restarts the daemon, whatever happens here
     guide.run(f"kill -9 {daemon}")
     guide.until(lambda: not kernel.alive(daemon), "the daemon to end")
     guide.run("kubelite get pods", fails=True)
@@ -120,7 +120,7 @@ def _kill(guide: Guide, daemon: int, shim: int, app: int) -> None:
 
 
 class _Again:
-    """How a daemon was started, read while it runs, to start another like it."""
+    """The command, environment, directory and log of a running daemon, with which another one can be started."""
 
     def __init__(self, pid: int) -> None:
         with open(f"/proc/{pid}/cmdline", "rb") as file:

@@ -1,4 +1,4 @@
-"""The capstone: one start, from the manifest's rename to execve, beside what strace sees; and the closing table."""
+"""Station 9: one start, from the manifest's rename to execve, compared with what strace sees; and the closing table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ namespaces, limits and a root of its own. kubelite notes the time of each step, 
 strace, which sees every call that a process makes, is the witness that the notes are true.
 """
 
-#: Calls that change something for the container, which both sides count.
+#: Calls that change something for the container. The trace and strace both count them.
 COMPARED = (
     "mount", "move_mount", "open_tree", "fsmount", "pivot_root", "umount2", "mknodat", "symlinkat", "setsid", "unshare",
     "keyctl", "setgroups", "setresgid", "setresuid", "capset", "seccomp", "execve",
@@ -126,7 +126,7 @@ def _witness(guide: Guide) -> None:
 
 
 def _forkservers(guide: Guide) -> tuple[int, list[int]]:
-    """The daemon; its forkserver, and the spare shim that it has forked already."""
+    """The pid of the daemon, and the pids of its forkserver and of the spare shim that this has already forked."""
     run = os.path.dirname(guide.environment["KUBELITE_SOCKET"])
     daemon = kernel.read(f"{run}/kubelite.pid")
     children = [int(pid) for pid in guide.ask(f"ps -o pid= --ppid {daemon}").split()]

@@ -1,4 +1,4 @@
-"""`kubelite tour`: the inside of containers, shown on this node, one station after the other."""
+"""`kubelite tour`: show how containers work inside, station by station."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Station(NamedTuple):
-    """A station is the module of its name in this package; `visit(guide)` walks through it."""
+    """A part of the tour: the module of the same name in this package, whose `visit(guide)` runs it."""
 
     name: str
     title: str
@@ -141,7 +141,8 @@ def _visit(station: Station, guide: Guide) -> None:
 
 
 def _sum_up(guide: Guide) -> None:
-    """Say how many checks held; on standard error for a page, which does not change with a machine's programs."""
+    """Print how many checks passed. With Markdown this goes to standard error, because the numbers depend on the
+    machine's programs and the page must not."""
     with contextlib.redirect_stdout(sys.stderr if guide.markdown else sys.stdout):
         _count(guide)
     if guide.failed:

@@ -44,7 +44,7 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
 
 
 def _ways_to_start() -> str:
-    """How to start a daemon: in a checkout `make run`, which also brings the examples."""
+    """Return the commands that start a daemon; in a checkout, `make run`, which also has the examples."""
     checkout = os.path.dirname(os.path.dirname(sys.modules["kubelite"].__file__ or ""))
     if os.path.exists(os.path.join(checkout, "deploy", "run")):
         return f"`sudo make run` in {checkout} or with `kubelite serve`"
@@ -81,7 +81,7 @@ class Client:
         return self._open(method, path, query=query, body=body, headers=headers)[0]
 
     def stream(self, path: str, *, query: Json | None = None) -> tuple[Answer, Callable[[], None]]:
-        """Return a streamed response and a function that stops its reading from another thread."""
+        """Return a streamed response, and a function with which another thread can stop the reading."""
         response, connection = self._open("GET", path, query=query)
 
         def hang_up() -> None:

@@ -1,8 +1,8 @@
-"""The API on a loopback port, for one client that knows a secret: what `kubelite proxy` runs.
+"""The server of `kubelite proxy`: the API on a loopback port, for clients that know a secret.
 
-Each request has a connection of its own (`Connection: close`), so that none can ride on the check of another. Its head
-is read and rebuilt; what follows is copied. The secret is the first part of the path, because kubectl sends credentials
-over TLS only (IsConfigTransportTLS in client-go's clientcmd), or a bearer token.
+Each connection carries one request (`Connection: close`), so that no request avoids the check. The proxy reads and
+rebuilds the request's head, and copies what follows. The secret is the first part of the path, because kubectl sends
+credentials over TLS only (IsConfigTransportTLS in client-go's clientcmd). A bearer token is accepted, too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 415: "Uns
 
 
 class Head(NamedTuple):
-    """A request that is passed on: its head as the daemon gets it, and the first bytes behind it."""
+    """A request to forward: its head as the daemon gets it, and the bytes that have arrived after it."""
 
     head: bytes
     rest: bytes
 
 
 class Refused(Exception):
-    """`code` is the HTTP status of the answer."""
+    """The request is refused. `code` is the HTTP status of the response."""
 
     def __init__(self, code: int, error: ApiError) -> None:
         super().__init__(str(error))
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 def admitted(data: bytes, secret: str) -> Head | None:
-    """Return the request to pass on; None while its head is incomplete. Raises Refused. Pure."""
+    """Return the request to forward; None while its head is incomplete. Raises Refused. Pure."""
     parser = h11.Connection(h11.SERVER, LONGEST)
     parser.receive_data(data)
     try:
@@ -145,7 +145,7 @@ class Proxy:
 
 
 async def _copy(source: asyncio.StreamReader, destination: asyncio.StreamWriter) -> None:
-    """Copy until one of the two ends. An end of either side is the end of the connection."""
+    """Copy until either side ends. The whole connection then ends."""
     with contextlib.suppress(OSError):
         while data := await source.read(LONGEST):
             destination.write(data)
