@@ -16,6 +16,7 @@ With effects:
 
     solver      stages in parallel, steps by cache key
     stage       one stage, step by step
+    stage_view  the part of a stage that its steps use
     overlay     snapshots as detached overlay mounts
     diff        an upper directory → a layer's tar
     known       digests of context files from earlier builds
@@ -27,6 +28,7 @@ With effects:
         copying         writes them into a snapshot
         accounts        user and group names of an image
         fetch, git, unpacking   ADD from a URL, a repository, an archive
+        reach           the addresses that ADD may fetch from
 
     run/        RUN
         runstep         one instruction: command, mounts, key

@@ -1,7 +1,7 @@
 """Run a build: the needed stages in parallel, each step by its cache key.
 
-A step that creates files has a key made of everything that can change them (`keys.py`). If the cache has the key, its
-result is used. Otherwise the step runs on an overlay of its own, whose upper directory becomes a layer. Tar and
+A step that creates files has a key, a digest of everything that can change them (`keys.py`). If the cache has the key,
+its result is used. Otherwise the step runs on an overlay of its own, whose upper directory becomes a layer. Tar and
 directory are synced, renamed into the store, and then recorded. So a build that is killed at any point leaves complete
 cache entries or nothing.
 """

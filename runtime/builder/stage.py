@@ -200,7 +200,7 @@ class StageRun:
 
     @contextmanager
     def reported(self, shown: str, number: int = 0) -> Iterator[Callable[[str], None]]:
-        """Report the start and the end of a step as events; a failure too."""
+        """Report the start, the end and a failure of a step as events."""
         self._done += 1
         total = 1 + sum(1 for s in self._steps if isinstance(s.what, Run | Copy))
         total += sum(1 for s in self._steps if isinstance(s.what, Text) and s.what.kind == "WORKDIR")

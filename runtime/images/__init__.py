@@ -16,6 +16,8 @@
         auth            logins: config files, credential helpers, pull secrets
         tls             CA bundles, client certificates, proxies
         registriesconf  mirrors, blocked registries, short names
+        policy          which images may be pulled
+        signatures      signatures of images, and their verification
 
     layers/     tar streams and overlayfs directories
         streams         growing files, decompression in bounded memory

@@ -77,8 +77,8 @@ class ImageClient:
         self, reference: str, *, secrets: Sequence[PullSecret] = (), progress: Progress | None = None
     ) -> ImageRecord:
         """Pull an image. If it is being pulled already with the same secrets, wait for that pull and receive its
-        progress from now on. With other secrets it is a pull of its own: nobody uses another caller's rights. Raises
-        ImageError (InvalidImageName, RegistryUnavailable or ErrImagePull)."""
+        progress from now on. A pull with other secrets is separate, so that no caller uses another caller's
+        rights. Raises ImageError (InvalidImageName, RegistryUnavailable or ErrImagePull)."""
         canonical = str(references.parse(self.store.expand(reference)))
         key = canonical, json.dumps(list(secrets), sort_keys=True)
         flight = self._flights.get(key)

@@ -45,7 +45,7 @@ class PullLimits:
 
     @asynccontextmanager
     async def pull(self) -> AsyncIterator[None]:
-        """Wait for a pull slot, a token and the end of all removals: a removal could delete what a pull brings."""
+        """Wait for a pull slot, a token and the end of all removals: a removal could delete what a pull adds."""
         async with self._slots:
             await asyncio.sleep(self._bucket.take(self._clock()))
             while not self._no_removal.is_set():
@@ -55,8 +55,8 @@ class PullLimits:
     @contextmanager
     def removal(self, ids: Collection[str]) -> Iterator[None]:
         """Mark these images as removed while the context lasts. The caller checks which images are in use and enters
-        the context without an await in between. So that check either sees a container start, or the start does not see
-        the image."""
+        the context without an await in between. Thus either that check sees a starting container, or the start does
+        not see the image."""
         self._removing.update(ids)
         self._no_removal.clear()
         try:

@@ -75,7 +75,7 @@ class _Sending:
         self._stop = threading.Event()
 
     def guess(self, entry: dict[str, Any]) -> Compressed | None:
-        """The digest and size to send for a layer, or None if only compressing it would tell."""
+        """The digest and size to send for a layer, or None if they are unknown until it is compressed."""
         digest = str(entry["digest"])
         if not self.how.wants(entry):
             return Compressed(digest, int(entry["size"]))

@@ -8,10 +8,10 @@
     recv  ◄── end of file ─────────────────  success: the socket is close-on-exec
     recv  ◄── {"error": …} ────────────────  failure: step, class, errno and message
 
-A parent that exits after create (`Job.detached`) sends "detach" after it has received "ready". From then on, whoever
-connects to the listening socket starts the container and receives a failure. For a container that a command starts, a
-stub does the last steps (execve_stub.py), so no interpreter waits for the start, and the start does not wait for one to
-exit.
+A parent that exits after create (`Job.detached`) sends "detach" after it has received "ready". From then on, a
+connection to the listening socket starts the container, and a failure is reported on it. For a container that a command
+starts, a stub does the last steps (execve_stub.py), so no interpreter waits for the start, and the start does not wait
+for one to exit.
 
 The child is a copy of an interpreter that does not know it was cloned. It flushes nothing and runs no exit handlers.
 Any exception becomes one packet, followed by os._exit.

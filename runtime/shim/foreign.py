@@ -386,8 +386,8 @@ def _become(argv: list[str], stdio: engine.Stdio, mounts: Stage | None, owner: i
 def _replace_null(fd: int) -> int:
     """Replace the host's /dev/null by an empty file.
 
-    crun changes the owner of its stdio to the container's user, whatever it is, and the owner of the host's /dev/null
-    could deny it to everybody. An empty file reads the same.
+    crun makes the container's user the owner of its stdio, whatever kind of file that is. As the owner of the host's
+    /dev/null, the user could deny access to it to everybody. An empty file reads the same.
     """
     status = os.fstat(fd)
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == init_steps.NULL:

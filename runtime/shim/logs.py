@@ -226,7 +226,7 @@ class LogFile:
             with directory_of(self.path) as directory:
                 os.rename(os.path.basename(self.path), new, src_dir_fd=directory, dst_dir_fd=directory)
         except FileNotFoundError:
-            pass  # somebody has moved it: just open a new one
+            pass  # another process has moved it: just open a new one
         except OSError:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False

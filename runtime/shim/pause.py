@@ -166,8 +166,8 @@ def _empty_root() -> None:
 def _send_procfs(to: int) -> None:
     """Mount a procfs of the new pid namespace and send its descriptor.
 
-    The containers' inits need it, and nobody else may find it: it shows all that is masked in a container. It is
-    covered by an empty file system, so no path leads to it, not even /proc/1/root/..
+    The containers' inits need it. No other process may find it, because it shows everything that is masked in a
+    container. So an empty file system covers it, and no path leads to it, not even /proc/1/root/..
     """
     context = sc.fsopen("proc")
     sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)

@@ -93,7 +93,7 @@ class SandboxConfig(_Record):
     id_base: int = 0
     resources: dict[str, Any] = field(default_factory=dict)  # OCI linux.resources of the pod's own cgroup
     sysctls: dict[str, str] = field(default_factory=dict)
-    # Notes of the daemon, returned in the record.
+    # The daemon's annotations, which the record returns.
     annotations: dict[str, str] = field(default_factory=dict)
     oom_score_adj: int = -998
 

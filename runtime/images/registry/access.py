@@ -51,7 +51,7 @@ class Access:
         return Endpoint(registry, "", insecure, plain=registry in self.plain_http)
 
     async def logins(self, endpoint: Endpoint, report: Report) -> list[Login]:
-        """The logins to try at an endpoint. Only if there is none is access anonymous, as in docker and kubelet."""
+        """The logins to try at an endpoint. Access is anonymous only if there is none, as in docker and kubelet."""
 
         def warn(message: str) -> None:
             report({"event": "warning", "message": message})

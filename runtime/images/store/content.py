@@ -3,7 +3,7 @@
 These rules make a kill -9 at any line harmless:
 - A session creates everything in its own directory, `ingest/<id>`. A complete, verified and synced object moves to its
   place by one rename(2). index.json is written last, so it never names an object that is missing.
-- The owner of a session holds an flock on its directory. An unlocked directory belongs to nobody and may be deleted.
+- The owner of a session holds an flock on its directory. An unlocked directory has no owner and may be deleted.
 - Deleting an object or editing index.json requires `lock`. Deletion spares what live sessions lease (`lease.json`).
 - Deletion runs in the opposite order: first index.json, then renames into a session's directory, then the files.
 """
@@ -133,8 +133,8 @@ def prepare(root: str) -> None:
 
 @contextmanager
 def locked(root: str) -> Iterator[None]:
-    """Hold the store's lock, which all processes share. Hold it for index edits and deletions, but not while data is
-    fetched or unpacked."""
+    """Hold the store's lock, which all processes share. It is needed to edit the index, to delete objects and to check
+    the store. Do not hold it while data is fetched or unpacked."""
     fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

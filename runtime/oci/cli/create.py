@@ -1,7 +1,7 @@
 """The commands `create` and `run` (runtime-spec runtime.md, "Lifecycle").
 
-`create` exits after it has created the container. The container's parent is then whoever reaps orphans: the caller, if
-it is a subreaper as podman's conmon and containerd's shim are. `run` stays as the parent until the container exits.
+`create` exits after it has created the container. The container's new parent is the nearest subreaper, such as podman's
+conmon or containerd's shim, otherwise process 1. `run` stays as the parent until the container exits.
 """
 
 from __future__ import annotations

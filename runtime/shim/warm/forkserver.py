@@ -289,7 +289,7 @@ def prepare_run_dir(config: SandboxConfig, undo: contextlib.ExitStack) -> socket
 
 
 def clean_up(config: SandboxConfig) -> None:
-    """Clean up after a failed shim: what it could not undo itself."""
+    """Clean up what a failed shim could not undo itself."""
     with contextlib.suppress(OSError, RuntimeFault):
         open_cgroup(config.cgroup).remove()
     with contextlib.suppress(OSError):
