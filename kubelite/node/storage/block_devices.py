@@ -89,8 +89,8 @@ def content_of(device: str) -> str:
 
 
 def _check(device: str) -> None:
-    """Do not mount what fsck cannot repair. If fsck could not run at all (the device is in use, or the file system has
-    no fsck), mount it."""
+    """Check and repair the file system. Raises MountError if fsck cannot repair it. If fsck cannot run at all (the
+    device is in use, or the file system has no fsck), the device is mounted anyway."""
     if shutil.which("fsck", path=_PATH) is None:
         return
     done = _run("fsck", "-a", device)

@@ -1,4 +1,4 @@
-"""PersistentVolumeClaims: binds each to a volume of the manifests (node/scheduling/volume_binding.py), or else to a
+"""Binds each PersistentVolumeClaim to a volume from a manifest (node/scheduling/volume_binding.py), or else to a
 directory on this node's disk, as soon as the claim exists.
 
     <root>/claims/<namespace>/<name>/data         what pods mount
@@ -11,7 +11,7 @@ event says that the size is not enforced.
 
 The claim of a pod's ephemeral volume is created before the pod's first start (`provide`) and deleted with the pod,
 always with its directory. claim.json contains the owner's uid, so that leftovers of a pod are never used by another
-pod. A directory is renamed (`.gone-…`) before it is removed, so that a half removed one is never taken for a claim's.
+pod. A directory is renamed (`.gone-…`) before it is removed, so that a partly removed one is never used for a claim.
 """
 
 from __future__ import annotations
@@ -100,10 +100,11 @@ class Claims:
         self._store, self._config, self._events, self._policy = store, config, events, policy
         self._volumes = volumes
         self._blocks = True  # there may be loop devices from before the daemon's start
-        self._shelf: Shelf | None = None  # the current choice of volumes, while the lock is held
+        self._shelf: Shelf | None = None  # the volumes and classes, while the lock is held
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
-        self._provided: set[str] = set()  # by this daemon; earlier, mount options may have been different
+        #: uids of the claims provisioned since the daemon started: before that, mount options may have differed
+        self._provided: set[str] = set()
         self._lock = asyncio.Lock()  # one look(), or the claims of one pod, at a time
 
     async def run(self) -> None:
@@ -242,8 +243,8 @@ class Claims:
                 await self._store.delete(record.uid)
 
     async def _finish(self, kind: str) -> None:
-        """Delete the terminating objects that are no longer used. For others, record an event that says why they
-        stay."""
+        """Delete the terminating objects that are no longer used. For the others, record an event with the reason why
+        they stay."""
         for record in self._store.list(kind):
             if not is_terminating(record.doc):
                 continue

@@ -1,8 +1,8 @@
 """Sets up the volumes of one container: directories and files to mount, and block devices.
 
 A claim with `volumeMode: Block` is a device: the PersistentVolume's own (`local.path`), or a loop device over a file of
-the volume or of the claim. Loop devices are found by the file behind them, so nothing is remembered. `let_go` detaches
-those of claims that no pod uses.
+the volume or of the claim. Loop devices are found by their backing files, so they need not be recorded. `let_go`
+detaches those of claims that no pod uses.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def container_volumes(
     variables: Mapping[str, str],
     mounted: Callable[[str, float, bool], None],
 ) -> dict[str, Source]:
-    """Set up the volumes. Return mount path → what of the host to mount there. `mounted` is called for each volume with
-    its plugin, the seconds it took, and whether it succeeded. Raises MountError, ConfigError."""
+    """Set up the volumes. Return mount path → what to mount there. `mounted` is called for each volume with its plugin,
+    the seconds that this took, and whether it succeeded. Raises MountError, ConfigError."""
     plans = _plans(pod, [mount.name for mount in container.volume_mounts], sandbox, sources)
     for name, plan in plans.items():
         if plan.disk is not None and is_device(plan.path):
@@ -60,8 +60,8 @@ def container_volumes(
 
 
 def missing_content(pod: Pod, sources: env.Sources) -> list[str]:
-    """For each volume that a container mounts and whose ConfigMap, Secret or key is missing: why, in kubelet's words. A
-    volume that is set up already retains its content (Kubernetes pkg/kubelet/volumemanager, WaitForAttachAndMount)."""
+    """kubelet's message for each mounted volume whose ConfigMap, Secret or key is missing. Volumes that are set up
+    already keep their content and are left out (Kubernetes pkg/kubelet/volumemanager, WaitForAttachAndMount)."""
     every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     used = {mount.name for container in every for mount in container.volume_mounts}
     found = []
@@ -114,7 +114,7 @@ def _plans(
 
 
 def _plan(pod: Pod, volume: Volume, sources: env.Sources) -> volume_plans.VolumePlan:
-    """Plan a volume. One whose content was removed after it was set up is used as it is."""
+    """Plan a volume. If its ConfigMap or Secret was removed after it was set up, it is used as it is."""
     try:
         return volume_plans.plan_volume(pod, volume, sources)
     except MountError:

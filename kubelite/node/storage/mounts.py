@@ -1,8 +1,8 @@
 """Sets up a pod's volumes on the host, opens sub-paths safely, and unmounts tmpfs volumes.
 
-All functions are idempotent: they look at what exists and do the rest. A tmpfs for `medium: Memory`, and for the
-/dev/shm that a pod's containers share, is mounted below the pod's directory. `unmount_below` undoes this from the mount
-table alone, so nothing needs to be remembered.
+All functions are idempotent: they check what exists and do the rest. A tmpfs for `medium: Memory`, and for the /dev/shm
+that a pod's containers share, is mounted below the pod's directory. `unmount_below` finds these mounts in the mount
+table, so they need not be recorded.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def _empty_dir(plan: VolumePlan) -> None:
 
 
 def give_to_group(path: str, group: int, *, whole_tree: bool, fresh: bool, done: str = "") -> None:
-    """Apply fsGroup (Kubernetes pkg/volume/volume_linux.go): all files get the group and the owner's permissions for
-    it, and new files in a directory get the group too. Without `whole_tree` (OnRootMismatch), a correct root means that
-    all files are correct. This happens once per pod, which a file beside the volume records."""
+    """Apply fsGroup (Kubernetes pkg/volume/volume_linux.go): all files get the group, and owner and group may read and
+    write them. Directories get the set-group-ID bit, so that new files get the group too. Without `whole_tree`
+    (OnRootMismatch), a correct root means that all files are correct. This is done once per pod, which the file `done`
+    records (by default a file beside the volume)."""
     done = done or f"{path}.fsgroup"
     if not fresh and _read(done) == str(group):
         return
@@ -121,7 +122,7 @@ def _read(path: str) -> str:
 
 
 def _in_memory(path: str) -> None:
-    """Mount a tmpfs for secrets. One that an older version has written to disk is kept, because containers use it."""
+    """Mount a tmpfs for secrets. A volume that an older version wrote to disk stays, because containers use it."""
     os.makedirs(path, mode=0o755, exist_ok=True)
     if not _is_mounted(path) and not os.path.lexists(f"{path}/{_DATA}"):
         syscalls.mount(
@@ -242,7 +243,7 @@ def _detach_share(point: str) -> None:
 
 
 def _unescaped(field: str) -> str:
-    """mountinfo writes blanks, tabs, newlines and backslashes in octal."""
+    """Decode a field of mountinfo, which writes blanks, tabs, newlines and backslashes in octal."""
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, char)
     return field
@@ -325,7 +326,7 @@ def _write(path: str, content: bytes, mode: int, group: int | None) -> None:
 
 
 def _holds(directory: str, plan: VolumePlan) -> bool:
-    """Whether the written payload is this one."""
+    """Whether the directory contains exactly the plan's payload."""
     found: dict[str, tuple[bytes, int, int | None]] = {}
     for root, _, names in os.walk(directory):
         for name in names:

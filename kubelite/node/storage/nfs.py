@@ -1,5 +1,5 @@
-"""NFS volumes, mounted with the kernel's client (nfs(5)), so that no program of the machine is needed. Versions are
-tried from the newest on, as by mount.nfs, unless an option names one.
+"""NFS volumes, mounted by the kernel's client (nfs(5)) without the helper program mount.nfs(8). Like mount.nfs, this
+module tries the versions from the newest on, unless an option names one.
 
 Locks of NFS version 3 are local (`nolock`), because otherwise a lock daemon would have to run.
 """
@@ -76,7 +76,7 @@ def attempts(share: Share, address: str, own: str) -> Iterator[Attempt]:
 
 
 def _mount(path: str, share: Share) -> None:
-    """Mount in a thread, because it may take minutes. Raises OSError, SyscallError."""
+    """Mount the export. Call this in a thread, because it may take minutes. Raises OSError, SyscallError."""
     found = socket.getaddrinfo(share.server, 2049, type=socket.SOCK_STREAM)
     family, *_, place = found[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

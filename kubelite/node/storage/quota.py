@@ -1,8 +1,8 @@
 """Measures and limits how much of a disk a directory uses, with project quotas of ext4 and xfs (quotactl_fd(2),
 ioctl_xfs_fsgetxattr(2), which ext4 supports too). New files in a directory inherit the directory's project.
 
-Nothing is remembered: each directory knows its project, and the file system knows by the inodes which projects are in
-use. A project is therefore free again once its files are removed, whoever removes them and whenever.
+Projects are recorded nowhere else: an attribute of the directory names its project, and a project is in use as long as
+it has inodes. It is therefore free again as soon as its files are removed, no matter by whom.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime import syscalls
 from runtime.errors import SyscallError
 from runtime.tree import walk
 
-FIRST_PROJECT = 1 << 20  # people usually number their own projects from 1
+FIRST_PROJECT = 1 << 20  # administrators usually number their own projects from 1
 _PROJECTS = 1 << 20
 _WINDOW = 4096  # the first ids to try lie in this range, because xfs keeps a record of each id ever used
 
@@ -50,8 +50,8 @@ class Use(NamedTuple):
 
 
 def set_quota(directory: str, size: int) -> str:
-    """Limit all present and future content of a directory to `size` bytes. Return "", or why this file system
-    cannot."""
+    """Limit all present and future content of a directory to `size` bytes. Return why its file system cannot do that;
+    "" if it can."""
     try:
         with _opened(directory) as fd:
             if _state(fd) & (_COUNTED | _ENFORCED) != _COUNTED | _ENFORCED:
@@ -84,9 +84,9 @@ def lift(directory: str) -> None:
 
 
 def used(directory: str, work: str = "") -> Use | None:
-    """The content of a directory that has its own project; None if it has none, or the file system does not count
-    projects. `work`: the work directory of an overlay, which has the same project but is not counted. Raises OSError if
-    the directory does not exist."""
+    """What the project of a directory uses; None if the directory has none of its own, or the file system does not
+    count projects. `work`: the work directory of an overlay, which has the same project but is not counted. Raises
+    OSError if the directory does not exist."""
     with _opened(directory) as fd:
         try:
             if not _state(fd) & _COUNTED or not (project := _own(fd)):

@@ -1,6 +1,6 @@
 """Mounts that may take long: NFS, where mount(2) waits minutes for a server that does not answer, and disks that must
-be formatted first. Each runs in its own thread. Callers wait for at most `WAIT` seconds; the mount continues, and the
-next attempt finds its result.
+be checked or formatted first. Each runs in its own thread. Callers wait for at most `WAIT` seconds. After that the
+mount continues, and the next attempt finds its result.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class SlowMounts:
 
 
 def is_mounted(path: str) -> bool:
-    """Uses the mount table, because stat(2) would wait for a server that does not answer."""
+    """Whether a file system is mounted at `path`. Reads the mount table, because stat(2) would wait for a server that
+    does not answer."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return f" {path} " in file.read()

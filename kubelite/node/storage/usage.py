@@ -1,4 +1,4 @@
-"""Measures how much of the node's disk a pod uses, if its manifest limits that (decide/disk_limits.py).
+"""Measures a pod's disk usage if its manifest limits it (decide/disk_limits.py).
 
 A thread measures every `PERIOD` seconds while the pod runs. The decision reads the sums.
 """
@@ -61,7 +61,7 @@ class Usage:
             self._timers[uid] = loop.call_later(PERIOD, self._again, uid)
 
     def _again(self, uid: str) -> None:
-        """The next sync measures again, even if the machine's clock was changed."""
+        """Make the next sync measure again, even if the machine's clock was changed."""
         self._due[uid] = 0.0
         self._wake(uid)
 
@@ -96,7 +96,8 @@ def bytes_of(name: str, paths: Sequence[str]) -> int:
 
 
 def _counted_or_walked(path: str, counted: str, work: str = "", beside: str = "") -> int:
-    """`beside`: a file in `path` that the container can write, but that is not in the `counted` directory."""
+    """The bytes that the file system counts for the directory `counted`, or else those of the tree `path`. `beside`: a
+    file in `path` that the container can write, but that is not in `counted`."""
     with contextlib.suppress(OSError):
         if (found := used(counted, work)) is not None:
             return found.bytes + (_size(f"{path}/{beside}") if beside else 0)

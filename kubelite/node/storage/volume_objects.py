@@ -1,11 +1,11 @@
-"""The objects of PersistentVolumes: their claim, their phase, and the reclaim of released ones. The binding is decided
-in node/scheduling/volume_binding.py; claims.py calls this module and holds the lock.
+"""Maintains the PersistentVolume objects: their claim, their phase, and the reclaim of released ones. The binding is
+decided in node/scheduling/volume_binding.py; claims.py calls this module and holds the lock.
 
-Volumes of the manifests are bound and reclaimed here. Volumes that claims.py provisions have an object too, for
-information; it stays (Released) as long as a deleted claim's directory is retained.
+Volumes from manifests are bound and reclaimed here. A volume that claims.py provisions has an object for information
+only; it stays (Released) as long as the directory of its deleted claim is retained.
 
-Of volumes from manifests, the reclaim policy changes data only as in Kubernetes: `Recycle` empties a hostPath, and
-`Delete` removes one below /tmp. For any other kind the volume becomes Failed.
+The reclaim policy of a volume from a manifest affects data only as in Kubernetes: `Recycle` empties a hostPath, and
+`Delete` removes one below /tmp. In any other case the volume becomes Failed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Volumes:
             await self._store.update(CLASS_KIND, {**wanted, "metadata": record.metadata})
 
     async def hold(self, name: str, claim: Record) -> None:
-        """Bind the two: first the volume, so that a claim that is Bound always has one. Raises StoreError."""
+        """Bind a volume and a claim to each other: first the volume, so that a Bound claim always has one. Raises
+        StoreError."""
         record = self._store.get(KIND, "", name)
         if record is None:
             return

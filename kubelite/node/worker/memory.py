@@ -1,5 +1,5 @@
-"""What the worker remembers of a pod, during a round and between rounds: only what cannot be observed again. If a
-restart loses it, the cost is one retry.
+"""What the worker remembers about a pod between rounds: only what cannot be observed again. If a restart loses it, the
+cost is one retry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreati
 
 @dataclass(slots=True)
 class Memory:
-    """What the worker knows of a pod between two rounds."""
+    """What the worker remembers about a pod between two rounds."""
 
     written: dict[str, Any] | None = None  # the status that is being written
     pod: Pod | None = None  # as of the last round
@@ -92,7 +92,7 @@ class Memory:
 
 @dataclass(slots=True)
 class Turn:
-    """A round of a pod: the pod as decided on, its last observation, and what to do."""
+    """One round of a pod: the pod that is decided on, its last observation, and what to do."""
 
     uid: str
     pod: Pod

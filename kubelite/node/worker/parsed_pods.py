@@ -21,9 +21,9 @@ class _Parsed:
 
 
 class ParsedPods:
-    """The typed pods of the store's records. Each version of a record is parsed once, and only its new parts. A part
-    that is the same object as in the previous version has been parsed already, and the reader of a manifest offers the
-    spec that it has parsed."""
+    """The typed pods of the store's records. Each version of a record is parsed once. Parts that are the same objects
+    as in the previous version are not parsed again, nor is a spec that the reader of a manifest has parsed and
+    offered."""
 
     def __init__(self) -> None:
         self._parsed: dict[str, _Parsed] = {}

@@ -10,7 +10,7 @@ from kubelite.node.model.pod_view import statuses
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
 from manifests.types.core import ContainerStatus, Pod, PodStatus
 
-_VIOLATIONS = "pod-security"  # in the set of what was said
+_VIOLATIONS = "pod-security"  # the key in `said`
 
 
 def say_waiting(before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:

@@ -1,5 +1,5 @@
-"""The loop of one pod: observe, decide, act, observe again, report. The work queue runs `reconcile` for one pod at a
-time; different pods are reconciled concurrently.
+"""The loop of one pod. Each round observes, decides, acts, observes again and reports. The work queue runs one round of
+a pod (`reconcile`) at a time; rounds of different pods run concurrently.
 
 Between two rounds the worker remembers only what cannot be observed (memory.py): failures that left no trace, when to
 retry, and the last round itself, for `kubelite why`.
@@ -56,7 +56,7 @@ from state.errors import StoreError
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
-SOON = 1.0  # seconds until a decision without effect is made again
+SOON = 1.0  # seconds until actions that changed nothing are tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class PodWorker:
         self._pods: dict[str, Memory] = {}
 
     async def close(self) -> None:
-        """Cancel running pulls, hooks and probes."""
+        """Cancel running pulls, hooks, probes and measurements of disk usage."""
         await self._node.hooks.close()
         await self._usage.close()
         await self._node.puller.close()
@@ -269,8 +269,8 @@ class PodWorker:
         turn.actions = compute_pod_actions(pod, observed, turn.facts, self.config)
 
     def _rest(self, turn: Turn, before: PodStatus) -> float | None:
-        """Return the seconds until the decision may change, or None if only an event changes it. There is nothing to do
-        now."""
+        """Called when there is nothing to do. Return the seconds until the decision may change, or None if only an
+        event can change it."""
         if turn.actions.next_look is not None:
             return max(0.0, turn.actions.next_look - self._clock())
         if turn.pod.status is before and turn.memory.resize is None and not turn.memory.starts:

@@ -67,8 +67,8 @@ class Puller:
     def states(
         self, uid: str, images: Mapping[str, str], pod: Pod | None = None
     ) -> dict[tuple[str, int], PullStatus]:
-        """Return the states of the pod's pulls. Pulls of an image that a container no longer has are left out, and
-        those that failed with other imagePullSecrets than `pod` has: after an edit there is no wait."""
+        """Return the states of the pod's pulls, without those of an image that a container no longer has. With `pod`,
+        pulls that failed with other imagePullSecrets are also left out, so that an edit of these ends the back-off."""
         pulls = self._pulls.get(uid, {})
         found = {key: pull for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
         if pod is not None:
@@ -76,7 +76,7 @@ class Puller:
         return {key: pull.status for key, pull in found.items()}
 
     def retry(self, uid: str) -> None:
-        """Let the pod's failed pulls be repeated at once: a Secret of its namespace has changed."""
+        """Retry the pod's failed pulls at once, because a Secret of its namespace has changed."""
         for pull in self._pulls.get(uid, {}).values():
             if pull.status.phase is PullPhase.FAILED and pull.secrets:
                 pull.status = replace(pull.status, retry_at=pull.status.failed_at)
@@ -148,10 +148,10 @@ class Puller:
         self._wake(uid)
 
     def _hint(self, reference: str, reason: str) -> str:
-        """What helps against a failed pull, if this node knows it: a clause for the end of the error."""
+        """Advice to append to the error of a failed pull; "" if there is none."""
         if reason == "InvalidImageName":
             return ""
-        if self._cri.image(reference) is not None:  # it was pulled anyway, so the policy is Always
+        if self._cri.image(reference) is not None:  # present but pulled: the policy is Always
             return (
                 "; the image is on this node, but imagePullPolicy is Always (the default for the tag latest or none): "
                 "add imagePullPolicy: IfNotPresent to use it"

@@ -73,7 +73,7 @@ class Results:
 
 @dataclass(slots=True)
 class Node:
-    """What the effects use."""
+    """The services and settings that the actions use."""
 
     cri: Cri
     config: NodeConfig
@@ -235,7 +235,7 @@ def host_ports(pod: Pod) -> Iterator[HostPort]:
 async def _create_sandbox(
     node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
 ) -> ObservedSandbox | None:
-    """Create the sandbox. While the shim starts, look up what the containers need of their images."""
+    """Create the sandbox. While the shim starts, fill the caches that the start of the containers reads."""
     try:
         own_users = pod.spec.host_users is False and not pod.spec.host_network
         id_base = userns.claim(node.config, pod.metadata.uid or "") if own_users else 0

@@ -23,7 +23,7 @@ LAST = (1 << 32) - ID_RANGE  # the kernel uses the highest ids for "nobody"
 
 
 class Ids(NamedTuple):
-    """[first, first + size)"""
+    """The ids from `first` up to, but without, `first + size`."""
 
     first: int
     size: int
