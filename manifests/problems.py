@@ -187,7 +187,7 @@ def _go(value: object) -> str:
 
 
 def _field_hint(root: "type[BaseModel]", path: Path) -> str:
-    """Suggest what the unknown field at `path` was meant to be: a similar name here, or the same name elsewhere."""
+    """Suggest a correction of the unknown field at `path`: a similar name here, or the same name elsewhere."""
     here = model_at(root, path[:-1])
     name = path[-1]
     if here is None or not isinstance(name, str):

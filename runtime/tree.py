@@ -76,7 +76,7 @@ def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
             name = todo.pop()
             try:
                 below = sc.openat2(here, name, _FLAGS, resolve=_RESOLVE)
-            except SyscallError:  # it is gone, no directory any more, or another file system (EXDEV)
+            except SyscallError:  # it is gone, is no longer a directory, or is another file system (EXDEV)
                 continue
             status = os.fstat(below)
             levels.down(below, name, status)

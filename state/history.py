@@ -2,7 +2,7 @@
 
 The transaction that makes a change also writes its row. `before` has the state that the change replaced, not the new
 one. A past state is therefore computed by undoing the newest changes, and pruning the oldest rows does not affect the
-others. This module stores rows for a time and up to a size. Those who write and read the rows decide what they mean.
+others. This module stores rows for a time and up to a size. Their meaning is defined by the modules that use it.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ history = Table(
     Column("message", Text, nullable=False),
     Column("before", Text, nullable=False),  # the state that the change replaced, as JSON
     Column("size", Integer, nullable=False),  # approximate bytes
-    # No index: it would add a page to every commit, for queries that people make now and then.
+    # No index: it would add a page to every commit, for queries that are rare.
 )
 
 revisions = Table(

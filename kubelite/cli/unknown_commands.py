@@ -127,7 +127,7 @@ def option_elsewhere(path: str, option: str) -> str:
 
 
 def unknown_option(option: str, known: Iterable[str]) -> str:
-    """Return the error message for an unknown option, with those that differ by a typing error."""
+    """Return the error message for an unknown option, with the known ones that are similar."""
     from difflib import SequenceMatcher
 
     near = [one for one in known if SequenceMatcher(None, option, one).ratio() >= _SIMILAR]

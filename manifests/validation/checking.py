@@ -53,7 +53,7 @@ def _beyond(model: type[Object], data: Any, shape: tuple[Problem, ...]) -> list[
 
 
 def _mend(model: type[Object], data: Any, problem: Problem) -> bool:
-    """Add what is missing and remove what is wrong. Returns False if the place cannot be reached."""
+    """Repair one problem: add a missing field, or remove a wrong one. Returns False if its place cannot be reached."""
     *parents, last = problem.path or (None,)
     here = data
     for part in parents:

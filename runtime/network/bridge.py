@@ -1,4 +1,4 @@
-"""The node's bridge, and the sysctls it needs: create it, recognise it, and refuse one that belongs to somebody else.
+"""The node's bridge, and the sysctls it needs: create it, recognise it, and refuse a bridge of another owner.
 
 Our bridge carries the interface alias "kubelite:<identity>" (plan.identity). A bridge without it is left alone,
 whatever its name: it may connect guests of docker or libvirt.

@@ -117,7 +117,7 @@ class Node:
             self._leases.remove(uid)
 
     def delete_links(self, names: Sequence[str]) -> None:
-        """Delete interfaces together. Uses only a socket of its own, so that the thread of deleter.py can call it."""
+        """Delete interfaces together. Uses only its own socket, so that the thread of deleter.py can call it."""
         _delete_links(self._deleting, names)
 
     def check(self, uid: str) -> list[str]:

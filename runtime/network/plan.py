@@ -24,7 +24,7 @@ from runtime.errors import NetworkError, SpecError
 POD_IFNAME = "eth0"
 IFALIASZ = 256  # bytes of an interface alias with its final zero (linux/if.h)
 ANY_ADDRESS = "0.0.0.0"
-BRIDGE_GROUP = 0x6B6C0001  # the interface group of all nodes' bridges, whose pods reach each other
+BRIDGE_GROUP = 0x6B6C0001  # the interface group of all nodes' bridges, whose pods may reach each other
 PROTOCOLS = {
     "TCP": 6,
     "UDP": 17,

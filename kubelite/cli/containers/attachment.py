@@ -73,8 +73,8 @@ def attach_when_started(
 
 
 def _once_ended(server: Client, path: str, name: str) -> Json | None:
-    """Wait until the pod's status says that the container has terminated, and return the pod; None if it does not in
-    time. A container that refuses an attachment ends shortly before its status says so."""
+    """Wait until the pod's status shows that the container has terminated, and return the pod; None after SETTLED
+    seconds. A container that has ended refuses an attachment shortly before its status shows the end."""
     until = time.monotonic() + SETTLED
     while time.monotonic() < until:
         document: Json = server.get(path)

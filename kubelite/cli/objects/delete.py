@@ -118,8 +118,8 @@ class _Deleter:
             self.waiting.append((entry["namespace"], entry["name"], uid))
 
     def _shorten(self, namespace: str, name: str, uid: str) -> None:
-        """Give a pod whose manifest was removed the grace period of the options. A pod that is gone by now, or that has
-        another uid because another manifest defines it, is left alone."""
+        """Apply the options' grace period to a pod whose manifest was removed. Do nothing if the pod is already gone,
+        or has another uid because another manifest defines it."""
         if not (grace := self._grace()):
             return
         body = json.dumps({"preconditions": {"uid": uid}}).encode()
@@ -213,7 +213,7 @@ _OTHERS = {
 
 
 def _no_such_delete(kind: Type, names: Sequence[str], file: str = "") -> str:
-    """Return the error message for a type that is not deleted by name, with what to do instead."""
+    """Return the error message for a type that is not deleted by name. It names the alternative."""
     if kind.plural == "namespaces":
         where = names[0] if names else "NAMESPACE"
         return (

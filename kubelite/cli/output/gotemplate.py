@@ -36,7 +36,7 @@ class _Scope(NamedTuple):
 
 
 _Value = Callable[[_Scope], Any]
-_Node = Callable[[_Scope], tuple[str, _Scope]]  # what it prints, and the scope after it
+_Node = Callable[[_Scope], tuple[str, _Scope]]  # returns its text and the scope after it
 
 
 def render(text: str) -> Callable[[Any], str]:

@@ -1,4 +1,4 @@
-"""A line on the terminal that says what a command waits for, and for how long. Nothing appears in pipes and files."""
+"""A line on the terminal that shows what a command waits for, and for how long. Pipes and files do not get it."""
 
 from __future__ import annotations
 

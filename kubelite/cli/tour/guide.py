@@ -33,7 +33,7 @@ IMAGE = f"{IMAGES}busybox:1"
 MANIFEST = "kubelite-tour.yaml"
 SECONDS = 60.0  # deadline of whatever a station waits for
 COMMAND_SECONDS = 120.0
-LINES = 14  # lines shown of a command's output, unless the station says otherwise
+LINES = 14  # default number of lines shown of a command's output
 WIDTH = 100
 
 
@@ -82,7 +82,7 @@ class Guide:
         """The stack on which a station registers how to undo what it creates outside the tour's pods and directory."""
         return self._undo
 
-    # -- what a person reads --------------------------------------------------------------------------------------
+    # -- output ---------------------------------------------------------------------------------------------------
 
     def title(self, text: str) -> None:
         self._head(text, "#", "=")
@@ -128,7 +128,7 @@ class Guide:
             print(f"… ({len(shown) - lines} more lines)")
         print("```\n" if self.markdown else "", flush=True)
 
-    # -- what it does ---------------------------------------------------------------------------------------------
+    # -- commands and checks --------------------------------------------------------------------------------------
 
     def run(self, command: str, *, lines: int = LINES, fails: bool = False, given: str | None = None) -> str:
         """Run a command line in a shell, print it and its output, and return the output. At most `lines` lines are

@@ -155,7 +155,7 @@ def _registry(guide: Guide) -> None:
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     _write(guide, "registry.yml", json.dumps(config))
-    # The registry would take podman's REGISTRY_AUTH_FILE for a setting of its own.
+    # The registry would read podman's REGISTRY_AUTH_FILE as one of its own settings.
     environment = {
         name: value for name, value in guide.environment.items() if not name.startswith("REGISTRY_")
     }

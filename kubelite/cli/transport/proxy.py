@@ -21,7 +21,7 @@ from kubelite.kube.errors import ApiError
 
 LONGEST = 64 * 1024  # bytes of a head
 PATIENCE = 10.0  # seconds for a head to arrive
-MOST = 64  # connections whose head has not arrived; anybody on the machine can open one
+MOST = 64  # connections whose head has not arrived; every user of the machine can open one
 _HOP = frozenset({b"authorization", b"connection", b"keep-alive", b"proxy-connection"})
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 415: "Unsupported Media Type"}
 
