@@ -147,7 +147,7 @@ class _Deleter:
                 self._delete(namespace, name)
 
     def _refuse(self, kind: Type, names: Sequence[str]) -> NoReturn:
-        """Say how an object of a type other than Pod is deleted, with the file that defines it if it is known."""
+        """Raise a CliError that says how to delete an object that is not a pod, with its manifest if that is known."""
         file = ""
         if len(names) == 1 and kind.plural not in ("namespaces", *_OTHERS):
             with contextlib.suppress(ServerError):
