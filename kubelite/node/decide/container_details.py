@@ -49,7 +49,7 @@ def stop_signal(container: Container | None, instance: ObservedContainer, facts:
 
 
 def signal_name(number: int) -> str:
-    """The name as core/v1 Signal has it: SIGTERM, SIGRTMIN+3, SIGRTMAX-2."""
+    """The name of a signal as in core/v1 Signal: SIGTERM, SIGRTMIN+3, SIGRTMAX-2."""
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     low, high = int(signal.SIGRTMIN), int(signal.SIGRTMAX)

@@ -31,7 +31,7 @@ class BackOff:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """The node, as far as a pod's decisions and files depend on it."""
+    """The properties and settings of the node on which a pod's decisions and files depend."""
 
     node_name: str
     host_ip: str
@@ -75,7 +75,7 @@ class NodeConfig:
 
     @property
     def capacity(self) -> dict[str, int]:
-        """The node's resources: cpu in thousandths, the rest in bytes or numbers."""
+        """The node's resources: cpu in thousandths, the rest in bytes or counts."""
         return {
             "cpu": self.cpu_milli,
             "ephemeral-storage": self.ephemeral_bytes,

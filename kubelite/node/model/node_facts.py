@@ -46,7 +46,7 @@ def own_labels(node_name: str) -> dict[str, str]:
 def node_facts(
     config: NodeConfig, doc: Mapping[str, Any], pressure: frozenset[str] = frozenset()
 ) -> NodeFacts:
-    """Pure: the facts from the node's settings, the object that people change, and its conditions (MemoryPressure,
+    """Pure: the facts from the node's settings, the object that users change, and its conditions (MemoryPressure,
     …)."""
     spec, metadata = doc.get("spec") or {}, doc.get("metadata") or {}
     taints = [
@@ -80,7 +80,7 @@ class NodeState:
         return kept[2]
 
 
-# -- what people may change ---------------------------------------------------------------------------------------
+# -- what users may change ----------------------------------------------------------------------------------------
 
 
 class ForbiddenPatch(Exception):
@@ -88,7 +88,7 @@ class ForbiddenPatch(Exception):
 
 
 def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) -> Json:
-    """Pure: the node's object after a merge patch (RFC 7386) of the fields that people may change: labels, annotations,
+    """Pure: the node's object after a merge patch (RFC 7386) of the fields that users may change: labels, annotations,
     taints and unschedulable. Raises ForbiddenPatch."""
     metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
     _only(patch, ("apiVersion", "kind", "metadata", "spec", "status"), "")

@@ -1,8 +1,8 @@
 """Pure: the history of each container of a pod, from all sources.
 
-The records of a container's instances (ObservedPod) tell its history. If they are gone, because the machine was
-rebooted or the sandbox replaced, the pod's last recorded status does. `views` combines both into one value per
-container, which the decision and the status are computed from.
+The records of a container's instances (ObservedPod) contain its history. If they no longer exist, because the machine
+was rebooted or the sandbox replaced, the pod's last recorded status is used. `views` combines both into one value per
+container. The decision and the status are computed from these values.
 
 The status also stores the decision to restart: a container that has ended but is recorded as waiting was about to be
 restarted; one recorded as terminated was not.

@@ -1,8 +1,8 @@
 """Pure: a pod's priority, which decides the order in which pods are scheduled, preempted and evicted.
 
-It comes from the pod's PriorityClass: a built-in one of Kubernetes, one of the setting `priority_classes`, or one of a
-manifest. The rules are those of admission (Kubernetes plugin/pkg/admission/priority) with one difference: an edit of a
-class also changes the priority of existing pods.
+It comes from the pod's PriorityClass: one of Kubernetes' built-in classes, or a class from the setting
+`priority_classes` or from a manifest. The rules are those of admission (Kubernetes plugin/pkg/admission/priority) with
+one difference: an edit of a class also changes the priority of existing pods.
 """
 
 from __future__ import annotations

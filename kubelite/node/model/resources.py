@@ -152,7 +152,7 @@ def _sum(values: Iterable[int | None]) -> int:
 
 
 def pod_requests(pod: Pod) -> dict[str, int]:
-    """The pod's requests by resource: cpu in thousandths, everything else in bytes or numbers."""
+    """The pod's requests by resource: cpu in thousandths, everything else in bytes or counts."""
     asked = pod_requests_exact(pod)
     return {name: in_units(name, value) for name, value in asked.items() if value.nanos}
 

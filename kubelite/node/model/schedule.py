@@ -27,7 +27,7 @@ class Taint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """This node, as far as scheduling needs it. Amounts: cpu in thousandths, the rest in bytes or numbers."""
+    """This node, as far as scheduling needs it. Amounts: cpu in thousandths, the rest in bytes or counts."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Reservation:
     labels: Mapping[str, str] = field(default_factory=dict)
     requests: Mapping[str, int] = field(
         default_factory=dict
-    )  # cpu in thousandths, the rest in bytes or numbers
+    )  # cpu in thousandths, the rest in bytes or counts
     ports: tuple[Port, ...] = ()
     repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
     terminating: bool = False  # it is being deleted, or is over and its sandbox still exists
@@ -66,9 +66,9 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleResult:
-    """The outcome of scheduling. `reason` "": the pod runs on this node. Otherwise it waits or, if `rejected`, never
-    runs here. `victims` are the pods to preempt for it. Until they are gone it is `nominated`: the room that they free
-    is reserved for it."""
+    """The outcome of scheduling. If `reason` is "", the pod runs on this node. Otherwise it waits or, if `rejected`,
+    never runs here. `victims` are the pods to preempt for it. While these terminate, the pod is `nominated`: the room
+    that they free is reserved for it."""
 
     reason: str = ""
     message: str = ""

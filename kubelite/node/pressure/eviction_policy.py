@@ -66,7 +66,7 @@ def met(thresholds: Iterable[Threshold], observed: Mapping[str, Observation]) ->
 
 @dataclass(frozen=True, slots=True)
 class PodUse:
-    """What one pod uses now, and what each container uses as far as the message needs it."""
+    """What one pod uses now, and what each of its containers uses, for the message."""
 
     pod: Pod
     memory: int = 0

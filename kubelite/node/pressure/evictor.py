@@ -1,7 +1,7 @@
 """Node-pressure eviction: observe the machine every few seconds, decide in eviction_policy.py, evict one pod at a time.
 
-An observation reads /proc/meminfo and asks the file systems, nothing else. What each pod uses is measured only under
-pressure. Unused images are removed before any pod is evicted.
+An observation only reads a few files in /proc and the statistics of the file systems. What each pod uses is measured
+only under pressure. Under disk pressure, data of ended pods and unused images are removed before any pod is evicted.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def parse(record: str) -> OomKill | None:
 
 
 def whose(limit: str, pod: str) -> str:
-    """Pure: which limit was reached, from the point of view of the pod whose cgroup is `pod`."""
+    """Pure: which limit was reached, as a clause for an event of the pod whose cgroup is `pod`."""
     if not limit:
         return "the node is out of memory"
     if limit == pod:

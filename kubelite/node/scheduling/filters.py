@@ -51,8 +51,8 @@ _NO_VICTIMS = "No preemption victims found for incoming pod"
 
 
 class _No(NamedTuple):
-    """Why one filter rejects the pod: the scheduler's message, whether the removal of other pods could help, and
-    details for people. If resources are short, `out` is kubelet's rejection."""
+    """Why one filter rejects the pod: the scheduler's message, whether the removal of other pods cannot help, and
+    details in addition to that message. If resources are short, `out` is kubelet's rejection."""
 
     words: str
     helpless: bool = True  # the scheduler's UnschedulableAndUnresolvable

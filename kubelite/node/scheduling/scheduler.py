@@ -233,7 +233,7 @@ class Scheduler:
         return record is not None and "ReadWriteOncePod" in (record.doc["spec"].get("accessModes") or ())
 
     async def preempt(self, pod: Pod, uid: str, now: float) -> Record | None:
-        """Preempt a pod in favour of `pod`; None if it is gone or terminating already."""
+        """Preempt a pod in favour of `pod`. Return its new record; None if it is gone or terminating already."""
         words = "preempting to accommodate a higher priority pod"
         by = pod.spec.scheduler_name or "default-scheduler"
         if (held := self._open().get(uid)) is None or held.terminating:

@@ -253,7 +253,7 @@ def phase_of(volume: Doc, claim: Doc | None) -> str:
 
 
 def in_phase(volume: Json, phase: str, at: str, *, reason: str = "", message: str = "") -> Json | None:
-    """The volume with this status; None if it has it already. `at`: RFC 3339."""
+    """The volume's object with this phase; None if its status is the same already. `at`: RFC 3339."""
     old = volume.get("status") or {}
     words = {k: v for k, v in (("reason", reason), ("message", message)) if v}
     since = at if old.get("phase") != phase else old.get("lastPhaseTransitionTime", at)

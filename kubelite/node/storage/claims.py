@@ -337,7 +337,7 @@ class Claims:
         policy = policy_of(record.doc, by_class if by_class in ("Retain", "Delete") else self._policy)
         about = _read(f"{directory}/claim.json")
         if os.path.isdir(directory) and about.get("owner", "") != owner:
-            if about.get("owner"):  # its pod is gone: no other pod may see its content
+            if about.get("owner"):  # its pod no longer exists, and no other pod may see its content
                 self._aside(record.namespace, record.name)
                 about = {}
             elif owner and os.path.isdir(f"{directory}/data"):

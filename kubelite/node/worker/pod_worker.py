@@ -250,7 +250,7 @@ class PodWorker:
         """Send events and write the status. `before`: the status on record when the round began."""
         pod_events.say_waiting(before, turn.actions, turn.facts, turn.events)
         failed = turn.actions.failed
-        if failed is not None and before.reason != failed.reason:  # said once
+        if failed is not None and before.reason != failed.reason:  # the event is sent once
             kind = NORMAL if failed.reason == "DeadlineExceeded" else WARNING
             turn.events.pod(kind, failed.reason, failed.message)
         await self._write_status(turn)

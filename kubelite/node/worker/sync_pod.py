@@ -61,7 +61,7 @@ RETRY_MOUNT = 2.0
 
 @dataclass(slots=True)
 class Results:
-    """The outcome: each failed start (None: success), the failure of the sandbox, and whether the pod is gone."""
+    """The outcome: the failure of each start (None = success) and of the sandbox, and whether the pod is removed."""
 
     starts: dict[str, StartFailure | None] = field(default_factory=dict)
     sandbox: str = ""  # why it failed
