@@ -188,7 +188,7 @@ def _just_failed(view: View, now: float) -> Waiting | None:
     )
 
 
-#: Prefix of images built on this node, as in podman: no registry has a newer one. (A local registry's has a port.)
+#: Prefix of images built on this node, as in podman. No registry serves them: the name of a local one has a port.
 LOCAL = "localhost/"
 
 
