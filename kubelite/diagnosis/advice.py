@@ -1,6 +1,6 @@
 """Advice for pods with a problem: for each reason in the status, one sentence with the command or field that helps.
 
-The reasons are those that kubelet writes (docs/explanation/pod-semantics.md). Pure.
+The reasons are those that kubelet writes (docs/explanation/pod-semantics.md).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ CONDITION = {
     "DisruptionTarget=True/PreemptionByScheduler": "preempted by a pod of higher priority ({message}): set "
     "priorityClassName, or free resources",
 }
-#: Reason of the newest Warning event of a pod that is not ready → advice, if its status gives no reason.
+#: Reason of the newest Warning event → advice, for a pod that is not ready and whose status gives no reason.
 EVENT = {
     "FailedCreatePodSandBox": "its network or namespaces cannot be created ({message}): kubelite doctor",
     "FailedMount": "a volume is missing or cannot be set up ({message}): correct spec.volumes; mounting is retried",
@@ -87,7 +87,7 @@ EVENT = {
     "Unhealthy": "a probe fails ({message}): see kubelite logs {pod}, and the probe's path, port or command",
     "NetworkDegraded": "its network is incomplete ({message}): kubelite doctor",
 }
-#: Reason → part of its message → advice, if the message says more than the reason.
+#: Reason → part of the message → advice, for messages that say more than the reason.
 REFINED = {
     "CreateContainerConfigError": {
         "not found": "{message}: add it; the container then starts without further action",
@@ -114,7 +114,7 @@ REFINED = {
         "RuntimeClass": "{message}: add it to the setting runtime_classes, or remove spec.runtimeClassName",
     },
 }
-#: Part of the message of a Killing event, for a container that restarts repeatedly → advice. `message`: the failure.
+#: Part of a Killing event's message → advice, for a container that restarts repeatedly. `message`: the failure.
 KILLED = {
     "failed liveness probe": "restarted because the liveness probe fails ({message}): correct the probe's path, port "
     "or command, or allow more time (failureThreshold)",
@@ -122,23 +122,24 @@ KILLED = {
     "probe's path, port or command, or allow more time (failureThreshold)",
     "FailedPostStartHook": "restarted because lifecycle.postStart fails ({message}): correct its command or address",
 }
-#: A running init container, while the other containers wait for it.
+#: Advice for a pod whose containers wait for a running init container.
 INIT = (
     "the other containers start when init container {container} is done; see its progress: kubelite logs {pod} -c "
     "{container}"
 )
-#: A failing pull of an image that is on the node.
+#: Advice for a failing pull of an image that is on the node.
 HERE = (
     "{image} is already on the node, but imagePullPolicy is Always (the default for :latest or no tag): set it to "
     "IfNotPresent"
 )
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
 _NORMAL = frozenset({"", "ContainerCreating", "PodInitializing", "Completed"})
-_PLAIN = ("Error",)  # an exit that says nothing more than CrashLoopBackOff does
+_PLAIN = ("Error",)  # reasons of an exit that say no more than CrashLoopBackOff
 
 
 class _Wrong(NamedTuple):
-    """A problem of a container: a reason of its status, the message, and when the ended instance had started."""
+    """A problem of a container. `reason` and `message` are from its status; `since`: when the ended instance started,
+    as an RFC 3339 time."""
 
     container: str
     image: str
@@ -150,8 +151,8 @@ class _Wrong(NamedTuple):
 def advice(
     doc: Json, events: Iterable[Json] = (), is_here: Callable[[str], bool] = lambda image: False
 ) -> list[str]:
-    """Return sentences of advice, the pod's own first, without duplicates; none for a healthy pod. `events` are the
-    pod's. `is_here` tells whether the store has an image of this name."""
+    """Return sentences of advice, the pod's own first, without duplicates; none for a healthy pod. `events`: the pod's
+    events. `is_here`: whether the image store has an image of this name."""
     status = doc.get("status", {})
     words = {"pod": doc["metadata"]["name"]}
     if (namespace := doc["metadata"].get("namespace", "default")) != "default":
@@ -162,7 +163,7 @@ def advice(
     found = [*_of_the_pod(status), *_of_conditions(status)]
     for wrong in _wrongs(doc):
         if wrong.reason in _PLAIN and status.get("reason") in POD:
-            continue  # it was ended for the pod's reason
+            continue  # the container was terminated for the pod's reason
         text = _of_container(wrong, newest, is_here)
         found.append(f"{wrong.container}: " + text.format(**wrong._asdict(), **words))
     ready = any(c["type"] == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
@@ -212,7 +213,7 @@ def _of_container(wrong: _Wrong, newest: list[Json], is_here: Callable[[str], bo
 
 
 def _killed(wrong: _Wrong, newest: list[Json]) -> str:
-    """Return the advice if the node killed the instance that ended last; "" if that exited by itself."""
+    """Return the advice if the node killed the last instance; "" if that instance exited by itself."""
     mine = [e for e in newest if f"{{{wrong.container}}}" in e.get("involvedObject", {}).get("fieldPath", "")]
     last = next((e for e in mine if e.get("reason") == "Killing"), {})
     if str(last.get("lastTimestamp", "")) < wrong.since:
@@ -228,7 +229,7 @@ def _braced(text: str) -> str:
 
 
 def _of_events(newest: list[Json], words: dict[str, str]) -> list[str]:
-    """Return the advice for the newest Warning that has one, as a list of one or none."""
+    """Return the advice for the newest Warning for which there is advice, as a list of one or none."""
     for event in newest:
         reason, message = event.get("reason", ""), _short(event)
         if event.get("type") == "Warning" and reason in EVENT:
@@ -250,7 +251,8 @@ def _short(event: Json) -> str:
 
 
 def _wrongs(doc: Json) -> Iterator[_Wrong]:
-    """Yield all current problems; for a container that waits to restart, why it ended, if that says more."""
+    """Yield all current problems. For a container that waits to restart, yield why it ended, if that says more than
+    CrashLoopBackOff."""
     status, spec = doc.get("status", {}), doc.get("spec", {})
     images = {
         c["name"]: c.get("image", "")
@@ -263,7 +265,7 @@ def _wrongs(doc: Json) -> Iterator[_Wrong]:
             waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
             if loops := waiting.get("reason") == "CrashLoopBackOff":
                 ended = (found.get("lastState") or {}).get("terminated") or {}
-            if key == "ephemeralContainerStatuses":  # how a debugging shell ended does not affect the pod
+            if key == "ephemeralContainerStatuses":  # the exit code of a debugging shell does not matter
                 ended = {}
             told = ended.get("reason", "") not in (*_NORMAL, *(_PLAIN if loops else ()))
             if waiting.get("reason") and waiting["reason"] not in _NORMAL and not (loops and told):
@@ -273,7 +275,7 @@ def _wrongs(doc: Json) -> Iterator[_Wrong]:
 
 
 def _awaited(doc: Json) -> Iterator[str]:
-    """Yield the running init containers that are not sidecars: the other containers wait for them."""
+    """Yield the running init containers that are not sidecars; the other containers wait for them."""
     sidecars = {
         c["name"] for c in doc["spec"].get("initContainers") or () if c.get("restartPolicy") == "Always"
     }

@@ -1,8 +1,8 @@
-"""`kubelite doctor`: checks the invariants of a node at rest against the kernel and the disk, not against memory.
+"""`kubelite doctor`: checks the invariants of a node at rest against the kernel and the disk, not against the daemon's
+memory.
 
-Nothing may exist that belongs to no pod: no process, mount, cgroup, interface, address, rule, directory or record. And
-nothing may exist twice: each pod has one shim, each container one running instance. Tests run these checks after every
-scenario.
+Every process, mount, cgroup, interface, address, rule, directory and record belongs to a pod. Each pod has one shim,
+each container at most one running instance. Tests run these checks after every scenario.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN = 5  # files that a finding names
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level` is error (an invariant does not hold) or warning; `fix` is the next step, if there is one."""
+    """A problem. `level`: error (an invariant does not hold) or warning; `fix`: the next step, "" if there is none."""
 
     level: str
     check: str
@@ -48,9 +48,9 @@ def examine(
     images: Iterable[str] = (),
     rejected: tuple[int, Sequence[str]] = (0, ()),
 ) -> list[Finding]:
-    """Run every check, in order. `network` and `images` are the findings of their own checks, `leases` the uids that
-    hold an address, `helpers` the pids of the daemon's own processes. `rejected`: the number of manifest files, and
-    those of them that have errors."""
+    """Run every check, in order. `network` and `images`: the findings of their own checks, as sentences; `leases`: the
+    uids of pods that have an address; `helpers`: the pids of the daemon's helper processes; `rejected`: the number of
+    all manifest files, and the paths of those with errors."""
     pods = {record.uid: record for record in store.list("Pod")}
     shims = dict(_shims(settings))
     findings: list[Finding] = []
@@ -151,14 +151,14 @@ def _pod_cgroups(parent: str) -> set[str]:
     return found
 
 
-_NODE_MOUNTS = tuple(  # volumes that are mounted by the node itself
+_NODE_MOUNTS = tuple(  # directories of volumes that are mounted in the node's mount namespace
     f"volumes/kubernetes.io~{plugin}/" for plugin in ("empty-dir", "image", "projected", "secret")
 )
 
 
 def _check_mounts(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
-    """Containers' file systems are mounted in their own mount namespaces. The node's namespace has only the in-memory
-    file systems and images that containers of a pod share (see node/storage/mounts.py)."""
+    """Find mounts in the node's mount namespace that must not be there. It has only the in-memory file systems and
+    images that containers of a pod share (see node/storage/mounts.py); all others are in the containers' namespaces."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place = line.split()[4]
@@ -177,8 +177,8 @@ def _check_directories(settings: Settings, pods: dict[str, Any], error: _Error) 
 
 
 def _check_logs(settings: Settings, pods: dict[str, Any]) -> Iterator[Finding]:
-    """The machine's own log directory may also have logs of other nodes or a kubelet, so unknown logs are only a
-    warning there."""
+    """Find logs of unknown pods, and dangling links. In the machine's own log directory they are only a warning,
+    because a kubelet or other nodes may use it, too."""
     shared = settings.log_dir == SHARED_LOGS
     level, words = ("warning", "no pod of this node") if shared else ("error", "no pod")
     for name in _names(f"{settings.log_dir}/pods"):
@@ -192,7 +192,7 @@ def _check_logs(settings: Settings, pods: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _check_manifests(directory: str, total: int, rejected: Sequence[str]) -> Iterator[Finding]:
-    """A manifest with errors is the user's to correct; its last valid version stays in force."""
+    """Report manifests with errors as a warning: the user must correct them, and their last valid versions apply."""
     if rejected:
         some = ", ".join(os.path.relpath(file, directory) for file in rejected[:SHOWN])
         more = f" and {len(rejected) - SHOWN} more" if len(rejected) > SHOWN else ""

@@ -1,7 +1,6 @@
-"""How well a pod is, in four levels, and how each level looks in the terminal and on the web page: its mark, its word
-and its colour. Pure.
+"""The health of a pod in four levels, and the mark and colours of each level in the terminal and on the web page.
 
-A level follows from what `kubelite get pods` shows: STATUS and READY.
+The level is derived from the columns STATUS and READY of `kubelite get pods`.
 """
 
 from __future__ import annotations
@@ -13,17 +12,18 @@ from typing import NamedTuple
 
 
 class Level(StrEnum):
-    """The worst level first: that is the order in which pods are shown."""
+    """The levels, worst first. Pods are shown in this order."""
 
-    FAILING = "failing"  # something has to be done
-    WAITING = "waiting"  # it is not ready: it starts, ends, or a probe says no
-    RUNNING = "running"  # all its containers are ready
+    FAILING = "failing"  # needs attention
+    WAITING = "waiting"  # not ready: starting, terminating, or a probe fails
+    RUNNING = "running"  # all containers are ready
     COMPLETED = "completed"
 
 
 class Look(NamedTuple):
-    """The marks differ in shape, so that nothing depends on colours. `colour` is one of the eight of each terminal, ""
-    its own. `dark` and `light` are the web page's; their contrast is at least 4.5 (WCAG 2.2, 1.4.3)."""
+    """The appearance of a level. The marks differ in shape, so that nothing depends on colours. `colour`: one of the
+    eight colours of terminals, "" for the default. `dark` and `light`: the colours of the web page in its two themes,
+    with a contrast of at least 4.5 (WCAG 2.2, 1.4.3)."""
 
     mark: str
     colour: str
@@ -54,7 +54,7 @@ _INIT = re.compile(r"Init:\d+/\d+")
 
 
 def level(status: str, ready: str) -> Level:
-    """Return the level of a pod with these cells of `kubelite get pods`: STATUS, and READY such as `1/2`."""
+    """Return the level of a pod. `status` and `ready` are its cells STATUS and READY (`1/2`) of `kubelite get pods`."""
     if status in _DONE:
         return Level.COMPLETED
     if status == "Running":
@@ -66,7 +66,7 @@ def level(status: str, ready: str) -> Level:
 
 
 def counts(levels: Iterable[Level]) -> dict[Level, int]:
-    """Count the levels; each one is in the answer, the worst first."""
+    """Return the count of each level, 0 included, worst first."""
     found = dict.fromkeys(Level, 0)
     for one in levels:
         found[one] += 1
@@ -74,5 +74,5 @@ def counts(levels: Iterable[Level]) -> dict[Level, int]:
 
 
 def sentence(found: dict[Level, int]) -> str:
-    """Say the counts that are not 0: `2 failing, 1 waiting, 21 running`."""
+    """Format the counts that are not 0: `2 failing, 1 waiting, 21 running`."""
     return ", ".join(f"{count} {one}" for one, count in found.items() if count) or "no pods"

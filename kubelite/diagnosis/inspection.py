@@ -1,7 +1,8 @@
-"""A container as the kernel sees it, for `kubelite inspect`: each limit with its file, current value and the arithmetic
-from the manifest; namespaces and who shares them; both ends of the veth; mounts, capabilities and rlimits.
+"""The kernel's view of a container, for `kubelite inspect`: each limit with its file, its current value and how it
+follows from the manifest; namespaces and the processes that share them; both ends of the veth; mounts, capabilities
+and rlimits.
 
-Everything is read on request. What does not exist any more, or does not exist in this kernel, is omitted.
+Everything is read on request. Values that no longer exist, or that this kernel does not have, are omitted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from runtime.security.capabilities import names
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _SECCOMP = {"0": "disabled", "1": "strict", "2": "filter"}
 
-#: (label, controller, files: the first that exists is used, v2's before v1's)
+#: (label, controller, files of cgroup v2 and then v1, of which the first that exists is read)
 _FILES = (
     ("cpu limit", "cpu", ("cpu.max", "cpu.cfs_quota_us")),
     ("cpu period", "cpu", ("cpu.cfs_period_us",)),
@@ -37,7 +38,8 @@ _FILES = (
 
 
 def limits(cgroup: str, resources: Mapping[str, Any] | None) -> list[Json]:
-    """Return [{"limit", "file", "value", "from"?}]. `resources` are those of the container in the manifest."""
+    """Return the limits of a cgroup: [{"limit", "file", "value", "from"?}]. `resources`: the container's resources in
+    the manifest."""
     group = open_cgroup(cgroup)
     found = []
     for word, controller, files in _FILES:
@@ -53,7 +55,7 @@ def limits(cgroup: str, resources: Mapping[str, Any] | None) -> list[Json]:
 
 
 def arithmetic(word: str, resources: Mapping[str, Any], *, v2: bool) -> str:
-    """Explain how a number in the manifest becomes the kernel's; "" if the manifest does not set it."""
+    """Explain how the kernel's value follows from the manifest; "" if the manifest does not set it."""
     wanted, most = resources.get("requests") or {}, resources.get("limits") or {}
     if word == "cpu limit" and "cpu" in most:
         milli = Quantity(str(most["cpu"])).milli()
@@ -123,7 +125,8 @@ def mounts(pid: int) -> list[Json]:
 
 
 def namespaces(pid: int, others: Mapping[str, int]) -> Json:
-    """Return {"net": {"inode", "sharedWith": [...]}} of a process. `others` are names and pids it may share with."""
+    """Return the namespaces of a process: {"net": {"inode", "sharedWith": [name, …]}, …}. `others`: name → pid of the
+    processes with which it may share them."""
     found: Json = {}
     for kind in NAMESPACES:
         inode = _inode(pid, kind)
@@ -134,8 +137,8 @@ def namespaces(pid: int, others: Mapping[str, int]) -> Json:
 
 
 def veth(host: str, bridge: str, pid: int) -> Json:
-    """Return both ends of a pod's link with their indexes. `pid` is in the pod's network namespace: its indexes are in
-    net/igmp (and in net/dev_mcast, if there is no IPv4), so there is no need to enter the namespace."""
+    """Return both ends of a pod's veth with their interface indexes. `pid`: a process in the pod's network namespace.
+    Its net/igmp (or net/dev_mcast, without IPv4) has the indexes, so there is no need to enter the namespace."""
     found: Json = {}
     try:
         found["host"] = {"name": host, "ifindex": socket.if_nametoindex(host), "bridge": bridge}
@@ -157,14 +160,15 @@ def _inode(pid: int, kind: str) -> str:
 
 
 def cgroup_directories(cgroup: str) -> Json:
-    """Return controller → directory."""
+    """Return the directories of a cgroup: controller → directory."""
     group: Cgroup = open_cgroup(cgroup)
     words = ("cpu", "cpuacct", "memory", "pids", "io", "blkio", "cpuset", "devices", "freezer")
     return {word: place for word in words if (place := group.directory(word))}
 
 
 def add_kernel(containers: Iterable[Json], spec: Mapping[str, Any], shim: int) -> None:
-    """Add all of this to the running `containers` (as `inspect` shows them), in place."""
+    """Add the kernel's view to the running containers among `containers` (documents of `inspect`), in place. `shim`:
+    the pid of the pod's shim."""
     running = [c for c in containers if c["state"] == "running" and c["pid"]]
     written = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     resources = {c["name"]: c.get("resources") for c in written}

@@ -1,8 +1,9 @@
-"""Turns a change into its history entry (words, and what undoes the change), and entries into past pods. Pure.
+"""Creates history entries from changes, and reconstructs past pods from entries.
 
-A change of a pod's status touches few of its top-level keys (`status`, seldom `metadata` or `spec`); the entry has the
-old values of these keys. The entry of a deletion has the whole object. The pods of a past moment are therefore the
-present ones with the entries since then undone, newest first.
+An entry describes a change in words and has the data that undoes it. A change of a pod affects few of its top-level
+keys (`status`, seldom `metadata` or `spec`), so the entry has the old values of these keys. The entry of a deletion has
+the whole object. To get the pods of a past moment, start from the present pods and undo the entries since then, newest
+first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from state.records import Change, Record
 
 KINDS = frozenset({"Pod", "ConfigMap", "Secret"})
 DECISION = "Decision"
-MOST_REPEATS = 10  # of an event; after that, only doublings of its count are recorded
+MOST_REPEATS = 10  # repetitions of an event that are recorded; after that, only powers of two
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -58,8 +59,8 @@ def decision_entry(decided: Decided) -> Entry:
 
 
 def pods_at(now: Iterable[Json], changes: Iterable[Entry]) -> list[Json]:
-    """Return the pods as they were before `changes` (all changes since then, oldest first), given those of `now`.
-    Sorted by namespace and name."""
+    """Return the pods at a past moment, sorted by namespace and name. `now`: the present pods; `changes`: all changes
+    since that moment, oldest first."""
     found = {doc["metadata"]["uid"]: doc for doc in now}
     for entry in reversed(list(changes)):
         if entry.kind != "Pod":
@@ -78,7 +79,7 @@ def pods_at(now: Iterable[Json], changes: Iterable[Entry]) -> list[Json]:
 
 
 def _now() -> float:
-    return round(time.time(), 6)  # the precision of answers: a time that a client read means the same moment
+    return round(time.time(), 6)  # the precision of the API: a time from an answer is exact in a request
 
 
 def _replaced(old: Json, new: Json) -> Json:

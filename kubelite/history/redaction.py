@@ -1,7 +1,7 @@
-"""Secrets in the versions of manifests: history retains the text of a file, but not the values of its Secrets. Pure.
+"""Removes the values of Secrets from the manifests in history, and restores them.
 
-A deleted or rotated Secret would otherwise stay on the disk for as long as history is retained. An undo takes the
-values from the Secrets that exist.
+History retains the text of a file without these values. Otherwise a deleted or rotated Secret would stay on the disk as
+long as history is retained. A rollback takes the values from the Secrets that exist.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VALUES = ("data", "stringData")
-#: Stands for a value. It is base64, which `data` must be, of "(redacted)".
+#: The text that replaces a value: "(redacted)" in base64, because `data` must be base64.
 REDACTED = "KHJlZGFjdGVkKQ=="
 
 
@@ -32,12 +32,12 @@ class Value(NamedTuple):
 
 
 class Lost(Exception):
-    """The values of a Secret are in no object of the node. The message names it."""
+    """A value of a Secret is in no object of the node. The message names the Secret and the key."""
 
 
 def redact(text: str) -> str | None:
-    """Return the text without the values of its Secrets; None if that is not possible: it is not YAML, or would not be
-    (a value with an anchor that is used elsewhere)."""
+    """Return the text without the values of its Secrets. Return None if that is not possible: the text is not valid
+    YAML, or the result would not be (a value has an anchor that is used elsewhere)."""
     if "Secret" not in text:
         return text
     try:
@@ -50,19 +50,19 @@ def redact(text: str) -> str | None:
 
 
 def restore(text: str, secrets: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
-    """Return a redacted text with the values of the present Secrets: (namespace, name) → `data`, in base64. Raises
-    Lost."""
+    """Return a redacted text with the values of the present Secrets. `secrets`: (namespace, name) → `data`, in base64.
+    Raises Lost."""
     if REDACTED not in text:
         return text
     found: dict[Value, str] = {}
     for value in _values(text):
         if text[value.start : value.end].strip("\"'\n ") != REDACTED:
-            continue  # recorded by a version that retained values
+            continue  # recorded by an older kubelite, which retained values
         present = secrets.get((value.namespace, value.name), {}).get(value.key)
         if present is not None and value.field == "stringData":
             try:
                 present = base64.b64decode(present).decode()
-            except ValueError:  # bytes that are no text, which stringData cannot hold
+            except ValueError:  # not UTF-8, which stringData cannot contain
                 present = None
         if present is None:
             what = f"secret {value.namespace}/{value.name}"
@@ -75,7 +75,7 @@ def _replaced(text: str, by: Mapping[Value, str]) -> str:
     pieces, at = [], 0
     for value in sorted(by, key=lambda value: value.start):
         if value.start < at:
-            continue  # an alias of a value that is replaced already
+            continue  # an alias of a value that has been replaced
         pieces += [text[at : value.start], json.dumps(by[value]), "\n" if value.block else ""]
         at = value.end
     return "".join([*pieces, text[at:]])
@@ -102,7 +102,7 @@ def _values(text: str) -> Iterator[Value]:
 
 
 def _secrets(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Yield the Secrets at any depth: they may be items of a List."""
+    """Yield the Secrets at any depth, because they may be items of a List."""
     waiting = [node] if node is not None else []
     while waiting:
         one = waiting.pop()

@@ -1,7 +1,7 @@
-"""Chooses the version of a manifest file that an undo writes back. Pure.
+"""Chooses the revision of a manifest file that a rollback restores.
 
-A revision is the text of a file that was read and is valid. An undo writes an older revision into the file, where it is
-read like any edit and becomes the newest revision; another undo therefore reverts the first.
+A revision is a valid text that a manifest file had. A rollback writes an older revision to the file. The node reads it
+like any edit, so it becomes the newest revision, and a second rollback reverts the first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from state.history import Revision, digest
 
 
 class NothingToUndo(Exception):
-    """The message says what is available instead."""
+    """There is no revision to restore. The message names the known ones."""
 
 
 def choose(
@@ -24,9 +24,9 @@ def choose(
     number: int | None = None,
     valid: Callable[[Revision], bool] = lambda _revision: True,
 ) -> Revision:
-    """Return the revision to write. `revisions`: oldest first; `text`: the file's current text (None: deleted). Without
-    `number`, it is the newest revision that differs from the text: the last valid version after a broken edit or a
-    deletion, else the version before the current one. Raises NothingToUndo."""
+    """Return the revision to restore. `revisions`: oldest first; `text`: the file's current text (None: deleted).
+    Without `number`, this is the newest valid revision that differs from the text: after a broken edit or a deletion,
+    the last valid version; otherwise, the version before the current one. Raises NothingToUndo."""
     if number is not None:
         found = next((r for r in revisions if r.number == number), None)
         if found is None:
@@ -41,7 +41,7 @@ def choose(
 
 
 def difference(file: str, text: str | None, revision: Revision) -> str:
-    """Return the changes that the undo would make, as a unified diff."""
+    """Return the changes that the rollback would make, as a unified diff."""
     lines = difflib.unified_diff(
         (text or "").splitlines(keepends=True),
         revision.text.splitlines(keepends=True),

@@ -1,4 +1,4 @@
-"""History for the API: events of a pod, pods at a past moment, versions of manifests, and going back to one."""
+"""History for the API: the history of a pod, pods at a past moment, revisions of manifests, and the rollback to one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRUNE = 3600.0  # seconds between prunings
 
 
 class NodeHistory:
-    """Reads the store's history. Only `roll_back` writes manifests."""
+    """Reads the store's history. Only `roll_back` writes a manifest."""
 
     def __init__(self, store: Store, directory: str, rescan: Callable[[], Awaitable[None]]) -> None:
         self._store = store
@@ -33,7 +33,7 @@ class NodeHistory:
         self._pruned = 0.0  # time of the last pruning on the monotonic clock
 
     async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
-        """Return what happened to the pods of this name, oldest first. Raises ApiError NotFound."""
+        """Return the history entries of all pods of this name, oldest first. Raises ApiError NotFound."""
         question = Question(kind="Pod", namespace=namespace, name=name, since=since, limit=limit)
         entries, known = await self._store.history(question)
         if not entries and self._store.get("Pod", namespace, name) is None:
@@ -61,11 +61,11 @@ class NodeHistory:
         entries, known = await self._store.history(Question(kind="Pod", since=at, changes=True))
         if at < known:
             raise ApiError("Expired", f"history goes back to {rfc3339(known)}, not to {rfc3339(at)}")
-        # A change at exactly that moment counts as done.
+        # The result includes a change at exactly that moment.
         return pods_at(now, [entry for entry in entries if entry.at > at + MICROSECOND / 2])
 
     async def revisions(self, ref: Json) -> tuple[str, Sequence[Revision]]:
-        """Return a manifest file and its versions, oldest first. `ref` is {"file"} or {"kind", "namespace", "name"}.
+        """Return a manifest file and its revisions, oldest first. `ref` is {"file"} or {"kind", "namespace", "name"}.
         Raises ApiError NotFound."""
         if ref.get("file"):
             file = self._inside(str(ref["file"]))
@@ -89,10 +89,10 @@ class NodeHistory:
         return path
 
     async def roll_back(self, ref: Json, *, number: int | None, dry_run: bool) -> Json:
-        """Write an older version of a manifest: {"file", "from", "to", "revision", "diff"}. Raises ApiError."""
+        """Write an older revision of a manifest. Return {"file", "from", "to", "revision", "diff"}. Raises ApiError."""
         await self._rescan()
         file, found = await self.revisions(ref)
-        # Revisions have no values of Secrets, so they are compared with the text without them.
+        # Compare with the redacted text, because revisions have no values of Secrets.
         given = _text(file)
         text = (redact(given) or given) if given is not None else None
         try:
@@ -133,18 +133,19 @@ class NodeHistory:
         return {(one.namespace, one.name): one.doc.get("data") or {} for one in found}
 
     async def prune(self, *, seconds: float, size: int) -> None:
-        """Keep history within its bounds: once an hour, and after many writes. Raises StoreError."""
+        """Delete history older than `seconds` or beyond `size` bytes. Acts once an hour, and after many writes. Raises
+        StoreError."""
         now = time.monotonic()
         if self._pruned and now - self._pruned < PRUNE and self._store.history_written < size // 20:
             return
-        if not self._pruned:  # what an older kubelite recorded
+        if not self._pruned:  # redact what an older kubelite recorded
             await self._store.rewrite_revisions(lambda text: redact(text) or "")
         self._pruned, self._store.history_written = now, 0
         await self._store.prune(before=time.time() - seconds, size=size)
 
 
 def record_version(store: Store, file: str, text: str) -> None:
-    """Record the text of a manifest that was read, if it is new, without the values of its Secrets."""
+    """Record a revision: the text of a manifest, without the values of its Secrets."""
     if len(text) <= LARGEST and (redacted := redact(text)) is not None:
         store.note(Version(file, time.time(), redacted))
 
@@ -163,7 +164,8 @@ def _errors(revision: Revision) -> list[str]:
 
 
 def _last_with(key: edits.Key, revisions: Sequence[Revision]) -> tuple[str, Sequence[Revision]]:
-    """Return the file whose newest version defined an object that no longer exists."""
+    """Return the file whose newest revision defines an object that no longer exists, and the file's revisions. Raises
+    ApiError NotFound."""
     newest = {revision.file: revision for revision in revisions}
     for revision in sorted(newest.values(), key=lambda r: -r.at):
         if key.name not in revision.text:

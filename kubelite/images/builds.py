@@ -1,6 +1,6 @@
-"""What the node provides to a build that runs on it (`kubelite build`): the image store, and the pods' network.
+"""The node's part in `kubelite build`: the image store and the pod network.
 
-The build runs in the process of the command. This module has what must be unique on a node.
+The build runs in the process of the command. This module has the operations that only the daemon can do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runtime.errors import StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 
-LEASE_PREFIX = "build-"  # of the uid that holds a build's network lease
+LEASE_PREFIX = "build-"  # prefix of the uid of a build's network lease
 
 
 @dataclass(slots=True)
@@ -33,7 +33,8 @@ class NodeBuilds:
         }
 
     async def attach(self, pid: int) -> AsyncGenerator[Json, None]:
-        """Attach the process's network namespace; it stays attached until the generator is closed."""
+        """Attach the process's network namespace to the pod network until the generator is closed. Raises StateError if
+        the process is in the host's namespace."""
         if os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net"):
             raise StateError(f"process {pid} has no network namespace of its own")
         uid = f"{LEASE_PREFIX}{secrets.token_hex(8)}"

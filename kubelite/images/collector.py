@@ -1,4 +1,4 @@
-"""Garbage collection of unused images: periodic, decided in node.pressure.image_gc_policy, one image at a time."""
+"""Garbage collection of unused images. It runs periodically; node/pressure/image_gc_policy.py chooses the images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ImageCollector:
         self._began = began
 
     def reload(self, policy: ImageGcPolicy, period: float) -> None:
-        """Collect by this policy from now on, and at this interval (seconds) from the next round on."""
+        """Use this policy from now on, and this interval (seconds) after the next round."""
         self._policy, self._period = policy, period
 
     async def run(self) -> None:
@@ -88,7 +88,8 @@ class ImageCollector:
         return sum([await self._remove(identity, "space", "the disk is short") for identity in unused])
 
     async def _forget_builds(self, plan: GcPlan, now: float) -> int:
-        """Remove results of build steps, which can be recreated, before any image; they have the same ages."""
+        """Remove results of build steps before any image, because they can be recreated. The same minimum and maximum
+        ages apply. Return the bytes freed."""
         ages = [self._policy.minimum_age] if plan.to_free else []
         ages += [self._policy.maximum_age] if self._policy.maximum_age > 0 else []
         if not ages or now - self._began <= min(ages):

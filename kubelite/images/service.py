@@ -1,4 +1,4 @@
-"""Images for the API: listing, inspecting, removing, and which of them are in use."""
+"""Images for the API: list, inspect and remove them, and find out which are in use."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ class NodeImages:
     client: ImageClient
 
     async def in_use(self) -> set[str]:
-        """Return the ids of images that containers have, pods are about to use, or mounts use. No other task runs
-        between the last check and the return, so a removal that begins at once (`PullLimits.removal`) cannot race with
-        a start."""
+        """Return the ids of images that containers or mounts use, or that pods name. No other task runs between the
+        last check and the return, so a removal that begins at once (`PullLimits.removal`) cannot race with a start."""
         used = set(mounted_images())
         for record in self.store.list("Pod"):
             used |= {c.image_id for c in (await self.cri.observe(record.uid)).containers}
         return used | self._named()
 
     def _named(self) -> set[str]:
-        """Return the images that pods name, including pods that were added while containers were observed."""
+        """Return the ids of images that pods name, including pods that were added while containers were observed."""
         names = {reference for record in self.store.list("Pod") for reference in references_of(record.doc)}
         return {found.id for found in map(self.cri.image, names) if found is not None}
 
@@ -80,8 +79,8 @@ class NodeImages:
         }
 
     def history(self, text: str) -> list[Json]:
-        """Return the build steps, newest first: {"created", "createdBy", "size", "comment", "emptyLayer"}. Sizes are
-        those of the stored layers."""
+        """Return the build steps, newest first: [{"created", "createdBy", "size", "comment", "emptyLayer"}]. `size`:
+        the bytes of the step's layer as it is stored."""
         store = self.client.store
         record = store.find(text)
         sizes = [layer["size"] for layer in store.manifest(record)["layers"]]
@@ -114,12 +113,12 @@ class NodeImages:
         return removed_json(removed)
 
     async def remove_unused(self, identity: str) -> Removed | None:
-        """Remove an image with all its names, or return None if it is in use meanwhile."""
+        """Remove an image with all its names. Return None if it is in use by now."""
         used = await self.in_use()
         if identity in used:
             return None
         with self.client.limits.removal([identity]):
-            # `force` removes it with all its names.
+            # `force` removes an image that has several names.
             return await self.client.remove(identity, in_use=tuple(used), force=True)
 
     async def prune(self, *, every: bool, older: float, cache: bool = True) -> Json:
@@ -136,7 +135,7 @@ class NodeImages:
             return removed_json(await self.client.prune(in_use=used, every=every, before=before, cache=cache))
 
     def _going(self, reference: str) -> set[str]:
-        """Return the image that removing this name would delete; none if the image has other names."""
+        """Return the id of the image that the removal of this name deletes; none if the image has other names."""
         with contextlib.suppress(ImageError):
             record, by_name = self.client.store.look_up(reference)
             names = {r.reference for r in self.client.store.list() if r.id == record.id}
@@ -157,7 +156,7 @@ class NodeImages:
         return image_json(await self.client.tag(reference, target))
 
     async def repair(self, *, deep: bool) -> list[str]:
-        """Repair images, pulling those again that cannot be repaired locally; return a sentence for each."""
+        """Repair images, and pull those again that cannot be repaired locally. Return a sentence for each."""
         done, broken = await self.client.repair(deep=deep)
         for name in broken:
             try:
@@ -205,7 +204,7 @@ class NodeImages:
         return [images, containers, volumes, cache]
 
     def _pods_usage(self, running: set[str], pods: Mapping[str, str]) -> list[Json]:
-        """`pods`: uid → namespace/name."""
+        """Measure containers and emptyDir volumes. `pods`: uid → namespace/name."""
         nothing: Json = {"total": 0, "active": 0, "size": 0, "reclaimable": 0}
         containers: Json = {"type": "Containers", **nothing, "items": []}
         volumes: Json = {"type": "Local Volumes", **nothing, "items": []}
@@ -225,7 +224,7 @@ class NodeImages:
 
 
 def _image_items(records: list[ImageRecord], sizes: Mapping[str, int], used: set[str]) -> list[Json]:
-    """Return each image with the bytes of what it shares with other images, and of what it alone has."""
+    """Return each image with its size in bytes: in total, shared with other images, and not shared."""
     count = Counter(thing for record in records for thing in set(_things(record)))
     items = []
     for record in records:
@@ -252,7 +251,7 @@ def _things(record: ImageRecord) -> Iterable[str]:
 
 
 def image_json(record: ImageRecord) -> Json:
-    """Return an image as the API shows it: camelCase, without layer directories."""
+    """Return the API's document of an image, without layer directories."""
     return {
         "id": record.id,
         "reference": record.reference,

@@ -1,4 +1,4 @@
-"""Durations: read as Go writes them and kubelet's settings have them, written as Go does and as kubectl shows ages."""
+"""Durations: parsed in Go's format, which kubelet's settings use; formatted as Go does, and as kubectl shows ages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def go_duration(seconds: float) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """Format an age as kubectl does: the two largest units that matter, without those that are zero.
+    """Format an age as kubectl does, in one or two units: 90s, 5m30s, 3h, 2d4h.
 
     Kubernetes: HumanDuration in staging/src/k8s.io/apimachinery/pkg/util/duration/duration.go.
     """

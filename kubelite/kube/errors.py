@@ -1,10 +1,10 @@
-"""Refusals in Kubernetes' terms: a reason as in metav1.Status, its HTTP code, and a sentence a person can act on."""
+"""The API's errors: a reason as in metav1.Status, its HTTP code, and a message that says what to do."""
 
 from __future__ import annotations
 
 from kubelite.kube.json import Json
 
-# reason -> HTTP code (apimachinery pkg/api/errors); other reasons of a RuntimeFault are the node's own failures: 500.
+# reason → HTTP code (apimachinery pkg/api/errors). Other reasons of a RuntimeFault are failures of the node: 500.
 _CODES = {
     "BadRequest": 400,
     "InvalidImageName": 400,
@@ -31,7 +31,7 @@ _CODES = {
 
 
 class ApiError(Exception):
-    """A refusal. `reason` is one of metav1.Status; the message is a sentence that a person can act on."""
+    """An error of a request. `reason`: as in metav1.Status; the message is a sentence for a person."""
 
     def __init__(self, reason: str, message: str, *, details: Json | None = None) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class ApiError(Exception):
 
 
 def not_found(resource: str, name: str) -> ApiError:
-    """Return the error with kubectl's words: pods "web" not found."""
+    """Return the error with the API server's message: pods "web" not found."""
     return ApiError("NotFound", f'{resource} "{name}" not found', details={"name": name, "kind": resource})
 
 

@@ -1,9 +1,9 @@
-"""Events: what happened to an object, stored as v1 Events, which `kubectl get events` and `describe` show.
+"""Records v1 Events about objects, which `kubectl get events` and `describe` show.
 
-A repeated event (same object, type, reason and message) increments the count of the first one instead of adding
-another, as client-go's correlator does (k8s.io/client-go tools/record/events_cache.go). Events are deleted after an
-hour, as in a cluster (kube-apiserver --event-ttl), and the oldest are deleted beyond `MOST`. Recording never waits, and
-its errors never reach the code that reports an event: events are written in the background.
+A repeated event (same object, type, reason and message) increments the count of the first one, as in client-go's
+correlator (k8s.io/client-go tools/record/events_cache.go). Events are deleted after an hour, as in a cluster
+(kube-apiserver --event-ttl). If there are more than `MOST`, the oldest are deleted. Events are written in the
+background: recording one never waits and never fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 TTL = 3600.0  # seconds
 MOST = 5000
 DELAY = 0.1  # seconds that an event waits to share a commit with others, or with a write to its pod
-CACHE = 4096  # keys retained for counting
+CACHE = 4096  # number of events whose repetitions are counted
 
 _Key = tuple[str, str, str, str, str, str]
 
@@ -38,15 +38,15 @@ class EventRecorder:
         self._store = store
         self._node = node_name
         self._clock = clock
-        self._last = 0  # nanoseconds in the name of the newest event
-        self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
-        self._pending: dict[str, Json] = {}  # uid -> newest version, not yet written
+        self._last = 0  # Unix nanoseconds in the name of the newest event
+        self._known: OrderedDict[_Key, str] = OrderedDict()  # key → uid of the stored event
+        self._pending: dict[str, Json] = {}  # uid → newest version, not yet written
         self._writing: set[asyncio.Future[Record | None]] = set()
         for record in store.list("Event"):
             self._known[_key(record.doc)] = record.uid
 
     def event(self, reference: Json, type_: str, reason: str, message: str) -> None:
-        """Record that something happened to the object `reference` (a v1 ObjectReference)."""
+        """Record an event about an object and log it. `reference`: a v1 ObjectReference."""
         level = logging.WARNING if type_ == "Warning" else logging.INFO
         name = f"{reference.get('namespace', '')}/{reference['name']}".lstrip("/")
         fields = {
@@ -75,7 +75,7 @@ class EventRecorder:
         writing.add_done_callback(lambda done: self._written(doc, done))
 
     async def flush(self) -> None:
-        """Wait until everything recorded so far is in the store."""
+        """Wait until all events recorded so far are in the store."""
         if self._writing:
             self._store.flush()
             await asyncio.wait(self._writing)
@@ -107,7 +107,7 @@ class EventRecorder:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                # named as by client-go: sorting by name orders events of a pod within one second
+                # the format of client-go: sorted by name, the events of a pod are in order within one second
                 "name": f"{reference['name']}.{self._last:016x}",
                 "namespace": reference.get("namespace") or "default",
                 "uid": identity,

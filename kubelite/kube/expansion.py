@@ -1,4 +1,4 @@
-"""$(NAME) references in the strings of a manifest, as Kubernetes expands them (third_party/forked/golang/expansion)."""
+"""Expands $(NAME) references in strings of a manifest, as Kubernetes does (third_party/forked/golang/expansion)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """Replace $(NAME) by its value and $$ by $, in one pass. An unknown name or an unclosed reference stays as it
-    is."""
+    """Replace $(NAME) by its value and $$ by $, in one pass. A reference that has an unknown name or is not closed is
+    unchanged."""
     return _expanded(text, lambda name: values.get(name, f"$({name})"))
 
 

@@ -1,4 +1,4 @@
-"""inotify(7) on the event loop: directories are watched without a thread, and nothing runs while nothing changes."""
+"""inotify(7) on the event loop: watches directories without a thread, and without any work while nothing changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Event(NamedTuple):
 class Inotify:
     """One inotify instance, open from construction to `close()`. `on_events` is called on the running event loop.
 
-    OSError if there can be no other instance (EMFILE: fs.inotify.max_user_instances, ENFILE, ENOMEM).
+    Raises OSError if the limit of instances is reached (EMFILE: fs.inotify.max_user_instances, ENFILE, ENOMEM).
     """
 
     def __init__(self, on_events: Callable[[Iterator[Event]], None]) -> None:
@@ -49,7 +49,7 @@ class Inotify:
         self._loop.add_reader(self._fd, self._readable)
 
     def add(self, path: str, mask: int) -> int:
-        """Watch a path; return its watch descriptor. OSError (ENOENT; ENOSPC: fs.inotify.max_user_watches)."""
+        """Watch a path and return its watch descriptor. Raises OSError (ENOENT, or ENOSPC: max_user_watches)."""
         found: int = self._libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(mask))
         if found < 0:
             raise _error(path)
@@ -72,7 +72,7 @@ class Inotify:
 class DirectoryWatch:
     """A context manager that calls `on_change` when the contents of one directory change.
 
-    `active` is False if inotify is not available (limits reached, no such directory): the caller then polls.
+    `active` is False if the directory cannot be watched (limits reached, no such directory). The caller then polls.
     """
 
     def __init__(self, directory: str, on_change: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Pure helper functions on whole objects (plain dictionaries in Kubernetes' JSON form)."""
+"""Functions on whole objects (plain dictionaries in Kubernetes' JSON form)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NODE_CONDITIONS = frozenset(
     }
 )
 
-#: Reasons for which a pod is ended from outside. Once one is recorded, the pod never runs again.
+#: Reasons for which the node terminates a pod permanently. Once one is recorded, the pod never runs again.
 TERMINAL_REASONS = frozenset({"DeadlineExceeded", "Evicted"})
 
 
 def is_terminal(status: Mapping[str, Any]) -> bool:
-    """Tell whether a recorded status says that the pod has ended, or is terminating for good. The phase says so only
-    when none of its containers run any more."""
+    """Whether a recorded status says that the pod has ended, or is being terminated permanently. In the second case the
+    phase does not change until the last container has ended."""
     return status.get("phase") in ("Succeeded", "Failed") or status.get("reason") in TERMINAL_REASONS
 
 
@@ -47,12 +47,12 @@ def source_of(record: Record) -> str:
 
 
 def object_name(kind: str, namespace: str, name: str) -> str:
-    """Name an object as messages do: `Pod default/web`, `PriorityClass high`."""
+    """Return an object's name as messages show it: `Pod default/web`, `PriorityClass high`."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def reference(doc: Json, *, field_path: str = "") -> Json:
-    """Return the v1 ObjectReference of an object, as events carry it."""
+    """Return the v1 ObjectReference of an object, as used in events."""
     metadata = doc["metadata"]
     ref = {
         "kind": doc.get("kind", ""),
@@ -67,8 +67,9 @@ def reference(doc: Json, *, field_path: str = "") -> Json:
 
 
 def mark_deleting(doc: Json, *, now: float, grace: int | None = None) -> Json | None:
-    """Return the pod marked for graceful deletion, or None if nothing changes. deletionTimestamp is the end of the
-    grace period, as in Kubernetes. The grace period of a terminating pod can only be shortened."""
+    """Return the pod marked for graceful deletion, or None if nothing changes. `now`: Unix seconds; `grace`: seconds
+    (None: the pod's own). deletionTimestamp is the end of the grace period, as in Kubernetes. The grace period of a
+    terminating pod can only be shortened."""
     metadata = doc["metadata"]
     if grace is None:
         wanted = doc.get("spec", {}).get("terminationGracePeriodSeconds")

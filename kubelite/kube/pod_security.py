@@ -1,4 +1,4 @@
-"""The levels of Pod Security admission that each namespace has, by the node's settings."""
+"""The Pod Security admission levels of each namespace, from the node's settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What is refused, what is warned of, and what is audited."""
+    """The levels of a namespace whose violations are refused, warned of, and audited."""
 
     enforce: Level = Level.PRIVILEGED
     warn: Level = Level.PRIVILEGED
@@ -25,7 +25,7 @@ class Levels:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that a namespace with these levels has on a cluster; none for privileged."""
+        """Return the labels that a namespace with these levels has on a cluster; none for privileged."""
         given = {"audit": self.audit, "enforce": self.enforce, "warn": self.warn}
         return {
             f"{PREFIX}{mode}": str(level) for mode, level in given.items() if level is not Level.PRIVILEGED
@@ -34,8 +34,8 @@ class Levels:
 
 @dataclass(frozen=True, slots=True)
 class PodSecurity:
-    """The levels of all namespaces, those of single ones, the paths that hostPath volumes may use (None: all), and
-    whether images must be named by digest."""
+    """The node's rules for pods. `default`: the levels of namespaces that are not in `namespaces`; `host_paths`: the
+    paths that hostPath volumes may use (None: all); `digests_only`: whether images must be named by digest."""
 
     default: Levels = Levels()
     namespaces: Mapping[str, Levels] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class PodSecurity:
 
     @property
     def open(self) -> bool:
-        """Tell whether it never says anything."""
+        """Whether every pod is admitted without a warning or an audit record."""
         return (
             not self.digests_only
             and self.host_paths is None
@@ -56,8 +56,8 @@ class PodSecurity:
 
 
 def parse_levels(text: str, default: Levels) -> Levels:
-    """Parse `restricted` (enforce), or modes joined by `+`: `enforce:baseline+warn:restricted`. A mode that is not
-    named has the default's level. Raises ValueError."""
+    """Parse a level to enforce (`restricted`), or modes joined by `+` (`enforce:baseline+warn:restricted`). Modes that
+    are not named have the level of `default`. Raises ValueError."""
     found = {"enforce": default.enforce, "warn": default.warn, "audit": default.audit}
     for part in text.split("+"):
         mode, colon, level = part.strip().rpartition(":")

@@ -1,4 +1,4 @@
-"""Field selectors (`metadata.name=web,status.phase!=Running`) on plain documents, with the fields of each kind."""
+"""Field selectors such as `metadata.name=web,status.phase!=Running`: the fields of each kind, parsing and matching."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def matches_fields(terms: tuple[Term, ...], doc: Json) -> bool:
 
 
 def _value(doc: Json, path: str) -> str:
-    if path == "source":  # of an event: the component
+    if path == "source":  # the source component of an event
         return str((doc.get("source") or {}).get("component", ""))
     found: Any = doc
     for key in path.split("."):

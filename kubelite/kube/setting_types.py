@@ -1,4 +1,5 @@
-"""Types of settings: durations, amounts and maps, in the forms of a flag, a variable and kubelet's file."""
+"""Types of settings (durations, amounts and maps) that accept the formats of flags, environment variables and kubelet's
+configuration file."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def _pairs(joint: str) -> BeforeValidator:
 
 
 def _by_priority(value: object) -> object:
-    """Accept `0=60s,2000000000=10s`, or kubelet's list of priority and shutdownGracePeriodSeconds."""
+    """Accept `0=60s,2000000000=10s`, or kubelet's list of objects with priority and shutdownGracePeriodSeconds."""
     if isinstance(value, list):
         return {
             one.get("priority"): one.get("shutdownGracePeriodSeconds")

@@ -1,4 +1,4 @@
-"""RFC 3339 times, as Kubernetes writes and reads them, to and from Unix seconds. The caller reads the clock."""
+"""Converts between Unix seconds and RFC 3339 times in Kubernetes' formats. The caller reads the clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_time(text: str | None) -> float | None:
         return None
     head, dot, rest = text.partition(".")
     if dot:
-        # fromisoformat of Python 3.11 takes 3 or 6 digits of a second only; CRI logs carry nine.
+        # CRI logs have nine digits of a second. Cut them to six, datetime's precision.
         digits = len(rest) - len(rest.lstrip("0123456789"))
         text = f"{head}.{rest[:digits][:6].ljust(6, '0')}{rest[digits:]}"
     try:

@@ -1,4 +1,4 @@
-"""`kubelite diff -f`: describes what applying documents would do."""
+"""`kubelite diff -f`: describes the effects of applying documents."""
 
 from __future__ import annotations
 
@@ -71,14 +71,15 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
 
 
 async def _effects(worker: PodWorker, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what the node does because of the edit: not what it does or waits for anyway, such as a back-off."""
+    """Return what the node would do because of the edit, without what it does anyway (for example, wait for a
+    back-off)."""
     anyway = (await worker.preview(old)).reasons
     found = [reason for reason in (await worker.preview(new)).reasons if reason not in anyway]
     return found or ["nothing is restarted"]
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield lines like `spec.containers[0].image: "a" -> "b"`; for a longer text, its lines that differ."""
+    """Yield lines like `spec.containers[0].image: "a" -> "b"`; for texts of several lines, the lines that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             if key not in _QUIET:

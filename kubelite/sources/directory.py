@@ -1,20 +1,21 @@
 """The manifests directory is the source of truth: this module watches its files and updates objects in the store.
 
-`kubelite.sources.plan.plan`, a pure function, decides what a directory means: it turns files and recorded objects into
-changes. `Sources` reads, watches and applies. The rules, each with a test in tests/unit/sources/test_sources.py:
+`kubelite.sources.plan.plan` is a pure function that computes the changes from the files and the recorded objects.
+`Sources` watches and reads the directory and applies the changes. The rules, each with a test in
+tests/unit/sources/test_sources.py:
 
-- `.yaml`, `.yml` and `.json` files are read, in sub-directories too; dotfiles, `~`, `.bak`, `.swp` and the like are
-not.
-- A file that does not parse or validate changes nothing: its last good version stays in force, also over a restart.
-- If the directory vanishes, or another and empty one takes its place (a file system was unmounted), nothing is removed;
-  likewise for a sub-directory that was a mounted file system and is empty now.
-- When a file or document is gone for `SETTLE` seconds, its objects are removed. The delay is for editors, which leave a
-  file missing or empty for a moment when they rewrite or rename it. It is `SETTLE_UNLINKED` for a file that was
-  unlinked, which only programs do that recreate it at once (git, install).
-- A file that is open for writing is not read until it is closed, so that half a manifest never counts. (A read lease is
-  refused while there is a writer: fcntl(2), F_SETLEASE.)
-- If two documents have the same name, the running one stays in force, else the first by file name; the other is an
-  error.
+- `.yaml`, `.yml` and `.json` files are read, in sub-directories, too. Dotfiles and backups (`~`, `.bak`, `.swp`) are
+  not.
+- A file that does not parse or validate changes nothing: its last valid version applies, also after a restart.
+- If the directory disappears or is replaced by an empty one (a file system was unmounted), nothing is removed. The same
+  applies to a sub-directory that was a mount point and is now empty.
+- When a file or document has been missing for `SETTLE` seconds, its objects are removed. The delay is for editors: when
+  they rewrite or rename a file, it is missing or empty for a moment. For a file that was unlinked, the delay is
+  `SETTLE_UNLINKED`, because programs that unlink a file to rewrite it (git, install) recreate it at once.
+- A file that is open for writing is not read until it is closed, so that an incomplete manifest has no effect. (The
+  kernel refuses a read lease while there is a writer: fcntl(2), F_SETLEASE.)
+- If two documents define the same object, the one that the recorded object comes from applies, otherwise the first by
+  file name. The other one is an error.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ from state.store import Record, Store
 log = logging.getLogger(__name__)
 
 SETTLE = 0.1  # seconds that a document must be gone before its objects are removed
-SETTLE_UNLINKED = 0.03  # the same if its file was unlinked
+SETTLE_UNLINKED = 0.03  # the same, if the document's file was unlinked
 WRITER_POLL = 0.02  # seconds between checks of a file that is being written
-WRITER_PATIENCE = 5.0  # seconds after which it is read nevertheless
+WRITER_PATIENCE = 5.0  # seconds after which such a file is read nevertheless
 
 
 class Sources:
-    """Keeps the store in step with the directory. `run()` watches until cancelled; `scan()` reads it once, now."""
+    """Updates the store to match the directory. `run()` watches until cancelled; `scan()` reads the directory once."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Sources:
         store: Store,
         *,
         node_name: str = "",
-        priorities: Mapping[str, int] | None = None,  # of PriorityClasses by name
+        priorities: Mapping[str, int] | None = None,  # PriorityClass in the settings → value
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
@@ -92,7 +93,7 @@ class Sources:
     ) -> None:
         self.directory = directory
         self.error = ""  # why the directory as a whole cannot be used
-        self.ready = asyncio.Event()  # set after the directory was read for the first time
+        self.ready = asyncio.Event()  # set after the first scan, even if it failed
         self._store = store
         self._node_name = node_name
         self._priorities = priorities or {}
@@ -100,24 +101,24 @@ class Sources:
         self._uid_for = uid_for
         self._report = report
         self._applied = applied  # called with a pod's uid after its manifest is in the store
-        self._offer = offer  # called with a pod's uid, its spec as it is stored, and the same in typed form
-        self._refusal = refusal  # why a pod is not admitted, "" if it is
-        self._with_defaults = with_defaults  # a pod with the node's own defaults
+        self._offer = offer  # called with a pod's uid, its stored spec, and the typed form of that spec
+        self._refusal = refusal  # returns why a pod is not admitted, "" if it is
+        self._with_defaults = with_defaults  # returns a pod with the node's own defaults
         self._on_valid = on_valid  # called with a file and its text if the text is valid
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
         self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # specs read since the last plan
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
-        # document that is in no file any more -> monotonic time when this was noticed.
+        # document that is no longer in any file → monotonic time when this was noticed.
         self._missing: dict[Key, float] = {}
         self._unlinked: set[str] = set()  # files that were unlinked and have not come back
-        self._settling = False  # some missing documents are not gone for long enough yet
-        self._writers: dict[str, float] = {}  # file being written -> monotonic time when this was noticed
+        self._settling = False  # whether objects of missing documents wait to be removed
+        self._writers: dict[str, float] = {}  # file being written → monotonic time when this was noticed
         self._lost: frozenset[str] = frozenset()  # sub-directories whose contents are unknown
         self._mounts: frozenset[str] = frozenset()  # sub-directories that are mounted file systems
         self._identity: tuple[int, int] | None = None
         self._lock = asyncio.Lock()
-        # A lease that is broken while it is held sends SIGIO, whose default action ends the process.
+        # If a lease is broken while it is held, the kernel sends SIGIO, which terminates the process by default.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         self._again: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -132,17 +133,17 @@ class Sources:
 
     @property
     def complete(self) -> bool:
-        """Tell whether all of the directory is known. Only then does a pod that is in no file really have no
+        """Whether the contents of the whole directory are known. If not, a pod that is in no file may still have a
         manifest."""
         unknown = (state for state in self._files.values() if state.objects is None)
         return not self.error and not self._lost and next(unknown, None) is None
 
     def reload(self, relist: float) -> None:
-        """Scan every `relist` seconds, from the next scan on."""
+        """Set the interval of scans, in seconds, from the next scan on."""
         self._relist = relist
 
     async def run(self) -> None:
-        """Scan at every change, when a check is due, and every `relist` seconds."""
+        """Scan at every change, at scheduled checks, and every `relist` seconds."""
         watcher = asyncio.create_task(self._watch(), name="watch-manifests")
         try:
             while True:
@@ -163,13 +164,14 @@ class Sources:
                 self._again.cancel()
 
     def deleted(self, record: Record) -> None:
-        """Note that an object was deleted: if a manifest still defines it, `run` recreates it."""
+        """Report that an object was deleted. If a manifest still defines it, `run` recreates it."""
         key = (record.kind, record.namespace, record.name)
         if any(key in state.objects for state in self._files.values() if state.objects):
             self._wake.set()
 
     async def scan(self, *, settle: float = SETTLE) -> None:
-        """Read the directory and update the store. With `settle` 0, a missing document counts as gone at once."""
+        """Read the directory and update the store. `settle`: seconds that a document must be missing before its objects
+        are removed."""
         async with self._lock:
             try:
                 found = list_manifests(self.directory)
@@ -189,12 +191,12 @@ class Sources:
             await self._read(found.files, lost)
             await self._apply(settle)
             self._unfail()
-            # Otherwise a pod whose manifest was deleted while the daemon was down would be started first.
+            # Not ready before the removals: a pod whose manifest was deleted while the daemon was down must not start.
             if not self._settling:
                 self.ready.set()
 
     async def rescan(self) -> None:
-        """Scan now, on request, and return when the store has the result on the disk."""
+        """Scan now and return when the result is on the disk."""
         await self.scan(settle=0)
         await self._store.sync()
 
@@ -216,8 +218,8 @@ class Sources:
         return known is not None and known != identity and has_objects
 
     def _lost_of(self, found: Listing) -> frozenset[str]:
-        """Return the sub-directories whose contents are unknown: they cannot be read, or their file system is not
-        mounted any more. Each is logged once."""
+        """Return the sub-directories whose contents are unknown: they cannot be read, or their file system is no longer
+        mounted. Each is logged once."""
         if self._identity is None and (record := self._store.get("ManifestDirectory", "", self.directory)):
             self._mounts = frozenset(record.doc.get("mounts", ()))
         unmounted = (self._mounts - found.mounts) & found.empty
@@ -246,7 +248,8 @@ class Sources:
         return [record for kind in KINDS for record in self._store.list(kind)]
 
     async def _read(self, listed: Mapping[str, tuple[int, ...]], lost: frozenset[str]) -> None:
-        """Parse the changed files. `lost`: directories with unknown contents; files below them keep their state."""
+        """Read and parse the changed files. `lost`: directories with unknown contents; files below them keep their
+        state."""
         self._lost = lost
         self._unlinked.difference_update(listed)
         for file in [f for f in self._files if f not in listed and not below(f, lost)]:
@@ -258,7 +261,7 @@ class Sources:
                 continue
             state = self._load(file, signature, known)
             if state is None:
-                if known is None:  # its recorded objects stay until it can be read
+                if known is None:  # the file's recorded objects are retained until it can be read
                     self._files[file] = ManifestState(file, status="Writing")
                 continue
             self._files[file] = state
@@ -299,7 +302,7 @@ class Sources:
             if isinstance(obj, Pod):
                 self._typed[file, document.key] = obj.spec, doc["spec"]
             objects[document.key] = bound(doc, self._node_name)
-        # Ignored: no document is of a kind that the node supports
+        # Ignored: the node supports the kind of no document
         status = "Loaded" if objects else "Ignored" if problems else "Empty"
         if objects:
             self._on_valid(file, text)
@@ -326,7 +329,7 @@ class Sources:
         wanted = plan(self._files.values(), self._recorded(), self._lost, priorities=self._priorities)
         self._duplicates = wanted.duplicates
         now = self._clock()
-        # Before anything is created that needs them: a claim that finds no volume gets a directory.
+        # First restore volumes and claims: a new claim that finds no volume would get a directory.
         restored = {key for key, _, _ in wanted.update if self._terminating(key)}
         for key, _, file in wanted.update:
             if key in restored:
@@ -336,7 +339,7 @@ class Sources:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             new = created(doc, file, uid=uid or new_uid(), now=now)
             self._hand_over(file, (kind, namespace, name), new)
-            # Need not be durable until the pod's first status, which is: it can be recreated from its manifest.
+            # Not durable, because a lost pod is recreated from its manifest. Its first status is durable.
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(
             self._put(self._update(key, file, wanted.classes), file)
@@ -357,21 +360,21 @@ class Sources:
         return record is not None and record.deleting
 
     async def _restore(self, key: Key, file: str, classes: Classes, now: float) -> None:
-        """Cancel the deletion of a volume or claim whose manifest is back. If it was deleted after the plan was made,
-        create it."""
+        """Cancel the deletion of a volume or claim whose manifest exists again. If the object was deleted after the
+        plan was computed, create it."""
         if await self._update(key, file, classes) is None:
             doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
             await self._store.create(key[0], doc, durable=False)
 
     def _hand_over(self, file: str, key: Key, doc: Json) -> None:
-        """Offer the typed spec to its users, so that nobody has to parse the document again."""
+        """Pass the typed spec on by `offer`, so that the document need not be parsed again."""
         found = self._typed.get((file, key))
         if found is not None and (spec := with_changes(*found, doc["spec"])) is not None:
             self._offer(doc["metadata"]["uid"], doc["spec"], spec)
 
     def _update(self, key: Key, file: str, classes: Classes) -> Awaitable[Record | None]:
-        """Apply a file's content to the object as it is at the moment of writing: a deletion or a status that arrived
-        after the plan was made is preserved."""
+        """Merge a file's content into the current object when it is written, so that a deletion or a status that was
+        recorded after the plan was computed is preserved."""
         wanted = admitted((self._files[file].objects or {})[key], classes)
 
         def change(doc: Json) -> Json | None:
@@ -412,9 +415,9 @@ class Sources:
     def _end(self, key: Key, now: float) -> Awaitable[object]:
         uid = self._store.uid_of(*key) or ""
         if key[0] == "Pod":
-            # Need not be durable: after a power failure the manifest is still missing.
+            # Not durable, because the manifest is still missing after a power failure.
             return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now), durable=False)
-        if key[0] in FINALIZERS:  # deleted once nothing uses it any more (storage/protection.py)
+        if key[0] in FINALIZERS:  # deleted when nothing uses it any more (node/storage/protection.py)
             return self._store.modify(uid, lambda doc: terminating(doc, key[0], now))
         return self._store.delete(uid)
 
@@ -428,10 +431,10 @@ class Sources:
         self._again = loop.call_at(due, self._wake.set)
 
     async def _watch(self) -> None:
-        """Wake `run` at file system events. `TreeWatch` reports changes of local files at no cost in between.
-        watchfiles, which wakes a thread periodically, is loaded only where inotify does not work
-        (WATCHFILES_FORCE_POLLING, for file systems that other machines write to) or has reached its limits. Whether the
-        directory itself was replaced is checked every second."""
+        """Wake `run` at file system events. `TreeWatch` reports changes of local files and costs nothing while there
+        are none. watchfiles wakes a thread periodically. It is loaded only if inotify has reached its limits, or with
+        WATCHFILES_FORCE_POLLING, for file systems that other machines write to. The directory itself is checked for
+        replacement every second."""
         while True:
             before = identity_of(self.directory)
             if before is None:
@@ -439,7 +442,7 @@ class Sources:
                 self._wake.set()
                 continue
             quick = self._quick_watch()
-            self._wake.set()  # for changes made before the watch existed
+            self._wake.set()  # find changes that were made before the watch existed
             try:
                 if quick is not None and not os.environ.get("WATCHFILES_FORCE_POLLING"):
                     while not quick.gone.is_set() and identity_of(self.directory) == before:
@@ -457,7 +460,7 @@ class Sources:
             self._wake.set()
 
     async def _watch_slowly(self, before: tuple[int, int], quick: TreeWatch | None) -> None:
-        """Watch until the directory is replaced."""
+        """Watch by watchfiles until the directory is replaced."""
         from watchfiles import awatch
 
         changed = awatch(
@@ -475,7 +478,7 @@ class Sources:
                 break
 
     def _quick_watch(self) -> TreeWatch | None:
-        """Return a watch, or None if the user's inotify limits are reached: changes are then noticed a second later."""
+        """Return a watch, or None if the directory is missing or inotify's limits are reached."""
         try:
             return TreeWatch(self.directory, readable_name, self._wake.set, self._unlinked.add)
         except OSError as error:

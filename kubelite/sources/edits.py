@@ -1,11 +1,11 @@
-"""`apply -f` and `delete -f`: writes documents into the manifests directory, and removes them from it.
+"""`apply -f` and `delete -f`: writes documents to the manifests directory, and removes them from it.
 
-Planning is pure and works on texts (`plan_apply`, `plan_remove`); then whole files are replaced by rename. A document
-that some file already contains is replaced there, and nothing else in that file changes, comments included. New
-documents are written to the file with the name of the one given.
+`plan_apply` and `plan_remove` compute the new texts of files; `execute` replaces whole files by rename. If a file
+already contains a document's object, the document is replaced there, and the rest of that file is unchanged, comments
+included. New documents are written to a file with the name of the given one.
 
-Files are cut into documents at lines that begin with `---`. YAML forbids such a line inside any scalar (c-forbidden,
-YAML 1.2.2 section 9.1.2), so the cut is exact without a parse tree.
+Files are split into documents at lines that begin with `---`. YAML forbids such a line inside any scalar (c-forbidden,
+YAML 1.2.2 section 9.1.2), so this is exact without a parser.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A document in a file. `text` starts with its `---` line if it has one."""
+    """A document in a file. `text` includes its `---` line, if there is one."""
 
     text: str
     keys: tuple[Key, ...]  # several for a List
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write. `writes`: path → new text; None deletes the file."""
+    """The changes to files. `writes`: path → new text; None deletes the file."""
 
     writes: Mapping[str, str | None]
     outcomes: tuple[Outcome, ...]
@@ -70,7 +70,7 @@ class Plan:
 
 
 def split(text: str, *, whole: bool = False) -> list[Chunk]:
-    """Return the documents of a text; with `whole`, as for JSON, it is one. Raises BadRequest if one is not YAML."""
+    """Split a text into documents; with `whole` (JSON), it is one document. Raises BadRequest if one is not YAML."""
     cuts = [] if whole else [match.start() for match in _SEPARATOR.finditer(text)]
     edges = [0, *[c for c in cuts if c], len(text)]
     return [_chunk(text[a:b]) for a, b in pairwise(edges) if a != b]
@@ -102,7 +102,8 @@ def _keys(content: Any) -> Iterable[Key]:
 
 
 def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
-    """Return the document with this namespace, adding it if missing. Raises BadRequest if it names another one."""
+    """Return the document with this namespace, which is added if missing. Raises BadRequest if the document has another
+    one."""
     if not namespace or not isinstance(chunk.content, dict) or not chunk.keys or not chunk.keys[0].namespace:
         return chunk
     named = (chunk.content.get("metadata") or {}).get("namespace")
@@ -125,7 +126,7 @@ def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
 
 
 def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return one chunk for each object: Lists are expanded, empty documents dropped."""
+    """Return one chunk for each object. Lists are expanded, empty documents omitted."""
     found: list[Chunk] = []
     for chunk in chunks:
         if isinstance(chunk.content, dict) and str(chunk.content.get("kind", "")).endswith("List"):
@@ -140,8 +141,8 @@ def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) -> Plan:
-    """Plan the writes that put `applied` into the directory. `files` has the texts that may contain any of the objects;
-    new objects are written to `target`."""
+    """Plan the writes that apply documents. `files`: path → text of the files that may contain any of the objects. New
+    objects are written to `target`."""
     parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
     outcomes: list[Outcome] = []
     changed: set[str] = set()
@@ -168,7 +169,7 @@ def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) 
 
 
 def refuse_known(plan: Plan) -> None:
-    """Raise AlreadyExists if the plan would change an object instead of adding it (kubectl create)."""
+    """Raise AlreadyExists if an object of the plan already exists (kubectl create)."""
     for key, result, file in plan.outcomes:
         if result != "created":
             plural = key.kind.lower() + ("es" if key.kind.endswith("s") else "s")
@@ -176,7 +177,8 @@ def refuse_known(plan: Plan) -> None:
 
 
 def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
-    """Plan the writes that remove `keys` from the directory; a file without remaining documents is deleted."""
+    """Plan the writes that remove objects. A file is deleted if no documents remain in it. `files`: as for
+    `plan_apply`."""
     parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
     outcomes: list[Outcome] = []
     changed: set[str] = set()
@@ -210,7 +212,7 @@ def _find(parsed: Mapping[str, list[Chunk]], key: Key) -> tuple[str, int] | None
 def _instead(old: Chunk, new: Chunk, path: str) -> Chunk:
     if path.endswith(".json"):
         return Chunk(json.dumps(new.content, indent=2) + "\n", new.keys, new.content)
-    # "--- {kind: Pod}": the text after the dashes belongs to the document that is replaced
+    # In "--- {kind: Pod}", the text after the dashes belongs to the document that is replaced.
     head = "---" if old.text.startswith("---") else ""
     body = new.body
     if not head and body.startswith((" ", "\n", "\r\n")):
@@ -243,7 +245,7 @@ def _ended(text: str) -> str:
 
 
 def target_path(directory: str, file: str, applied: Sequence[Chunk], *, taken: Iterable[str]) -> str:
-    """Return the path for new documents: the given file's name, changed if needed to one that `Sources` reads."""
+    """Return the path for new documents: the given file's name, changed if `Sources` would not read it."""
     base = os.path.basename(file).lstrip(".")
     stem, suffix = os.path.splitext(base)
     kind, namespace, name = applied[0].keys[0]
@@ -257,7 +259,8 @@ def target_path(directory: str, file: str, applied: Sequence[Chunk], *, taken: I
 
 
 def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = "") -> dict[str, str]:
-    """Read the files that may contain one of these objects (they mention its name), and `also`."""
+    """Read the files that contain the name of one of these objects, and the file `also`. Return path → text. Unreadable
+    files are omitted."""
     names = {key.name for key in keys}
     found: dict[str, str] = {}
     for path in sorted({*paths, *([also] if also else [])}):
@@ -271,8 +274,8 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
 
 
 def execute(plan: Plan) -> None:
-    """Replace files by rename, so that a reader sees either the old or the new file, whole. The files are on the disk
-    when this returns: an acknowledged change survives a power failure."""
+    """Write the files. Each is replaced by rename, so a reader sees either the old or the new file as a whole. The
+    files are on the disk when this returns, so an acknowledged change survives a power failure. Raises ApiError."""
     changed: dict[str, None] = {}  # directories to sync, in order
     for path, text in plan.writes.items():
         try:
@@ -295,7 +298,7 @@ def execute(plan: Plan) -> None:
 
 
 def _make_directories(path: str) -> list[str]:
-    """Create missing directories; return the directories that have a new entry."""
+    """Create missing directories. Return the directories that have a new entry."""
     missing = []
     while not os.path.isdir(path):
         missing.append(path)
@@ -318,7 +321,7 @@ def _replace(path: str, text: str, *, private: bool) -> None:
     mode = 0o600 if private else 0o644
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode & 0o777
-    # A dotfile, which `Sources` never reads.
+    # The temporary file is a dotfile, which `Sources` never reads.
     temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
     with contextlib.ExitStack() as undo:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

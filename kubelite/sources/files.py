@@ -1,4 +1,4 @@
-"""The manifests directory on disk: which files are manifests, and which directories can be trusted."""
+"""Scans the manifests directory: finds its manifests, and the sub-directories whose contents may be incomplete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Listing:
     """The result of one scan. Sub-directories are given by their paths."""
 
     identity: tuple[int, int]  # device and inode of the top directory
-    files: dict[str, tuple[int, ...]]  # manifest -> signature, which differs after a change
+    files: dict[str, tuple[int, ...]]  # manifest → signature, which differs after a change
     unreadable: frozenset[str]
     mounts: frozenset[str]  # directories on another file system than their parents
     empty: frozenset[str]  # directories without any entry
@@ -34,13 +34,13 @@ _KINDS = {
 
 
 def readable_name(name: str) -> bool:
-    """Tell whether a file is a manifest by its name. (kubelet reads all but dotfiles: a backup can win over the
-    file.)"""
+    """Whether a file of this name is a manifest. kubelet reads all files except dotfiles, so it may use a backup
+    instead of the file."""
     return not name.startswith((".", "#")) and name.endswith(SUFFIXES)
 
 
 def list_manifests(directory: str) -> Listing:
-    """Scan the directory. Raises OSError if the top cannot be read."""
+    """Scan the directory and its sub-directories. Raises OSError if the directory itself cannot be read."""
     top = os.stat(directory)
     walk = _Walk()
     walk.enter(directory, top.st_dev, top=True)
@@ -90,12 +90,12 @@ class _Walk:
 
     def _file(self, entry: os.DirEntry[str]) -> None:
         if (path := os.fsencode(entry.path).decode(errors="replace")) != entry.path:
-            self.files[path] = ()  # the name cannot be stored: reported when the file is read
+            self.files[path] = ()  # the name is not UTF-8; reported when the file is read
             return
         try:
             found = entry.stat()
         except OSError:
-            self.files[entry.path] = ()  # a dangling link: reported when it is read
+            self.files[entry.path] = ()  # for example a dangling link; reported when it is read
             return
         masked = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(
             1, 3
@@ -103,17 +103,17 @@ class _Walk:
         if stat.S_ISREG(found.st_mode) or masked:
             self.files[entry.path] = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         else:
-            self.files[entry.path] = (stat.S_IFMT(found.st_mode),)  # never opened: reported when it is read
+            self.files[entry.path] = (stat.S_IFMT(found.st_mode),)  # reported, but never opened
 
 
 def no_file(signature: tuple[int, ...]) -> str:
-    """Say what a listed path is if it is not a regular file; "" if it is one, or unknown."""
+    """Return what a listed path is if it is not a regular file; "" if it is one, or if that is unknown."""
     return _KINDS.get(signature[0], "is not a regular file") if len(signature) == 1 else ""
 
 
 def read_text(path: str) -> str:
-    """Read a manifest outside of the directory's own scans. Raises UnicodeDecodeError, or OSError, also for a file that
-    is not regular (reading a FIFO would block for ever) or larger than MAX_BYTES."""
+    """Read a manifest. Raises UnicodeDecodeError, or OSError, also if the file is not regular (reading a FIFO would
+    block for ever) or larger than MAX_BYTES."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, encoding="utf-8") as stream:
         found = os.fstat(descriptor)
@@ -137,8 +137,8 @@ def identity_of(directory: str) -> tuple[int, int] | None:
 
 
 def being_written(descriptor: int) -> bool:
-    """Tell whether any process has the file open for writing: a read lease is then refused with EAGAIN. File systems
-    without leases return another error and count as not being written to."""
+    """Whether any process has the file open for writing. The kernel then refuses a read lease with EAGAIN. On file
+    systems without leases, which return another error, the result is False."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Decides what the manifests directory means: files and recorded objects in, changes to the store out. Pure."""
+"""Computes the changes to the store from the manifest files and the recorded objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = (
     "Pod",
 )
 
-#: Metadata that only the node writes. A manifest may carry it (`kubectl get -o yaml`), but it is ignored.
+#: Metadata that only the node writes. In a manifest (for example from `kubectl get -o yaml`) it is ignored.
 NODE_METADATA = frozenset(
     (
         "creationTimestamp",
@@ -43,8 +43,7 @@ Key = tuple[str, str, str]  # kind, namespace, name
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a file. `kind`: syntax, invalid, forbidden, unsupported, duplicate,
-    unreadable."""
+    """A problem in a file. `kind`: syntax, invalid, forbidden, unsupported, duplicate, unreadable."""
 
     message: str
     line: int = 0
@@ -59,7 +58,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ManifestState:
-    """The known state of one file. `objects` is its last good version, None if there never was one."""
+    """The known state of a file. `objects`: those of its last valid version, None if there was none; `loaded_at`: when
+    that version was read, in Unix seconds."""
 
     file: str
     signature: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class ManifestState:
 
     @property
     def rejected(self) -> str:
-        """Why the present content is not applied, in a sentence; "" if it is."""
+        """Return why the present content is not applied, as a sentence; "" if it is applied."""
         found = next((problem for problem in self.problems if problem.kind != "unsupported"), None)
         if found is None:
             return ""
@@ -78,13 +78,13 @@ class ManifestState:
 
     @property
     def changed_at(self) -> float:
-        """Return when the file changed last, in Unix seconds: its ctime, which a rename also sets."""
+        """Return when the file last changed, in Unix seconds: its ctime, which a rename also sets."""
         return self.signature[3] / 1e9 if len(self.signature) > 3 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The changes to make to the store, and the documents that lost to another one with the same name."""
+    """The changes to make to the store, and the problems of documents whose object another document defines."""
 
     create: tuple[tuple[Key, Json, str], ...] = ()
     update: tuple[tuple[Key, Json, str], ...] = ()
@@ -101,9 +101,9 @@ def plan(
     *,
     priorities: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Return the changes that make the store match the files. A file that never had a good version (broken since the
-    daemon started) keeps its recorded objects, and so does a directory that cannot be read (`lost`). `priorities`: the
-    PriorityClasses of the node's settings."""
+    """Return the changes that make the store match the files. Recorded objects are retained if their file has not been
+    valid since the daemon started, or is in a directory that cannot be read (`lost`). `priorities`: the PriorityClasses
+    of the node's settings."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     unreadable = tuple(f"{directory}/" for directory in lost)
     files = sorted(files, key=lambda f: f.file)
@@ -133,7 +133,7 @@ def plan(
             duplicates[file] = (*duplicates.get(file, ()), problem)
         elif record is None:
             create.append((key, doc, file))
-        elif record.metadata.get("ownerReferences") and not source_of(record):  # it comes from no file
+        elif record.metadata.get("ownerReferences") and not source_of(record):  # not from a manifest
             pod = record.metadata["ownerReferences"][0]["name"]
             problem = Problem(
                 f"{key[0]} {key[1]}/{key[2]} belongs to pod {pod}", field="metadata.name", kind="duplicate"
@@ -160,7 +160,7 @@ def _classes(
     gone: Iterable[Key],
     priorities: Mapping[str, int],
 ) -> Classes:
-    """Return the PriorityClasses as they will be: those of the files, and the recorded ones that stay."""
+    """Return the PriorityClasses after the changes: those of the files, and the recorded ones that are not removed."""
     left = {
         key: record.doc for key, record in known.items() if key[0] == PRIORITY_CLASS and source_of(record)
     }
@@ -171,7 +171,7 @@ def _classes(
 
 
 def _ended(record: Record) -> bool:
-    """Tell whether the record is a pod in a terminal phase. Such a pod never runs again: an edit creates a new pod."""
+    """Whether the record is a pod that never runs again (`is_terminal`). An edit of its manifest creates a new pod."""
     return record.kind == "Pod" and is_terminal(record.doc.get("status", {}))
 
 
@@ -192,8 +192,8 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
 
 
 def merged(old: Json, new: Json, file: str) -> Json | None:
-    """Return the recorded object updated from the manifest, preserving identity, times and status. None if
-    unchanged."""
+    """Return the recorded object updated from the manifest, with its identity, times and status preserved. Return None
+    if nothing changes."""
     metadata = {**new["metadata"], "annotations": {**new["metadata"].get("annotations", {}), SOURCE: file}}
     ending = ("deletionTimestamp", "deletionGracePeriodSeconds")
     for kept in (
@@ -204,12 +204,12 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         "finalizers",
         *(
             () if new["kind"] in FINALIZERS else ending
-        ),  # a manifest that is restored cancels a claim's deletion
+        ),  # a manifest that exists again cancels the deletion of a claim or volume
     ):
         if kept in old["metadata"]:
             metadata[kept] = old["metadata"][kept]
     doc = {**new, "metadata": metadata}
-    if doc["kind"] == "PersistentVolumeClaim":  # fields that binding has set
+    if doc["kind"] == "PersistentVolumeClaim":  # retain fields that binding has set
         of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
         doc["spec"] = {**of_the_node, **doc["spec"]}
     if doc["kind"] == "PersistentVolume" and (claim := _claim_ref(old["spec"], doc["spec"])):
@@ -266,6 +266,6 @@ def failed(
     problems: tuple[Problem, ...],
     status: str,
 ) -> ManifestState:
-    """Return the state of a file that cannot be used: its last good version stays in force."""
+    """Return the state of a file that cannot be used. Its last valid version still applies."""
     objects = known.objects if known else None
     return ManifestState(file, signature, objects, problems, status, known.loaded_at if known else 0.0)

@@ -1,8 +1,8 @@
 """Watches a directory and everything below it.
 
-Only changes that could matter wake the caller: files whose names it wants, directories, and symbolic links that are
-swapped behind such files (`..data`). An event that does not say what changed (a queue overflow, a directory that
-moved) counts as a change; the caller then looks at everything anyway.
+Only relevant changes wake the caller: changes of files with wanted names, of directories, and of the symbolic link
+`..data`, by which ConfigMap volumes replace files. An event that does not say what changed (a queue overflow, a
+directory that moved) counts as a change, because the caller then reads everything anyway.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ _MASK = (
 class TreeWatch:
     """Watches from construction until `close()`.
 
-    `on_change()` is called after changes to directories and to files whose names `wanted` accepts. `on_unlink(path)` is
-    called before it for each such file that was unlinked; renaming a file away, as editors do, is not an unlink. `gone`
-    is set once the top directory was removed, moved or unmounted, or events were lost: the caller then creates a new
-    watch.
+    `on_change()` is called after changes to directories and to files whose names `wanted` accepts. Before that,
+    `on_unlink(path)` is called for each such file that was unlinked; a rename to another name, as editors do it, is not
+    an unlink. `gone` is set when the top directory is removed, moved or unmounted, or events are lost. The caller then
+    creates a new watch.
 
-    OSError if the top cannot be watched (ENOENT; ENOSPC, EMFILE: the user's limits in /proc/sys/fs/inotify).
+    Raises OSError if a directory cannot be watched (ENOENT; ENOSPC, EMFILE: the user's limits in
+    /proc/sys/fs/inotify).
     """
 
     def __init__(
@@ -70,8 +71,8 @@ class TreeWatch:
     def _add_below(self, directory: str) -> None:
         """Watch the sub-directories, except hidden ones.
 
-        A sub-directory that disappears meanwhile is ignored. One that cannot be watched is an error, because changes in
-        it would not be seen.
+        A sub-directory that disappears meanwhile, or that may not be read, is ignored. Any other failure to watch one
+        is an error, because changes in it would be missed.
         """
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError),
@@ -93,7 +94,7 @@ class TreeWatch:
 
     def _changed(self, wd: int, mask: int, name: str) -> bool:
         if mask & inotify.IN_Q_OVERFLOW or (wd == self._top and mask & (_SELF | inotify.IN_IGNORED)):
-            self.gone.set()  # after an overflow too: new directories may have been missed, so all are watched again
+            self.gone.set()  # also after an overflow: new directories may have been missed
             return True
         if mask & inotify.IN_IGNORED:
             self._paths.pop(wd, None)
@@ -101,7 +102,7 @@ class TreeWatch:
         if not mask & inotify.IN_ISDIR:
             if mask & inotify.IN_DELETE and self._wanted(name) and (parent := self._paths.get(wd)):
                 self._on_unlink(f"{parent}/{name}")
-            # A ConfigMap volume (or a program that writes like its writer) changes all its files by the link `..data`.
+            # A ConfigMap volume replaces all its files by renaming the link `..data`.
             return self._wanted(name) or (name.startswith("..") and bool(mask & inotify.IN_MOVED))
         if name.startswith("."):
             return False
@@ -112,5 +113,5 @@ class TreeWatch:
                 self._add_below(path)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.ENOMEM):
-                    self.gone.set()  # creating a new watch reports the error
+                    self.gone.set()  # the caller creates a new watch, which reports the error
         return True

@@ -1,6 +1,6 @@
-"""What telemetry sees of the node: a read-only view. The daemon's node object implements it; tests use a small one.
+"""A read-only view of the node for telemetry. The daemon's `NodeAgent` implements it; tests use a small implementation.
 
-Telemetry never imports the daemon. If a page needs more than this view offers, add it here first.
+Telemetry never imports the daemon. If a page needs more than this view offers, extend the view.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 class Sandboxes(Protocol):
     def running_sandboxes(self) -> Mapping[str, SandboxRecord]:
-        """The record of each running pod sandbox, by pod uid."""
+        """Return pod uid → the record of its running sandbox."""
 
 
 class ManifestStates(Protocol):
     def states(self) -> Sequence[ManifestState]:
-        """The state of each manifest file in the watched directory."""
+        """Return the state of each manifest file in the watched directory."""
 
 
 class Queue(Protocol):
@@ -79,16 +79,16 @@ class NodeView(Protocol):
     def disk_usage(self) -> DiskUsage: ...
 
     def node(self) -> dict[str, Any]:
-        """The Node object, as the API serves it."""
+        """Return the Node object, as the API serves it."""
 
     def ready(self) -> tuple[bool, str]:
-        """Tell whether the node is ready, and if not, why."""
+        """Return whether the node is ready, and if not, why."""
 
     def volumes(self) -> list[Volume]:
-        """The emptyDir volumes and claims of running pods."""
+        """Return the emptyDir volumes and claims of running pods."""
 
     def has_image(self, name: str) -> bool:
-        """Tell whether the node has an image of this name."""
+        """Whether the node has an image of this name."""
 
     def images(self) -> list[dict[str, Any]]:
-        """The images of the node, as `kubelite images -o json` shows them."""
+        """Return the images of the node, as `kubelite images -o json` shows them."""

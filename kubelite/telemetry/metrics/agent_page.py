@@ -1,5 +1,5 @@
-"""The metrics of the agent itself: kubelet_* about pods, starts, workers and PLEG, and kubelite_* for what a kubelet
-does not have. The names are from Kubernetes pkg/kubelet/metrics/metrics.go."""
+"""The metrics of the daemon: kubelet_* with the names of Kubernetes pkg/kubelet/metrics/metrics.go, about pods, starts,
+workers and PLEG; and kubelite_* for what kubelet does not have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PER_POD = (1, 2, 4, 8, 16)
 
 
 def write_agent(page: Page, agent: NodeView) -> None:
-    """Write everything except the meters, which write themselves."""
+    """Write the metrics that are computed for each page. Those of meters.py write themselves."""
     sandboxes = agent.cri.running_sandboxes()
     pods = agent.store.list("Pod")
     _by(page, "kubelet_node_name", "The node's name. The count is always 1.", "node", {agent.node_name: 1})
@@ -82,7 +82,8 @@ def write_agent(page: Page, agent: NodeView) -> None:
 
 
 def _working(page: Page, pods: list[Mapping[str, Any]], strays: int) -> None:
-    """Write kubelet_working_pods. A pod that is deleted lost its manifest. `strays`: running pods without a record."""
+    """Write kubelet_working_pods. A pod that is being deleted counts as orphan, because it no longer has a manifest.
+    `strays`: number of running pods without a record."""
     counts = Counter({("sync", "desired"): 0, ("terminating", "runtime_only"): strays})
     for doc in pods:
         if doc["metadata"].get("deletionTimestamp"):
@@ -103,7 +104,7 @@ def _working(page: Page, pods: list[Mapping[str, Any]], strays: int) -> None:
 
 
 def _volumes(page: Page, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    """Write the volumes of the desired pods, and of the existing ones."""
+    """Write the number of volumes by plugin and state. `states`: state → the pods whose volumes have it."""
     found = Counter(
         (PLUGINS[field], state)
         for state, pods in states.items()

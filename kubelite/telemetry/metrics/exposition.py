@@ -1,9 +1,9 @@
 """The text of a metrics page: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for clients that request it.
 
-Sources: prometheus.io/docs/instrumenting/exposition_formats, the OpenMetrics specification, and Go's
-expfmt/openmetrics_create.go for names that do not fit it: a counter without `_total` has the type unknown there.
-prometheus-client's writer takes 11 µs a sample, this one well below 1 µs: labels are text that is built once, and the
-samples of a family are joined by C code, not formatted.
+Sources: prometheus.io/docs/instrumenting/exposition_formats and the OpenMetrics specification. Names that OpenMetrics
+does not allow are written as by Go's expfmt/openmetrics_create.go: a counter without `_total` has the type unknown.
+prometheus-client's writer takes 11 µs a sample, this one well below 1 µs, because the text of labels is built once and
+C code joins the samples of a family.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kubelite.telemetry.metrics.packed import Packer, Piece, Shelf
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-AHEAD = 16  # parts that may wait for compression, so that the whole text is never in memory
+AHEAD = 16  # parts that may wait for compression; the limit keeps the whole text from being in memory
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric family, by the name of its samples in the text format (counters mostly end in _total)."""
+    """A metric family. `name`: the name of its samples in the text format (those of counters mostly end in _total)."""
 
     name: str
     kind: Kind
@@ -67,7 +67,7 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Text to be packed as a piece of its own, which is appended to `into`."""
+    """Text that is compressed as a separate piece, which is appended to `into`."""
 
     text: bytes
     into: list[Piece]
@@ -78,7 +78,7 @@ Part = bytes | Keep | Piece
 
 class Page:
     """Takes families in order and passes their text to `sink`, part by part. With a `shelf` (for compressed pages),
-    text that is unchanged since an earlier page is not written again."""
+    text that has not changed since an earlier page is not written again."""
 
     def __init__(
         self, sink: Callable[[Part], object], *, openmetrics: bool = False, shelf: Shelf | None = None
@@ -89,12 +89,13 @@ class Page:
         self._section: list[Piece] | None = None
 
     def family(self, family: Family, samples: str) -> None:
-        """Write a whole family. `samples` are its lines, each with its newline; without any, nothing is written."""
+        """Write a whole family. `samples`: its lines, each with a newline; if there are none, nothing is written."""
         if samples:
             self.raw((self._head(family) + samples).encode())
 
     def kept(self, family: Family, version: object, lines: Callable[[], str], fresh: str = "") -> None:
-        """Write a family whose `lines` are unchanged as long as its `version` is; `fresh` are additional lines."""
+        """Write a family. Its `lines` are unchanged as long as `version` is; `fresh`: additional lines, which may have
+        changed."""
         if self._shelf is None:
             self.family(family, fresh + lines())
             return
@@ -110,7 +111,7 @@ class Page:
             self._sink(part)
 
     def section(self, name: str, version: object, write: Callable[[Page], None]) -> None:
-        """Write families that are all unchanged as long as `version` is. None of them may use `kept` itself."""
+        """Write families that are all unchanged as long as `version` is. `write` must not call `kept`."""
         if self._shelf is None:
             write(self)
             return
@@ -124,8 +125,8 @@ class Page:
         self._section = None
 
     def column(self, family: Family, heads: Iterable[str], tail: str, values: Iterable[str]) -> None:
-        """Write a sample for each of `heads` (`{a="1"`, without the closing brace) with the value at the same place.
-        `tail` closes the brace and may add labels."""
+        """Write a family with a sample for each head and value. A head is the text of labels without the closing brace:
+        `{a="1"`. `tail` closes the brace and may add labels."""
         lines = zip(repeat(family.name), heads, repeat(tail), values, repeat("\n"), strict=False)
         self.family(family, "".join(chain.from_iterable(lines)))
 
@@ -135,7 +136,7 @@ class Page:
         self.family(family, f"{family.name}{inside} {number(value)}\n")
 
     def raw(self, text: bytes) -> None:
-        """Write families that are in the page's format already."""
+        """Write text that already has the page's format."""
         self._sink(text if self._section is None else Keep(text, self._section))
 
     def end(self) -> None:
@@ -154,7 +155,7 @@ class Page:
 
 
 def prefers_openmetrics(accept: str) -> bool:
-    """Tell whether an Accept header ranks OpenMetrics (version 1.0.0 or any) at least as high as plain text."""
+    """Whether an Accept header ranks OpenMetrics (version 1.0.0 or any) at least as high as plain text."""
     best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for part in accept.split(","):
         kind, *parameters = (word.strip() for word in part.split(";"))
@@ -172,8 +173,8 @@ def prefers_openmetrics(accept: str) -> bool:
 def render(
     write: Callable[[Page], None], *, openmetrics: bool, compressed: bool, shelf: Shelf | None = None
 ) -> bytes:
-    """Return the page that `write` writes. It is compressed while it is written, so that the whole text is never in
-    memory, and parts that the `shelf` has are not compressed again."""
+    """Return the page that `write` writes. A compressed page is compressed while it is written, so the whole text is
+    never in memory. Parts that are in `shelf` are not compressed again."""
     if not compressed:
         parts: list[bytes] = []
         _write(write, Page(parts.append, openmetrics=openmetrics))  # type: ignore[arg-type]  # without a shelf: bytes
@@ -182,12 +183,12 @@ def render(
     try:
         return _compressed(write, openmetrics, shelf)
     except BaseException:
-        shelf.clear()  # some of its pieces were not packed
+        shelf.clear()  # some pieces may be missing
         raise
 
 
 def _compressed(write: Callable[[Page], None], openmetrics: bool, shelf: Shelf) -> bytes:
-    """Compress in another thread while the page is written: zlib releases the interpreter's lock."""
+    """Compress in another thread while the page is written. zlib releases the interpreter's lock."""
     packer = Packer()
     parts: Queue[Part | None] = Queue(AHEAD)
     failed: list[BaseException] = []

@@ -1,7 +1,7 @@
-"""Metrics of the agent's own work, counted as it happens, under kubelet's names (pkg/kubelet/metrics/metrics.go).
+"""Metrics that the daemon counts while it works, with kubelet's names (pkg/kubelet/metrics/metrics.go).
 
-The sources exist anyway: the steps of the start trace, events, and changes in the store. An observation costs about a
-microsecond. As in kubelet, counters restart at zero with the daemon.
+They are derived from the steps of the start trace, from events and from changes in the store. An observation costs
+about a microsecond. As in kubelet, counters start at zero when the daemon starts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ START = (
         0.05,
         0.1,
         0.25,
-    ),  # kubelet's first bucket is half a second, but most of our starts take less
+    ),  # kubelet's buckets begin at half a second, but most starts here take less
     *(
         0.5,
         1,
@@ -61,12 +61,12 @@ CGROUPS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *DEFAULT)
 STORAGE = (0.0001, 0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
 LAGS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 PULLS = (1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
-#: Maximum label sets of a family; further ones are not counted. No label contains text from a manifest.
+#: Maximum number of label sets of a family; further ones are not counted. No label contains text from a manifest.
 MOST = 64
 
 
 def container_type(doc: dict[str, Any], name: str) -> str:
-    """Return kubelet's word for the type of a pod's container. Pure."""
+    """Return kubelet's name for the type of a pod's container."""
     for field, kind in (
         ("initContainers", "init_container"),
         ("ephemeralContainers", "ephemeral_container"),
@@ -77,10 +77,10 @@ def container_type(doc: dict[str, Any], name: str) -> str:
 
 
 class Counts:
-    """A counter by labels (as text without braces)."""
+    """A counter with labels, which are text without braces."""
 
     def __init__(self, name: str, text: str, *, empty: bool = True) -> None:
-        """`empty`: write a series of zero without labels before anything is counted."""
+        """`empty`: write a series with the value 0 and without labels until something is counted."""
         self.family, self._empty = counter(name, text), empty
         self._values: dict[str, float] = {}
 
@@ -90,15 +90,15 @@ class Counts:
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def write(self, page: Page) -> None:
-        # Copied in one step, because the loop's thread continues to count.
+        # Copy in one step, because the event loop's thread continues to count.
         values = list(self._values.items()) or [("", 0.0)] * self._empty
         lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values]
         page.family(self.family, "".join(lines))
 
 
 class Histogram:
-    """A histogram by labels. Each bucket may have an exemplar, the newest one (OpenMetrics 1.0: at most 128 characters
-    of labels; the text format has no exemplars)."""
+    """A histogram with labels. Each bucket has the newest exemplar, if any. OpenMetrics 1.0 limits the labels of an
+    exemplar to 128 characters; the text format has no exemplars."""
 
     def __init__(self, name: str, text: str, bounds: tuple[float, ...] = DEFAULT) -> None:
         self.family: Family = histogram(name, text)
@@ -107,7 +107,7 @@ class Histogram:
         self._exemplars: dict[tuple[str, int], str] = {}
 
     def observe(self, value: float, labels: str = "", *, exemplar: str = "", at: float = 0.0) -> None:
-        """`exemplar`: labels of the observation, without braces; `at`: its time in Unix seconds."""
+        """Count a value. `exemplar`: labels of this observation, without braces; `at`: its time in Unix seconds."""
         found = self._values.get(labels)
         if found is None:
             if len(self._values) >= MOST:
@@ -150,7 +150,7 @@ _OPERATIONS = {
     "pull": "pull_image",
 }
 _MIB = 1 << 20
-#: Minimum bytes of a size class (kubelet's imageSizeBuckets), largest first.
+#: (minimum bytes, label) of each size class, largest first (kubelet's imageSizeBuckets).
 _SIZES = (
     (100 << 30, "GT100GB"),
     (60 << 30, "60GB-100GB"),
@@ -168,8 +168,8 @@ _SIZES = (
 
 
 class Meters(Observer):
-    """All meters. The loop's thread writes them; another thread may read meanwhile, and miss the newest observation.
-    `kind_of` returns a container's type, by its pod's uid and its name."""
+    """All meters. The event loop's thread updates them; another thread may read them at the same time, and may miss the
+    newest observation. `kind_of`: (pod's uid, container's name) → the container's type."""
 
     def __init__(
         self,
@@ -179,10 +179,10 @@ class Meters(Observer):
     ) -> None:
         self._clock = clock
         self._kind_of = kind_of
-        self._first_seen: dict[str, float] = {}  # pods that are starting
+        self._first_seen: dict[str, float] = {}  # uid of a starting pod → Unix seconds when it was first seen
         self._known: set[str] = set()  # pods that a worker has synced
         self.last_relist = 0.0
-        self._pulling: dict[str, float] = {}  # seconds of image pulls of a starting pod
+        self._pulling: dict[str, float] = {}  # uid of a starting pod → seconds of its image pulls
         self.probes = ProbeMeter()
         self._pods()
         self._runtime()
@@ -232,7 +232,7 @@ class Meters(Observer):
         )
 
     def _runtime(self) -> None:
-        """Create the meters of the engine's operations."""
+        """Create the meters of the container engine's operations."""
         self.operations = Counts(
             "kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type."
         )
@@ -307,7 +307,7 @@ class Meters(Observer):
     # -- observations ---------------------------------------------------------------------------------------------
 
     def step(self, uid: str, step: Step) -> None:
-        """Observe the end of a step of a start trace, or of a step that is only counted."""
+        """Observe the end of a step of a start trace, or of a step that is only measured (`Tracer.count`)."""
         if step.step.startswith("cgroup "):
             if step.took:  # 0: from a shim of an older version, which does not report it
                 self.cgroups.observe(step.took, f'operation_type="{step.step.partition(" ")[2]}"')
@@ -346,7 +346,7 @@ class Meters(Observer):
     def pod_changed(
         self, uid: str, doc: dict[str, Any], trace_of: Callable[[str], str] = lambda _uid: ""
     ) -> None:
-        """Observe a changed status: a pod's start ends when it runs for the first time. `trace_of` returns the id of
+        """Observe a changed status. A pod's start ends when the pod leaves the phase Pending. `trace_of`: uid → id of
         the trace of that start."""
         since = self._first_seen.get(uid)
         phase = doc.get("status", {}).get("phase")
@@ -356,7 +356,7 @@ class Meters(Observer):
         now, trace = self._clock(), trace_of(uid)
         took, pulled = now - since, self._pulling.pop(uid, 0.0)
         exemplar = f'trace_id="{trace}",pod_uid="{escape(uid)}"' if trace and len(uid) < 64 else ""
-        for whole in (self.start, self.start_total):  # equal, because pods are seen when they are created
+        for whole in (self.start, self.start_total):  # equal, because a pod is seen when it is created
             whole.observe(took, exemplar=exemplar, at=now)
         if not doc["spec"].get("initContainers"):
             self.start_sli.observe(max(0.0, took - pulled), exemplar=exemplar, at=now)
@@ -393,7 +393,7 @@ class Meters(Observer):
     def timed(
         self, work: Callable[[str], Awaitable[float | None]]
     ) -> Callable[[str], Awaitable[float | None]]:
-        """Wrap a worker's sync of a pod to measure its duration."""
+        """Return `work`, the worker's sync of a pod, with a measurement of its duration."""
 
         async def look(uid: str) -> float | None:
             began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""process_*: the daemon itself, with the names and help texts of every Prometheus client.
+"""process_*: metrics of the daemon's process, with the names and help texts of all Prometheus clients.
 
-prometheus-client's own collector lists /proc/self/fd. A node with 500 containers has some ten thousand descriptors open
-for scrapes, and listing their names takes a tenth of a scrape. Since Linux 6.2 the directory's size is their number.
+prometheus-client's own collector lists /proc/self/fd. On a node with 500 containers, scrapes keep some ten thousand
+descriptors open, and listing them takes a tenth of a scrape. Since Linux 6.2 the directory's size is their number.
 """
 
 from __future__ import annotations

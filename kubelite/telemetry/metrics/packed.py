@@ -1,8 +1,8 @@
-"""Builds one gzip stream (RFC 1952) from new text and from text that was packed for an earlier page.
+"""Builds one gzip stream (RFC 1952) from new text and from text that was compressed for an earlier page.
 
-Most of a page is unchanged since the last scrape, and compression is most of a page's cost. A `Piece` is a run of
-deflate blocks (RFC 1951) that does not refer to earlier data and ends on a whole byte, as after Z_FULL_FLUSH: it can be
-placed anywhere in any stream. The checksum of the whole is combined from those of its parts, as by zlib's
+Most of a page is unchanged since the last scrape, and compression is most of a page's cost. A `Piece` is a sequence of
+deflate blocks (RFC 1951) that does not refer to earlier data and ends on a whole byte, as after Z_FULL_FLUSH. It can
+therefore be placed anywhere in any stream. The checksum of the stream is combined from those of its parts, as by zlib's
 crc32_combine.
 """
 
@@ -21,7 +21,7 @@ _LEVEL = 1  # higher levels take twice the time and save an eighth
 
 @dataclass(frozen=True)
 class Piece:
-    """Packed text that can be reused. `crc` and `size` are those of the text."""
+    """Compressed text that can be reused. `crc` and `size`: checksum and bytes of the uncompressed text."""
 
     data: bytes
     crc: int
@@ -29,12 +29,12 @@ class Piece:
 
     @cached_property
     def shift(self) -> int:
-        """Return the factor for a checksum that this piece is appended to: x to the power of 8 * size."""
+        """Return the factor for the checksum of text to which this piece is appended: x to the power of 8 * size."""
         return _power(self.size)
 
 
 class Packer:
-    """Takes text and pieces in order; `end()` returns the whole stream."""
+    """Compresses text and adds pieces, in order. `end()` returns the whole stream."""
 
     def __init__(self) -> None:
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)  # -15: without a header
@@ -49,7 +49,7 @@ class Packer:
         self._size += len(text)
 
     def piece(self, text: bytes) -> Piece:
-        """Add `text`, and return it as a packed piece."""
+        """Add `text` and return it as a piece."""
         self._cut()
         data = self._deflate.compress(text) + self._deflate.flush(zlib.Z_FULL_FLUSH)
         self._parts.append(data)
@@ -74,7 +74,7 @@ class Packer:
 
 
 class Shelf:
-    """The pieces of earlier pages by key, each with the version that was packed."""
+    """The pieces of earlier pages: key → version and pieces."""
 
     def __init__(self) -> None:
         self._places: dict[Hashable, tuple[object, list[Piece]]] = {}
@@ -98,7 +98,7 @@ class Shelf:
 
 
 def _joined(pieces: list[Piece]) -> Piece:
-    """Join pieces. Each ends on a whole byte and does not refer to earlier data, so the result does not either."""
+    """Join pieces. Each ends on a whole byte and does not refer to earlier data, so this is true of the result, too."""
     crc = 0
     for piece in pieces:
         crc = _multiply(piece.shift, crc) ^ piece.crc

@@ -1,7 +1,7 @@
-"""The metrics pages of a node: which families are on which page.
+"""The metrics pages and web pages of a node.
 
-/metrics has all families except those of /metrics/resource, which would be counted twice beside cAdvisor's. The sampler
-keeps descriptors open, so one page is made at a time, in a thread, while the event loop continues.
+/metrics has all families except those of /metrics/resource, whose values cAdvisor's families have, too. One page at a
+time is written, because all pages share the sampler. This is done in a thread, so that the event loop continues.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 class Pages:
-    """`await render(name, …)` returns a page's bytes; `await snapshot()` returns the values themselves."""
+    """Writes pages: `await render(name, …)` returns a metrics page, `await snapshot()` the values themselves."""
 
     def __init__(self, agent: NodeView) -> None:
         self._agent = agent
@@ -58,7 +58,7 @@ class Pages:
         self._shelf = Shelf()
         self.recent = Recent()
         self._rates = CpuRates()
-        self._page_rates = CpuRates()  # apart, so that a page that is open shortens nobody's interval
+        self._page_rates = CpuRates()  # separate: the web page must not shorten the summary's intervals
         self._own = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, GCCollector):
             collector(registry=self._own)
@@ -97,7 +97,8 @@ class Pages:
         return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run in one and the same thread: with a pool, malloc would retain a page's memory in each thread."""
+        """Run `work` in the same thread each time. With a pool of threads, malloc would retain a page's memory in each
+        of them."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def summary(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Pages:
         )
 
     async def _web(self, write: Callable[[Snapshot], str]) -> bytes:
-        """Measure and write a page in the thread, so that the event loop goes on."""
+        """Take a sample and write a page in the thread, so that the event loop continues."""
         async with self._one_at_a_time:
             body = await self._in_thread(lambda: write(self._sample()).encode())
         self._agent.disk_usage.ask()
@@ -137,7 +138,7 @@ class Pages:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     def _all(self, page: Page) -> None:
-        # Families that need no sample come first: they are compressed meanwhile.
+        # Families that need no sample come first, so that they are compressed while the sample is taken.
         for write in (self._state, self._probes, self._cadvisor, self._node):
             write(page)
 
@@ -154,7 +155,7 @@ class Pages:
 
     def _state(self, page: Page) -> None:
         agent, store = self._agent, self._agent.store
-        # A record's document is a different object after any change.
+        # These lists can serve as versions, because a changed record has a new document.
         pods, claims = (
             [record.doc for record in store.list(kind)] for kind in ("Pod", "PersistentVolumeClaim")
         )
@@ -189,7 +190,8 @@ class Pages:
         self._agent.meters.probes.write(page)
 
     def _health(self, sample: Sample) -> int:
-        """Return 1 if healthy, 0 if not, -1 without a probe. cAdvisor reports docker's health check here."""
+        """Return 1 if the container is ready, 0 if not, -1 if it has no probe. cAdvisor reports docker's health check
+        in this family."""
         record = self._agent.store.get_uid(sample.target.uid)
         if record is None:
             return -1
@@ -211,7 +213,7 @@ def _on(path: str) -> FileSystem | None:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of descriptors to its maximum, because scrapes keep some open for each container. Return it."""
+    """Raise the limit of descriptors to the hard limit and return it. Scrapes keep some open for each container."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,6 +1,6 @@
 """prober_*: results of probes, counted as by kubelet's prober (pkg/kubelet/prober/prober_manager.go).
 
-A pod's series are deleted with the pod, so their cost is bounded by the running pods.
+A pod's series are deleted with the pod, so their number is bounded.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class ProbeMeter:
     def observe(
         self, uid: str, namespace: str, pod: str, *, container: str, kind: str, result: str, seconds: float
     ) -> None:
-        """`kind` is Liveness, Readiness or Startup; `result` successful, failed or unknown."""
+        """Count a result. `kind`: Liveness, Readiness or Startup; `result`: successful, failed or unknown; `seconds`:
+        duration of the probe."""
         mine = self._probes.setdefault(uid, {})
         probe = mine.get((container, kind))
         if probe is None:
@@ -60,7 +61,7 @@ class ProbeMeter:
         probe.seconds += seconds
 
     def tried(self, pod: Pod, container: str, kind: Kind, outcome: Outcome, seconds: float) -> None:
-        """Observe a result of the prober, translated into kubelet's words."""
+        """Count a result of the prober under kubelet's names."""
         meta, result = pod.metadata, _RESULTS[outcome]
         place = (meta.uid or "", meta.namespace or "", meta.name or "")
         self.observe(*place, container=container, kind=kind.title(), result=result, seconds=seconds)

@@ -1,7 +1,7 @@
-"""/metrics/resource, which metrics-server reads, and through it `kubectl top`.
+"""/metrics/resource, which metrics-server reads to answer `kubectl top`.
 
-Source: Kubernetes pkg/kubelet/metrics/collectors/resource_metrics.go. Some families are also in /metrics/cadvisor, with
-other labels, so the two must never be on one page.
+Source: Kubernetes pkg/kubelet/metrics/collectors/resource_metrics.go. Some families are also on /metrics/cadvisor, with
+other labels, so no page may have both.
 """
 
 from __future__ import annotations

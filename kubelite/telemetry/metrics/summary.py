@@ -18,13 +18,13 @@ from kubelite.telemetry.sampling.sampler import Sample, Snapshot
 from kubelite.telemetry.sampling.volume_stats import Logs, Volume, summary_of
 
 ROOT = "/"
-SHORTEST = 1.0  # minimum seconds between the two readings of a rate; below that, clock ticks dominate
+SHORTEST = 1.0  # minimum seconds between the two readings of a rate; clock ticks distort shorter intervals
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """The data besides the cgroups' values. `used`: a directory → its last measured usage; `images`: the file system of
-    the images; `pids`: the kernel's limit."""
+    """The data that is not in the snapshot. `booted_at`: Unix seconds; `used`: directory → its last measured usage;
+    `images`: the file system of the images; `pids`: the kernel's limit of processes and threads."""
 
     node: str
     booted_at: float
@@ -36,14 +36,15 @@ class Around:
 
 
 class CpuRates:
-    """The CPUs used between two requests: kubelet's `usageNanoCores`. Cgroups that no longer exist are forgotten."""
+    """Computes the CPUs used between two requests: kubelet's `usageNanoCores`."""
 
     def __init__(self) -> None:
         # cgroup → time, nanoseconds and rate at that time.
         self._before: dict[str, tuple[float, int, int | None]] = {}
 
     def note(self, snapshot: Snapshot) -> Mapping[str, int]:
-        """Return nanocores by cgroup, those of the machine under `ROOT`. A cgroup seen for the first time has none."""
+        """Return cgroup → nanocores; the machine's are under `ROOT`. A cgroup that is new in this snapshot is not in
+        the result."""
         seen = {s.target.cgroup: s.stats.cpu.usage_ns for s in snapshot.all}
         seen[ROOT] = int(snapshot.root.cpu * 1e9)
         now, kept = snapshot.now, {}
@@ -57,7 +58,7 @@ class CpuRates:
 
 
 def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Json:
-    """Return the Summary API's document. `rates`: what `CpuRates` returned for the snapshot. Pure."""
+    """Return the Summary API's document. `rates`: the result of `CpuRates.note` for the snapshot."""
     at = rfc3339(snapshot.now)
     volumes, logs = _by_pod(around.volumes), _by_pod(around.logs)
     networks = {s.target.uid: found for s, found in snapshot.networks}

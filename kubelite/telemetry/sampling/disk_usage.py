@@ -1,9 +1,9 @@
-"""The size of writable layers and the number of open sockets, measured in the background, so that no scrape and no
-decision walks directories. File systems with project quotas are not walked at all (node/storage/quota.py).
+"""Measures the size of writable layers, volumes and logs, and the number of open sockets, in the background. So no
+scrape and no decision walks directories. Directories with a project quota are never walked (node/storage/quota.py).
 
 Measurements are made on demand only. A request (`ask`) starts a round in a thread if the last round is older than
-`INTERVAL` or a layer was never measured. A long round delays the next one, so that at most a tenth of the time is spent
-walking: the cost is bounded however large the layers are. The age of the measurements is a metric, too.
+`INTERVAL` or a directory was never measured. A long round delays the next one, so that at most a tenth of the time is
+spent walking, however large the directories are. The age of the measurements is a metric, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.cgroups import open_cgroup
 from runtime.tree import walk
 
 INTERVAL = 30.0  # seconds between rounds
-FIRST = 1.0  # seconds between two rounds for layers that were never measured
+FIRST = 1.0  # seconds between two rounds for directories that were never measured
 SHARE = 0.1  # maximum fraction of the time spent walking
 SOCKETS_MOST = 4096  # descriptors examined in a container; if there are more, its sockets are not counted
 
@@ -39,13 +39,14 @@ class Usage:
 
 
 class DiskUsage:
-    """`get(path)` returns the last measurement. `layers()` maps each layer's directory to its container's cgroup."""
+    """Measures directories. `get(path)` returns the last measurement. `layers()` maps each directory to measure to the
+    container's cgroup if it is a writable layer, otherwise to ""."""
 
     def __init__(self, layers: Callable[[], Mapping[str, str]]) -> None:
         self._layers = layers
         self._measured: dict[str, Usage] = {}
         self._wanted = asyncio.Event()
-        self._until = 0.0  # monotonic seconds until which measured layers are not measured again
+        self._until = 0.0  # monotonic seconds until which measured directories are not measured again
         self.last_round = 0.0  # Unix seconds when the last round ended
         self.took = 0.0  # duration of the last round in seconds
 
@@ -53,7 +54,8 @@ class DiskUsage:
         return self._measured.get(path)
 
     def ask(self) -> None:
-        """Request a measurement: it is made if it is due, or if a layer was never measured. From the loop's thread."""
+        """Request a measurement. It starts if it is due or if a directory was never measured. Call this in the event
+        loop's thread."""
         if time.monotonic() >= self._until or any(path not in self._measured for path in self._layers()):
             self._wanted.set()
 
@@ -78,10 +80,11 @@ class DiskUsage:
 
 
 def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None = None) -> Usage | None:
-    """Measure the bytes on disk and inodes below a directory, within its file system; None if it does not exist. Files
-    that vanish meanwhile are not counted. A directory with its own project quota is not walked: the file system has
-    counted it, and reports the project's limit as its size. Other directories share the file systems in `systems` (by
-    device), which are queried once a round. A directory with a cgroup is the writable layer of an overlay."""
+    """Measure the bytes on disk and the inodes below a directory, within its file system. Return None if it does not
+    exist. Files that disappear meanwhile are not counted. A directory with its own project quota is not walked: the
+    file system counts its usage, and reports the project's limit as its size. `systems`: device → file system, a cache
+    for the other directories of one round. `cgroup`: the container's, if the directory is a writable layer of an
+    overlay."""
     systems = {} if systems is None else systems
     total, inodes = 0, 0
     try:

@@ -1,5 +1,5 @@
-"""The machine itself, for the series with id="/", machine_* and node_*. Read from /proc and by statvfs, never from the
-root cgroup's memory.stat, which on v1 walks every cgroup.
+"""The machine's totals, for machine_*, node_* and the series with id="/". They are read from /proc and by statvfs, not
+from the root cgroup's memory.stat, because on v1 the kernel walks every cgroup to produce it.
 
 Sources: proc(5); Documentation/admin-guide/iostats.rst; google/cadvisor machine/.
 """
@@ -25,7 +25,7 @@ _REAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "vfat", "f2fs"
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """Bytes and inodes of a mounted block device."""
+    """A mounted block device. `size`, `used` and `available` in bytes; `inodes`: their total."""
 
     device: str
     size: int
@@ -37,7 +37,7 @@ class FileSystem:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A line of /proc/diskstats in its units: counts, sectors, milliseconds."""
+    """A line of /proc/diskstats, in the kernel's units: counts, sectors of 512 bytes, milliseconds."""
 
     device: str
     reads: int
@@ -70,7 +70,7 @@ class Root:
 
     @property
     def usage(self) -> int:
-        """Return anonymous memory and page cache, which is what the root cgroup is charged for."""
+        """Return the bytes of anonymous memory and page cache, which the kernel charges to the root cgroup."""
         get = self.memory.get
         return get("AnonPages", 0) + get("Cached", 0) + get("Buffers", 0)
 
@@ -96,7 +96,7 @@ def read_root() -> Root:
         {
             name: counters
             for name, counters in interfaces(read_or("/proc/self/net/dev"), _SKIPPED).items()
-            # A pod's veth under another name is skipped: its traffic is counted with its pod.
+            # Skip the pods' veths, whose names differ: their traffic is counted with the pods.
             if not is_host_ifname(name)
         },
         {name: text for name in ("cpu", "memory", "io") if (text := read_or(f"/proc/pressure/{name}"))},
@@ -113,14 +113,15 @@ def meminfo() -> dict[str, int]:
 
 
 def vmstat() -> dict[str, int]:
-    """Return the few counters of /proc/vmstat that are reported."""
+    """Return the counters of /proc/vmstat that are reported."""
     wanted = ("pgfault ", "pgmajfault ", "oom_kill ")
     lines = (line for line in read_or("/proc/vmstat").splitlines() if line.startswith(wanted))
     return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
 def interfaces(text: str, without: tuple[str, ...] = ("lo",)) -> dict[str, tuple[int, ...]]:
-    """Return interface → the 16 counters of net/dev (proc_pid_net(5)), except for names with one of these prefixes."""
+    """Return interface → the 16 counters of net/dev (proc_pid_net(5)), without names that have one of the prefixes
+    `without`."""
     found: dict[str, tuple[int, ...]] = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
@@ -131,7 +132,7 @@ def interfaces(text: str, without: tuple[str, ...] = ("lo",)) -> dict[str, tuple
 
 
 def disks() -> tuple[Disk, ...]:
-    """Return whole disks and partitions with any activity, except for RAM disks and loop devices."""
+    """Return the disks and partitions that have had any I/O, except RAM disks and loop devices."""
     found = []
     for line in read_or("/proc/diskstats").splitlines():
         _, _, name, *rest = line.split()
@@ -191,7 +192,7 @@ _device_names: dict[tuple[int, int], str] = {}
 
 
 def device_name(major: int, minor: int) -> str:
-    """Return `/dev/<name>` of a block device by number (sysfs, dev/block), or "major:minor" if it has no name."""
+    """Return `/dev/<name>` of a block device (from /sys/dev/block), or "major:minor" if it has no name."""
     key = (major, minor)
     if key not in _device_names:
         try:

@@ -9,14 +9,15 @@ from pathlib import Path
 from kubelite.kube.json import Json
 from runtime.cgroups import open_cgroup
 
-MOST = 1000  # processes reported of a container: a fork bomb is not listed in full
+MOST = 1000  # maximum number of processes reported for a container, for example with a fork bomb
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def processes(cgroup: str) -> list[Json]:
-    """Return the processes by pid: {"pid", "innerPid": in the container's pid namespace, "parent", "user", "state",
-    "cpu": nanoseconds, "memory": resident bytes, "threads", "command"}. Processes that exit meanwhile are omitted."""
+    """Return the processes, sorted by pid: [{"pid", "innerPid": pid in the container's pid namespace, "parent",
+    "user": uid, "state", "cpu": nanoseconds, "memory": resident bytes, "threads", "command"}]. Processes that exit
+    meanwhile are omitted."""
     found = []
     for pid in sorted(open_cgroup(cgroup).pids())[:MOST]:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -29,7 +30,7 @@ def process(pid: int) -> Json:
     place = Path("/proc", str(pid))
     stat = (place / "stat").read_text(errors="replace")
     name = stat[stat.index("(") + 1 : stat.rindex(")")]
-    fields = stat[stat.rindex(")") + 2 :].split()  # from the third field on, the state
+    fields = stat[stat.rindex(")") + 2 :].split()  # the fields from the third on, which is the state
     words = dict(line.split(":", 1) for line in (place / "status").read_text(errors="replace").splitlines())
     arguments = (place / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     command = " ".join(part.decode(errors="replace") for part in arguments) or f"[{name}]"

@@ -1,9 +1,9 @@
-"""Samples everything that is measured: `Sampler.sample() → Snapshot`, which pages, `top` and the summary show.
+"""Samples all measurements: `Sampler.sample()` returns a `Snapshot`, which the pages, `top` and the summary show.
 
-Between samples the sampler keeps open descriptors (which make a reading three times as cheap), values that hardly
-change (labels, limits), and values that cannot have changed: for a cgroup in which nothing ran, few files are read
-(runtime/cgroups/reading/reader.py). It never walks directories: sizes of writable layers and sockets are measured in
-the background (disk_usage.py). Things that disappear before they are read are omitted.
+Between samples, the sampler keeps descriptors open, which makes reading three times as fast. It also keeps values that
+rarely change (labels, limits) and values that cannot have changed: for a cgroup in which nothing ran, it reads few
+files (runtime/cgroups/reading/reader.py). It never walks directories, whose sizes are measured in the background, as
+are sockets (disk_usage.py). Cgroups and files that disappear before they are read are omitted.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from runtime.cgroups.reading.reader import TOTALS, Reader
 from runtime.cgroups.reading.stats import Stats
 from runtime.errors import NotFoundError, RuntimeFault
 
-FD_BUDGET = 0.85  # fraction of the descriptor limit that may be kept open; other files are opened each time
+FD_BUDGET = 0.85  # fraction of the descriptor limit for files that stay open; others are opened each time
 NO_LIMITS = Spec()
-_SMALL = 479  # bytes, at first, of net/dev: small enough for Python's allocator, which keeps it out of malloc's heap
-SPEC_AGE = 300.0  # maximum seconds for which limits are reused if nothing indicates that they changed
+_SMALL = 479  # initial bytes of a buffer for net/dev, small enough for Python's allocator instead of malloc
+SPEC_AGE = 300.0  # maximum seconds for which limits are reused while nothing indicates a change
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Values that only change by an edit."""
+    """Values that change only if the pod is edited."""
 
     spec: Spec = NO_LIMITS
     open_files: int | None = None  # the init's soft RLIMIT_NOFILE; -1: unlimited
@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The values of a cgroup. `pids` is empty for groups."""
+    """The values of a cgroup. `pids` is empty for the parent cgroups (`Targets.groups`)."""
 
     target: Target
     stats: Stats
@@ -57,8 +57,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One sample of everything. `now`: Unix seconds; `errors`: failed readings, other than of things that
-    disappeared."""
+    """The result of sampling. `now`: Unix seconds; `errors`: number of cgroups that could not be read, except those
+    that disappeared."""
 
     now: float
     containers: tuple[Sample, ...]
@@ -70,8 +70,8 @@ class Snapshot:
 
     @property
     def all(self) -> tuple[Sample, ...]:
-        """Return all samples with each pod's containers after it, and pods ordered by uid. The order matters: the text
-        that neighbours have in common is then close enough for gzip."""
+        """Return all samples: pods ordered by uid, each followed by its containers. In this order, text that samples
+        have in common is close enough together for gzip to find it."""
         pods = sorted(self.pods, key=lambda pod: pod.target.uid)
         mine: dict[str, list[Sample]] = {pod.target.uid: [pod] for pod in pods}
         for container in self.containers:
@@ -81,7 +81,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class _Kept:
-    """What the sampler keeps of one cgroup."""
+    """The data that the sampler keeps of one cgroup."""
 
     group: Cgroup
     reader: Reader | None = None
@@ -93,7 +93,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Network:
-    """The open /proc/<pid>/net/dev of a sandbox, with the text read last and its parsed form."""
+    """The open /proc/<pid>/net/dev of a sandbox, with the last text and its parsed form."""
 
     descriptor: int
     size: int = _SMALL  # bytes to read
@@ -103,14 +103,15 @@ class _Network:
 
 @dataclass(slots=True)
 class _Total:
-    """A counter of all cgroups together, and the monotonic time when it was last seen to change."""
+    """A counter of the whole machine, and the monotonic time at which its last change was seen."""
 
     value: int
     at: float
 
 
 class Sampler:
-    """Samples the targets that `find()` returns. `descriptors` is the process's limit. One caller at a time."""
+    """Samples the targets that `find()` returns. `descriptors`: the process's limit of file descriptors. Not safe for
+    concurrent calls."""
 
     def __init__(self, find: Callable[[], Targets], *, descriptors: int) -> None:
         self._find = find
@@ -148,7 +149,8 @@ class Sampler:
         self._net.clear()
 
     def _moved(self, root: Root, now: float) -> dict[str, float]:
-        """Return when a task was last stalled or killed in any cgroup, by the file that reports it for a cgroup."""
+        """Return for each file in TOTALS the monotonic time at which the machine's total (of stalls or OOM kills) was
+        last seen to change. Since then, the file has not changed in any cgroup."""
         found = {}
         for name in TOTALS:
             total = _total(root, name)
@@ -167,7 +169,8 @@ class Sampler:
         moved: Mapping[str, float],
         still: Collection[str] = (),
     ) -> tuple[Sample, ...]:
-        """`still`: uids of pods whose values are all unchanged, and therefore also those of a pod's only container."""
+        """Sample targets. `still`: uids of pods with one container whose values have not changed, so that the
+        container's values have not changed either."""
         found = (self._sample(target, now, moved, still) for target in targets)
         return tuple(sample for sample in found if sample is not None)
 
@@ -190,7 +193,7 @@ class Sampler:
             self._drop(target.cgroup)
             return None
         if due:
-            # Randomized, so that the limits of many cgroups are not due at the same time again.
+            # Randomize the time, so that the limits of many cgroups are not due in the same sample.
             kept.believed, kept.hash = now + SPEC_AGE * random.uniform(0.5, 1.0), target.resources_hash
             kept.limits = _limits(kept.group, target, kept.limits)
         last = kept.sample
@@ -213,8 +216,8 @@ class Sampler:
         return kept.reader.read(now, limits=limits, moved=moved), kept.reader.awake
 
     def _network(self, sandbox: Sandbox) -> Mapping[str, tuple[int, ...]]:
-        """Return the counters of the sandbox's interfaces. The descriptor is kept until the pod is deleted: it belongs
-        to the namespace and stays readable after the process has exited."""
+        """Return the counters of the sandbox's interfaces. The descriptor is kept until the sandbox is gone. It refers
+        to the network namespace, so it stays readable after the process has exited."""
         known = self._net.get(sandbox.sandbox_id)
         try:
             if known is None:
@@ -248,7 +251,7 @@ class Sampler:
 
 
 def _total(root: Root, name: str) -> int | None:
-    """Return the machine's total of what a file in TOTALS counts; None if the kernel does not report it."""
+    """Return the machine's total of the counter in a file of TOTALS; None if the kernel does not report it."""
     if name == "memory.oom_control":
         return root.vm.get("oom_kill")
     found = pressure(root.pressure.get(name.removesuffix(".pressure"), "").encode())
@@ -256,12 +259,12 @@ def _total(root: Root, name: str) -> int | None:
 
 
 def _alone(containers: Iterable[Target]) -> set[str]:
-    """Return the pods that have one container."""
+    """Return the uids of pods that have one container."""
     return {uid for uid, count in Counter(c.uid for c in containers).items() if count == 1}
 
 
 def _with_processes(pods: tuple[Sample, ...], containers: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """Give each pod the processes of its containers: no process is in the pod's own cgroup."""
+    """Return the pods with the processes of their containers. No process is in a pod's own cgroup."""
     pids: dict[str, list[int]] = {}
     descriptors: dict[str, int] = {}
     for sample in containers:
@@ -277,13 +280,13 @@ def _with_processes(pods: tuple[Sample, ...], containers: tuple[Sample, ...]) ->
 
 
 def _limits(group: Cgroup, target: Target, before: Limits) -> Limits:
-    """Return the limits; the same object if they are unchanged."""
+    """Read the limits. Return `before`, the same object, if they are unchanged."""
     found = Limits(read_spec(group), _soft_limit(target.pid) if target.pid else None)
     return before if found == before else found
 
 
 def _soft_limit(pid: int) -> int | None:
-    """Return the soft limit "Max open files" of proc_pid_limits(5)."""
+    """Return the soft limit "Max open files" (proc_pid_limits(5)), -1 if unlimited; None if the process has exited."""
     for line in read_or(f"/proc/{pid}/limits").splitlines():
         if line.startswith("Max open files"):
             word = line[len("Max open files") :].split()[0]
@@ -292,8 +295,9 @@ def _soft_limit(pid: int) -> int | None:
 
 
 def _processes(group: Cgroup, stats: Stats, last: Sample | None) -> tuple[tuple[int, ...], int]:
-    """Return the processes of a container and the number of their descriptors. If the number of tasks equals that of
-    the known processes, and all of these live, they are the same: the list, which v1 has to sort, is not read."""
+    """Return the processes of a container and the number of their descriptors. If all known processes are alive and
+    their number equals the number of tasks, there are no others. Then the list, which the kernel sorts on v1, is not
+    read."""
     if last is not None and last.pids and stats.pids.current == len(last.pids):
         opened = [_open_files(pid) for pid in last.pids]
         if all(opened):  # a dead process or a zombie has none
@@ -303,7 +307,8 @@ def _processes(group: Cgroup, stats: Stats, last: Sample | None) -> tuple[tuple[
 
 
 def _open_files(pid: int) -> int:
-    """Count a process's descriptors: the size of /proc/<pid>/fd since Linux 6.2; before that, its entries."""
+    """Return the number of a process's descriptors: since Linux 6.2, the size of /proc/<pid>/fd; before, the number of
+    its entries. 0 if the process has exited."""
     path = f"/proc/{pid}/fd"
     with contextlib.suppress(OSError):
         return os.stat(path).st_size or (0 if _SIZED else len(os.listdir(path)))

@@ -1,8 +1,9 @@
-"""What is measured, as last reported by the shims: containers, pods, the node's own groups; and their labels.
+"""The targets of measurements and their labels: containers, pods and the node's own cgroups, as the shims last reported
+them.
 
-Labels follow kubelet's containerPrometheusLabelsFunc (pkg/kubelet/server/server.go): container, id, image, name,
-namespace and pod, always all six. For a pod's own cgroup, container, image and name are empty. The pod's network series
-belong to the sandbox, container="POD", which most dashboards match.
+Each series has the six labels of kubelet's containerPrometheusLabelsFunc (pkg/kubelet/server/server.go): container, id,
+image, name, namespace and pod. For a pod's own cgroup, container, image and name are empty. The pod's network series
+have container="POD", which most dashboards match.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SANDBOX_IMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One cgroup to report on."""
+    """A cgroup to measure. Times are Unix seconds."""
 
     cgroup: str
     namespace: str = ""
@@ -38,8 +39,8 @@ class Target:
     created_at: float = 0.0
     started_at: float = 0.0
     upper: str = ""  # the writable layer's directory
-    resources_hash: str = ""  # of the resources; when it changes, the limits are read again
-    head: str = field(default="", compare=False)  # the labels as text, without the closing brace
+    resources_hash: str = ""  # hash of the resources; when it changes, the limits are read again
+    head: str = field(default="", compare=False)  # text of the labels, without the closing brace
 
     def with_head(self) -> Target:
         pairs = {
@@ -56,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A pod's network namespace, accessed through its shim. `target` has the labels of the sandbox's series."""
+    """A pod's network namespace. `pid`: the shim, through which it is read; `target`: the labels of its series."""
 
     pid: int
     sandbox_id: str
@@ -72,7 +73,7 @@ class Targets:
 
 
 class Finder:
-    """Returns the agent's targets. Each is built once and kept, because its labels are most of a scrape's text."""
+    """Finds the node's targets. Each is created once and kept, because its labels are most of a scrape's text."""
 
     def __init__(self, agent: NodeView) -> None:
         self._agent = agent

@@ -1,7 +1,7 @@
 """The data of `kubelite top` and `kubelite stats`: a snapshot's counters as plain JSON. The client computes rates from
-two requests, so that nothing is measured without a reader.
+two requests, so nothing is measured unless a client asks.
 
-Units: CPU, throttling and stalls in nanoseconds, the rest in bytes and counts; 0 means no limit.
+Units: CPU and stalls in nanoseconds, CPU limits in millicores, the rest in bytes and counts. A limit of 0 means none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def usage(snapshot: Snapshot, node: str) -> Json:
 
 
 def measured_pods(snapshot: Snapshot) -> dict[str, Measured]:
-    """Return what each pod uses, by uid, as eviction ranks it: working set and processes."""
+    """Return uid → the pod's usage by which eviction ranks it: working set and number of processes."""
     by_container: dict[str, dict[str, dict[str, int]]] = {}
     for s in snapshot.containers:
         amounts = {"memory": s.stats.memory.working_set, "pids": len(s.pids)}
@@ -86,10 +86,10 @@ def _network(snapshot: Snapshot, sample: Sample) -> Json:
         if sandbox.target.uid == sample.target.uid:
             every = interfaces.values()
             return {"received": sum(v[0] for v in every), "sent": sum(v[8] for v in every)}
-    return {}  # it uses the host's network
+    return {}  # the pod uses the host's network
 
 
 def _total(text: str) -> int:
-    """Return the nanoseconds of `some` in a file of /proc/pressure."""
+    """Return the total of `some` in the text of a /proc/pressure file, in nanoseconds."""
     first = text.partition("\n")[0]
     return int(first.rpartition("total=")[2]) * 1000 if "total=" in first else 0

@@ -1,9 +1,9 @@
-"""kubelet_volume_stats_*: the usage of volumes. Claims are reported as by kubelet, each once for all pods that mount
-it. emptyDir volumes are reported under the name that the claim of a generic ephemeral volume would have,
-`<pod>-<volume>` (kubernetes.io/docs, Ephemeral Volumes, "PersistentVolumeClaim naming").
+"""kubelet_volume_stats_*: the usage of volumes; also the usage of container logs. Claims are reported as by kubelet,
+each once for all pods that mount it. emptyDir volumes are reported under the name that the claim of a generic ephemeral
+volume would have, `<pod>-<volume>` (kubernetes.io/docs, Ephemeral Volumes, "PersistentVolumeClaim naming").
 
 Usage is measured in the background with the writable layers (disk_usage.py). The capacity is the claim's, the volume's
-sizeLimit, or that of its file system.
+sizeLimit, or the file system's size.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ PLUGIN = "kubernetes.io~empty-dir"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume of a running pod: an emptyDir if `persistent` is "", else the claim of that name. `limit`: bytes, 0 for
-    none."""
+    """A volume of a running pod. `persistent`: the claim's name, "" for an emptyDir; `limit`: bytes, 0 for none."""
 
     namespace: str
     pod: str
@@ -37,7 +36,7 @@ class Volume:
     path: str
     limit: int
     persistent: str = ""
-    memory: bool = False  # it is in memory, not on disk
+    memory: bool = False  # whether it is in memory instead of on disk
 
     @property
     def claim(self) -> str:
@@ -46,7 +45,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """The log directory of a pod's container, for all its instances."""
+    """The log directory of a container, which all its instances share."""
 
     namespace: str
     pod: str
@@ -56,7 +55,7 @@ class Logs:
 
 
 def logs_of(running: Mapping[str, SandboxRecord], store: Store) -> list[Logs]:
-    """Return the logs of the running containers."""
+    """Return the log directories of the running containers."""
     found: dict[str, Logs] = {}
     for uid, sandbox in running.items():
         if (pod := store.get_uid(uid)) is None:
@@ -83,8 +82,8 @@ Places = Callable[[str, str], tuple[str, str] | None]
 def volumes_of(
     doc: Mapping[str, Any], directory: Callable[[str, str, str], str], claim: Places = lambda _ns, _name: None
 ) -> list[Volume]:
-    """Return the volumes of a pod. `directory`: (uid, plugin, name) → path of a volume (NodeConfig.volume_dir).
-    `claim`: (namespace, name) → path and capacity (a quantity) of a bound claim. Pure."""
+    """Return the emptyDir volumes and bound claims of a pod. `directory`: (uid, plugin, name) → path of a volume
+    (NodeConfig.volume_dir). `claim`: (namespace, name) → path and capacity (a quantity) of a bound claim, else None."""
     from kubelite.node.model.claim_names import claim_name_in
     from manifests.types.meta import Quantity
 
@@ -107,7 +106,7 @@ def volumes_of(
 
 
 def claim_finder(store: Store, config: NodeConfig) -> Places:
-    """Return a function that finds bound claims."""
+    """Return a function from a claim's namespace and name to its path and capacity; None unless it is bound."""
     from kubelite.node.model.claim_names import KIND, own_volume
     from kubelite.node.storage.block_devices import place_of
 
@@ -129,14 +128,14 @@ def claim_finder(store: Store, config: NodeConfig) -> Places:
 
 
 def running_volumes(running: Iterable[str], store: Store, config: NodeConfig) -> list[Volume]:
-    """The emptyDir volumes and the claims of pods that run, by their uids."""
+    """Return the emptyDir volumes and claims of running pods. `running`: the pods' uids."""
     claim = claim_finder(store, config)
     pods = [record.doc for uid in running if (record := store.get_uid(uid)) is not None]
     return [volume for pod in pods for volume in volumes_of(pod, config.volume_dir, claim)]
 
 
 def numbers(volume: Volume, usage: Usage) -> tuple[int, int, int, int, int, int]:
-    """Return capacity, available and used bytes; total, free and used inodes. Pure."""
+    """Return capacity, available and used bytes; total, free and used inodes."""
     place = usage.file_system
     capacity = min(volume.limit, place.size) if volume.limit else place.size
     available = max(0, min(capacity - usage.bytes, place.available)) if volume.limit else place.available

@@ -1,5 +1,5 @@
-"""The daemon's own log on standard error: a line for each change of state, `time LEVEL message key=value …` (logfmt),
-or a JSON object on each line with KUBELITE_LOG_FORMAT=json."""
+"""The daemon's own log on standard error: one line for each change of state, `time LEVEL message key=value …` (logfmt).
+With KUBELITE_LOG_FORMAT=json, each line is a JSON object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SELDOM = 60.0  # seconds between repetitions of a warning
 
 
 class Logfmt(logging.Formatter):
-    """Formats a line; `extra=` fields follow the message, and an exception's traceback follows on further lines."""
+    """Formats a record as a line. The `extra=` fields follow the message, a traceback follows on further lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
@@ -27,7 +27,7 @@ class Logfmt(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """Formats a JSON object: time, level, message, logger, the `extra=` fields and an exception's traceback."""
+    """Formats a record as a JSON object: time, level, message, logger, the `extra=` fields and a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
@@ -55,7 +55,7 @@ FORMATS: dict[str, type[logging.Formatter]] = {"text": Logfmt, "json": JsonLines
 
 
 def _one_line(text: str) -> str:
-    """Escape control characters: text from a probe or registry could otherwise imitate a log line of its own."""
+    """Escape control characters. Otherwise text from a probe or registry could imitate a log line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -65,18 +65,19 @@ def _quoted(text: str) -> str:
 
 
 class Seldom(logging.Filter):
-    """Passes each warning once in SELDOM seconds, with the number of those suppressed. Anyone who can reach a port can
-    cause warnings by invalid requests, thousands of times a second. Errors are always logged: they are our own."""
+    """Passes each warning once in SELDOM seconds, with the number of suppressed ones. Anyone who can reach a port can
+    cause warnings by invalid requests, thousands of times a second. Errors are always logged: clients cannot cause
+    them."""
 
     def __init__(self) -> None:
         super().__init__()
-        # message → time of the last line, number suppressed since.
+        # message → time of the last line, number of lines suppressed since then.
         self._said: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
             return True
-        sentence = str(record.msg)  # without the arguments, which may come from the peer
+        sentence = str(record.msg)  # without the arguments, which the client may control
         said, left_out = self._said.get(sentence, (-SELDOM, 0))
         if 0 <= record.created - said < SELDOM:
             self._said[sentence] = (said, left_out + 1)
@@ -88,8 +89,8 @@ class Seldom(logging.Filter):
 
 
 def set_up(level: str = "INFO", form: str = "text") -> None:
-    """Send all loggers' lines to standard error; libraries log warnings and errors only."""
-    # Do not collect what no line shows (Python's logging howto, "Optimization").
+    """Send the lines of all loggers to standard error. Libraries log only warnings and errors."""
+    # Do not collect data that no format shows (Python's logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)

@@ -1,8 +1,9 @@
 """Measures the lag of the daemon's event loop, which delays everything that runs on it, probes and timers included.
 
-Once a second it records how much later than scheduled the loop called back. If the lag is `LONG` or more, a log line
-says how long it was, how much CPU time the thread used in it (otherwise no CPU was free, or a call blocked), and in
-which function, as seen by a signal handler during the lag. The cost is one wake-up a second.
+Once a second it records how much later than scheduled the loop ran a callback. If the lag is `LONG` or more, a log line
+states its length, the CPU time that the thread used during the lag, and the function that was running, which a signal
+handler finds out. If the thread used little CPU time, no CPU was free or a call blocked. The cost is one wake-up a
+second.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 BEAT = 1.0  # seconds between measurements
-LONG = 0.5  # seconds of lag that are logged
+LONG = 0.5  # seconds of lag from which on it is logged
 SELDOM = 60.0  # seconds between log lines
 DEPTH = 4  # stack frames that are logged
 
@@ -64,7 +65,7 @@ class LoopLag:
         self._next()
 
     def _alarm(self, _number: int, frame: FrameType | None) -> None:
-        """Record what the thread is doing when the beat is late. A call into C is noticed when it returns."""
+        """Record the running functions when the beat is late. Python runs this after a call into C has returned."""
         names: list[str] = []
         while frame is not None and len(names) < DEPTH:
             code = frame.f_code

@@ -1,10 +1,11 @@
-"""Exports starts of containers as OpenTelemetry traces, by OTLP over HTTP with JSON, if a collector is configured.
+"""Exports container starts as OpenTelemetry traces, by OTLP over HTTP with JSON, if a collector is configured.
 
 Sources: OTLP specification 1.x (opentelemetry.io/docs/specs/otlp: OTLP/HTTP, JSON encoding), the trace data model, and
-the semantic conventions for Kubernetes resources. A trace is one start of a pod's container. Its root span lasts from
-the manifest (or the decision) to the process's first instruction; the other spans are the steps of the start trace.
+the semantic conventions for Kubernetes resources. A trace has the steps of a pod's start. Its root span lasts from the
+manifest (or the decision) to the process's first instruction; each other span is a step of the start trace (trace.py).
 
-Nothing waits for the collector: starts beyond the newest `MOST` are dropped, which is logged once.
+Nothing waits for the collector. If more than `MOST` starts wait to be sent, the oldest are dropped, and this is logged
+once.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ SETTLE = (
     1.0  # seconds between a start and sending it, so that steps of the pod's other containers are included
 )
 TIMEOUT = 10.0  # seconds for the collector's answer
-PAUSE, LONGEST = 5.0, 300.0  # seconds before a retry: the first one, and at most
+PAUSE, LONGEST = 5.0, 300.0  # seconds before the first retry; most seconds before a retry
 _INTERNAL, _ERROR = 1, 2  # SpanKind, StatusCode
 
 
 def trace_id(uid: str, begin: float) -> str:
-    """Return the trace id of the start whose first step was at `begin` (Unix seconds). Pure."""
+    """Return the trace id of the start whose first step was at `begin` (Unix seconds)."""
     return hashlib.sha256(f"{uid} {begin!r}".encode()).hexdigest()[:32]
 
 
 def spans(pod: Json, steps: Sequence[Json]) -> list[Json]:
     """Return the steps of a start as OTLP spans of one trace, the root first. `pod`: namespace, name and uid. The ids
-    are derived from the start, so that sending it twice does not duplicate it. Pure."""
+    are derived from the start, so sending it twice does not duplicate it."""
     begin = min(step["at"] for step in steps)
     end = max(step["at"] + step.get("took", 0.0) for step in steps)
     trace = trace_id(pod["uid"], begin)
     name = f"start {pod['namespace']}/{pod['name']}"
     root = _span(trace, "root", "", name=name, begin=begin, end=end, words={})
     found = [root]
-    # container → the span that contains the steps of its init.
+    # container → begin, end and id of the span that contains the steps of its init.
     outer: dict[str, tuple[float, float, str]] = {}
     for place, step in enumerate(steps):
         container, took = step.get("container", ""), step.get("took", 0.0)
@@ -89,7 +90,7 @@ def attributes(words: dict[str, str]) -> list[Json]:
 
 
 def request(node: str, starts: Sequence[tuple[Json, Sequence[Json]]]) -> Json:
-    """Return an ExportTraceServiceRequest with one resource for each pod. Pure."""
+    """Return an ExportTraceServiceRequest with one resource for each pod."""
     scope = {"name": "kubelite", "version": version()}
     return {
         "resourceSpans": [
@@ -113,8 +114,8 @@ def request(node: str, starts: Sequence[tuple[Json, Sequence[Json]]]) -> Json:
 
 
 class Exporter:
-    """Call `started(uid)` when a container has started; `run()` sends until cancelled. `look(uid)` returns the pod
-    (namespace, name, uid) and its steps, or None if the pod is deleted."""
+    """Sends traces. Call `started(uid, steps)` when a container has started; `run()` sends until cancelled. `pod(uid)`
+    returns the pod's namespace, name and uid, or None if the pod is deleted."""
 
     def __init__(
         self,
@@ -136,13 +137,14 @@ class Exporter:
         self.dropped = 0
 
     def started(self, uid: str, steps: Callable[[], list[Json]]) -> None:
-        """A container of the pod has started; `steps` are asked for when the others have had time to."""
+        """Report that a container of the pod has started. `steps` is called `SETTLE` seconds later, when the pod's
+        other containers may have started, too."""
         self._steps[uid] = steps
         self._due[uid] = asyncio.get_running_loop().time() + SETTLE
         self._wake.set()
 
     def forget(self, uid: str) -> None:
-        """Forget a deleted pod; what is known of its start is sent with the next request."""
+        """Forget a deleted pod. Steps of its start that are not sent yet are sent with the next request."""
         if uid in self._due:
             self._take(uid)
         self._sent.pop(uid, None)
@@ -187,7 +189,7 @@ class Exporter:
                 pause = min(pause * 2, LONGEST)
 
     async def _ready(self) -> None:
-        """Wait until there is something to send."""
+        """Wait until a start can be sent."""
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
@@ -204,7 +206,7 @@ class Exporter:
                 pass
 
     async def _send(self, client: Any, batch: list[tuple[Json, list[Json]]]) -> str | None:
-        """Send a batch. Return None if it was accepted, or refused for good; otherwise the reason to retry."""
+        """Send a batch. Return None if it was accepted or permanently refused, otherwise the reason for a retry."""
         import httpx
 
         headers = {**self._headers, "Content-Type": "application/json"}

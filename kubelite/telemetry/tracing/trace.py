@@ -1,8 +1,8 @@
 """The start trace: the steps of a pod from its manifest to its first instruction, with times.
 
-Steps are kept in memory, for the newest pods only (`KEEP`), and in files; `kubelite trace POD` shows them. A step costs
-two clock reads. The steps of a container's init are stamped there and arrive as one text with the shim's answers, which
-is parsed on request.
+Steps are kept in memory, for the newest pods only (`KEEP`), and in files. `kubelite trace POD` shows them. A step costs
+two clock reads. A container's init records the times of its own steps. They arrive as one text with the shim's answers,
+which is parsed on request.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from kubelite.kube.json import Json
 from kubelite.telemetry.tracing.trace_files import TraceFiles
 
 KEEP = 1000  # pods
-STEPS = 200  # newest steps kept of a pod
-PAUSE = 2.0  # seconds without a step after which the next one counts as another start
-INNER = 8  # newest texts kept of a container's inits; a start has two
+STEPS = 200  # number of a pod's newest steps that are kept
+PAUSE = 2.0  # seconds without a step, after which the next step belongs to another start
+INNER = 8  # number of a container's newest texts of its inits that are kept; a start has two
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Step:
 
 
 class Tracer:
-    """The steps of pods, by uid. `observe` is called at the end of each step that has a duration. `started` is called
-    for each container that has started, with a function that returns its pod's steps at the time of the call.
-    `directory`: where the traces outlive the daemon (trace_files.py); "" means nowhere."""
+    """Records the steps of pods. `observe` is called at the end of each step that has a duration. `started` is called
+    for each container that has started, with its pod's uid and a function that returns the pod's steps. `directory`:
+    the directory of the trace files (trace_files.py), from which a restarted daemon reads; "": no files."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class Tracer:
     def mark(
         self, uid: str, step: str, *, at: float | None = None, container: str = "", detail: str = ""
     ) -> None:
-        """Record a moment."""
+        """Record a step without a duration. `at`: Unix seconds (None: now)."""
         self._add(uid, Step(time.time() if at is None else at, step, container=container, detail=detail))
 
     @contextlib.contextmanager
     def step(self, uid: str, step: str, *, container: str = "", detail: str = "") -> Iterator[None]:
-        """Record a step with a duration. An error that leaves the block is recorded, too, and raised again."""
+        """Record the block as a step with a duration. If it raises an error, the error's message is recorded, too."""
 
         def done(one: Step) -> None:
             self._add(uid, one)
@@ -77,12 +77,12 @@ class Tracer:
 
     @contextlib.contextmanager
     def count(self, step: str) -> Iterator[None]:
-        """Measure a step for the metrics only (meters.py), because it belongs to no pod's start."""
+        """Measure the block as a step for the metrics only (meters.py), because it does not belong to a pod's start."""
         with _timed(Step(0.0, step), lambda done: self._observe("", done)):
             yield
 
     def counted(self, step: str, took: float, detail: str = "") -> None:
-        """Do the same for a step that was measured elsewhere."""
+        """Report a step for the metrics only that was measured elsewhere. `took`: seconds."""
         self._observe("", Step(0.0, step, took, detail=detail))
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ class Tracer:
         return [{k: v for k, v in asdict(s).items() if v not in ("", 0.0)} for s in found]
 
     def _record(self, uid: str) -> Json:
-        """Return all that is known of the pod, an earlier daemon's part first, as JSON."""
+        """Return the pod's steps and the texts of its inits as JSON, those of an earlier daemon first."""
         earlier = self.files.read(uid) if self.files is not None else {}
         old = [step for step in earlier.get("steps", ()) if step["at"] < self._began]
         steps = [*old, *map(asdict, self._steps.get(uid, ()))]
@@ -108,15 +108,16 @@ class Tracer:
         return {"steps": steps[-STEPS:], "inner": inner}
 
     def begin(self, uid: str) -> float | None:
-        """Return when the oldest step kept of the pod began, in Unix seconds."""
+        """Return when the pod's oldest step in memory began, in Unix seconds; None if there is none."""
         return min((step.at for step in self._steps.get(uid, ())), default=None)
 
     def inner(self, uid: str, container: str, text: str, *, step: str) -> None:
-        """Keep the shim's record of the steps of its engine and of the container's init
+        """Keep the shim's text of the steps of its engine and of the container's init
         (runtime.oci.init_protocol.written).
 
-        They are parts of the container's newest `step`. That step begins no later than they do, and what precedes it
-        ends no later: a shim continues while its last answer is on its way."""
+        They are parts of the container's newest `step`. A shim continues while its last answer is still on its way to
+        the daemon, so the parts can begin earlier than `step`. Then its begin, and the end of the step before it, are
+        set to the begin of the first part."""
         if not text:
             return
         zero = time.time() - time.monotonic()
@@ -157,14 +158,14 @@ class Tracer:
 
 
 def _first(text: str, zero: float) -> float:
-    """Return when the first step of an engine's record began, in Unix seconds; 0 if it has none."""
+    """Return when the first step in a shim's text began, in Unix seconds; 0 if it has none."""
     first = text.partition(" ")[0]
     return zero + int(first) / 1e9 if first.isdigit() else 0.0
 
 
 @contextlib.contextmanager
 def _timed(step: Step, done: Callable[[Step], None]) -> Iterator[None]:
-    """Report how long the block took, and the message of the error that left it."""
+    """Call `done` with the step, completed by the block's duration and the message of its error, if any."""
     began, error = time.perf_counter(), ""
     try:
         yield
@@ -176,8 +177,8 @@ def _timed(step: Step, done: Callable[[Step], None]) -> Iterator[None]:
 
 
 def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return for each step the begin and end of the start that it belongs to, in Unix seconds. A pod's trace also has
-    its later starts and edits: after `PAUSE` seconds without a step, another start begins. Pure."""
+    """Return for each step the begin and end of its start, in Unix seconds. A pod's trace may have several starts, for
+    example after an edit: another start begins after `PAUSE` seconds without a step."""
     found: list[tuple[float, float]] = []
     begin, end = 0, 0.0
     for place, step in enumerate(steps):
@@ -188,19 +189,19 @@ def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     return found + [(steps[begin]["at"], end)] * (len(steps) - begin) if steps else []
 
 
-UNKNOWN = "not recorded"  # the system calls of a step, as of a shim that does not note them
+UNKNOWN = "not recorded"  # for the system calls of a step, if the shim does not record them
 
 
 def inner_steps(container: str, text: str, zero: float) -> list[Step]:
-    """Turn the engine's record (runtime.oci.init_protocol.written) into steps; each lasts until the next one, a line
-    without a name is the end. A step that made no system calls is left out. `zero`: Unix seconds when the monotonic
-    clock was 0. Pure."""
+    """Parse the shim's text (runtime.oci.init_protocol.written) into steps. Each step lasts until the next line with a
+    time; a line without a name only ends the step before it. If the text has system calls, steps without any are
+    omitted. `zero`: Unix seconds when the monotonic clock was 0."""
     stamps: list[tuple[int, str, list[str]]] = []
     for line in text.splitlines():
         began, _, name = line.partition(" ")
         if began.isdigit():
             stamps.append((int(began), name, []))
-        elif stamps:  # the calls of the step above
+        elif stamps:  # the system calls of the step above
             stamps[-1][2].extend(line.split())
     noted = any(calls for _, _, calls in stamps)
     found = []
@@ -213,5 +214,5 @@ def inner_steps(container: str, text: str, zero: float) -> list[Step]:
 
 
 def counted(calls: Sequence[str]) -> str:
-    """Name each call once, in the order of the first ones, with how often it was made: `mount, write ×3`. Pure."""
+    """Format system calls with their counts, in the order of each one's first call: `mount, write ×3`."""
     return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in Counter(calls).items())

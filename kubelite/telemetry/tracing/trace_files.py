@@ -1,7 +1,8 @@
-"""Keeps the start traces of this node's pods in files: `kubelite trace` shows them after a restart of the daemon.
+"""Keeps the start traces of this node's pods in files, so that `kubelite trace` shows them after the daemon's restart.
 
-A pod's file is written `SETTLE` seconds after one of its containers started, in one piece by rename. A daemon that is
-killed loses the traces of that time. The directory is below the run directory: a reboot ends what the traces are about.
+A pod's file is written `SETTLE` seconds after one of its containers has started, and replaced by rename. A daemon that
+is killed loses the traces of these seconds. The directory is below the run directory, because a reboot ends the traced
+processes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from kubelite.kube.json import Json
 if TYPE_CHECKING:
     import asyncio
 
-SETTLE = 1.0  # seconds from a start to the file, so that a pod's containers share one
+SETTLE = 1.0  # seconds from a start to the writing of the file, so that one write covers a pod's containers
 
 
 class TraceFiles:
-    """`record` returns what is to be kept of a pod, by its uid. Call `close()` at the end."""
+    """The trace files. `record(uid)` returns the document to write for a pod. Call `close()` at the end."""
 
     def __init__(self, directory: str, record: Callable[[str], Json]) -> None:
         self._directory = directory
@@ -29,14 +30,14 @@ class TraceFiles:
         self._due: dict[str, asyncio.TimerHandle] = {}
 
     def started(self, uid: str) -> None:
-        """A container of the pod has started."""
-        import asyncio  # `kubelite trace`, which imports this module, has no use for it
+        """Report that a container of the pod has started."""
+        import asyncio  # not at the top: `kubelite trace` imports this module and does not need asyncio
 
         if uid not in self._due:
             self._due[uid] = asyncio.get_running_loop().call_later(SETTLE, self._write, uid)
 
     def read(self, uid: str) -> Json:
-        """Return what is kept of the pod; nothing if there is no file, or none that can be read."""
+        """Return the pod's document; {} if there is no file or it cannot be read."""
         try:
             with open(f"{self._directory}/{uid}.json", encoding="utf-8") as file:
                 found: Any = json.load(file)
@@ -45,14 +46,14 @@ class TraceFiles:
         return found if isinstance(found, dict) else {}
 
     def forget(self, uid: str) -> None:
-        """The pod is deleted."""
+        """Remove the file of a deleted pod."""
         if (due := self._due.pop(uid, None)) is not None:
             due.cancel()
         with contextlib.suppress(OSError):
             os.unlink(f"{self._directory}/{uid}.json")
 
     def sweep(self, uids: Container[str]) -> None:
-        """Remove the files of all other pods, which were deleted while no daemon ran."""
+        """Remove the files of pods that are not in `uids`. They were deleted while no daemon ran."""
         try:
             names = os.listdir(self._directory)
         except OSError:
@@ -71,7 +72,7 @@ class TraceFiles:
     def _write(self, uid: str) -> None:
         self._due.pop(uid, None)
         path = f"{self._directory}/{uid}.json"
-        # A full disk costs the trace after a restart, and nothing else.
+        # Ignore errors such as a full disk: then the trace is only missing after a restart.
         with contextlib.suppress(OSError):
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             with open(f"{path}.new", "w", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
-"""Access control on the node's TCP port: for logs, and by the setting `metrics_token_file` for all of it.
+"""Access control on the node's TCP port by tokens: for logs, and for all other pages if `metrics_token_file` is set.
 
-The token is in a file, which is read on each request so that it can be changed. Clients send it as a
-Bearer token, or as the password of HTTP's Basic scheme, for which a browser prompts (RFC 9110, 11; RFC 7617). Both are
-sent in clear text, so the port must listen on loopback or be behind a TLS proxy.
+The token is in a file, which is read on each request so that it can be changed. Clients send it as a Bearer token, or
+as the password of HTTP's Basic scheme, for which a browser prompts (RFC 9110, 11; RFC 7617). Both are sent in clear
+text, so the port must listen on loopback or be behind a TLS proxy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHALLENGE = {"www-authenticate": 'Basic realm="kubelite: any name, the token as 
 
 
 class Denied(Exception):
-    """`code` is the HTTP status; the text is for a person."""
+    """The request is refused. `code`: the HTTP status; the message is for a person."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -35,8 +35,8 @@ class Denied(Exception):
 
 
 class Tokens:
-    """Passes on requests that have the token, and those of paths that reveal nothing of the node or have a token of
-    their own: logs."""
+    """ASGI middleware that requires the token, except for health checks, which reveal nothing about the node, and for
+    logs, which have their own token."""
 
     def __init__(self, app: ASGIApp, token_file: str) -> None:
         self._app = app
@@ -78,7 +78,7 @@ def check(token_file: str, authorization: str, *, what: str = "logs need") -> No
 
 
 def given(authorization: str) -> str:
-    """Return the token in an Authorization header, or ""."""
+    """Return the token in an Authorization header; "" if there is none."""
     scheme, _, rest = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()

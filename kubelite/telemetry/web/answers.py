@@ -1,4 +1,4 @@
-"""Collects from the node what the web pages show. Documents pass `public.py` first; nothing else reads them."""
+"""Collects the data of the web pages from the node. Every document is filtered by `public.py` first."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def _by_pod(events: Iterable[Json]) -> dict[str, list[Json]]:
 
 
 def _manifests(agent: NodeView) -> list[tuple[str, str]]:
-    """Return the files with an error, without directory, and the line and field of the first one. Its words may quote
-    the file, so they are not shown."""
+    """Return the name of each file with an error, and the line and field of its first error. The error's message may
+    quote the file, so it is not shown."""
     found = []
     for state in agent.sources.states():
         problem = next((one for one in state.problems if one.kind != "unsupported"), None)
@@ -111,7 +111,7 @@ def _manifests(agent: NodeView) -> list[tuple[str, str]]:
 
 
 def _images(agent: NodeView, docs: Iterable[Json]) -> list[tuple[str, int, int]]:
-    """Return the images that pods name, how large each is (0: not on the node), and how many pods name it."""
+    """Return (name, bytes (0: not on the node), number of pods) of each image that pods name."""
     named = Counter(
         image
         for doc in docs
@@ -129,5 +129,5 @@ def _images(agent: NodeView, docs: Iterable[Json]) -> list[tuple[str, int, int]]
 
 
 def _tagged(name: str) -> str:
-    """The name of an image as the node records it: with the tag latest, unless it has a tag or a digest."""
+    """Return an image's name as the node records it: with the tag latest if it has neither a tag nor a digest."""
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"

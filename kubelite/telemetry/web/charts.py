@@ -1,12 +1,13 @@
-"""Numbers as text; lines, charts and bars as SVG. Lines of one column share a scale, which is shown. Pure."""
+"""Formats numbers as text, and draws lines, charts and bars as SVG. Lines in one column of a table share a scale, which
+the page shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT = 200, 40  # units of a line's drawing; the style sheet says how large it is shown
-SHOWN = 30  # measurements in the line of a table's row
+WIDTH, HEIGHT = 200, 40  # size of a line's SVG view box; the style sheet sets the displayed size
+SHOWN = 30  # number of measurements in the line of a table's row
 
 
 def cores_text(cores: float) -> str:
@@ -15,7 +16,7 @@ def cores_text(cores: float) -> str:
 
 
 def image_size(value: float) -> str:
-    """Format the size of an image as `kubelite images` and docker do: powers of 1000, three digits."""
+    """Format the size of an image as `kubelite images` and docker do: with decimal units and three digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.3g}{unit}"
@@ -33,7 +34,8 @@ def bytes_text(value: float) -> str:
 
 
 def top_of(values: Sequence[float], least: float) -> float:
-    """Return the end of a scale: 1, 2 or 5 times a power of ten, no less than any value and `least`."""
+    """Return the end of a scale: 1, 2 or 5 times a power of ten, the lowest that is at least `least` and every
+    value."""
     highest = max(*values, least) if values else least
     step = 1e-3
     while True:
@@ -59,7 +61,7 @@ def line(values: Sequence[float], top: float) -> str:
 
 
 def bar(share: float, name: str) -> str:
-    """Draw a share, 0 to 1, as a bar. `name` says what it is to a screen reader."""
+    """Draw a share, 0 to 1, as a bar. `name`: its label for screen readers."""
     share = min(1.0, max(0.0, share))
     full = " full" if share >= 0.9 else ""
     return (
@@ -72,8 +74,8 @@ def bar(share: float, name: str) -> str:
 def chart(
     title: str, points: Sequence[tuple[float, float]], top: float, limit: float, words: Sequence[str]
 ) -> str:
-    """Draw a chart of (Unix seconds, value). `limit`: a dashed line, 0 for none; `words`: the value now, the end of the
-    scale, and the limit, as text."""
+    """Draw a chart of (Unix seconds, value). `top`: the end of the scale; `limit`: the value of a dashed line, 0 for
+    none; `words`: the present value, the end of the scale and the limit as text."""
     now, highest, limited = words
     head = f"<h3>{escape(title)} <b>{escape(now)}</b>{f' <small>limit {escape(limited)}</small>' if limit else ''}</h3>"
     if len(points) < 2:

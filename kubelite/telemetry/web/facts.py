@@ -1,6 +1,6 @@
-"""Turns pods and events into what the pages show of them. Pure.
+"""Converts pods and events into the values that the pages show.
 
-All words come from `public.py`: documents have passed it before they get here.
+The documents must have been filtered by `public.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 from kubelite.telemetry.web.recent import Point
 
-#: How kubelet's messages name a pod: name_namespace(uid).
+#: A pod's name in kubelet's messages: name_namespace(uid).
 _FULL_NAME = re.compile(r"\b([a-z0-9.-]+)_[a-z0-9-]+\([0-9a-f-]{36}\)")
 _STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
 class Use(NamedTuple):
-    """What a pod or container may use and uses: CPUs and bytes; 0 means no limit, None not measured."""
+    """The limits and usage of a pod or container, in CPUs and bytes. A limit of 0: no limit; usage None: not
+    measured."""
 
     cpu_limit: float = 0.0
     memory_limit: int = 0
@@ -36,7 +37,8 @@ NO_USE = Use()
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """A row of the table of pods. `advice` are the sentences of `kubelite why`, `because` is what was observed."""
+    """A row of the table of pods. `created`: Unix seconds; `advice`: the sentences of `kubelite why`; `because`: the
+    observed problem, in words."""
 
     namespace: str
     name: str
@@ -61,12 +63,12 @@ class PodFacts:
 
     @property
     def cores(self) -> float:
-        """CPUs used lately; 0 if that is not known."""
+        """Return the number of CPUs in use; 0 if it is not known."""
         return self.points[-1].cores if self.points else 0.0
 
     @property
     def words(self) -> str:
-        """What a search looks through."""
+        """Return the text in which a search looks for its words, in lower case."""
         parts = (self.namespace, self.name, self.status, self.level, self.ip, *self.images, *self.ports)
         return " ".join(parts).lower()
 
@@ -77,13 +79,13 @@ class EventFacts(NamedTuple):
     warning: bool
     reason: str
     about: str
-    path: str  # of the pod's page, or ""
+    path: str  # path of the pod's page; "" if the event is not about a pod
     message: str
     times: int
 
 
 class Question(NamedTuple):
-    """What a visitor asked for: words to search, a level, a namespace, a column to sort by, and its direction."""
+    """The query of a request: words to search for, a level, a namespace, a column to sort by, and the direction."""
 
     words: str = ""
     level: str = ""
@@ -93,11 +95,11 @@ class Question(NamedTuple):
 
 
 SORTS = ("state", "name", "restarts", "age", "cpu", "memory")
-LONGEST = 100  # characters of a search
+LONGEST = 100  # maximum characters of a search
 
 
 def question(query: Mapping[str, str]) -> Question:
-    """Read a query string. Unknown values are ignored."""
+    """Parse the parameters of a query string. Unknown values are ignored."""
     sort = query.get("sort", "")
     chosen = query.get("level", "")
     return Question(
@@ -133,7 +135,7 @@ def pod_facts(doc: Json, now: float, events: Sequence[Json], advice: Sequence[st
 
 
 def port_texts(container: Json) -> list[str]:
-    """Return a container's ports: `8080`, `8081→8080` with a port of the host, `53/UDP`."""
+    """Return a container's ports as text: `8080`, `8081→8080` with a host port, `53/UDP`."""
     texts = []
     for port in container.get("ports") or ():
         inner, host, protocol = (
@@ -152,7 +154,7 @@ def short_image(image: str) -> str:
 
 
 def because(doc: Json, events: Sequence[Json]) -> str:
-    """Say what was observed of a pod with a problem: a container's error, the pod's own, or the newest warning."""
+    """Return the observed problem of a pod: a container's error, else the pod's message, else the newest warning."""
     status = doc.get("status") or {}
     found = [one for key in _STATUSES for one in status.get(key) or ()]
     for one in found:
@@ -179,14 +181,14 @@ def _trouble(status: Json) -> str:
 
 
 def ended_text(ended: Json) -> str:
-    """Say how a container ended: `Error, exit code 3`."""
+    """Describe how a container ended: `Error, exit code 3`."""
     reason, message = str(ended.get("reason") or "ended"), str(ended.get("message", ""))
     code = f"exit code {ended.get('exitCode', 0)}" if not ended.get("signal") else f"signal {ended['signal']}"
     return f"{reason}, {code}" + (f": {message}" if message else "")
 
 
 def event_facts(events: Iterable[Json], now: float, *, most: int) -> list[EventFacts]:
-    """Return the newest events, the newest first."""
+    """Return the `most` newest events, the newest first. `now`: Unix seconds."""
     found = []
     for doc in events:
         at = parse_time(doc.get("lastTimestamp")) or parse_time(doc.get("eventTime")) or 0.0
@@ -208,14 +210,14 @@ def event_facts(events: Iterable[Json], now: float, *, most: int) -> list[EventF
 
 
 def _about(doc: Json, about: Json) -> str:
-    """Name the object of an event; of a manifest without its directory."""
+    """Return the name of an event's object, for a manifest without its directory."""
     if about.get("kind") == "Manifest":
         return str(about.get("name", "")).rpartition("/")[2]
     return str(about.get("name", "")) if about.get("kind") == "Pod" else event_object(doc)
 
 
 def chosen(pods: Sequence[PodFacts], asked: Question) -> list[PodFacts]:
-    """Return the pods that were asked for, in the order that was asked for: at first what is wrong."""
+    """Return the pods that match the query, in its order. By default, pods with problems come first."""
     words = asked.words.lower().split()
     found = [
         pod

@@ -1,8 +1,8 @@
-"""What all pages of the web page have: the frame, its policy, and its three files. Pure but for reading those files.
+"""The common parts of all web pages: the frame, the security headers, and the three static files.
 
-Everything comes from this server. The policy forbids inline scripts and styles, other hosts, frames, and markup made
-from strings (Trusted Types). Without JavaScript the page is the same and reloads itself; with it, only what changed is
-replaced.
+Everything comes from this server. The content security policy forbids inline scripts and styles, other hosts, frames,
+and markup created from strings (Trusted Types). Without JavaScript, the page reloads itself; with JavaScript, only
+changed parts are replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kubelite.diagnosis.health import LOOKS, Level
 
-RELOAD = 5  # seconds, without JavaScript
+RELOAD = 5  # seconds between reloads without JavaScript
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
@@ -37,7 +37,7 @@ _COMMAND = re.compile(r"kubelite [a-z](?:[^\s;,)]|,(?=\S)| (?!and\b|or\b|to\b|sh
 
 @cache
 def asset(name: str) -> bytes:
-    """Return one of the files in `TYPES`. The colours of the levels are added to the style sheet."""
+    """Return a file of `TYPES`. The colours of the levels are inserted into the style sheet."""
     content = (Path(__file__).with_name("static") / name).read_bytes()
     return content.replace(b"/* colours */", _colours().encode()) if name.endswith(".css") else content
 
@@ -50,22 +50,22 @@ def _colours() -> str:
 
 @cache
 def address(name: str) -> str:
-    """Return the address of a file, which changes with its content, so that browsers may keep it."""
+    """Return the address of a file. It changes with the file's content, so that browsers may cache the file."""
     return f"/{name}?{hashlib.sha256(asset(name)).hexdigest()[:12]}"
 
 
 def mark(level: Level, words: str) -> str:
-    """Return a level's mark with a text beside it."""
+    """Return a level's mark and a text as HTML."""
     return f'<span class="mark {level}"><i aria-hidden="true">{LOOKS[level].mark}</i>{escape(words)}</span>'
 
 
 def advised(sentence: str) -> str:
-    """Return a sentence of advice as HTML, with its commands set apart."""
+    """Return a sentence of advice as HTML, with its commands in `<code>`."""
     return _COMMAND.sub(lambda found: f"<code>{found.group()}</code>", escape(sentence))
 
 
 def page(title: str, node: str, body: str) -> str:
-    """Return a document. `body` is HTML."""
+    """Return a whole HTML document. `body`: HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -83,10 +83,11 @@ def page(title: str, node: str, body: str) -> str:
 
 
 def table(name: str, columns: Sequence[tuple[str, str]], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Return a table, which narrow screens show as a list. `columns`: the head's HTML, and the class of its cells; rows
-    are (attributes, cells), all of them HTML already. The first cell of a row is its heading.
+    """Return a table, which narrow screens show as a list. `columns`: (HTML of the heading, class of the cells);
+    `rows`: (attributes, cells), all of them HTML. The first cell of a row is its heading.
 
-    The roles are those that the elements have; browsers drop them when the style sheet makes a grid of a row."""
+    The explicit roles are those that the elements have by default. Browsers drop these when the style sheet displays a
+    row as a grid."""
     head = "".join(
         f'<th role="columnheader" scope="col" class="{kind}"{_sorted(text)}>{text}</th>'
         for text, kind in columns

@@ -1,12 +1,12 @@
-"""Protects the node's TCP port against too many, slow or silent connections, and against foreign host names.
+"""Protects the node's TCP port against too many, slow or silent connections, and against other host names.
 
-The daemon's file descriptors also serve its pods, so clients that open connections and send nothing must not exhaust
-them. At most `MOST` connections are open; a new one replaces the one that has been silent for longest. Each must make
-progress within `PATIENCE`. h11 bounds the headers (64 KiB).
+The daemon needs file descriptors for its pods, so clients that open connections and send nothing must not exhaust them.
+At most `MOST` connections are open; a new one replaces the one that has been silent for longest. Each must make
+progress within `PATIENCE`. h11 limits the headers to 64 KiB.
 
 A web page can make a browser on this machine request the loopback address under the page's own host name, and then read
-the answer (DNS rebinding). A port on loopback therefore answers to IP addresses, `localhost`, the node's name and
-`web_hosts` only.
+the answer (DNS rebinding). A port on loopback therefore answers only to IP addresses, `localhost`, the node's name and
+`web_hosts`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from kubelite.api.guard import own_name
 
 MOST = 64  # connections
 PATIENCE = 10.0  # seconds for a request to arrive, or for the peer to read some of the answer
-LOOKS = 12  # multiples of PATIENCE for the whole answer
-UNSENT = 64 << 20  # bytes of answers waiting for slow peers, in total
-# Answered under any name: they reveal nothing of the node.
+LOOKS = 12  # time for a whole answer, as a multiple of PATIENCE
+UNSENT = 64 << 20  # maximum bytes of answers that wait for slow clients, in total
+# Paths that are answered under any host name and without a token, because they reveal nothing about the node.
 OPEN = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class Guarded(H11Protocol):
     """An HTTP connection with a deadline."""
 
-    silent_since = 0.0  # loop time of its start, or of the last check after a request
-    _requests = 0  # received since the last check
-    _looks = 0  # checks during the current answer
-    _unsent = 0  # bytes at the last check
+    silent_since = 0.0  # loop time of the connection's start, or of the last check that found a request
+    _requests = 0  # number of requests received since the last check
+    _looks = 0  # number of checks during the current answer
+    _unsent = 0  # unsent bytes at the last check
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -62,20 +62,20 @@ class Guarded(H11Protocol):
             self._requests += 1
 
     def _should_upgrade(self) -> bool:
-        """Answer a request to upgrade like any other: a WebSocket would leave the set of connections that is counted.
+        """Answer a request to upgrade like any other request. A WebSocket would not be among the counted connections.
         Nothing is logged, because such requests could fill the log."""
         return False
 
     @property
     def answers(self) -> bool:
-        """Tell whether an answer is in progress or not fully read."""
+        """Whether an answer is in progress, or the client has not read all of it."""
         making = self.cycle is not None and not self.cycle.response_complete
         return making or self.transport.get_write_buffer_size() > 0
 
     def _look(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if self.answers:
-            # A request since the last check means that this is another answer, to a client that never pauses.
+            # After a request since the last check, this is another answer, to a client that never pauses.
             self._looks = 0 if self._requests else self._looks + 1
             stuck = unsent > 0 and unsent == self._unsent
         else:
@@ -91,14 +91,15 @@ class Guarded(H11Protocol):
 
 
 def _make_room(connections: Iterable[Guarded]) -> None:
-    """Close the connection that has been silent for longest; if all are being answered, the oldest one."""
+    """Close the connection that has been silent for longest, preferably one without an answer in progress."""
     victim = min(connections, key=lambda one: (one.answers, one.silent_since))
     victim.connections.discard(victim)
     victim.transport.abort()
 
 
 class OwnNames:
-    """Passes on requests for an IP address, localhost or one of `names`; answers 421 to others (RFC 9110, 15.5.20)."""
+    """ASGI middleware that answers 421 (RFC 9110, 15.5.20) unless the host of a request is an IP address, localhost or
+    one of `names`."""
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
         self._app = app
@@ -116,7 +117,7 @@ class OwnNames:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address to listen on is a loopback address."""
+    """Whether an address to listen on is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

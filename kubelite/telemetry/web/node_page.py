@@ -1,4 +1,4 @@
-"""The page of the node: what is wrong and why, then all pods, then events and images. Pure."""
+"""The page of the node: problems and their causes, then all pods, then events and images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from kubelite.telemetry.web.facts import EventFacts, PodFacts, Question, chosen
 from kubelite.telemetry.web.frame import advised, mark, page, table
 from kubelite.telemetry.web.recent import Point
 
-CARDS = 12  # problems shown at once; the others on demand
+CARDS = 12  # number of problems that are shown at first; the others are folded
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What the page shows besides pods. `problem`: why the node is not ready, or ""; `cores` and `memory`: what the
-    machine has; `manifests`: file, and where its error is; `images`: name, bytes, and how many pods use it."""
+    """The node's own data on the page. `problem`: why the node is not ready, or ""; `cores` and `memory` (bytes): those
+    of the machine; `used`: bytes of memory in use; `manifests`: (file, position of its error); `images`: (name, bytes,
+    number of pods)."""
 
     name: str
     problem: str
@@ -78,7 +79,7 @@ def _machine(node: NodeFacts) -> str:
 
 
 def _attention(node: NodeFacts, pods: Sequence[PodFacts]) -> str:
-    """Show what needs someone: failing pods, pods that wait for something that can be done, manifests with errors."""
+    """Show what needs attention: manifests with errors, failing pods, and waiting pods for which there is advice."""
     cards = [
         f'<li id="m-{escape(file)}" class="card failing"><h3>{mark(Level.FAILING, file)}</h3><p>The manifest has an '
         f"error{f' at {escape(where)}' if where else ''}; what it defined before stays as it is.</p>"
@@ -154,7 +155,7 @@ def _row(pod: PodFacts, cpu_top: float) -> list[str]:
 
 
 def age_and_restarts(pod: PodFacts) -> str:
-    """Say how old a pod is, and how often its containers were restarted."""
+    """Return the age of a pod and the number of its container restarts, as HTML."""
     count, _, last = pod.restarts.partition(" ")
     times = "restart" if count == "1" else "restarts"
     ago = f", the last {escape(last.strip('()'))}" if last else ""
@@ -162,7 +163,7 @@ def age_and_restarts(pod: PodFacts) -> str:
 
 
 def _restarts(text: str) -> str:
-    """Return `2 (3s ago)` as HTML."""
+    """Return a number of restarts such as `2 (3s ago)` as HTML."""
     count, _, last = text.partition(" ")
     return f"{escape(count)} <small>{escape(last.strip('()'))}</small>" if last else escape(count)
 
@@ -179,7 +180,7 @@ def _of(limit: str) -> str:
 
 
 def _address(asked: Question) -> str:
-    """Return the address of a question's answer."""
+    """Return the address of the page with the result of a query."""
     pairs = {
         "q": asked.words, "level": asked.level, "ns": asked.namespace, "sort": asked.sort,
         "desc": "1" if asked.reverse else "",
@@ -189,7 +190,8 @@ def _address(asked: Question) -> str:
 
 
 def _head(text: str, key: str, asked: Question) -> str:
-    """Return a column's heading: a link that sorts by it; by restarts, CPU and memory the largest first."""
+    """Return a column's heading: a link that sorts by the column. Restarts, CPU and memory are sorted in descending
+    order at first."""
     here = asked.sort == key or (key == "state" and not asked.sort)
     reverse = not asked.reverse if here else key in ("restarts", "cpu", "memory")
     direction = ("descending" if asked.reverse else "ascending") if here else ""
@@ -232,7 +234,7 @@ def _tools(pods: Sequence[PodFacts], asked: Question, found: dict[Level, int]) -
 
 
 def events_section(events: Sequence[EventFacts], *, whose: bool = True) -> str:
-    """Return the newest events. `whose`: name the object of each."""
+    """Return the section of the newest events. `whose`: whether to name each event's object."""
     if not events:
         return '<section id="events"><h2>Events</h2><p class="none">No events.</p></section>'
     lines = []

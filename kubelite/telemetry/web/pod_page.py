@@ -1,4 +1,4 @@
-"""The page of one pod: its state and why, its containers, what it uses, its events and its starts. Pure."""
+"""The page of one pod: its state and the reasons, its containers, resource usage, events and starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def pod_page(
     now: float,
     logs: bool,
 ) -> str:
-    """Return the page. `doc` is public already; `uses`: by container; `logs`: whether they can be shown."""
+    """Return the page. `doc`: the pod's document, filtered by public.py; `uses`: container → usage; `now`: Unix
+    seconds; `logs`: whether to link to the logs."""
     ages = [human_duration(now - start.at) for start in starts(steps)]
     body = (
         f'<div id="live"><nav aria-label="Back"><a href="/">← all pods</a></nav><section class="summary">'
@@ -104,7 +105,7 @@ def _containers(doc: Json, pod: PodFacts, uses: Mapping[str, Use], now: float, *
 
 
 def _limited(use: Use, spec: Json) -> Use:
-    """Take limits from the manifest while the container does not run."""
+    """Add limits from the manifest, for a container that does not run."""
     limits = (spec.get("resources") or {}).get("limits") or {}
     cpu, memory = (
         in_units(name, Quantity(limits[name])) if name in limits else 0 for name in ("cpu", "memory")
@@ -122,7 +123,7 @@ def _limit(text: str, limit: float) -> str:
 
 
 def state_cell(status: Json, now: float, *, init: bool = False) -> str:
-    """Describe a container's state; for one that waits to restart, also how its last instance ended."""
+    """Return a container's state as HTML, for a container that waits to restart with the end of its last instance."""
     state = status.get("state") or {}
     if running := state.get("running"):
         well = status.get("ready") or (init and status.get("started") is not False)
@@ -164,7 +165,7 @@ def _use(pod: PodFacts) -> str:
 
 
 def _power(value: float) -> float:
-    """Return the power of two that is no less than `value`, the end of a scale of bytes."""
+    """Return the end of a scale of bytes: the lowest power of two, from 1 MiB on, that is at least `value`."""
     top = float(1 << 20)
     while top < value:
         top *= 2

@@ -1,7 +1,7 @@
-"""What everyone who can reach the port may read of a pod and its events. Pure.
+"""Removes from pods and events the text that not everyone who can reach the port may read.
 
-Words that a container wrote are not shown, and no paths. Environment variables and commands are never
-shown. Names of objects, images and addresses are in the metrics as well.
+Text that a container wrote, and paths, are removed. The pages never show environment variables and commands. Names of
+objects, images and addresses are in the metrics as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from kubelite.kube.json import Json
 
-#: Reasons of a waiting or ended container whose message the node itself wrote. Others may have the container's output.
+#: Reasons of a waiting or ended container whose message the node wrote. Other messages may be the container's output.
 NODE_WROTE = frozenset(
     {
         "CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName",
@@ -18,7 +18,7 @@ NODE_WROTE = frozenset(
         "CreateContainerError", "RunContainerError", "StartError", "ContainerStatusUnknown",
     }
 )  # fmt: skip
-#: Reasons of events whose message the node itself wrote. The message of others is not shown, or only a part of it.
+#: Reasons of events whose message the node wrote. Other messages are not shown, or only in part.
 EVENTS = frozenset(
     {
         "BackOff", "Created", "DNSConfigForming", "ErrImageNeverPull", "Evicted", "Failed", "FailedCreatePodSandBox",
@@ -28,7 +28,7 @@ EVENTS = frozenset(
         "SandboxChanged", "Scheduled", "SizeNotEnforced", "Started", "TaintManagerEviction",
     }
 )  # fmt: skip
-#: Reasons of events that may have a container's output, or a manifest's values → the part of the message that is shown.
+#: Reason of events whose message may have a container's output or a manifest's values → the part that is shown.
 _PARTS = {
     "Unhealthy": re.compile(
         r"\w+ probe (?:failed|errored)(?:: HTTP probe failed with statuscode: \d+|: dial tcp [0-9.:\[\]a-f]+: .*)?"
@@ -46,12 +46,12 @@ _STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerSt
 
 
 def without_paths(text: str) -> str:
-    """Replace absolute paths by an ellipsis. URLs and image names stay."""
+    """Replace absolute paths by an ellipsis, but not those in URLs and image names."""
     return _PATH.sub("…", text)
 
 
 def pod(doc: Json) -> Json:
-    """Return a pod without the messages that are not for everyone. The document itself stays as it is."""
+    """Return a copy of a pod's document without the messages that are not public."""
     status = dict(doc.get("status") or {})
     for key in _STATUSES:
         status[key] = [_container(one) for one in status.get(key) or ()]
@@ -80,7 +80,7 @@ def _state(part: Json) -> Json:
 
 
 def event(doc: Json) -> Json:
-    """Return an event without the words that are not for everyone."""
+    """Return a copy of an event's document without the text that is not public."""
     return {**doc, "message": _said(str(doc.get("reason", "")), str(doc.get("message", "")))}
 
 

@@ -1,4 +1,4 @@
-"""The last measurements of pods, which the web page draws. They are taken on requests only: viewing the page is one."""
+"""The last measurements of pods, which the web page draws. They are taken only when a client requests a page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from kubelite.telemetry.sampling.sampler import Snapshot
 
-KEEP = 60  # measurements that a line shows
-APART = 1.0  # minimum seconds between two of them
-_TURN = KEEP + 1  # slots of the ring: the one that is being written is never read
+KEEP = 60  # number of measurements that are kept
+APART = 1.0  # minimum seconds between two measurements
+_TURN = KEEP + 1  # slots of a ring: one more, so that the slot that is being written is never read
 
 
 class Point(NamedTuple):
-    """A measurement. `at`: Unix seconds; `cores`: CPUs used since the measurement before it; `memory`: bytes."""
+    """A measurement. `at`: Unix seconds; `cores`: CPUs used since the previous measurement; `memory`: bytes."""
 
     at: float
     cores: float
@@ -22,7 +22,7 @@ class Point(NamedTuple):
 
 
 class _Line:
-    """A ring of a pod's measurements, allocated in full at first, so that watching for long takes no more memory."""
+    """A ring buffer of a pod's measurements. It is allocated in full at first and never grows."""
 
     __slots__ = ("cpu", "memory", "since")
 
@@ -32,8 +32,8 @@ class _Line:
 
 
 class Recent:
-    """The last measurements of CPU and memory by pod uid; "" is the node. One thread writes, others read: a slot is
-    only overwritten when it no longer belongs to the last `KEEP`."""
+    """The last measurements of CPU and memory by pod uid; "" is the node. One thread may write while others read,
+    because a slot is only overwritten when it no longer belongs to the last `KEEP` measurements."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -53,7 +53,7 @@ class Recent:
         self._lines, self._count = lines, count + 1
 
     def points(self, uid: str) -> list[Point]:
-        """Return a pod's measurements, oldest first. The first one has no predecessor, so it is not among them."""
+        """Return a pod's measurements, oldest first, without the very first one, which has no predecessor."""
         found = [
             (self._times[place], line.cpu[place], line.memory[place]) for line, place in self._places(uid)
         ]
@@ -63,7 +63,7 @@ class Recent:
         ]
 
     def memory(self, uid: str) -> int | None:
-        """Return the newest measurement of memory in bytes, or None. One measurement is enough for it."""
+        """Return the newest measurement of memory in bytes; None if there is none."""
         newest = self._places(uid)[-1:]
         return next((line.memory[place] for line, place in newest), None)
 

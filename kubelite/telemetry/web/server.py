@@ -1,5 +1,6 @@
-"""The HTTP server on the node's TCP port, for Prometheus and load balancers: /metrics and its parts, /stats/summary,
-/healthz and /readyz. All of it is read-only; the API is on the unix socket only. Logs need a token (access.py)."""
+"""The HTTP server on the node's TCP port, for Prometheus, load balancers and browsers: /metrics and its parts,
+/stats/summary, health checks and the web pages. It is read-only; the API is only on the unix socket. Logs need a token
+(access.py)."""
 
 from __future__ import annotations
 
@@ -32,11 +33,11 @@ from runtime.errors import RuntimeFault
 
 logger = logging.getLogger(__name__)
 
-TAIL = 1000  # lines of a log that are shown
+TAIL = 1000  # number of a log's last lines that are shown
 
 
 class _Site:
-    """The handlers of the paths."""
+    """The handlers of all paths."""
 
     def __init__(self, agent: NodeView, pages: Pages) -> None:
         self._agent = agent
@@ -63,7 +64,7 @@ class _Site:
         return _html(request, await self._pages.index(question(request.query_params)))
 
     async def asset(self, request: Request) -> Response:
-        """Answer a file of the pages. Its address names its content, so a browser may keep it."""
+        """Return a static file. If the address has the hash of the present content, the browser may cache the file."""
         name = request.url.path[1:]
         kept = str(request.url.query) == address(name).partition("?")[2]
         headers = {**HEADERS, "content-type": TYPES[name]}
@@ -77,7 +78,7 @@ class _Site:
         return _html(request, found)
 
     async def log(self, request: Request) -> Response:
-        """Answer the end of a container's log, to clients that have the token."""
+        """Return the end of a container's log to a client that has the token."""
         try:
             access.check(self._agent.settings.web_token_file, request.headers.get("authorization", ""))
         except access.Denied as denied:
@@ -100,7 +101,7 @@ class _Site:
         return PlainTextResponse(body, headers=HEADERS)
 
     async def discovery(self, request: Request) -> Response:
-        """Answer Prometheus' HTTP service discovery: this node, at the requested address, with its name."""
+        """Answer Prometheus' HTTP service discovery with one target: this node, at the requested address."""
         target = request.headers.get("host", "")
         labels = {"__meta_kubelite_node": self._agent.node_name}
         return JSONResponse([{"targets": [target], "labels": labels}] if target else [])
@@ -145,7 +146,7 @@ def _compressed(request: Request, body: bytes, headers: dict[str, str]) -> Respo
 
 
 def accepts_gzip(header: str) -> bool:
-    """Tell whether Accept-Encoding names gzip and does not forbid it (RFC 9110, 12.5.3)."""
+    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
     for part in header.split(","):
         coding, _, weight = part.replace(" ", "").partition(";q=")
         if coding == "gzip":
@@ -155,8 +156,8 @@ def accepts_gzip(header: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> AsyncIterator[int]:
-    """Listen while the context lasts; yield the port (for when 0 was requested). Raises RuntimeFault if the address is
-    not available."""
+    """Serve until the block exits. Yield the port, which the kernel chooses if `port` is 0. Raises RuntimeFault if the
+    address is not available."""
     try:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET

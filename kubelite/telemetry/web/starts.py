@@ -1,4 +1,4 @@
-"""A pod's starts: the steps of its trace folded into stages, all starts on one time scale. Pure."""
+"""The starts of a pod: the steps of its trace, grouped into stages and drawn on one time scale."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from html import escape
 from kubelite.kube.json import Json
 from kubelite.telemetry.tracing.trace import spans
 
-STARTS = 5  # newest starts shown
-SOURCE = "manifest"  # the stage of what happens before the first step that has a duration
+STARTS = 5  # number of the newest starts that are shown
+SOURCE = "manifest"  # name of the stage before the first step that has a duration
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of the daemon, and the steps of the engine and the container's init that are parts of it. Times are
-    seconds: `at` since the start's begin, of a part since the stage's begin."""
+    """A step of the daemon, and the steps of the engine and the container's init that are parts of it. Times are in
+    seconds. `at` of a stage is relative to the begin of the start, `at` of a part to the begin of the stage."""
 
     name: str
     container: str
@@ -34,12 +34,12 @@ class Start:
 
 
 def bare(step: str) -> str:
-    """Remove the paths from a step's name: a pod's host directories must not be visible to everyone."""
+    """Remove the path from a step's name, because not everyone may see a pod's host directories."""
     return step.partition(" /")[0].removesuffix(" on")
 
 
 def starts(steps: Sequence[Json]) -> list[Start]:
-    """Fold a trace's steps into starts and their stages, the newest start first."""
+    """Group the steps of a trace into starts and their stages, the newest start first."""
     groups: dict[tuple[float, float], list[Json]] = {}
     for step, span in zip(steps, spans(steps), strict=True):
         groups.setdefault(span, []).append(step)
@@ -79,7 +79,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def starts_section(steps: Sequence[Json], ages: Sequence[str]) -> str:
-    """Return the section of the starts. `ages`: how long ago each began, newest first."""
+    """Return the section of the starts as HTML. `ages`: the age of each start as text, newest first."""
     found = starts(steps)
     head = '<section id="starts" aria-labelledby="s-h"><h2 id="s-h">Starts'
     if not found:

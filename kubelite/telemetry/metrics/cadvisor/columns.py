@@ -1,9 +1,8 @@
-"""Families that are read from every cgroup in the same way: tables with a row for each cgroup, a column for each
-family.
+"""Tables of metric families that every cgroup has: a row for each cgroup, a column for each family.
 
 This code determines the cost of a scrape: a thousand cgroups have fifty values each. It therefore works on whole
-columns wherever the interpreter can: the values of a part of the statistics are extracted together, columns are
-compared as a whole with the previous ones, and only changed values are formatted.
+columns. All values that come from one part of the statistics are extracted together, columns are compared as a whole
+with the previous ones, and only changed values are formatted.
 """
 
 from __future__ import annotations
@@ -31,8 +30,9 @@ def microseconds(value: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One series for each cgroup, from a field of the group's part. `say` formats its value (None: a whole number, as
-    it is), `tail` closes its labels, and a cgroup has no series if its value is `hidden`."""
+    """A family with one series for each cgroup. `field`: the attribute that has the value; `say`: formats the value
+    (None: a whole number, written as it is); `tail`: the text that ends the labels; `hidden`: values for which a cgroup
+    has no series."""
 
     family: Family
     field: str
@@ -50,8 +50,8 @@ def measured(name: str, text: str, field: str) -> Column:
 
 
 class Group:
-    """Columns of the cgroups for which `applies` is true (None: all). `part` returns the part of a sample that has
-    their values; as long as that is the same object, the values are unchanged."""
+    """Columns whose values come from the same part of a sample, which `part` returns. If that part is the same object
+    as before, its values are unchanged. `applies`: whether a cgroup has these series (None: all do)."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Group:
 
 
 class Shown:
-    """A group as it was last shown. `versions` has a number for each column, which changes when its lines do."""
+    """The last state of a group. `versions`: a number for each column, which changes whenever the column's lines do."""
 
     def __init__(self, group: Group) -> None:
         self.group = group
@@ -77,7 +77,7 @@ class Shown:
         self.columns: list[Sequence[Any]] = [()] * len(group.columns)
         self._targets: list[Target] = []
         self._parts: list[Any] = []
-        self._texts: list[Sequence[str]] = [()] * len(group.columns)  # of columns with a `say`
+        self._texts: list[Sequence[str]] = [()] * len(group.columns)  # formatted values of columns with `say`
 
     def look(self, samples: Sequence[Sample]) -> None:
         group = self.group

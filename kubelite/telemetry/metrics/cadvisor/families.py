@@ -1,8 +1,8 @@
-"""The container_* families that are read from a cgroup: name, type, help and value, as kubelet enables them.
+"""The container_* families that are read from a cgroup, as kubelet enables them: name, type, help and value.
 
-Source: google/cadvisor metrics/prometheus.go. `GROUPS` are tables whose families belong together: a cgroup has all of a
-group's series or none. Omitted on purpose: per-CPU series, container_tasks_state, the CPU load averages (kubelet
-reports zeros), and values that cannot be read here.
+Source: google/cadvisor metrics/prometheus.go. A cgroup has either all series of a group in `GROUPS` or none of them.
+Omitted on purpose: per-CPU series, container_tasks_state, the CPU load averages (kubelet reports zeros), and values
+that this program cannot read.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ COSTS: tuple[tuple[Family, Callable[[IoStats], float]], ...] = tuple(
 )
 BLKIO = counter("container_blkio_device_usage_total", "Blkio Device bytes usage")
 
-#: (family, column of net/dev): see proc_pid_net(5)
+#: (family, column of net/dev), see proc_pid_net(5)
 NETWORK: tuple[tuple[Family, int], ...] = tuple(
     (counter(f"container_network_{name}_total", f"Cumulative count of {text}"), column)
     for name, text, column in (
@@ -282,7 +282,8 @@ NETWORK: tuple[tuple[Family, int], ...] = tuple(
 
 
 def fault_lines(shown: Shown) -> str:
-    """Return the lines of page faults. Both scopes have the same value: a cgroup's count includes those below it."""
+    """Return the lines of page faults. Both scopes have the same value, because a cgroup's count includes its
+    descendants."""
     lines = []
     for head, faults, majors in zip(shown.heads, *shown.columns, strict=True):
         for scope in ("container", "hierarchy"):
@@ -303,7 +304,7 @@ def device_lines(family: Family, samples: Iterable[Sample], read: Callable[[IoSt
 
 
 def blkio_lines(samples: Iterable[Sample]) -> str:
-    """Return the lines of every operation that this version of cgroups distinguishes."""
+    """Return the lines of block I/O, one for each operation that this version of cgroups distinguishes."""
     v1 = layout().mode is not Mode.V2
     lines = []
     for sample in samples:

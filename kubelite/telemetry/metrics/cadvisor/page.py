@@ -1,6 +1,6 @@
 """The page /metrics/cadvisor: container_*, machine_* and cadvisor_version_info, from one snapshot.
 
-Samples have no timestamps, which would break staleness (google/cadvisor#2526)."""
+Samples have no timestamps, because these would break Prometheus' staleness handling (google/cadvisor#2526)."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ _ROOT = '{container="",id="/",image="",name="",namespace="",pod=""'
 
 
 class ContainerPage:
-    """Writes snapshots. It keeps the last values, and counts for each family how often its lines changed: unchanged
-    lines are not formatted again, and if the page has them packed, not joined and packed again either."""
+    """Writes snapshots. It keeps the last values and counts for each family how often its lines changed. Unchanged
+    lines are not formatted again; on compressed pages, they are not joined and compressed again either."""
 
     def __init__(self, usage: Callable[[str], Usage | None], health: Health) -> None:
         self._usage = usage
         self._health = health
         self._groups = [Shown(group) for group in GROUPS]
         self._faults = Shown(FAULTS)
-        self._changes: dict[str, int] = {}  # families in no group → how often their samples changed
-        self._said: dict[str, object] = {}  # and their last values
+        self._changes: dict[str, int] = {}  # family that is in no group → how often its values changed
+        self._said: dict[str, object] = {}  # family that is in no group → its last values
 
     def write(self, page: Page, snapshot: Snapshot) -> None:
         samples = snapshot.all
@@ -98,7 +98,7 @@ class ContainerPage:
         page.kept(family, self._changes.get(family.name, 0), lines, fresh)
 
     def _say(self, values: object, *families: Family) -> None:
-        """Note whether the values of families in no group have changed."""
+        """Count a change if the values of these families, which are in no group, differ from the last ones."""
         if self._said.get(families[0].name) != values:
             self._said[families[0].name] = values
             for family in families:
@@ -125,7 +125,7 @@ class ContainerPage:
             page.family(family, root.pop(family.name, ""))
 
     def _write_layers(self, page: Page, snapshot: Snapshot) -> None:
-        """Write the last measurements of writable layers, and the node's own file systems."""
+        """Write the last measurements of writable layers and of the node's own file systems."""
         found = [
             (s.target.head, usage)
             for s in snapshot.containers
@@ -171,7 +171,7 @@ def _interfaces(rows: list[tuple[str, str, tuple[int, ...]]], column: int, name:
     )
 
 
-#: Families of whole disks only: (family, value of a line in diskstats)
+#: Families that only the machine (id="/") has: (family, function from a line of diskstats to the value)
 _DISKS: tuple[tuple[Family, Callable[[Disk], float]], ...] = (
     (
         gauge("container_fs_io_current", "Number of I/Os currently in progress"),
@@ -214,7 +214,7 @@ DISK_FAMILIES = tuple(family for family, _ in _DISKS)
 
 
 def _root_samples(root: Root) -> dict[str, str]:
-    """Return the lines with id="/", by family."""
+    """Return the machine's own lines, with id="/": family name → lines."""
     memory = root.memory.get
     kernel = memory("Slab", 0) + memory("KernelStack", 0) + memory("PageTables", 0)
     values: dict[str, float] = {

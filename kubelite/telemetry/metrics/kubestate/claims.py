@@ -17,7 +17,7 @@ PHASES = ("Lost", "Bound", "Pending")
 
 
 def write_claims(page: Page, claims: Iterable[Json], pods: Iterable[Json]) -> None:
-    """Write all families of claims, and of their use by pods."""
+    """Write all families about claims and about the pods that use them."""
     table = Table()
     _claims(table, claims)
     _mounts(table, pods)

@@ -1,8 +1,8 @@
 """The page /metrics/state: objects as in kube-state-metrics (docs/metrics of kubernetes/kube-state-metrics).
 
-kube_pod_* is in pods.py. This module has nodes, namespaces, config maps and secrets (never their contents), and what
-the modules share. Annotations are not shown, which is kube-state-metrics' default; labels are. Of fields that a
-manifest may repeat, only the first `MOST` of an object are shown, so that the number of labels and series is bounded.
+kube_pod_* is in pods.py. This module has nodes, namespaces, config maps and secrets (never their contents), and the
+functions that the modules share. Labels are shown; annotations are not, as by default in kube-state-metrics. Of a list
+or map in a manifest, only the first `MOST` entries are shown, so that the number of labels and series is bounded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Table:
         return self._add(counter(name, text))
 
     def add(self, name: str, labels: str, value: float) -> None:
-        """Add a sample; `labels` without braces."""
+        """Add a sample. `labels`: text without braces."""
         self._lines[name].append(f"{name}{{{labels}}} {number(value)}\n")
 
     def write(self, page: Page) -> None:
@@ -59,7 +59,7 @@ def label(name: str, value: object) -> str:
 
 
 def key_name(text: str) -> str:
-    """Turn a Kubernetes key into a label name: app.kubernetes.io/name → app_kubernetes_io_name."""
+    """Convert a Kubernetes key to a label name: app.kubernetes.io/name → app_kubernetes_io_name."""
     return re.sub(r"[^a-zA-Z0-9_]", "_", text)
 
 
@@ -69,8 +69,8 @@ def label_pairs(doc: Json) -> str:
 
 
 def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
-    """Return keys and values as labels, named as in kube-state-metrics (internal/store/utils.go): in snake case; keys
-    that become the same name get `_conflict` and a number."""
+    """Return keys and values as labels, named as in kube-state-metrics (internal/store/utils.go): in snake case, with
+    the suffix `_conflict` and a number if several keys have the same name."""
     named: dict[str, list[object]] = {}
     for key, value in sorted(mapping.items())[:MOST]:
         named.setdefault(_CAPITAL.sub(r"\1_\2", key_name(key)).lower(), []).append(value)
@@ -83,7 +83,7 @@ def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
 
 
 def owner_labels(meta: Json) -> list[str]:
-    """Return the labels of each owner, or empty ones if there is none."""
+    """Return the labels of each owner; one set of empty labels if there is no owner."""
     found: list[str] = []
     owners: list[Json] = meta.get("ownerReferences") or [{}]
     for one in owners:

@@ -1,7 +1,7 @@
 """kube_pod_*, kube_pod_container_*, kube_pod_init_container_* of the stored pods, as in kube-state-metrics.
 
-Source: kube-state-metrics docs/metrics/workload/pod-metrics.md and internal/store/pod.go. Reasons are only shown while
-they apply; phases and conditions are always shown with every possible value.
+Source: kube-state-metrics docs/metrics/workload/pod-metrics.md and internal/store/pod.go. A reason has a series only
+while it applies. Phases and conditions always have a series for each possible value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATES = ("running", "waiting", "terminated")
 
 
 def write_pods(page: Page, pods: Iterable[Json], node: str) -> None:
-    """Write all families. `node` is the name of the node."""
+    """Write all families. `node`: the name of the node."""
     pods = list(pods)
     table = Table()
     _pods(table, pods, node)
@@ -82,7 +82,7 @@ def _identities(t: Table, pods: list[Json], node: str) -> None:
             t.add(ips, head + label("ip", address["ip"]) + f',ip_family="{family}"', 1)
 
 
-#: Condition that is True → the family with the time of its last transition, and the help text.
+#: Type of a condition that is True → the family with the time of its last transition, and the help text.
 _SINCE = {
     "Initialized": ("kube_pod_status_initialized_time", "Time when the pod is initialized."),
     "Ready": ("kube_pod_status_ready_time", "Readiness achieved time in unix timestamp for a pod."),
@@ -220,7 +220,8 @@ def _tolerations(t: Table, pods: list[Json]) -> None:
 
 
 def _of(pods: list[Json], specs: str, statuses: str) -> Iterator[tuple[str, Json, Json, str]]:
-    """Yield (labels, spec, status, the pod's labels) of every container of one kind; the status may be empty."""
+    """Yield (labels, spec, status, the pod's labels) of every container of one kind. The status is {} if the pod's
+    status does not have the container yet."""
     for doc in pods:
         found = {s["name"]: s for s in doc.get("status", {}).get(statuses) or ()}
         head = head_of(doc)

@@ -55,7 +55,7 @@ def _volumes(t: Table, volumes: Iterable[Json]) -> None:
 
 
 def _source(spec: Json) -> dict[str, str]:
-    """Return the labels of the info family; those of sources that no volume here can have are empty."""
+    """Return the labels of the info family. Labels of sources that kubelite does not support are empty."""
     host, local = spec.get("hostPath") or {}, spec.get("local") or {}
     nfs, csi = spec.get("nfs") or {}, spec.get("csi") or {}
     nowhere = (
