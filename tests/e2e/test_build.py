@@ -183,7 +183,7 @@ def test_a_failure_names_its_line_and_keeps_earlier_steps(builder: Node, tmp_pat
         (FROM + "COPY hidden2 Containerfile /file\n", "/file must end with a slash"),
         (FROM + "COPY --from=nowhere.invalid/x /a /\n", "Containerfile:2: COPY:"),
         ("FROM localhost/not/here:1\n", "Containerfile:1: FROM localhost/not/here:1:"),
-        (FROM + "ADD git://127.0.0.1:9/x.git#v1 /\n", "ADD: cannot fetch git://127.0.0.1:9/x.git: git fetch: "),
+        (FROM + "ADD git://127.0.0.1:9/x.git#v1 /\n", "ADD: 127.0.0.1: the host's own addresses are refused"),
         (FROM + "ADD https://127.0.0.1:9/x.git#-v1 /\n", "is not the URL of a git repository"),
         ("FROM --platform=plan9/mips x\n", "--platform=plan9/mips is not supported: this machine builds only for"),
         (FROM + "RUN --mount=type=secret,id=none,required=true x\n", "the secret none is required"),

@@ -123,7 +123,11 @@ def test_get_in_every_form(node: Node) -> None:
     steps = node.cli("trace", "db").out.splitlines()
     assert steps[0].split()[0] == "AT" and "manifest" in steps[1]
     assert node.cli("why", "web").out.startswith("Pod default/web is Running, last looked at ")
-    assert node.cli("doctor").out == "All is well.\n"
+    complaint, hint = node.cli("doctor").out.splitlines()
+    assert complaint.startswith("warning: manifests: 1 of ") and complaint.endswith(
+        " because of errors: bad.yaml"
+    )
+    assert hint.strip() == "fix: kubelite get manifests shows the lines and fields"
     versions = node.cli("version").out.splitlines()
     assert versions[0].split()[-1] == versions[1].split()[-1]
 

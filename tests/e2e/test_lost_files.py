@@ -14,6 +14,7 @@ import pytest
 from tests.conformance.conftest import alive
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
+from tests.programs import missing
 from tests.waiting import cgroup_places
 
 MARK = "kubelite-e2e-once"
@@ -28,7 +29,15 @@ def instances(node: Node, uid: str) -> list[int]:
         for place in cgroup_places(f"{node.cgroup_parent}{tier}/pod{uid}"):
             for procs in place.rglob("cgroup.procs"):
                 found.update(int(pid) for pid in procs.read_text().split())
-    return sorted(pid for pid in found if MARK.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(pid for pid in found if MARK.encode() in _command_line(pid))
+
+
+def _command_line(pid: int) -> bytes:
+    """Empty for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def shim_pid(node: Node, uid: str) -> int:
@@ -36,7 +45,7 @@ def shim_pid(node: Node, uid: str) -> int:
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             line = (directory / "cmdline").read_bytes()
-        except OSError:
+        except OSError:  # it has ended
             continue
         if line.startswith(b"kubelite-shim") and uid.encode() in line:
             return int(directory.name)
@@ -92,6 +101,7 @@ def test_pods_whose_leases_are_lost_are_attached_again(node: Node) -> None:
     node.wait(lambda: node.doctor() == [], "nothing to complain about")
 
 
+@pytest.mark.skipif(bool(missing("ip")), reason="needs iproute2")
 def test_doctor_repairs_the_network_without_a_restart(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(script=WEB)))
     node.wait_status("p", "Running")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -456,7 +457,7 @@ def test_the_web_page(node: Node) -> None:
     kind, body = fetch(node, "/")
     assert kind.startswith("text/html")
     assert b'<a href="/pods/default/p">p</a>' in body
-    assert b'<span class="ok">Running</span>' in body
+    assert re.search(rb'<span class="mark running"><i [^>]*>[^<]*</i>Running</span>', body)
     node.wait(lambda: b"<polyline" in fetch(node, "/")[1], "a line through what was measured")
     _, body = fetch(node, "/pods/default/p")
     assert b"shim" in body

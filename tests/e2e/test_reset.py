@@ -214,7 +214,7 @@ def _postgres() -> str:
     return str(found[-1].parent) if found else ""
 
 
-@pytest.mark.skipif(not _postgres(), reason="needs postgres")
+@pytest.mark.skipif(not _postgres(), reason="needs postgresql")
 def test_postgres_is_shut_down_and_does_not_recover(node: Node) -> None:
     # below /tmp itself: pytest's directories are closed to the server's user
     with tempfile.TemporaryDirectory(prefix="kubelite-pg-") as data:
