@@ -81,12 +81,12 @@ class ManifestFile(TypedDict):
     """One file of the manifests directory, as `kubelite get manifests` shows it."""
 
     file: str  # absolute path
-    # Loaded, Ignored (no supported kind in it), Invalid (the last good version stays in force), Unreadable, Empty,
+    # Loaded, Ignored (no supported kind in it), Invalid (the last valid version still applies), Unreadable, Empty,
     # Writing
     status: str
-    objects: list[str]  # "pod/default/web": the objects of its last good version
+    objects: list[str]  # "pod/default/web": the objects of its last valid version
     errors: list[ManifestProblem]
-    loadedAt: str  # RFC 3339 time at which the last good version was read, "" if never
+    loadedAt: str  # RFC 3339 time at which the last valid version was read, "" if never
 
 
 class LastChange(TypedDict):
@@ -251,7 +251,7 @@ class NodeApi(Protocol):
         ...
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
-        """Describe what applying these documents would do. The text must be valid."""
+        """Describe the effects of applying these documents. The text must be valid."""
         ...
 
     @property

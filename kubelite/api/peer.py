@@ -1,8 +1,8 @@
 """Authentication and authorization of the clients of the unix socket.
 
 The kernel reports the peer's user, groups and process as of connect(2) (unix(7), SO_PEERCRED and SO_PEERGROUPS). Root
-may do everything. Members of the group `api_group` may read what Kubernetes' ClusterRole `view` allows: everything
-except Secrets and documents that contain their values. They may not run programs in a container.
+may do everything. Members of the group `api_group` may read everything except Secrets and documents that contain their
+values, as with Kubernetes' ClusterRole `view`. They may not change anything or run programs in a container.
 """
 
 from __future__ import annotations

@@ -438,7 +438,7 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
         for p in state.problems
     ]
     keys = list(state.objects or ())
-    if state.objects is None:  # the file was never valid since the start: the store retains its objects
+    if state.objects is None:  # not valid since the daemon's start: the store retains its objects
         keys = [
             (r.kind, r.namespace, r.name)
             for kind in KINDS

@@ -39,7 +39,7 @@ class Notifier:
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def reloading(self) -> None:
-        """Report that a reload begins. systemd requires the time of the message."""
+        """Report that a reload begins. systemd requires the time with this message."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=reading the settings")
 
     def stopping(self) -> None:

@@ -1,6 +1,6 @@
-"""`kubelite reset`: remove everything of the node except images, manifests and the data of volumes and claims. It stops
-the daemon, terminates every pod (drain.py) and removes network and cgroups. It works with or without a running daemon
-and can be repeated after an interruption.
+"""`kubelite reset`: stop the daemon, terminate every pod (drain.py), and remove the node's network, cgroups and state.
+Images, manifests, registry logins, the audit log and the data of volumes and claims remain. It works with or without a
+running daemon and can be repeated after an interruption.
 
 Reset holds the daemon's lock while it works. Otherwise a service manager could restart the daemon, which would start
 the pods again.

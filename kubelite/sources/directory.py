@@ -93,7 +93,7 @@ class Sources:
     ) -> None:
         self.directory = directory
         self.error = ""  # why the directory as a whole cannot be used
-        self.ready = asyncio.Event()  # set after the first scan, even if it failed
+        self.ready = asyncio.Event()  # set after the first complete scan, or the first failure
         self._store = store
         self._node_name = node_name
         self._priorities = priorities or {}
@@ -302,7 +302,7 @@ class Sources:
             if isinstance(obj, Pod):
                 self._typed[file, document.key] = obj.spec, doc["spec"]
             objects[document.key] = bound(doc, self._node_name)
-        # Ignored: the node supports the kind of no document
+        # Ignored: no document has a kind that the node supports
         status = "Loaded" if objects else "Ignored" if problems else "Empty"
         if objects:
             self._on_valid(file, text)

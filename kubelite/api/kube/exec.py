@@ -74,7 +74,8 @@ async def deny(ws: WebSocket, error: Exception) -> None:
 
 
 async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
-    """Report on the stderr channel that the program cannot be executed, with a shell's exit code (POSIX: 126, 127)."""
+    """Report that the program cannot be executed: as text on stderr (with a tty, on stdout), and by a shell's exit code
+    (POSIX: 126, 127)."""
     missing = "not found" in sentence or "no such file" in sentence.lower()
     with contextlib.suppress(WebSocketDisconnect):
         end = "\r\n" if tty else "\n"
