@@ -1,8 +1,7 @@
 """The manifests directory is the source of truth: this module watches its files and updates objects in the store.
 
 `kubelite.sources.plan.plan` is a pure function that computes the changes from the files and the recorded objects.
-`Sources` watches and reads the directory and applies the changes. The rules, each with a test in
-tests/unit/sources/test_sources.py:
+`Sources` watches and reads the directory and applies the changes. The rules, each with a test in tests/unit/sources:
 
 - `.yaml`, `.yml` and `.json` files are read, in sub-directories, too. Dotfiles and backups (`~`, `.bak`, `.swp`) are
   not.
