@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import glob
 import os
 import secrets
@@ -108,6 +109,7 @@ class Traces:
 def look(marks: tuple[str, ...]) -> Traces:
     """Mounts and cgroups with one of `marks` in their name, our own children and descriptors, and their network
     namespaces."""
+    gc.collect()  # descriptors of objects that are no longer used, of this test or an earlier one
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         mounts = frozenset(line for line in file if any(mark in line for mark in marks))
     children = frozenset(_descendants(os.getpid()))

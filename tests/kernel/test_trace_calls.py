@@ -176,7 +176,17 @@ async def started(pod: Pod, request: CreateContainer) -> tuple[int, list[str]]:
 def test_every_row_is_what_strace_sees(
     node: Node, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    file = tmp_path / "strace.out"
+    """strace times a call when it enters, and its clock is another one: on a busy machine a call can seem to belong to
+    the row before. What is really wrong is wrong each time, so one agreement of three suffices."""
+    for left in reversed(range(3)):
+        try:
+            return _compare_one_start(node, tmp_path / f"strace.{left}", change)
+        except AssertionError:
+            if not left:
+                raise
+
+
+def _compare_one_start(node: Node, file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     found: list[tuple[int, int, list[str], int]] = []
 
     async def story(node: Node) -> None:
