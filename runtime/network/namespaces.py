@@ -16,7 +16,7 @@ class Namespaces:
     """Enters a pod's network namespace and returns to the node's own, in which this object was created."""
 
     def __init__(self) -> None:
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     @contextlib.contextmanager
     def inside(self, namespace: int) -> Iterator[None]:
