@@ -75,7 +75,7 @@ class EventRecorder:
         writing.add_done_callback(lambda done: self._written(doc, done))
 
     async def flush(self) -> None:
-        """Wait until all events recorded so far are in the store."""
+        """Write the pending events to the store, and wait until they are written."""
         if self._writing:
             self._store.flush()
             await asyncio.wait(self._writing)

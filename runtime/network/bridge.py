@@ -162,7 +162,8 @@ def write_sysctl(key: str, value: str) -> None:
 
 
 def read_sysctl(key: str) -> str:
-    """The value below /proc/sys, in the network namespace of the thread; "" if there is none."""
+    """Read a sysctl such as net/ipv4/ip_forward, in the network namespace of the calling thread. Returns "" if it
+    cannot be read."""
     try:
         with open(f"/proc/sys/{key}") as file:
             return file.read().strip()

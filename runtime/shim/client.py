@@ -235,13 +235,13 @@ class ShimClient:
         return SandboxRecord.from_json(ok["sandbox"]) if "sandbox" in ok else await self.state()
 
     async def create(self, request: CreateContainer) -> str:
-        """Create a container that waits for `start`. Returns the times of its steps as in
-        runtime.oci.init_protocol.written; "" from an older shim."""
+        """Create a container. Its program runs after `start`. Returns the timed steps of the creation in the format of
+        `runtime.oci.init_protocol.written`, or "" if the shim's version does not report them."""
         return _times(await self.call(Op.CREATE, **request.to_json()))
 
     async def start(self, container_id: str) -> tuple[ContainerRecord, str]:
-        """Start the program. Returns the record, and times as for `create`. StartError if the program cannot be
-        executed; the container's record then remains (stopped, exit code 128)."""
+        """Start the container's program. Returns the container's record, and the timed steps as `create` does. Raises
+        StartError if the program cannot be executed; the container's record then remains (stopped, exit code 128)."""
         return _started(await self.call(Op.START, container_id=container_id))
 
     @contextlib.contextmanager

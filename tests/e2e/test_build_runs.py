@@ -212,7 +212,8 @@ def test_a_mounted_image_gives_no_privileges(builder: Node, tmp_path: Path) -> N
 
 
 def user_of(program: Path) -> int:
-    """The effective user of a program that an ordinary user runs; -1 if that may not."""
+    """Run the program as an unprivileged user. Return the effective uid that it reports, or -1 if the user may not
+    execute it."""
     args = [str(program), "-c", "id -u"]
     try:
         done = subprocess.run(args, user=65534, group=65534, extra_groups=[], capture_output=True, check=True)

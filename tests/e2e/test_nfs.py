@@ -136,8 +136,8 @@ def test_shares_are_mounted_while_pods_have_them(node: Node, server: Server) -> 
 
 
 def _a_server_that_goes(node: Node, server: Server, late: str) -> None:
-    """When the server stops, pods with its share can be deleted, other pods wait for it, and nothing waits for
-    these."""
+    """While the NFS server is stopped, a pod that mounts its share can be deleted, a new pod with the share waits, and
+    pods without it start."""
     (node.manifests / "lost.yaml").unlink()
     node.wait_gone("lost")
     server.stop()

@@ -121,7 +121,7 @@ def test_pods_beyond_the_capacity_run_one_after_another(tmp_path: Path, images: 
 
 @pytest.mark.either_cgroup
 def test_a_terminating_pod_keeps_its_host_port(node: Node) -> None:
-    """Its deadline has passed and it terminates slowly, while the daemon is killed."""
+    """The pod has exceeded activeDeadlineSeconds and takes long to terminate. The daemon is killed meanwhile."""
     ports = [{"containerPort": 80, "hostPort": 18080}]
     (node.base / "v").mkdir()
     waits = "trap 'while [ ! -e /v/go ]; do sleep 0.1; done; exit 0' TERM; echo started; while :; do sleep 0.1; done"

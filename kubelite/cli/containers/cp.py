@@ -153,14 +153,13 @@ def _out(execute: list[str], from_: Place, destination: str, where: str) -> None
 
 
 class _Ended(BaseException):
-    """A signal that ends this process has arrived. It is a BaseException, so that no `except Exception` catches it."""
+    """Raised by the handler of SIGTERM and SIGHUP. It is a BaseException, so that no `except Exception` catches it."""
 
 
 @contextlib.contextmanager
 def _private_directory(parent: str) -> Iterator[str]:
-    """Yield a new directory in `parent` and remove it, also when SIGTERM or SIGHUP ends the process meanwhile. The
-    process then still ends by that signal. A signal that is ignored (nohup) stays ignored. SIGKILL leaves the directory
-    behind."""
+    """Yield a new directory in `parent`, and remove it afterwards. SIGTERM and SIGHUP remove it, too, and then end the
+    process. A signal that the caller ignores (nohup) stays ignored. After SIGKILL the directory remains."""
     handled = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
 
     def end(number: int, _: object) -> None:

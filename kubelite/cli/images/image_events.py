@@ -48,7 +48,7 @@ def show(
 
 
 def _with_bars(events: Iterator[Json], doing: str) -> list[Json]:
-    """Show what the command does until its first event, then a bar for each layer."""
+    """Show a status line until the first event arrives, then a progress bar for each layer."""
     with waiting(doing):
         first = next(events, None)
     if first is None or first.get("event") in ("done", "error"):

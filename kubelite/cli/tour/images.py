@@ -82,7 +82,7 @@ def _invalidation(guide: Guide) -> None:
     times, shown = {}, {}
     for name in ("late", "early"):
         guide.ask(f"kubelite build -q -f {name} -t {IMAGES}{name}:1 .")
-    guide.say("Both have been built once. Now the source changes.")
+    guide.say("Both images are built. Now change the source and build them again.")
     guide.run("echo 'version 2' >> source")
     for name in ("late", "early"):
         began = time.monotonic()

@@ -36,7 +36,7 @@ from manifests.types.core import Container, Pod
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Everything that a decision reads from a pod's last recorded status. The rest of the status cannot change it."""
+    """The part of a pod's last recorded status that decisions depend on. They ignore the rest."""
 
     views: Mapping[str, View]
     over: Failed | None  # the recorded end of the pod, or the recorded reason why it is being stopped

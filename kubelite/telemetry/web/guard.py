@@ -117,7 +117,7 @@ class OwnNames:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is a loopback address."""
+    """Whether `host`, the host part of a listen address, is a loopback address or "localhost"."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

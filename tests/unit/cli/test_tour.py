@@ -1,4 +1,4 @@
-"""The tour's table of stations, their pages, and what they say of this repository."""
+"""The list of the tour's stations, the page of each station, and the repository paths that the stations name."""
 
 from __future__ import annotations
 

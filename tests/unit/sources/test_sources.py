@@ -434,8 +434,8 @@ async def test_unreadable_files_are_named(
 async def test_fifos_and_sockets_are_reported_and_never_opened(
     directory: Path, store: Store, sources: Sources
 ) -> None:
-    """A FIFO or socket in place of a manifest ends no pod. A link to /dev/null does, because it counts as an empty
-    file."""
+    """If a FIFO or a socket replaces a manifest, its pods keep running. If a link to /dev/null replaces it, they are
+    removed, because /dev/null is read as an empty file."""
     (directory / "web.yaml").write_text(pod())
     await sources.scan()
     (directory / "web.yaml").unlink()
