@@ -110,8 +110,8 @@ class _Helper:
             raise _HelperGone
         number = next(self._ids)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
         self._watch()
+        self._waiting[number] = answer
         try:
             self._writer.write(json.dumps({"id": number, "op": op, **fields}).encode() + b"\n")
             return await answer
@@ -119,10 +119,12 @@ class _Helper:
             self._waiting.pop(number, None)
 
     def _watch(self) -> None:
-        """Kill the helper when requests wait and nothing has been answered for QUIET seconds."""
-        if self._overdue is None:
-            loop = asyncio.get_running_loop()
+        """Before a request: make sure that the helper is killed when requests have waited QUIET seconds without an
+        answer. If none waited before, the seconds count from now."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
             self._heard = loop.time()
+        if self._overdue is None:
             self._overdue = loop.call_later(QUIET, self._look)
 
     def _look(self) -> None:

@@ -182,7 +182,8 @@ def lock(state_dir: str) -> int:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the lock is held nevertheless
+                os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
             return descriptor
         except BlockingIOError:
             if time.monotonic() > deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.errors import NetworkError
 from runtime.network import client as network_client
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig, PortMapping
@@ -224,6 +226,51 @@ def test_a_stopped_helper_is_replaced(world: Lab, monkeypatch: pytest.MonkeyPatc
         assert await node.audit() == []
 
     world.with_node(scenario)
+
+
+def test_a_helper_that_was_idle_has_its_full_time_for_the_next_request(
+    world: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time without an answer counts from the first request that waits, not from the last answer before."""
+    monkeypatch.setattr(network_client, "QUIET", 2.0)
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.list()
+        await asyncio.sleep(1.8)
+        helper = node.helper_pid
+        os.kill(helper, signal.SIGSTOP)
+        waiting = asyncio.create_task(node.list())
+        await asyncio.sleep(0.7)
+        os.kill(helper, signal.SIGCONT)
+        await waiting
+        assert node.helper_pid == helper
+
+    world.with_node(scenario)
+
+
+def test_a_helper_that_hangs_in_its_set_up_is_an_error(world: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process holds the lock of its directory."""
+    monkeypatch.setattr(network_client, "SET_UP", 0.5)
+    state = Path(world.config().state_dir)
+    state.mkdir(parents=True)
+
+    async def scenario() -> None:
+        with (state / "lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(NetworkError, match="did not set up the node in 0 s"):
+                await NetworkClient.start(world.config())
+        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+        assert not any("kubelite-net" in _names(path.read_text()) for path in children)
+
+    world.play(scenario)
+
+
+def _names(pids: str) -> set[str]:
+    found = set()
+    for pid in pids.split():
+        with contextlib.suppress(OSError):
+            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+    return found
 
 
 def test_a_stopped_helper_ends_with_its_daemon(world: Lab) -> None:
