@@ -13,11 +13,11 @@ import os
 import time
 import uuid
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kubelite.api.kube.routes import flag
 from kubelite.api.peer import KEY, Peer
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339_micro
@@ -139,6 +139,20 @@ def object_of(path: str) -> Json:
     return {**found, **({"apiGroup": group} if group else {}), "apiVersion": version}
 
 
+def verb_of(scope: Scope) -> str:
+    """Return the verb of a request: Kubernetes' (apiserver pkg/endpoints/request/requestinfo.go), or `portforward`."""
+    connection = HTTPConnection(scope)
+    if "portForward" in connection.query_params:
+        return "portforward"
+    verb = _VERBS.get(scope.get("method", "GET"), "get")
+    found = object_of(scope["path"])
+    if not found or "name" in found:
+        return verb
+    if verb == "get":
+        return "watch" if flag(connection, "watch") else "list"
+    return "deletecollection" if verb == "delete" else verb
+
+
 class Audit:
     """ASGI middleware that writes the audit events of requests."""
 
@@ -205,9 +219,6 @@ class _Request:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in self._scope["headers"]}
         query = self._scope["query_string"].decode("latin-1")
         path = self._scope["path"]
-        verb = _VERBS.get(self._scope.get("method", "GET"), "get")
-        if "portForward" in parse_qs(query):
-            verb = "portforward"
         now = time.time()
         self._log.write(
             {
@@ -217,7 +228,7 @@ class _Request:
                 "auditID": self._id,
                 "stage": stage,
                 "requestURI": f"{path}{'?' if query else ''}{query}",
-                "verb": verb,
+                "verb": verb_of(self._scope),
                 "user": _user(self._scope.get(KEY)),
                 "userAgent": headers.get("user-agent", ""),
                 **({"objectRef": ref} if (ref := object_of(path)) else {}),

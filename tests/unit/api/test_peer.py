@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.api.app import create_app
-from kubelite.api.audit import Audit, AuditLog, object_of
+from kubelite.api.audit import Audit, AuditLog, object_of, verb_of
 from kubelite.api.peer import Access, Peer, Peered, forbidden, gid_of, peer_of
 from kubelite.api.server import listen_unix, serving
 from kubelite.kube.json import Json
@@ -250,6 +250,27 @@ async def test_the_result_of_a_stream_is_its_end(tmp_path: Path) -> None:
 )
 def test_objects(path: str, found: Json) -> None:
     assert object_of(path) == found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "verb"),
+    [
+        ("GET", f"{NAMESPACE}/secrets", "", "list"),
+        ("HEAD", "/api/v1/secrets", "watch=false", "list"),
+        ("GET", "/api/v1/secrets", "watch=true", "watch"),
+        ("GET", f"{NAMESPACE}/secrets/login", "watch=true", "get"),
+        ("GET", f"{NAMESPACE}/pods/web/exec", "command=true", "get"),
+        ("DELETE", f"{NAMESPACE}/pods", "", "deletecollection"),
+        ("DELETE", f"{NAMESPACE}/pods/web", "", "delete"),
+        ("POST", f"{NAMESPACE}/pods", "", "create"),
+        ("GET", "/kubelite/v1/inspect/default/web", "", "get"),
+        ("GET", "/kubelite/v1/inspect/default/web", "portForward=80", "portforward"),
+    ],
+)
+def test_verbs(method: str, path: str, query: str, verb: str) -> None:
+    """As Kubernetes names them: refused lists and watches are recorded, too."""
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": []}
+    assert verb_of(scope) == verb
 
 
 def test_rotation(tmp_path: Path) -> None:
