@@ -41,10 +41,9 @@ _Node = Callable[[_Scope], tuple[str, _Scope]]  # returns its text and the scope
 
 def render(text: str) -> Callable[[Any], str]:
     """Parse a template. Returns a function from a document to its text. Raises CliError."""
-    node, rest, end = _Parser(text).nodes(_pieces(text))
+    node, end = _nodes(_pieces(text))
     if end:
         raise _error(f"unexpected {{{{{end}}}}}")
-    assert not list(rest)
     return lambda document: node(_Scope(document, {"$": document}))[0]
 
 
@@ -81,42 +80,39 @@ def _tokens(action: str) -> list[_Token]:
     return found
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._text = text
+def _nodes(pieces: Iterator[tuple[str, str]]) -> tuple[_Node, str]:
+    """Parse up to the matching `else` or `end`, which is returned, or to the end of the text ("")."""
+    found: list[_Node] = []
+    for kind, piece in pieces:
+        if kind == "text":
+            found.append(_plain(piece))
+            continue
+        word, _, rest = piece.partition(" ")
+        if word in ("end", "else"):
+            return _sequence(found), piece
+        if word in _UNSUPPORTED:
+            raise _error(f"{{{{{word}}}}} is not supported")
+        if word in ("if", "with", "range"):
+            found.append(_block(word, rest, pieces))
+        else:
+            found.append(_statement(piece))
+    return _sequence(found), ""
 
-    def nodes(self, pieces: Iterator[tuple[str, str]]) -> tuple[_Node, Iterator[tuple[str, str]], str]:
-        """Parse up to the matching `else` or `end`, which is returned, or to the end of the text ("")."""
-        found: list[_Node] = []
-        for kind, piece in pieces:
-            if kind == "text":
-                found.append(_plain(piece))
-                continue
-            word, _, rest = piece.partition(" ")
-            if word in ("end", "else"):
-                return _sequence(found), pieces, piece
-            if word in _UNSUPPORTED:
-                raise _error(f"{{{{{word}}}}} is not supported")
-            if word in ("if", "with", "range"):
-                found.append(self._block(word, rest, pieces))
-            else:
-                found.append(_statement(piece))
-        return _sequence(found), pieces, ""
 
-    def _block(self, word: str, head: str, pieces: Iterator[tuple[str, str]]) -> _Node:
-        names, value = _declaration(head)
-        body, pieces, end = self.nodes(pieces)
-        other: _Node = _sequence([])
-        if end.startswith("else "):  # {{else if X}} is a nested block, which consumes the {{end}} of both
-            inner, _, rest = end.removeprefix("else ").strip().partition(" ")
-            other = self._block(inner, rest, pieces)
-        elif end == "else":
-            other, pieces, end = self.nodes(pieces)
-            if end != "end":
-                raise _error(f"{{{{{word}}}}} without {{{{end}}}}")
-        elif end != "end":
-            raise _error(f"{{{{{word}}}}} without {{{{end}}}}")
-        return (_range if word == "range" else _branch)(word, names, value, body, other)
+def _block(word: str, head: str, pieces: Iterator[tuple[str, str]]) -> _Node:
+    names, value = _declaration(head)
+    body, end = _nodes(pieces)
+    other = _sequence([])
+    if end.startswith("else "):  # {{else if X}} is a nested block, which consumes the {{end}} of both
+        inner, _, rest = end.removeprefix("else ").strip().partition(" ")
+        if inner not in ("if", "with"):
+            raise _error(f"unexpected {inner!r} in {{{{{end}}}}}")
+        other, end = _block(inner, rest, pieces), "end"
+    elif end == "else":
+        other, end = _nodes(pieces)
+    if end != "end":
+        raise _error(f"{{{{{word}}}}} without {{{{end}}}}")
+    return (_range if word == "range" else _branch)(word, names, value, body, other)
 
 
 def _plain(text: str) -> _Node:
@@ -222,7 +218,7 @@ def _command(tokens: list[_Token], last: _Value | None) -> tuple[_Value, list[_T
 def _call(name: str, arguments: list[Any]) -> Any:
     try:
         return FUNCTIONS[name](*arguments)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise _error(f"error calling {name}: {error}") from error
 
 
@@ -253,12 +249,19 @@ def _operand(tokens: list[_Token]) -> tuple[_Value, list[_Token]]:
 
 def _constant(token: _Token) -> Any:
     if token.kind == "string":
-        return token.text[1:-1] if token.text.startswith("`") else json.loads(token.text.replace("\\'", "'"))
+        return token.text[1:-1] if token.text.startswith("`") else _unquoted(token.text)
     if token.kind == "number":
         return float(token.text) if "." in token.text else int(token.text)
     if token.text in _WORDS:
         return _WORDS[token.text]
     raise _error(f"unexpected {token.text!r}")
+
+
+def _unquoted(text: str) -> Any:
+    try:
+        return json.loads(text.replace("\\'", "'"), strict=False)
+    except ValueError as error:
+        raise _error(f"invalid string {text}") from error
 
 
 def _variable(name: str) -> _Value:
