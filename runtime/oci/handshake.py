@@ -66,6 +66,7 @@ def converse(
     the error that the child reports; StateError if it does not answer within HANDSHAKE_SECONDS or dies.
     """
     warnings: list[str] = []
+    may_send_fds = answers is not None
     channel.settimeout(HANDSHAKE_SECONDS)
     while True:
         try:
@@ -76,13 +77,16 @@ def converse(
             if until_exec:
                 return warnings
             raise StateError(f"{who}: its init was killed before it was ready")
+        if "fd" in message and not may_send_fds:
+            os.close(message["fd"])
+            raise StateError(f"{who}: its process sent a descriptor that nothing asked for")
         warnings += message.get("warnings", [])
         if times is not None and "steps" in message:
             times.append(message["steps"])
         if answers is not None:
             _answer(channel, message, answers)
             if message.get("cloned"):
-                answers = answers.after_cloned()
+                answers, may_send_fds = answers.after_cloned(), False
         if message.get("ready"):
             return warnings
 
@@ -110,7 +114,7 @@ def _answer(channel: socket.socket, message: dict[str, Any], answers: Answers) -
 
 
 def next_message(channel: socket.socket, who: str, program: str = "") -> dict[str, Any] | None:
-    """Receive one message from the child; None if the channel is closed.
+    """Receive one message from the child; None if the channel is closed. A descriptor that came with it is its "fd".
 
     An error that the child reports is raised here. If execve failed, it names the program `program`.
     """
@@ -138,12 +142,24 @@ def _parsed(packet: bytes, who: str) -> dict[str, Any]:
     """Parse a message. StateError if it cannot be one of the child's: in a pid namespace with hostile processes,
     another process may have taken over its socket."""
     try:
-        message: dict[str, Any] = json.loads(packet)
-        if isinstance(message.get("warnings", []), list) and isinstance(message.get("error", {}), dict):
-            return message
-    except (ValueError, AttributeError):
-        pass
-    raise StateError(f"{who}: its process sent something that is no message")
+        message = json.loads(packet)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict) or not _is_valid(message):
+        raise StateError(f"{who}: its process sent something that is no message")
+    return message
+
+
+_FIELDS: Final = {"warnings": list, "error": dict, "steps": str, "listener": int, "cloned": int}
+
+
+def _is_valid(message: dict[str, Any]) -> bool:
+    if "fd" in message:  # the sender's number of a descriptor would be taken for one of ours
+        return False
+    if not all(isinstance(message[name], kind) for name, kind in _FIELDS.items() if name in message):
+        return False
+    warnings, listener = message.get("warnings", ()), message.get("listener", 0)
+    return all(isinstance(warning, str) for warning in warnings) and 0 <= listener < 1 << 31
 
 
 def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
@@ -165,10 +181,13 @@ _UNKNOWN: Final = {"class": "", "step": "?", "errno": 0, "call": "?", "about": "
 
 def _raise(who: str, reported: dict[str, Any]) -> NoReturn:
     """Raise the child's error here, prefixed with its step. A StartError keeps runc's text without a prefix."""
-    reported = {**_UNKNOWN, **reported}
-    kind = getattr(errors, str(reported["class"]), RuntimeFault)
+    reported = {
+        name: value if isinstance(value := reported.get(name), type(unknown)) else unknown
+        for name, unknown in _UNKNOWN.items()
+    }
+    kind = getattr(errors, reported["class"], RuntimeFault)
     where = f"{who}: {reported['step']}"
-    if reported["class"] in ("OSError", "SyscallError") and reported["errno"]:
+    if reported["class"] in ("OSError", "SyscallError") and 0 < reported["errno"] < 1 << 31:
         raise SyscallError(reported["errno"], f"{where}: {reported['call']}", reported["about"])
     if not (isinstance(kind, type) and issubclass(kind, RuntimeFault)) or kind is SyscallError:
         kind = RuntimeFault

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import RuntimeFault, StateError
+from runtime.oci import handshake
 from runtime.oci.pending import PendingExec
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node, node  # noqa: F401 - a fixture
@@ -123,6 +124,9 @@ def no_descriptors_left() -> Iterator[None]:
         b'{"warnings": 7}',
         b'{"error": "x"}',
         b'{"error": {"class": 1}}',
+        b'{"error": {"class": "OSError", "errno": "x"}}',
+        b'{"error": {"class": "OSError", "errno": 1e30}}',
+        b"[" * 100_000,
     ],
 )
 @pytest.mark.parametrize("kind", ["nothing", "a file", "another process"])
@@ -160,3 +164,53 @@ def test_a_process_is_announced_once() -> None:
         found.abandon()
         assert third.poll() is None
         third.kill()
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.usefixtures("no_descriptors_left")
+def test_no_message_names_a_descriptor_of_the_receiver(final: bool) -> None:
+    """Otherwise a neighbour could close any descriptor of the shim, or have it kill another container's process."""
+    found, theirs = pending()
+    found.final = final
+    with theirs, open("/dev/null", encoding="ascii") as ours:
+        theirs.send(json.dumps({"cloned": os.getpid(), "fd": ours.fileno()}).encode())
+        with pytest.raises(StateError, match="no message"):
+            found.step()
+        found.abandon()
+        os.fstat(ours.fileno())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"warnings": [7]},
+        {"steps": 7},
+        {"listener": "3"},
+        {"listener": -1},
+        {"listener": 1 << 40},
+        {"cloned": []},
+    ],
+)
+def test_fields_of_another_type_are_rejected(fields: dict[str, Any]) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        theirs.send(json.dumps(fields).encode())
+        with pytest.raises(StateError, match="no message"):
+            handshake.next_message(ours, "exec")
+
+
+@pytest.mark.parametrize("phase", ["create", "start"])
+@pytest.mark.usefixtures("no_descriptors_left")
+def test_a_process_in_the_pid_namespace_cannot_fill_the_shim_with_descriptors(phase: str) -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    answers = handshake.Answers(nothing, nothing, None, nothing, nothing, nothing, cloned=nothing)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, open("/dev/null", encoding="ascii") as file:
+        if phase == "create":
+            theirs.send(b'{"cloned": 1}')
+        socket.send_fds(theirs, [b'{"warnings": []}'], [file.fileno()])
+        theirs.send(b'{"ready": true}')
+        with pytest.raises(StateError, match="nothing asked for"):
+            handshake.converse(ours, "container x", answers=answers if phase == "create" else None)
