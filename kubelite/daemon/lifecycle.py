@@ -184,13 +184,8 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
         yield await stack.enter_async_context(running(settings, launch, started))
 
 
-def _launch(settings: Settings) -> Launch:
-    """Start the two helper processes in parallel."""
-    forkserver = Forkserver(
-        shim_cgroup=f"/{settings.cgroup_parent}/shims",
-        on_warning=lambda sentence: log.warning("%s", sentence),
-    )
-    config = NetworkConfig(
+def network_config(settings: Settings) -> NetworkConfig:
+    return NetworkConfig(
         bridge=settings.bridge,
         pod_cidr=settings.pod_cidr,
         state_dir=f"{settings.run_dir}/network",
@@ -198,11 +193,19 @@ def _launch(settings: Settings) -> Launch:
         routed=settings.pod_routing,
     )
 
+
+def _launch(settings: Settings) -> Launch:
+    """Start the two helper processes in parallel."""
+    forkserver = Forkserver(
+        shim_cgroup=f"/{settings.cgroup_parent}/shims",
+        on_warning=lambda sentence: log.warning("%s", sentence),
+    )
+
     async def ready() -> Forkserver:
         await forkserver.start()
         return forkserver
 
-    return asyncio.gather(ready(), NetworkClient.start(config), return_exceptions=True)
+    return asyncio.gather(ready(), NetworkClient.start(network_config(settings)), return_exceptions=True)
 
 
 async def _end(launch: Launch) -> None:

@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from kubelite.daemon.lifecycle import locked
+from kubelite.daemon.lifecycle import locked, network_config
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.mounts import unmount_below
@@ -26,7 +26,6 @@ from kubelite.settings import Settings
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
-from runtime.network.plan import NetworkConfig
 from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead
 
@@ -53,13 +52,7 @@ async def _end_pods_and_network(settings: Settings, say: Say, *, now: bool, time
     async with contextlib.AsyncExitStack() as stack:
         network = None
         if os.path.isdir(f"{settings.run_dir}/network"):
-            config = NetworkConfig(
-                bridge=settings.bridge,
-                pod_cidr=settings.pod_cidr,
-                state_dir=f"{settings.run_dir}/network",
-                node=settings.node_name,
-            )
-            network = await NetworkClient.start(config)
+            network = await NetworkClient.start(network_config(settings))
             stack.push_async_callback(network.close)
         if network is not None and not now and os.path.isdir(shims) and os.listdir(shims):
             from kubelite.daemon.drain import drain
