@@ -86,9 +86,8 @@ def _values(text: str) -> Iterator[Value]:
         for node in _secrets(root):
             fields = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
             about = fields.get("metadata")
-            metadata = (
-                {k.value: v.value for k, v in about.value} if isinstance(about, yaml.MappingNode) else {}
-            )
+            pairs = about.value if isinstance(about, yaml.MappingNode) else ()
+            metadata = {key.value: value.value for key, value in pairs if isinstance(key, yaml.ScalarNode)}
             namespace, name = str(metadata.get("namespace") or "default"), str(metadata.get("name"))
             for field in _VALUES:
                 given = fields.get(field)
@@ -102,10 +101,15 @@ def _values(text: str) -> Iterator[Value]:
 
 
 def _secrets(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Yield the Secrets at any depth, because they may be items of a List."""
+    """Yield the Secrets at any depth, because they may be items of a List. Visit each node once: aliases may form a
+    circle, or name the same node millions of times."""
     waiting = [node] if node is not None else []
+    visited: set[int] = set()
     while waiting:
         one = waiting.pop()
+        if id(one) in visited:
+            continue
+        visited.add(id(one))
         if isinstance(one, yaml.SequenceNode):
             waiting += one.value
         elif isinstance(one, yaml.MappingNode):

@@ -97,6 +97,28 @@ def test_a_text_without_secrets_is_unchanged() -> None:
     assert redact("kind: Secret\n{: not yaml") is None
 
 
+def _bomb(levels: int) -> str:
+    """A text of a few lines whose aliases name the first node 10 ** levels times."""
+    lines = [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(levels)]
+    return "a0: &a0 []\n" + "".join(lines)
+
+
+CIRCLE = "kind: Pod\nx: &x [*x]\n"
+
+
+@pytest.mark.parametrize("other", [CIRCLE, _bomb(20), "kind: Pod\n"], ids=["circle", "bomb", "plain"])
+def test_other_documents_of_any_form_are_passed_over(other: str) -> None:
+    """A rollback also reads the current text of the file, which may be an invalid edit."""
+    found = redact(f"{other}---\n{ELSEWHERE}")
+    assert found is not None and "hunter2" not in found and found.startswith(other)
+
+
+def test_a_key_that_is_not_text_is_passed_over() -> None:
+    text = "kind: Secret\nmetadata: {? [a]: b, name: a}\nstringData: {k: hunter2}\n"
+    found = redact(text)
+    assert found is not None and "hunter2" not in found
+
+
 async def test_the_store_has_no_values(tmp_path: Path) -> None:
     """No file of the store contains the values, neither new ones nor those that an older version recorded."""
     path, file = str(tmp_path / "state.db"), tmp_path / "m/s.yaml"
