@@ -30,6 +30,9 @@ NODE_CONDITIONS = frozenset(
     }
 )
 
+#: Phases of a pod that has ended.
+TERMINAL_PHASES = ("Succeeded", "Failed")
+
 #: Reasons for which the node terminates a pod permanently. Once one is recorded, the pod never runs again.
 TERMINAL_REASONS = frozenset({"DeadlineExceeded", "Evicted"})
 
@@ -37,7 +40,7 @@ TERMINAL_REASONS = frozenset({"DeadlineExceeded", "Evicted"})
 def is_terminal(status: Mapping[str, Any]) -> bool:
     """Whether a recorded status says that the pod has ended, or is being terminated permanently. In the second case the
     phase does not change until the last container has ended."""
-    return status.get("phase") in ("Succeeded", "Failed") or status.get("reason") in TERMINAL_REASONS
+    return status.get("phase") in TERMINAL_PHASES or status.get("reason") in TERMINAL_REASONS
 
 
 def source_of(record: Record) -> str:

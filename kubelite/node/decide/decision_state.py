@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.kube.objects import TERMINAL_REASONS
+from kubelite.kube.objects import TERMINAL_PHASES, TERMINAL_REASONS
 from kubelite.kube.times import unix
 from kubelite.node.decide.back_off import is_due
 from kubelite.node.decide.pod_rules import restart_policy, should_restart
@@ -46,7 +46,7 @@ class Recorded:
 
 def recorded(pod: Pod, observed: ObservedPod) -> Recorded:
     status = pod.status
-    ended = status.phase in ("Succeeded", "Failed")
+    ended = status.phase in TERMINAL_PHASES
     over = (
         Failed(status.reason or "", status.message or "")
         if ended or status.reason in TERMINAL_REASONS

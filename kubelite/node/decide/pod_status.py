@@ -7,6 +7,7 @@ record of how an instance ended.
 
 from __future__ import annotations
 
+from kubelite.kube.objects import TERMINAL_PHASES
 from kubelite.kube.times import rfc3339
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of
 from kubelite.node.decide.pod_conditions import condition, dated, pod_conditions
@@ -44,7 +45,6 @@ from manifests.types.core import (
 )
 from manifests.types.core import ContainerState as State
 
-TERMINAL = ("Succeeded", "Failed")
 OWN_CONDITIONS = frozenset(
     {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
 )
@@ -72,13 +72,13 @@ def compute_pod_status(
     for status in extra:
         status.ready, status.started = False, None  # an ephemeral container serves no traffic
     old = pod.status
-    phase = old.phase if old.phase in TERMINAL else _phase(pod, actions, inits, mains)
+    phase = old.phase if old.phase in TERMINAL_PHASES else _phase(pod, actions, inits, mains)
     over = actions.failed
     ips = _ips(pod, observed, config)
     return PodStatus(
         phase=phase,
-        reason=over.reason if over else old.reason if phase in TERMINAL else None,
-        message=over.message if over else old.message if phase in TERMINAL else None,
+        reason=over.reason if over else old.reason if phase in TERMINAL_PHASES else None,
+        message=over.message if over else old.message if phase in TERMINAL_PHASES else None,
         conditions=pod_conditions(
             pod,
             observed,
@@ -121,7 +121,7 @@ def _not_scheduled(pod: Pod, scheduling: ScheduleResult, now: float, node: str) 
 def _rejected(pod: Pod, scheduling: ScheduleResult, now: float) -> PodStatus:
     """The status of a pod that kubelet does not admit: Failed, without containers (Kubernetes kubelet.go,
     rejectPod)."""
-    if pod.status.phase in TERMINAL:
+    if pod.status.phase in TERMINAL_PHASES:
         return pod.status
     return PodStatus(
         phase="Failed",
@@ -139,7 +139,7 @@ def _ips(pod: Pod, observed: ObservedPod, config: NodeConfig) -> list[str]:
     if observed.sandbox is not None and observed.sandbox.ready:
         ip = config.host_ip if pod.spec.host_network else observed.sandbox.ip
         return [ip] if ip else []
-    return [ip.ip for ip in pod.status.pod_ips] if pod.status.phase in TERMINAL else []
+    return [ip.ip for ip in pod.status.pod_ips] if pod.status.phase in TERMINAL_PHASES else []
 
 
 class _Report:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from kubelite.kube.objects import TERMINAL_PHASES
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.capacity import Threshold
 from kubelite.node.pressure.ended_pods import free
@@ -32,7 +33,6 @@ from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 log = logging.getLogger(__name__)
-TERMINAL = ("Succeeded", "Failed")
 
 
 def observe(root: str, images: str, *, meminfo: str = "/proc/meminfo") -> dict[str, Observation]:
@@ -187,7 +187,7 @@ class Evictor:
         uses = []
         for pod in self._node.worker.scheduler.pods():
             uid = pod.metadata.uid or ""
-            if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL or uid not in measured:
+            if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL_PHASES or uid not in measured:
                 continue
             config = self._node.worker.config
             logs = config.pod_log_dir(pod.metadata.namespace or "default", pod.metadata.name or "", uid)

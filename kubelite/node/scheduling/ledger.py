@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from kubelite.kube.objects import TERMINAL_PHASES
 from kubelite.node.model import resources
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.pod_view import statuses
 from kubelite.node.model.priority import priority
 from kubelite.node.model.schedule import RESIZE_PENDING, Port, Reservation
 from manifests.types.core import Container, Pod
-
-TERMINAL = ("Succeeded", "Failed")
 
 
 def reservation_of(pod: Pod) -> Reservation:
@@ -31,7 +30,7 @@ def reservation_of(pod: Pod) -> Reservation:
         requests=resources.pod_requests(pod),
         ports=tuple(_ports(pod)),
         repels=tuple(repels.required_during_scheduling_ignored_during_execution) if repels else (),
-        terminating=bool(pod.metadata.deletion_timestamp) or pod.status.phase in TERMINAL,
+        terminating=bool(pod.metadata.deletion_timestamp) or pod.status.phase in TERMINAL_PHASES,
         qos=(pod.status.qos_class if _is_scheduled(pod) else "") or resources.qos_class(pod),
         priority=priority(pod),
         since=pod.status.start_time or "",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import mark_deleting
+from kubelite.kube.objects import TERMINAL_PHASES, mark_deleting
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import ObservedPod
@@ -23,7 +23,7 @@ from kubelite.node.model.node_facts import NodeState
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reservation, Resize, ScheduleResult
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
 from kubelite.node.scheduling.filters import evicted_at, resize, schedule_pod
-from kubelite.node.scheduling.ledger import TERMINAL, Ledger, as_allocated, reservation_of, resize_pending
+from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
 from kubelite.node.scheduling.volume_binding import unbound
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod
@@ -182,7 +182,7 @@ class Scheduler:
     def schedule(self, pod: Pod, observed: ObservedPod, *, reserve: bool = True) -> ScheduleResult:
         """Whether the pod may run on this node. If so, and with `reserve`, reserve its resources."""
         uid, ledger = pod.metadata.uid or "", self._open()
-        if uid in ledger or pod.status.phase in TERMINAL or pod.metadata.deletion_timestamp:
+        if uid in ledger or pod.status.phase in TERMINAL_PHASES or pod.metadata.deletion_timestamp:
             return SCHEDULED
         reservation = reservation_of(pod)
         # a pod that runs stays scheduled, even without a record; a sandbox lost before any container ran holds nothing
@@ -263,7 +263,7 @@ class Scheduler:
         phases = (
             (record.uid, (record.doc.get("status") or {}).get("phase")) for record in self._store.list("Pod")
         )
-        return [uid for uid, phase in phases if phase in ("Succeeded", "Failed")]
+        return [uid for uid, phase in phases if phase in TERMINAL_PHASES]
 
     def pod_changed(self, pod: Pod) -> None:
         """Update the reservation from a new version of the pod, which may need other resources or be terminating."""
@@ -334,7 +334,7 @@ class Scheduler:
 
     def tainted(self, pod: Pod, now: float) -> Tainted | None:
         """When a NoExecute taint evicts the pod; None if none does."""
-        if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL:
+        if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL_PHASES:
             return None
         if self._ledger is None or pod.metadata.uid not in self._ledger:
             return None  # not scheduled: it waits and is not evicted
@@ -346,7 +346,7 @@ class Scheduler:
 
 def is_scheduled(status: Mapping[str, Any]) -> bool:
     """Pure: whether a recorded status says that the pod is scheduled to this node and not finished."""
-    if status.get("phase") in TERMINAL:
+    if status.get("phase") in TERMINAL_PHASES:
         return False
     return any(
         c.get("type") == "PodScheduled" and c.get("status") == "True" for c in status.get("conditions") or ()

@@ -28,11 +28,10 @@ from typing import Any
 
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
-from kubelite.kube.objects import reference
+from kubelite.kube.objects import TERMINAL_PHASES, reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling.ledger import TERMINAL
 from kubelite.node.scheduling.scheduler import is_scheduled
 from kubelite.node.scheduling.volume_binding import CLASS_KIND, Doc, Shelf, bind, class_of
 from kubelite.node.scheduling.volume_binding import KIND as VOLUME
@@ -263,7 +262,7 @@ class Claims:
         """A pod on this node that uses the claim. A pod that is not scheduled does not count."""
         for pod in self._store.list("Pod"):
             status = pod.doc.get("status") or {}
-            if (is_scheduled(status) or status.get("phase") in TERMINAL) and (
+            if (is_scheduled(status) or status.get("phase") in TERMINAL_PHASES) and (
                 (claim.namespace, claim.name) in _claims_of(pod.doc) or owner_of(claim.doc) == pod.uid
             ):
                 return f"pod {pod.namespace}/{pod.name}"

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kubelite.kube.objects import NODE_CONDITIONS, reference
+from kubelite.kube.objects import NODE_CONDITIONS, TERMINAL_PHASES, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
-from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
+from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
 from kubelite.node.model.actions import (
     Facts,
@@ -264,7 +264,7 @@ class PodWorker:
             return
         if recorded(pod, observed) == recorded(pod.model_copy(update={"status": before}), observed):
             return
-        if pod.status.phase in TERMINAL:  # its reservation is released
+        if pod.status.phase in TERMINAL_PHASES:  # its reservation is released
             turn.facts = self._facts(pod, observed, turn.memory)
         turn.actions = compute_pod_actions(pod, observed, turn.facts, self.config)
 
@@ -339,7 +339,7 @@ class PodWorker:
             evicted=memory.evicted,
             shutdown=memory.shutdown if self.shutting_down else None,
             content=self._content(pod),
-            used={} if health is not None or pod.status.phase in TERMINAL else self._usage.of(pod),
+            used={} if health is not None or pod.status.phase in TERMINAL_PHASES else self._usage.of(pod),
         )
 
     def _schedule(self, pod: Pod, observed: ObservedPod, *, reserve: bool) -> ScheduleResult:
@@ -371,7 +371,7 @@ class PodWorker:
         """Write the status if it changed."""
         pod, memory = turn.pod, turn.memory
         status = compute_pod_status(pod, turn.observed, turn.actions, turn.facts, self.config)
-        if status.phase in TERMINAL:
+        if status.phase in TERMINAL_PHASES:
             self.scheduler.over(turn.uid, sandbox=turn.observed.sandbox is not None)
         if status == pod.status:
             return
