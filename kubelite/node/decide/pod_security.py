@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from kubelite.kube.pod_security import Level, PodSecurity
+from kubelite.node.decide.sysctls import SAFE
 from kubelite.node.model.ephemeral import ephemeral_containers
 from manifests.types.annotations import APPARMOR
 from manifests.types.container import SecurityContext, SELinuxOptions
@@ -25,22 +26,6 @@ DEFAULT_CAPABILITIES = frozenset(
         "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
     }
 )  # fmt: skip
-SYSCTLS = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.tcp_wmem",
-    }
-)
 SELINUX_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
 VOLUMES = frozenset(
     {
@@ -311,9 +296,7 @@ def _seccomp_baseline(pod: Pod) -> tuple[str, str] | None:
 
 def _sysctls(pod: Pod) -> tuple[str, str] | None:
     security = pod.spec.security_context
-    names = [
-        one.name for one in (security.sysctls if security is not None else ()) if one.name not in SYSCTLS
-    ]
+    names = [one.name for one in (security.sysctls if security is not None else ()) if one.name not in SAFE]
     return ("forbidden sysctls", ", ".join(names)) if names else None
 
 

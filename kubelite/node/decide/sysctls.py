@@ -7,23 +7,22 @@ from collections.abc import Iterable
 from manifests.types.core import Pod
 
 SYSCTL_FORBIDDEN = "SysctlForbidden"  # the reason in the status of a pod that is rejected for a sysctl
-SAFE = (
-    frozenset(  # each belongs to one of the pod's namespaces and affects nothing else (safe_sysctls.go, 1.36)
-        {
-            "kernel.shm_rmid_forced",
-            "net.ipv4.ip_local_port_range",
-            "net.ipv4.ip_local_reserved_ports",
-            "net.ipv4.ip_unprivileged_port_start",
-            "net.ipv4.ping_group_range",
-            "net.ipv4.tcp_fin_timeout",
-            "net.ipv4.tcp_keepalive_intvl",
-            "net.ipv4.tcp_keepalive_probes",
-            "net.ipv4.tcp_keepalive_time",
-            "net.ipv4.tcp_rmem",
-            "net.ipv4.tcp_syncookies",
-            "net.ipv4.tcp_wmem",
-        }
-    )
+#: Each belongs to one of the pod's namespaces and affects nothing else (safe_sysctls.go, 1.36).
+SAFE = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
 )
 
 
