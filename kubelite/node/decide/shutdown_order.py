@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from kubelite.node.model.priority import priority
+from kubelite.node.model.priority import CRITICAL, priority
 from manifests.types.core import Pod
 
-CRITICAL = 2_000_000_000  # pods of this priority or higher are stopped last
 REASON, MESSAGE = "Terminated", "Pod was terminated in response to imminent node shutdown."
 REJECTED, REJECTED_MESSAGE = "NodeShutdown", "Pod was rejected as the node is shutting down."
 SHUTDOWN_REASONS = (REASON, REJECTED)

@@ -16,6 +16,7 @@ from manifests.types.core import Pod
 from manifests.types.priority import SYSTEM_CLASSES
 
 KIND = "PriorityClass"
+CRITICAL = 2_000_000_000  # SystemCriticalPriority: pods of this priority or higher are system-critical
 _DESCRIPTIONS = {
     "system-node-critical": "Kubernetes' own: pods that must not be moved from their node.",
     "system-cluster-critical": "Kubernetes' own: pods that must run, here or on another node.",

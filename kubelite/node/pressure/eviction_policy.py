@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kubelite.node.model.capacity import Threshold
-from kubelite.node.model.priority import priority
+from kubelite.node.model.priority import CRITICAL, priority
 from kubelite.node.model.resources import pod_requests
 from manifests.types.core import Pod
 
-CRITICAL = 2_000_000_000  # SystemCriticalPriority: pods of this priority or higher are never evicted
 _CONDITIONS = {
     "memory": "MemoryPressure",
     "nodefs": "DiskPressure",

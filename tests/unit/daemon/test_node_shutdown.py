@@ -11,8 +11,9 @@ import pytest
 from kubelite.daemon import logind as module
 from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
 from kubelite.daemon.node_shutdown import terminated_by_shutdown
-from kubelite.node.decide.shutdown_order import CRITICAL, MESSAGE, group_pods, shutdown_groups
+from kubelite.node.decide.shutdown_order import MESSAGE, group_pods, shutdown_groups
 from kubelite.node.model.cri import ContainerState
+from kubelite.node.model.priority import CRITICAL
 from kubelite.settings import Settings, SettingsError
 from manifests.types.core import Pod
 from runtime.errors import RuntimeFault

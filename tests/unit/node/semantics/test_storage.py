@@ -16,7 +16,6 @@ import pytest
 from kubelite.kube.json import Json
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.shutdown_order import (
-    CRITICAL,
     MESSAGE,
     REJECTED,
     REJECTED_MESSAGE,
@@ -26,7 +25,7 @@ from kubelite.node.decide.shutdown_order import (
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod
 from kubelite.node.model.errors import MountError
-from kubelite.node.model.priority import admitted, classes_of
+from kubelite.node.model.priority import CRITICAL, admitted, classes_of
 from kubelite.node.model.schedule import NodeFacts, ScheduleResult
 from kubelite.node.scheduling.filters import IN_USE, schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, reservation_of
