@@ -15,10 +15,12 @@ from kubelite.kube.pod_security import Level, PodSecurity
 from kubelite.node.decide.sysctls import SAFE
 from kubelite.node.model.ephemeral import ephemeral_containers
 from manifests.types.annotations import APPARMOR
-from manifests.types.container import SecurityContext, SELinuxOptions
+from manifests.types.container import AppArmorProfile, SeccompProfile, SecurityContext, SELinuxOptions
 from manifests.types.core import Container, Pod
+from manifests.types.pod import PodSecurityContext
 
 Check = Callable[[Pod], tuple[str, str] | None]  # (reason, detail); None = allowed
+Profile = AppArmorProfile | SeccompProfile | None
 
 DEFAULT_CAPABILITIES = frozenset(
     {
@@ -122,10 +124,9 @@ def _containers(pod: Pod) -> list[Container]:
 
 
 def _contexts(pod: Pod) -> Iterator[tuple[str, SecurityContext]]:
-    """The containers that have a security context."""
+    """The containers' names and security contexts. A missing context is the same as an empty one."""
     for container in _containers(pod):
-        if container.security_context is not None:
-            yield container.name, container.security_context
+        yield container.name, container.security_context or SecurityContext()
 
 
 def _quoted(items: Iterable[str]) -> str:
@@ -144,6 +145,20 @@ def _setters(pod: bool, containers: list[str]) -> str:
     return " and ".join([*["pod"] * pod, *([_names(containers)] if containers else [])])
 
 
+def _wrong_profiles(
+    pod: Pod, profile_of: Callable[[SecurityContext | PodSecurityContext], Profile]
+) -> tuple[bool, list[str], set[str]]:
+    """Whether the pod itself has a profile of a forbidden type, the containers that have one, and these types."""
+
+    def wrong(context: SecurityContext | PodSecurityContext | None) -> set[str]:
+        profile = profile_of(context) if context is not None else None
+        return {profile.type} if profile is not None and profile.type not in _PROFILES else set()
+
+    of_pod = wrong(pod.spec.security_context)
+    found = {name: types for name, context in _contexts(pod) if (types := wrong(context))}
+    return bool(of_pod), list(found), of_pod.union(*found.values())
+
+
 def _in_user_namespace(pod: Pod) -> bool:
     return pod.spec.host_users is False
 
@@ -152,15 +167,7 @@ def _in_user_namespace(pod: Pod) -> bool:
 
 
 def _app_armor(pod: Pod) -> tuple[str, str] | None:
-    security = pod.spec.security_context
-    profile = security.app_armor_profile if security is not None else None
-    of_pod = profile is not None and profile.type not in _PROFILES
-    values = {profile.type} if profile is not None and of_pod else set()
-    containers = []
-    for name, context in _contexts(pod):
-        if context.app_armor_profile is not None and context.app_armor_profile.type not in _PROFILES:
-            containers.append(name)
-            values.add(context.app_armor_profile.type)
+    of_pod, containers, values = _wrong_profiles(pod, lambda context: context.app_armor_profile)
     annotations = [
         f"{key}={json.dumps(value)}"
         for key, value in sorted((pod.metadata.annotations or {}).items())
@@ -278,15 +285,7 @@ def _selinux(pod: Pod) -> tuple[str, str] | None:
 
 
 def _seccomp_baseline(pod: Pod) -> tuple[str, str] | None:
-    security = pod.spec.security_context
-    profile = security.seccomp_profile if security is not None else None
-    of_pod = profile is not None and profile.type not in _PROFILES
-    values = {profile.type} if profile is not None and of_pod else set()
-    containers = []
-    for name, context in _contexts(pod):
-        if context.seccomp_profile is not None and context.seccomp_profile.type not in _PROFILES:
-            containers.append(name)
-            values.add(context.seccomp_profile.type)
+    of_pod, containers, values = _wrong_profiles(pod, lambda context: context.seccomp_profile)
     if not values:
         return None
     setters = _setters(of_pod, containers)
@@ -317,21 +316,15 @@ def _windows_host_process(pod: Pod) -> tuple[str, str] | None:
 
 
 def _allow_privilege_escalation(pod: Pod) -> tuple[str, str] | None:
-    contexts = dict(_contexts(pod))
-    containers = [
-        one.name
-        for one in _containers(pod)
-        if one.name not in contexts or contexts[one.name].allow_privilege_escalation is not False
-    ]
+    containers = [name for name, c in _contexts(pod) if c.allow_privilege_escalation is not False]
     said = f"{_names(containers)} must set securityContext.allowPrivilegeEscalation=false"
     return ("allowPrivilegeEscalation != false", said) if containers else None
 
 
 def _capabilities_restricted(pod: Pod) -> tuple[str, str] | None:
-    dropped = {
-        name for name, c in _contexts(pod) if c.capabilities is not None and "ALL" in c.capabilities.drop
-    }
-    missing = [one.name for one in _containers(pod) if one.name not in dropped]
+    missing = [
+        name for name, c in _contexts(pod) if c.capabilities is None or "ALL" not in c.capabilities.drop
+    ]
     said = [f'{_names(missing)} must set securityContext.capabilities.drop=["ALL"]'] if missing else []
     if added := _added(pod, frozenset({"NET_BIND_SERVICE"}), ""):
         said.append(added[1])
@@ -361,11 +354,7 @@ def _run_as_non_root(pod: Pod) -> tuple[str, str] | None:
         return None
     security = pod.spec.security_context
     of_pod = security.run_as_non_root if security is not None else None
-    contexts = dict(_contexts(pod))
-    set_to = {
-        one.name: contexts[one.name].run_as_non_root if one.name in contexts else None
-        for one in _containers(pod)
-    }
+    set_to = {name: context.run_as_non_root for name, context in _contexts(pod)}
     bad = [name for name, value in set_to.items() if value is False]
     reason = "runAsNonRoot != true"
     if of_pod is False or bad:
@@ -391,12 +380,7 @@ def _seccomp_restricted(pod: Pod) -> tuple[str, str] | None:
     security = pod.spec.security_context
     if security is not None and security.seccomp_profile is not None:
         return None
-    contexts = dict(_contexts(pod))
-    silent = [
-        one.name
-        for one in _containers(pod)
-        if one.name not in contexts or contexts[one.name].seccomp_profile is None
-    ]
+    silent = [name for name, context in _contexts(pod) if context.seccomp_profile is None]
     said = f'pod or {_names(silent)} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
     return ("seccompProfile", said) if silent else None
 
