@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.signals import exit_on_signals
 from kubelite.cli.transport.client import agent, connect
 
 if TYPE_CHECKING:
@@ -90,18 +91,12 @@ def _raw_terminal() -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(0)
-
-    def leave(number: int, _: Any) -> None:
-        raise Exit(128 + number)
-
-    signals = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        tty.setraw(0, termios.TCSANOW)  # text typed ahead goes to the command
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
-        for number, handler in signals.items():
-            signal.signal(number, handler)
+    with exit_on_signals():
+        try:
+            tty.setraw(0, termios.TCSANOW)  # text typed ahead goes to the command
+            yield
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubelite.cli.create import documents
 from kubelite.cli.create.writing import create, dry_run_option, output_option, write, yaml_of
-from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, duration, path_of
 from kubelite.cli.objects.manifest_files import YAML_BODY
 from kubelite.cli.options import client, complete_images, namespace_option, socket_option
+from kubelite.cli.signals import exit_on_signals
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def run(ctx: click.Context, /, first: str, command_words: tuple[str, ...], **opt
         return 0
     with contextlib.ExitStack() as undo:
         if options["remove"]:
-            undo.enter_context(_ended_by_signals())
+            undo.enter_context(exit_on_signals())
         create(server, yaml_of(document).encode(), options["namespace"] or "", dry_run="none")
         if options["remove"]:
             undo.callback(_remove, server, document, quiet=options["quiet"])
@@ -167,21 +166,6 @@ def _until_new(server: Client, namespace: str, name: str, until: float) -> None:
     raise CliError(
         f"error: timed out waiting for pod {name}: an earlier pod of this name is still terminating"
     )
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the command, so that it removes the pod."""
-
-    def leave(number: int, _: Any) -> None:
-        raise Exit(128 + number)
-
-    signals = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in signals.items():
-            signal.signal(number, handler)
 
 
 def _remove(server: Client, document: Json, *, quiet: bool) -> None:

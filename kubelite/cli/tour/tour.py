@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from kubelite.cli.errors import CliError, Exit, Unreachable
 from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
+from kubelite.cli.signals import exit_on_signals
 
 if TYPE_CHECKING:
     from kubelite.cli.tour.guide import Guide
@@ -97,20 +97,14 @@ def tour(
         return
     chosen = [_station(name) for name in stations] or list(STATIONS)
     _check_ready(ctx)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
     from kubelite.cli.tour.guide import Guide
 
     waits = not check and output is None and os.isatty(0) and os.isatty(1)
-    with Guide(ctx.obj["socket"], waits=waits, markdown=output == "markdown") as guide:
+    with exit_on_signals(), Guide(ctx.obj["socket"], waits=waits, markdown=output == "markdown") as guide:
         guide.kills_daemon = kill_daemon
         for station in chosen:
             _visit(station, guide)
     _sum_up(guide)
-
-
-def _interrupted(number: int, _frame: Any) -> None:
-    raise Exit(128 + number)
 
 
 def _station(name: str) -> Station:
