@@ -67,11 +67,13 @@ class Guide:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A second Ctrl-C must not interrupt the removal. Every command in it has a deadline.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A second signal must not interrupt the removal. Every command in it has a deadline.
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
         try:
             if kind is not None:
-                print("tour: removing what it made …", file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):  # the terminal may be closed
+                    print("tour: removing what it made …", file=sys.stderr, flush=True)
             self._undo.close()
         finally:
             for number, handler in before.items():

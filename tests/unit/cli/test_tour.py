@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import os
 import re
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from kubelite.cli.tour.guide import static_busybox
+from kubelite.cli.signals import exit_on_signals
+from kubelite.cli.tour.guide import Guide, static_busybox
 from kubelite.cli.tour.start import PARTS, _counts
 from kubelite.cli.tour.tour import NAMES, STATIONS
 from tests.programs import BUSYBOX
@@ -55,6 +61,26 @@ def test_a_station_that_is_not_there(server: Served) -> None:
     done = kubelite(server, "tour", "moon")
     assert done.returncode == 2
     assert "there is no station 'moon'; the stations are processes, " in done.stderr
+
+
+def test_a_closed_terminal_does_not_prevent_the_removal(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with pytest.raises(KeyError), Guide(server.socket, waits=False) as guide:
+        raise KeyError
+    assert not Path(guide.directory).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_interrupt_the_removal(server: Served, number: signal.Signals) -> None:
+    with pytest.raises(KeyError), exit_on_signals(), Guide(server.socket, waits=False) as guide:
+        guide.undo.callback(os.kill, os.getpid(), number)
+        raise KeyError
 
 
 @pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
