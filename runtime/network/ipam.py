@@ -17,7 +17,7 @@ import contextlib
 import ipaddress
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from runtime.errors import NetworkError, SpecError
@@ -180,15 +180,15 @@ class LeaseStore:
             yield str(address(base + first + (start + step) % count))
 
 
-def recorded_identity(state_dir: str, node: str, *, named_alone: bool = False) -> str:
+def recorded_identity(state_dir: str, node: str, *, named_alone: Callable[[], bool]) -> str:
     """The node's identity when this state was created. Interfaces and tables are named after it, and a machine renamed
-    while pods run must find them again. `named_alone`: without a record, the identity is the node's name alone, because
-    kubelite up to 0.2 created the interfaces and tables under that name."""
+    while pods run must find them again. `named_alone` is asked if there is no record: whether kubelite up to 0.2
+    created the interfaces and tables, which it named after the node alone."""
     path = os.path.join(state_dir, "node")
     with contextlib.suppress(FileNotFoundError), open(path) as file:
         if known := file.read():
             return known
-    made = node if named_alone else identity(node, os.path.realpath(state_dir))
+    made = node if named_alone() else identity(node, os.path.realpath(state_dir))
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
     _write(path, made)
     return made

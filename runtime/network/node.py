@@ -52,7 +52,7 @@ class Node:
         self.config = config
         self._subnet = Subnet.parse(config.pod_cidr)
         self._route = NetlinkSocket()
-        self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone())
+        self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone)
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = PortSockets()
         self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first

@@ -100,12 +100,23 @@ def remove_run_dir(run_dir: str) -> None:
 def process_start(pid: int) -> int:
     """Field 22 of /proc/<pid>/stat: the process's start time in clock ticks after boot; 0 if it does not exist or is a
     zombie."""
+    fields = _stat_fields(pid)
+    return 0 if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def parent_of(pid: int) -> int:
+    """Field 4 of /proc/<pid>/stat: the pid of the process's parent; 0 if the process does not exist."""
+    fields = _stat_fields(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """The fields of /proc/<pid>/stat from the third on; [] if the process does not exist."""
     try:
         content = read_bytes(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    fields = content.rpartition(b")")[2].split()  # the name (field 2) may contain anything
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
+    return content.rpartition(b")")[2].split()  # the name (field 2) may contain anything
 
 
 def shim_alive(record: SandboxRecord) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance.conftest import alive
 from tests.e2e.manifests import container, pod
-from tests.e2e.node import Node
+from tests.e2e.node import Node, running_node
 from tests.programs import missing
 from tests.waiting import cgroup_places
 
@@ -102,7 +102,12 @@ def test_pods_whose_leases_are_lost_are_attached_again(node: Node) -> None:
 
 
 @pytest.mark.skipif(bool(missing("ip")), reason="needs iproute2")
-def test_doctor_repairs_the_network_without_a_restart(node: Node) -> None:
+def test_doctor_repairs_the_network_without_a_restart(tmp_path: Path, images: Path) -> None:
+    with running_node(tmp_path, images, relist_seconds="600") as node:  # the standing repair would come first
+        _doctor_repairs(node)
+
+
+def _doctor_repairs(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(script=WEB)))
     node.wait_status("p", "Running")
     pid, ip = node.pid("p"), node.pod("p")["status"]["podIP"]

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kubelite.node.cri import pod_files, recovery
@@ -32,15 +32,19 @@ from kubelite.node.cri.shim_connection import RunningShim, both
 from kubelite.node.model.cri import (
     ContainerRequest,
     ExecResult,
+    HostPort,
     ObservedContainer,
     ObservedImage,
     ObservedPod,
     ObservedSandbox,
     SandboxRequest,
+    host_ports,
 )
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.recorder import StepRecorder
 from kubelite.node.storage.mounts import unmount_below
+from manifests.problems import InvalidObject
+from manifests.types.core import Pod
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.images.client import ImageClient
@@ -135,13 +139,12 @@ class LocalCri:
             had, pod = shim.record.annotations.get("ip", ""), self._store.get_uid(uid)
             if not had or uid in held or uid in self._stopping or pod is None or shim.client.closed:
                 continue
-            namespace, ports = f"/proc/{shim.record.pid}/ns/net", recovery.published_ports(pod.doc)
             try:
-                found = await self._network.add(uid, namespace, ports, had=had)
+                found = await self._add(uid, shim.record.pid, host_ports(Pod.parse(pod.doc)), had=had)
                 if found.ip != had:
                     shim.record = await shim.client.annotate({"ip": found.ip})
                     self._on_change(uid)
-            except RuntimeFault as error:
+            except (RuntimeFault, InvalidObject) as error:
                 log.error("cannot attach the pod to the network again: %s", error, extra={"uid": uid})
                 continue
             done.append(f"pod {uid}: had lost its lease of {had}, and has {found.ip}")
@@ -306,10 +309,12 @@ class LocalCri:
     async def _attach(self, request: SandboxRequest, pid: int) -> Attachment | None:
         if request.host_network:
             return None
-        ports = [
-            PortMapping(p.host_port, p.container_port, p.protocol, p.host_ip) for p in request.host_ports
-        ]
-        return await self._network.add(request.uid, f"/proc/{pid}/ns/net", ports)
+        return await self._add(request.uid, pid, request.host_ports)
+
+    async def _add(self, uid: str, pid: int, ports: Iterable[HostPort], *, had: str = "") -> Attachment:
+        """Attach the network namespace of the shim `pid`. `had`: as for NetworkClient.add."""
+        mappings = [PortMapping(p.host_port, p.container_port, p.protocol, p.host_ip) for p in ports]
+        return await self._network.add(uid, f"/proc/{pid}/ns/net", mappings, had=had)
 
     async def _abandon(self, uid: str) -> None:
         try:

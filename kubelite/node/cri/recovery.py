@@ -1,5 +1,4 @@
-"""What the node does when the kernel has something else than its files say: pods that lost their attachment to the
-network, shims that nothing leads to any more, shims that do not answer.
+"""What the node does about shims that it cannot work with: their files are gone or damaged, or they do not answer.
 
 The kernel decides: which processes are in the shims' cgroup, which run directory a process holds open.
 """
@@ -9,18 +8,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.shim_connection import RunningShim
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
-from runtime.network.plan import PortMapping
+from runtime.oci.termination import has_exited
 from runtime.shim.client import ShimGone
-from runtime.shim.state import LOG, SOCKET, process_start, read_state
+from runtime.shim.state import LOG, SOCKET, occupied, parent_of, read_state, shim_alive
 
 log = logging.getLogger(__name__)
 
@@ -28,26 +25,18 @@ KILL_SECONDS = 5.0  # for a killed shim to exit; its containers die with it
 _DELETED = " (deleted)"
 
 
-def published_ports(pod: Mapping[str, Any]) -> list[PortMapping]:
-    """The host ports of a Pod object."""
-    spec = pod["spec"]
-    return [
-        PortMapping(
-            port["hostPort"], port["containerPort"], port.get("protocol") or "TCP", port.get("hostIP") or ""
-        )
-        for container in [*(spec.get("initContainers") or ()), *spec["containers"]]
-        for port in container.get("ports") or ()
-        if port.get("hostPort")
-    ]
-
-
 def end_unreachable(settings: EngineSettings) -> list[str]:
     """Kill the shims of this run directory that no daemon can reach any more, because their files were removed or
     damaged; and what is left of their pods. Returns the uids. Otherwise a second instance of each container would start
     beside the first, in one cgroup."""
-    found = dict(_unreachable(f"{settings.run_dir}/shims", f"/{settings.cgroup_parent}/shims"))
+    shims = f"{settings.run_dir}/shims"
+    found = dict(_unreachable(shims, f"/{settings.cgroup_parent}/shims"))
     for pid, uid in found.items():
         _kill(pid)
+        if occupied(
+            f"{shims}/{uid}"
+        ):  # another shim of this pod can be reached: the cgroup is that one's, too
+            continue
         for tier in ("", "/burstable", "/besteffort"):
             group = open_cgroup(f"/{settings.cgroup_parent}{tier}/pod{uid}")
             with contextlib.suppress(RuntimeFault):  # the next sandbox of the pod meets it again, and says so
@@ -71,13 +60,7 @@ def _reachable(pid: int, run_dir: str) -> bool:
     record = read_state(run_dir)
     if record is None or not os.path.exists(f"{run_dir}/{SOCKET}"):
         return False
-    return record.pid in (pid, _parent(pid))
-
-
-def _parent(pid: int) -> int:
-    """Field 4 of /proc/<pid>/stat."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
+    return record.pid in (pid, parent_of(pid))
 
 
 @contextlib.contextmanager
@@ -90,7 +73,7 @@ def killing_if_silent(uid: str, shim: RunningShim, *, really: bool = True) -> It
         if fault.reason != "ShimTimeout" or not really:
             raise
         log.error("killing a pod's shim, which does not answer: %s", fault, extra={"uid": uid})
-        if process_start(shim.record.pid) == shim.record.pid_start:
+        if shim_alive(shim.record):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(shim.record.pid, signal.SIGKILL)
         shim.client.close()
@@ -106,7 +89,7 @@ def _kill(pid: int) -> None:
     try:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        if not select.select([descriptor], [], [], KILL_SECONDS)[0]:
+        if not has_exited(descriptor, KILL_SECONDS):
             log.error("process %d does not exit after SIGKILL: it waits in the kernel", pid)
     finally:
         os.close(descriptor)

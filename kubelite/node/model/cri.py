@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from manifests.types.core import Pod
 
 
 class ContainerState(StrEnum):
@@ -118,6 +121,16 @@ class HostPort:
     container_port: int
     protocol: str = "TCP"
     host_ip: str = ""
+
+
+def host_ports(pod: Pod) -> tuple[HostPort, ...]:
+    """The ports of the pod's containers that are published on the host."""
+    return tuple(
+        HostPort(port.host_port, port.container_port, port.protocol or "TCP", port.host_ip or "")
+        for container in [*pod.spec.init_containers, *pod.spec.containers]
+        for port in container.ports
+        if port.host_port
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -23,11 +23,11 @@ from kubelite.node.model.actions import Hook, PodActions, SandboxFailure, StartC
 from kubelite.node.model.cri import (
     ContainerRequest,
     Cri,
-    HostPort,
     ObservedImage,
     ObservedPod,
     ObservedSandbox,
     SandboxRequest,
+    host_ports,
 )
 from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
@@ -200,7 +200,7 @@ async def _resize(node: Node, pod: Pod, actions: PodActions, results: Results, e
 def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRequest:
     """Return the request for the sandbox. `id_base`: the host uid of the pod's root (`hostUsers: false`). Pure."""
     spec, wanted = pod.spec, limits.pod_limits(pod, config)
-    ports = () if spec.host_network else tuple(host_ports(pod))
+    ports = () if spec.host_network else host_ports(pod)
     security = spec.security_context
     return SandboxRequest(
         uid=pod.metadata.uid or "",
@@ -220,16 +220,6 @@ def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRe
         sysctls={sysctl.name: sysctl.value for sysctl in security.sysctls} if security is not None else {},
         runtime_class=spec.runtime_class_name or "",
     )
-
-
-def host_ports(pod: Pod) -> Iterator[HostPort]:
-    """Yield the ports that are published on the host. Pure."""
-    for container in [*pod.spec.init_containers, *pod.spec.containers]:
-        for port in container.ports:
-            if port.host_port:
-                yield HostPort(
-                    port.host_port, port.container_port, port.protocol or "TCP", port.host_ip or ""
-                )
 
 
 async def _create_sandbox(
