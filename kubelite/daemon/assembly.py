@@ -90,26 +90,14 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         stack.push_async_callback(cri.close)
         running = await cri.adopt()
         log.info("adopted %d pods", len(running))
-        await _sweep_builds(settings, images)
+        await _sweep(settings, store, images, tracer)
         unclaimed = _unclaimed(store, running)
-        if tracer.files is not None:
-            tracer.files.sweep({record.uid for record in store.list("Pod")})
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
-
-        facts, parsed, qos_cgroups = (
-            node_state(store, config),
-            ParsedPods(),
-            _qos_cgroups(settings, config, tracer),
-        )
-        scheduler = Scheduler(
-            store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=qos_cgroups.changed
-        )
-        volumes = Volumes(store, config, events, facts)
-        claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
-        worker = PodWorker(
-            store, cri, events, config, scheduler, parsed=parsed, queue=queue,
-            provide=claims.provide, decided=_decided(settings, store), observer=meters,
+        parsed, qos_cgroups = ParsedPods(), _qos_cgroups(settings, config, tracer)
+        worker, claims = _worker(
+            settings, store, events, cri, config,
+            parsed=parsed, queue=queue, meters=meters, qos_cgroups=qos_cgroups,
         )  # fmt: skip
         stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
@@ -128,7 +116,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
-        _background(stack, qos_cgroups.run(scheduler.reservations), "qos-cgroups")
+        _background(stack, qos_cgroups.run(worker.scheduler.reservations), "qos-cgroups")
         _background(stack, remove_orphans(agent, unclaimed, first=first), "orphans")
         if exporter:
             _background(stack, exporter.run(), "otlp")
@@ -137,10 +125,38 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         yield agent
 
 
-async def _sweep_builds(settings: Settings, images: ImageClient) -> None:
-    """Remove the cgroups of builds that were killed."""
+async def _sweep(settings: Settings, store: Store, images: ImageClient, tracer: Tracer) -> None:
+    """Remove the cgroups of builds that were killed, and the trace files of deleted pods."""
     for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
         log.info("removed cgroup %s of a killed build", path)
+    if tracer.files is not None:
+        tracer.files.sweep({record.uid for record in store.list("Pod")})
+
+
+def _worker(
+    settings: Settings,
+    store: Store,
+    events: EventRecorder,
+    cri: LocalCri,
+    config: NodeConfig,
+    *,
+    parsed: ParsedPods,
+    queue: WorkQueue[str],
+    meters: Meters,
+    qos_cgroups: QosCgroups,
+) -> tuple[PodWorker, Claims]:
+    """Create the pod worker, with its scheduler, and the claims of pods."""
+    facts = node_state(store, config)
+    scheduler = Scheduler(
+        store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=qos_cgroups.changed
+    )
+    volumes = Volumes(store, config, events, facts)
+    claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
+    worker = PodWorker(
+        store, cri, events, config, scheduler, parsed=parsed, queue=queue,
+        provide=claims.provide, decided=_decided(settings, store), observer=meters,
+    )  # fmt: skip
+    return worker, claims
 
 
 def _sources(
