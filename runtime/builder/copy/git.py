@@ -93,11 +93,7 @@ def check_out(
         raise CopyError(f"{source.url} is at commit {commit}, not {checksum}")
     run("-c", "advice.detachedHead=false", "checkout", "--quiet", "--force", "--detach", commit)
     if os.path.exists(f"{into}/.gitmodules"):
-        if not host:
-            listed = run("config", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.url$")
-            for line in listed.splitlines():
-                _reachable(line.partition(" ")[2])
-        run("submodule", "--quiet", "update", "--init", "--recursive")
+        _update_submodules(run, host=host)
     if not keep:
         shutil.rmtree(f"{into}/.git")
         for fd, name, _ in walk(into):
@@ -106,20 +102,35 @@ def check_out(
     return commit
 
 
+def _update_submodules(run: _Git, *, host: bool) -> None:
+    """Check out the submodules. Raises CopyError."""
+    if not host:
+        run("submodule", "--quiet", "init")  # writes each URL, as `update` uses it, to .git/config
+        for entry in run("config", "--local", "--null", "--list").split("\0"):
+            key, _, url = entry.partition("\n")
+            if key.startswith("submodule.") and key.endswith(".url"):
+                _reachable(url)
+    run("submodule", "--quiet", "update", "--init", "--recursive")
+
+
 def _reachable(url: str) -> None:
-    """Raise CopyError if the URL (or HOST:PATH) refers to one of the host's own addresses. Names that cannot be
-    resolved are left to git and its proxy."""
+    """Raise CopyError if the URL (or HOST:PATH) refers to one of the host's own addresses, or in a form whose host git
+    and this function could understand differently. Names that cannot be resolved are left to git and its proxy."""
     from runtime.builder.copy import reach
 
-    if "://" in url:
+    scheme, separator, rest = url.partition("://")
+    if separator:
         try:
             name = urllib.parse.urlsplit(url).hostname or ""
-        except ValueError as error:
-            raise CopyError(f"{url} is not the URL of a git repository") from error
+        except ValueError:
+            name = ""
+    elif url.startswith(("/", ".")):
+        return  # a path, which GIT_ALLOW_PROTOCOL forbids
     else:
         name = url.partition(":")[0].rpartition("@")[2]
-    if not name or name.startswith(("/", ".")):
-        return  # relative to the repository
+    # HELPER::ADDRESS makes git pass any address to a helper; [ADDRESS]:PATH can be written as ssh://[ADDRESS]/PATH.
+    if not name or "::" in scheme or "[" in scheme or rest.startswith("/"):
+        raise CopyError(f"{url} is not the URL of a git repository")
     with suppress(OSError):
         reach.resolve(name, 0)
 

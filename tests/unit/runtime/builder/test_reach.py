@@ -16,6 +16,7 @@ from runtime.builder.copy.fetch import download
 from runtime.builder.errors import BuildError
 from runtime.builder.solver import read_containerfile
 from runtime.errors import SyscallError
+from tests.kernel.images_support import need
 
 SECRET = b"the metadata of the host"
 
@@ -139,6 +140,40 @@ def test_git_does_not_reach_loopback(tmp_path: Path, url: str) -> None:
             host=False,
         )
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(bool(need("git")), reason="needs git")
+@pytest.mark.parametrize(
+    ("name", "url", "words"),
+    [
+        ("plain", "http://127.0.0.1:1/x", "allows them"),
+        ("with a space", "http://127.0.0.1:1/x", "allows them"),
+        ("with = and ;", "ssh://git@[::1]/x", "allows them"),
+        ("scp", "git@127.0.0.1:x", "allows them"),
+        ("slashes", "http:///127.0.0.1:1/x", "is not the URL of a git repository"),
+        ("helper", "http::http://127.0.0.1:1/x", "is not the URL of a git repository"),
+        ("bare helper", "http::127.0.0.1:1/x", "is not the URL of a git repository"),
+        ("brackets", "git@[::1]:x", "is not the URL of a git repository"),
+    ],
+)
+def test_a_submodule_does_not_reach_loopback(tmp_path: Path, name: str, url: str, words: str) -> None:
+    run = repository(tmp_path, f'[submodule "{name}"]\n\tpath = sub\n\turl = {url}\n')
+    run("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
+    with pytest.raises(CopyError, match=words):
+        git._update_submodules(run, host=False)
+
+
+@pytest.mark.skipif(bool(need("git")), reason="needs git")
+def test_a_list_of_no_submodules_is_accepted(tmp_path: Path) -> None:
+    git._update_submodules(repository(tmp_path, ""), host=False)
+
+
+def repository(path: Path, submodules: str) -> git._Git:
+    run = git._Git("https://outside.example/x.git", str(path / "x"), lambda: None, {})
+    run("init", "--quiet")
+    (path / "x/.gitmodules").write_text(submodules)
+    run("add", ".gitmodules")
+    return run
 
 
 @pytest.fixture
