@@ -198,6 +198,14 @@ def note(name: str) -> None:
         noted.append(name)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """write(2) until all of `data` is written: a file system that is nearly full takes only a part."""
+    rest = memoryview(data)
+    while rest:
+        note("write")
+        rest = rest[os.write(fd, rest) :]
+
+
 def syscall(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None, about: str = "") -> int:
     """The raw system call `name` (a key of NR). Integers are passed at register width, bytes by address."""
     note(name)

@@ -175,8 +175,7 @@ def _environment(hook: Hook, default: Mapping[bytes, bytes] | None) -> Mapping[A
 
 def _memory(name: str, content: bytes) -> int:
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    sc.note("write")
-    os.write(fd, content)
+    sc.write_all(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

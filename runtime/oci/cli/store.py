@@ -74,13 +74,18 @@ class Entry:
         self.write("state.json", json.dumps(data).encode())
 
     def write(self, name: str, content: bytes) -> None:
+        from runtime import syscalls as sc  # here, because commands that write nothing do not need it
+
         draft = self.path(f".{name}.{os.getpid()}")
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, content)
+            sc.write_all(fd, content)
+            os.rename(draft, self.path(name))
+        except BaseException:
+            os.unlink(draft)
+            raise
         finally:
             os.close(fd)
-        os.rename(draft, self.path(name))
 
     def spec(self) -> Spec:
         """The config.json of create. StateError if it is no longer valid."""

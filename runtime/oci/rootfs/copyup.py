@@ -45,8 +45,7 @@ def _copy_one(source: int, target: int, name: str) -> None:
                 copy(below, made)
             else:
                 while data := os.read(below, _CHUNK):
-                    sc.note("write")
-                    os.write(made, data)
+                    sc.write_all(made, data)
                 _copy_attributes(below, made)
         finally:
             os.close(made)
