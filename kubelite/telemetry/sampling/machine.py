@@ -17,8 +17,6 @@ from runtime.cgroups.files import read_or
 from runtime.network.plan import is_host_ifname
 
 TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
-SECTOR = 512
 _SKIPPED = ("lo", "veth", "docker", "nerdctl")  # interfaces that cAdvisor omits for the node
 _REAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "vfat", "f2fs", "jfs", "reiserfs"})
 

@@ -8,7 +8,6 @@ have container="POD", which most dashboards match.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +145,3 @@ def _container(c: dict[str, Any], namespace: str, pod: str, uid: str) -> Target:
         upper=f"{c['bundle']}/upper",
         resources_hash=c["labels"].get("resources_hash", ""),
     ).with_head()
-
-
-def layers(targets: Iterable[Target]) -> list[str]:
-    return [target.upper for target in targets if target.upper]

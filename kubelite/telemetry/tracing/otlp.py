@@ -117,18 +117,10 @@ class Exporter:
     """Sends traces. Call `started(uid, steps)` when a container has started; `run()` sends until cancelled. `pod(uid)`
     returns the pod's namespace, name and uid, or None if the pod is deleted."""
 
-    def __init__(
-        self,
-        endpoint: str,
-        node: str,
-        pod: Callable[[str], Json | None],
-        *,
-        headers: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, endpoint: str, node: str, pod: Callable[[str], Json | None]) -> None:
         self.endpoint = endpoint
         self._node = node
         self._pod = pod
-        self._headers = headers or {}
         self._due: dict[str, float] = {}  # uid → loop time at which to send it
         self._steps: dict[str, Callable[[], list[Json]]] = {}  # the steps of each pod that is due
         self._sent: dict[str, float] = {}  # uid → Unix seconds of the newest step sent
@@ -209,7 +201,7 @@ class Exporter:
         """Send a batch. Return None if it was accepted or permanently refused, otherwise the reason for a retry."""
         import httpx
 
-        headers = {**self._headers, "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         body = json.dumps(request(self._node, batch), separators=(",", ":")).encode()
         try:
             answer = await client.post(self.endpoint, content=body, headers=headers)

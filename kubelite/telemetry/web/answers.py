@@ -81,7 +81,7 @@ def use_of(sample: Sample) -> Use:
 
 
 def _pod(agent: NodeView, doc: Json, events: list[Json], *, now: float) -> PodFacts:
-    found = pod_facts(doc, now, events, ())
+    found = pod_facts(doc, now, events)
     if found.level in (Level.FAILING, Level.WAITING):
         return replace(found, advice=tuple(advice(doc, events, agent.has_image)))
     return found

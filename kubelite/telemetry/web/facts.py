@@ -101,17 +101,18 @@ LONGEST = 100  # maximum characters of a search
 def question(query: Mapping[str, str]) -> Question:
     """Parse the parameters of a query string. Unknown values are ignored."""
     sort = query.get("sort", "")
-    chosen = query.get("level", "")
+    wanted = query.get("level", "")
     return Question(
         query.get("q", "")[:LONGEST].strip(),
-        chosen if chosen in list(Level) else "",
+        wanted if wanted in list(Level) else "",
         query.get("ns", "")[:253],
         sort if sort in SORTS else "",
         query.get("desc", "") == "1",
     )
 
 
-def pod_facts(doc: Json, now: float, events: Sequence[Json], advice: Sequence[str]) -> PodFacts:
+def pod_facts(doc: Json, now: float, events: Sequence[Json]) -> PodFacts:
+    """Return the values of a pod without its advice and usage. `now`: Unix seconds; `events`: the pod's events."""
     meta, spec = doc["metadata"], doc.get("spec") or {}
     name, ready, status, restarts, age, ip = (str(cell) for cell in pod_cells(doc, now)[:6])
     containers = spec.get("containers") or ()
@@ -129,7 +130,6 @@ def pod_facts(doc: Json, now: float, events: Sequence[Json], advice: Sequence[st
         ip="" if ip == "<none>" else ip,
         ports=tuple(text for one in containers for text in port_texts(one)),
         images=tuple(dict.fromkeys(short_image(str(one.get("image", ""))) for one in containers)),
-        advice=tuple(advice),
         because=because(doc, events) if found in (Level.FAILING, Level.WAITING) else "",
     )
 
