@@ -41,7 +41,7 @@ from state.store import Store
 
 GRACE = 30.0  # seconds for a pod that sets no grace period or has no record, Kubernetes' default
 MARGIN = 15.0  # seconds beyond the grace period for the removal of a sandbox
-SIDECAR = 3.0  # seconds beyond the grace period for each init container, which may be a sidecar
+SIDECAR = 3.0  # seconds beyond the grace period for each sidecar: they stop one after the other
 POLL = 0.05
 QUIET = 3.0  # seconds without progress before a message names the pods that are still running
 REPEAT = 10.0  # seconds between further such messages
@@ -127,7 +127,8 @@ def _ending(store: Store, uid: str, sandbox: SandboxRecord, timeout: float | Non
         where = sandbox.annotations
         name = f"{where.get('namespace', '')}/{where.get('name', '')}" if where.get("name") else f"pod {uid}"
         return _Ending(name, _at_most(GRACE, timeout))
-    sidecars = len((record.doc.get("spec") or {}).get("initContainers") or ())
+    inits = (record.doc.get("spec") or {}).get("initContainers") or ()
+    sidecars = sum(container.get("restartPolicy") == "Always" for container in inits)
     grace = _at_most(grace_of(record.doc), timeout)
     return _Ending(f"{record.namespace}/{record.name}", grace, sidecars)
 

@@ -1,4 +1,4 @@
-"""`kubelite reset` without a node: the network while pods terminate."""
+"""`kubelite reset` without a node: the network while pods terminate, and the time that they have."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.daemon import reset
+from kubelite.daemon import drain, reset
+from kubelite.kube.json import Json
 from kubelite.settings import Settings
 from runtime.network.plan import NetworkConfig
+from runtime.shim.protocol import SandboxRecord
+from state.store import Store
+
+SANDBOX = SandboxRecord(1, "u", "s", 1, 1, 1.0, "/x", "web", True, {"namespace": "default", "name": "web"})
 
 
 class FakeNetwork:
@@ -36,3 +41,28 @@ async def test_pods_remain_reachable_while_they_terminate(
     settings = Settings.load({}, environ)
     await reset._end_pods_and_network(settings, lambda _step: None, now=False, timeout=None)
     assert FakeNetwork.config is not None and FakeNetwork.config.routed is routing
+
+
+@pytest.mark.parametrize(
+    ("spec", "timeout", "seconds"),
+    [
+        ({}, None, 30),
+        ({"terminationGracePeriodSeconds": 5}, None, 5),
+        ({"terminationGracePeriodSeconds": 50}, 10, 10),
+        ({"terminationGracePeriodSeconds": 0}, None, 1),
+        (
+            {"initContainers": [{"name": "a"}, {"name": "b", "restartPolicy": "Always"}]},
+            None,
+            30 + drain.SIDECAR,
+        ),
+    ],
+)
+async def test_a_pod_has_its_grace_period_and_time_for_each_sidecar(
+    tmp_path: Path, spec: Json, timeout: float | None, seconds: float
+) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    await store.create("Pod", {"metadata": {"name": "web", "namespace": "default", "uid": "u"}, "spec": spec})
+    ending = drain._ending(store, "u", SANDBOX, timeout)
+    assert ending.deadline == pytest.approx(ending.began + seconds + drain.MARGIN)
+    assert ending.name == "default/web"
+    await store.close()
