@@ -14,9 +14,10 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from kubelite.daemon.losses import GRACE, grace_of, name_of
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.kube.events import EventRecorder
@@ -39,7 +40,6 @@ from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
 from state.store import Store
 
-GRACE = 30.0  # seconds for a pod that sets no grace period or has no record, Kubernetes' default
 MARGIN = 15.0  # seconds beyond the grace period for the removal of a sandbox
 SIDECAR = 3.0  # seconds beyond the grace period for each sidecar: they stop one after the other
 POLL = 0.05
@@ -47,12 +47,6 @@ QUIET = 3.0  # seconds without progress before a message names the pods that are
 REPEAT = 10.0  # seconds between further such messages
 
 Say = Callable[[str], None]
-
-
-def grace_of(doc: Json) -> float:
-    """Return the grace period in a pod's document, in seconds."""
-    wanted = (doc.get("spec") or {}).get("terminationGracePeriodSeconds")
-    return GRACE if wanted is None else float(wanted)
 
 
 @dataclass(slots=True)
@@ -79,11 +73,9 @@ class _Ending:
         return f"{self.name} (up to {max(0, math.ceil(self.began + self.grace - now))} s more)"
 
 
-async def drain(
-    settings: Settings, network: NetworkClient, *, timeout: float | None, say: Say
-) -> Mapping[str, str]:
-    """Terminate all pods. Each has its own grace period, or `timeout` seconds if that is shorter. Return the pods that
-    did not end in time: uid → namespace/name."""
+async def drain(settings: Settings, network: NetworkClient, *, timeout: float | None, say: Say) -> None:
+    """Terminate all pods. Each has its own grace period, or `timeout` seconds if that is shorter. Pods that do not end
+    in time still run afterwards."""
     async with contextlib.AsyncExitStack() as stack:
         store = _open(settings, stack, say)
         stack.push_async_callback(store.close)
@@ -105,7 +97,7 @@ async def drain(
             unknown = [_end_unknown(cri, uid, pods[uid]) for uid in living if uid not in known]
             unrecorded = asyncio.gather(*unknown, return_exceptions=True)
             try:
-                return await _ended(cri, pods, say)
+                await _ended(cri, pods, say)
             finally:
                 unrecorded.cancel()
                 await asyncio.gather(unrecorded, return_exceptions=True)
@@ -124,9 +116,7 @@ def _open(settings: Settings, stack: contextlib.AsyncExitStack, say: Say) -> Sto
 def _ending(store: Store, uid: str, sandbox: SandboxRecord, timeout: float | None) -> _Ending:
     record = store.get_uid(uid)
     if record is None:
-        where = sandbox.annotations
-        name = f"{where.get('namespace', '')}/{where.get('name', '')}" if where.get("name") else f"pod {uid}"
-        return _Ending(name, _at_most(GRACE, timeout))
+        return _Ending(name_of(sandbox), _at_most(GRACE, timeout))
     inits = (record.doc.get("spec") or {}).get("initContainers") or ()
     sidecars = sum(container.get("restartPolicy") == "Always" for container in inits)
     grace = _at_most(grace_of(record.doc), timeout)
@@ -189,9 +179,9 @@ async def _end_unknown(cri: LocalCri, uid: str, pod: _Ending) -> None:
         await asyncio.sleep(POLL)
 
 
-async def _ended(cri: LocalCri, pods: dict[str, _Ending], say: Say) -> Mapping[str, str]:
+async def _ended(cri: LocalCri, pods: dict[str, _Ending], say: Say) -> None:
     """Wait until all pods have ended or all deadlines have passed. Report each pod that ends and, at intervals, those
-    that still run. Return the latter: uid → namespace/name."""
+    that still run."""
     left, total = dict(pods), len(pods)
     next_word = time.monotonic() + QUIET
     while left:
@@ -206,4 +196,3 @@ async def _ended(cri: LocalCri, pods: dict[str, _Ending], say: Say) -> Mapping[s
         if left and all(now > pod.deadline for pod in left.values()):
             break
         await asyncio.sleep(POLL)
-    return {uid: pod.name for uid, pod in left.items()}

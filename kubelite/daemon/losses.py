@@ -7,14 +7,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.daemon.drain import grace_of
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.node_facts import own_labels
 from kubelite.settings import Settings
 from runtime.shim.client import read_state, shim_alive
+from runtime.shim.protocol import SandboxRecord
 from state.database import DatabaseError, Summary, summary
 
+GRACE = 30.0  # seconds for a pod that sets no grace period or has no record, Kubernetes' default
 NAMES = 8  # pods that the text names; it counts the others
+
+
+def grace_of(doc: Json) -> float:
+    """Return the grace period in a pod's document, in seconds."""
+    wanted = (doc.get("spec") or {}).get("terminationGracePeriodSeconds")
+    return GRACE if wanted is None else float(wanted)
+
+
+def name_of(sandbox: SandboxRecord) -> str:
+    """Return the namespace/name of a running pod, or its uid if its sandbox has no name."""
+    where = sandbox.annotations
+    return f"{where.get('namespace', '')}/{where['name']}" if where.get("name") else f"pod {sandbox.uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +59,7 @@ def _running(shims: str) -> Iterable[tuple[str, str]]:
     for uid in sorted(os.listdir(shims)) if os.path.isdir(shims) else ():
         record = read_state(f"{shims}/{uid}")
         if record is not None and shim_alive(record):
-            where = record.annotations
-            yield uid, f"{where['namespace']}/{where['name']}" if where.get("name") else f"pod {uid}"
+            yield uid, name_of(record)
 
 
 def _words(found: Summary, pods: int, node_name: str) -> Iterable[str]:
