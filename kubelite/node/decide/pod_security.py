@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kubelite.kube.pod_security import Level, PodSecurity
 from kubelite.node.decide.sysctls import SAFE
-from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.ephemeral import every_container
 from manifests.types.annotations import APPARMOR
 from manifests.types.container import AppArmorProfile, SeccompProfile, SecurityContext, SELinuxOptions
-from manifests.types.core import Container, Pod
+from manifests.types.core import Pod
 from manifests.types.pod import PodSecurityContext
 
 Check = Callable[[Pod], tuple[str, str] | None]  # (reason, detail); None = allowed
@@ -64,7 +64,7 @@ def forbidden(pod: Pod, security: PodSecurity) -> str:
 
 def tags(pod: Pod) -> str:
     """Return a message about the first image that is not named by its digest; "" if there is none."""
-    images = {f'container "{one.name}"': one.image for one in _containers(pod)}
+    images = {f'container "{one.name}"': one.image for one in every_container(pod)}
     images |= {
         f'volume "{one.name}"': one.image.reference for one in pod.spec.volumes if one.image is not None
     }
@@ -112,20 +112,16 @@ def host_paths(pod: Pod, allowed: Iterable[str] | None) -> str:
 
 
 def _mounted_read_only(pod: Pod, name: str) -> bool:
-    mounts = [mount for one in _containers(pod) for mount in one.volume_mounts if mount.name == name]
+    mounts = [mount for one in every_container(pod) for mount in one.volume_mounts if mount.name == name]
     return all(mount.read_only for mount in mounts)
 
 
 # -- helpers ------------------------------------------------------------------------------------------------------
 
 
-def _containers(pod: Pod) -> list[Container]:
-    return [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
-
-
 def _contexts(pod: Pod) -> Iterator[tuple[str, SecurityContext]]:
     """The containers' names and security contexts. A missing context is the same as an empty one."""
-    for container in _containers(pod):
+    for container in every_container(pod):
         yield container.name, container.security_context or SecurityContext()
 
 
@@ -215,7 +211,9 @@ def _host_path_volumes(pod: Pod) -> tuple[str, str] | None:
 
 
 def _host_ports(pod: Pod) -> tuple[str, str] | None:
-    used = {one.name: [port.host_port for port in one.ports if port.host_port] for one in _containers(pod)}
+    used = {
+        one.name: [port.host_port for port in one.ports if port.host_port] for one in every_container(pod)
+    }
     containers = [name for name, ports in used.items() if ports]
     if not containers:
         return None
@@ -226,7 +224,7 @@ def _host_ports(pod: Pod) -> tuple[str, str] | None:
 
 def _host_probes(pod: Pod) -> tuple[str, str] | None:
     containers, hosts = set(), set()
-    for one in _containers(pod):
+    for one in every_container(pod):
         hooks = (one.lifecycle.post_start, one.lifecycle.pre_stop) if one.lifecycle is not None else ()
         for action in (one.liveness_probe, one.readiness_probe, one.startup_probe, *hooks):
             if action is None:

@@ -41,6 +41,11 @@ def _as_container(found: EphemeralContainer) -> Container:
     return Container.parse({**values, "restartPolicy": "Never"})
 
 
+def every_container(pod: Pod) -> list[Container]:
+    """All containers of the pod: init, main, ephemeral."""
+    return [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
+
+
 def target_of(pod: Pod, name: str) -> str:
     """The container whose processes the ephemeral container `name` shares; "" if it has no target."""
     found = next((c for c in pod.spec.ephemeral_containers if c.name == name), None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from kubelite.kube.times import unix
 from kubelite.node.model.cri import ALIVE, ContainerState, ObservedContainer, ObservedPod
-from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.ephemeral import every_container
 from manifests.types.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
 
 LOST_EXIT_CODE = 137
@@ -95,10 +95,7 @@ def statuses(status: PodStatus) -> Iterable[ContainerStatus]:
 def views(pod: Pod, observed: ObservedPod) -> Mapping[str, View]:
     """The view of each container of the pod, by name."""
     recorded = {status.name: status for status in statuses(pod.status)}
-    return {
-        c.name: _view(c, observed, recorded.get(c.name))
-        for c in [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
-    }
+    return {c.name: _view(c, observed, recorded.get(c.name)) for c in every_container(pod)}
 
 
 def _view(container: Container, observed: ObservedPod, recorded: ContainerStatus | None) -> View:

@@ -6,7 +6,7 @@ import json
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.ephemeral import every_container
 from kubelite.node.model.pod_view import pod_ref
 from manifests.types.core import Container, Pod
 
@@ -62,8 +62,7 @@ class PodEvents:
 
 
 def find_container(pod: Pod, name: str) -> Container | None:
-    every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
-    return next((c for c in every if c.name == name), None)
+    return next((c for c in every_container(pod) if c.name == name), None)
 
 
 class StepRecorder(Protocol):

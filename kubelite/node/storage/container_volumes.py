@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from kubelite.node.model.claim_names import claim_name
 from kubelite.node.model.cri import ObservedSandbox
-from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.ephemeral import every_container
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import env, volume_plans
@@ -62,8 +62,7 @@ def container_volumes(
 def missing_content(pod: Pod, sources: env.Sources) -> list[str]:
     """kubelet's message for each mounted volume whose ConfigMap, Secret or key is missing. Volumes that are set up
     already keep their content and are left out (Kubernetes pkg/kubelet/volumemanager, WaitForAttachAndMount)."""
-    every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
-    used = {mount.name for container in every for mount in container.volume_mounts}
+    used = {mount.name for container in every_container(pod) for mount in container.volume_mounts}
     found = []
     for volume in pod.spec.volumes:
         path = volume_plans.content_dir(volume, pod.metadata.uid or "", sources.config)

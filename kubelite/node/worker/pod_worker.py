@@ -29,7 +29,7 @@ from kubelite.node.model.actions import (
 )
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.cri import ContainerState, Cri, ObservedPod
-from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.ephemeral import every_container
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.pod_view import pod_ref
@@ -313,8 +313,7 @@ class PodWorker:
     def _facts(
         self, pod: Pod, observed: ObservedPod, memory: Memory, health: Mapping[str, Health] | None = None
     ) -> Facts:
-        every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
-        wanted = {c.name: c.image or "" for c in every}
+        wanted = {c.name: c.image or "" for c in every_container(pod)}
         wanted |= {
             volume_pull(v.name): v.image.reference or "" for v in pod.spec.volumes if v.image is not None
         }

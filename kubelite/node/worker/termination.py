@@ -12,7 +12,7 @@ import os
 from dataclasses import replace
 
 from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
-from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.ephemeral import every_container
 from kubelite.node.model.recorder import find_container
 from manifests.types.core import Pod
 from runtime.tree import directory_of
@@ -25,7 +25,7 @@ _READ = 64 * 1024  # bytes read from the end of the log; each line also has a ti
 def with_messages(pod: Pod, observed: ObservedPod) -> ObservedPod:
     """Return the observation with messages from logs where the manifest requires them, each cut to its maximum
     length."""
-    every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
+    every = every_container(pod)
     part = POD_BYTES // max(1, len(every))
     asked = any(c.termination_message_policy == "FallbackToLogsOnError" for c in every)
     if not asked and not any(4 * len(container.message) > part for container in observed.containers):
