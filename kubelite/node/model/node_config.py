@@ -14,8 +14,8 @@ NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """How long the restart of a crashed container, or the next attempt to pull an image, is delayed: `initial` seconds,
-    doubled up to `maximum`. A maximum below the initial delay lowers that too, as does kubelet's
+    """How long the next attempt after a failure is delayed (the restart of a crashed container, the pull of an image):
+    `initial` seconds, doubled up to `maximum`. A maximum below the initial delay lowers that too, as does kubelet's
     KubeletCrashLoopBackOffMax."""
 
     initial: float = 10.0

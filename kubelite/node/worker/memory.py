@@ -18,7 +18,8 @@ from kubelite.node.model.schedule import Resize
 from kubelite.node.worker.sync_pod import Results, sandbox_failure
 from manifests.types.core import Pod
 
-MAX_RETRY = 30.0  # seconds
+RETRY = BackOff(1.0, 30.0)  # of a failed sync, and of a sandbox that could not be created
+_RETRY_VOLUMES = BackOff(0.5, LONGEST_RETRY)
 LASTED = 600.0  # seconds; a sandbox that is lost after this time is recreated at once
 _FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
 
@@ -74,8 +75,8 @@ class Memory:
                 self.starts[name] = failure
         self.resize_error = results.resize_error
         if results.volumes:
-            wait = min(0.5 * 2.0 ** min(self.volume_failures, 10), LONGEST_RETRY)
             self.volume_failures += 1
+            wait = _RETRY_VOLUMES.wait(self.volume_failures)
             self.volumes = VolumeFailure(results.volumes, pod.metadata.generation or 0, now + wait)
         elif actions.create_sandbox or actions.start:
             self.volumes, self.volume_failures = None, 0
@@ -86,7 +87,7 @@ class Memory:
             self.sandbox_since = results.made_sandbox.created_at or now
         elif results.sandbox:
             self.sandbox_failures += 1
-            wait = min(2.0 ** min(self.sandbox_failures - 1, 10), MAX_RETRY)
+            wait = RETRY.wait(self.sandbox_failures)
             self.sandbox = sandbox_failure(pod, results.sandbox, now + wait)
 
 

@@ -44,7 +44,7 @@ from kubelite.node.spec.env import content_hash
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
 from kubelite.node.worker.hooks import Hooks
-from kubelite.node.worker.memory import MAX_RETRY, Memory, Turn, timeless
+from kubelite.node.worker.memory import RETRY, Memory, Turn, timeless
 from kubelite.node.worker.parsed_pods import ParsedPods
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, refresh_files, sync_pod
@@ -149,7 +149,7 @@ class PodWorker:
         except InvalidObject as error:  # an older version accepted it; the manifest must be corrected
             log.error("pod cannot be read: %s", error, extra={"uid": uid, "pod": record.name})
             if not record.deleting:
-                return MAX_RETRY
+                return RETRY.maximum
             await self._cri.stop_sandbox(uid)  # its grace period is unknown
             await self._cri.remove_pod(uid)
             self._forget(uid)
@@ -164,7 +164,7 @@ class PodWorker:
                 memory.look = dataclasses.replace(memory.look, error=str(error))
             log.warning("cannot sync the pod: %s", error, extra={"uid": uid, "pod": pod_ref(pod)})
             events.pod(WARNING, "FailedSync", f"error: {error}")
-            return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
+            return RETRY.wait(memory.sync_failures)
 
     async def _look(self, uid: str, pod: Pod, memory: Memory, events: PodEvents) -> float | None:
         tainted = self.scheduler.tainted(pod, self._clock())
