@@ -114,8 +114,8 @@ def _update_submodules(run: _Git, *, host: bool) -> None:
 
 
 def _reachable(url: str) -> None:
-    """Raise CopyError if the URL (or HOST:PATH) refers to one of the host's own addresses, or in a form whose host git
-    and this function could understand differently. Names that cannot be resolved are left to git and its proxy."""
+    """Raise CopyError if the URL (or HOST:PATH) refers to one of the host's own addresses, or if git could understand
+    it differently from this function. Names that cannot be resolved are left to git and its proxy."""
     from runtime.builder.copy import reach
 
     scheme, separator, rest = url.partition("://")
