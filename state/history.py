@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, LargeBinary, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
 
@@ -155,8 +155,8 @@ def count(connection: Connection) -> tuple[int, int, float]:
 
 
 def prune(connection: Connection, *, before: float, size: int) -> None:
-    """Delete entries older than `before` (Unix seconds), and the oldest ones beyond `size` bytes. Each file's newest
-    version is retained. Runs within the caller's transaction."""
+    """Delete entries and versions older than `before` (Unix seconds), and of each of the two the oldest beyond `size`
+    bytes. Each file's newest version is retained. Runs within the caller's transaction."""
     limit = max(before, _too_much(connection, size))
     retained = select(history.c.id).where(history.c.at >= limit).order_by(history.c.id).limit(1)
     first = connection.scalar(retained)  # reads only the oldest rows, because rows are written in order
@@ -169,9 +169,17 @@ def prune(connection: Connection, *, before: float, size: int) -> None:
         < select(func.max(newest.c.number)).where(newest.c.file == revisions.c.file).scalar_subquery()
     )
     connection.execute(delete(revisions).where(revisions.c.at < before, outdated))
-    surplus = (connection.scalar(select(func.sum(func.length(revisions.c.text)))) or 0) - size
-    if surplus > 0:
-        connection.execute(delete(revisions).where(outdated))
+    length = func.length(cast(revisions.c.text, LargeBinary))  # in bytes; of a text, SQLite counts characters
+    surplus = int(connection.scalar(select(func.sum(length))) or 0) - size
+    if surplus <= 0:
+        return
+    key = (revisions.c.file, revisions.c.number)
+    oldest = select(*key, length).where(outdated).order_by(revisions.c.at, *key)
+    for file, number, taken in connection.execute(oldest).all():
+        if surplus <= 0:
+            break
+        connection.execute(delete(revisions).where(revisions.c.file == file, revisions.c.number == number))
+        surplus -= taken
 
 
 def rewrite(connection: Connection, change: Callable[[str], str]) -> None:

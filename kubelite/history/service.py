@@ -146,7 +146,7 @@ class NodeHistory:
 
 def record_version(store: Store, file: str, text: str) -> None:
     """Record a revision: the text of a manifest, without the values of its Secrets."""
-    if len(text) <= LARGEST and (redacted := redact(text)) is not None:
+    if len(text.encode()) <= LARGEST and (redacted := redact(text)) is not None:
         store.note(Version(file, time.time(), redacted))
 
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from kubelite.history.entries import MOST_REPEATS, entry_of, event_entry, pods_at, status_words
 from kubelite.history.revisions import NothingToUndo, choose, difference
+from kubelite.history.service import record_version
 from kubelite.kube.json import Json
 from state.errors import StorageFailed
-from state.history import VERSIONS, Entry, Question, Revision, Version
+from state.history import LARGEST, VERSIONS, Entry, Question, Revision, Version
 from state.records import Change, Record
 from state.store import Store
 from tests.unit.state.store_kit import commits_of
@@ -213,6 +214,29 @@ async def test_history_is_pruned_by_age_and_size(tmp_path: Path) -> None:
     entries, since = await store.history(Question())
     assert 40 <= len(entries) <= 50 and entries[-1].at == 100.0
     assert entries[0].at >= since > 50.0
+    await store.close()
+
+
+async def test_the_oldest_versions_beyond_the_size_are_pruned(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    for at, letter in enumerate("äöü"):  # two bytes each
+        store.note(Version("f", float(at), letter * 100), Version("g", float(at), letter * 100))
+        await store.revisions()
+    await store.prune(before=0.0, size=1200)
+    assert len(await store.revisions()) == 6
+    await store.prune(before=0.0, size=801)
+    found = [(r.file, r.text[0]) for r in await store.revisions()]
+    assert found == [("f", "ö"), ("f", "ü"), ("g", "ö"), ("g", "ü")]
+    await store.prune(before=0.0, size=0)
+    assert [(r.file, r.text[0]) for r in await store.revisions()] == [("f", "ü"), ("g", "ü")]
+    await store.close()
+
+
+async def test_a_version_is_limited_in_bytes(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    record_version(store, "f", "ä" * (LARGEST // 2))
+    record_version(store, "g", "ä" * (LARGEST // 2 + 1))
+    assert [r.file for r in await store.revisions()] == ["f"]
     await store.close()
 
 
