@@ -10,10 +10,14 @@ from kubelite.cli.errors import CliError
 
 class Type(NamedTuple):
     plural: str
-    singular: str
+    kind: str
     namespaced: bool
     short: tuple[str, ...] = ()
     api: str = "/api/v1"
+
+    @property
+    def singular(self) -> str:
+        return self.kind.lower()
 
     @property
     def qualified(self) -> str:
@@ -23,18 +27,18 @@ class Type(NamedTuple):
 
 
 TYPES = (
-    Type("pods", "pod", True, ("po",)),
-    Type("events", "event", True, ("ev",)),
-    Type("configmaps", "configmap", True, ("cm",)),
-    Type("secrets", "secret", True),
-    Type("persistentvolumeclaims", "persistentvolumeclaim", True, ("pvc",)),
-    Type("persistentvolumes", "persistentvolume", False, ("pv",)),
-    Type("storageclasses", "storageclass", False, ("sc",), "/apis/storage.k8s.io/v1"),
-    Type("priorityclasses", "priorityclass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
-    Type("clustertrustbundles", "clustertrustbundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
-    Type("namespaces", "namespace", False, ("ns",)),
-    Type("nodes", "node", False, ("no",)),
-    Type("manifests", "manifest", False),
+    Type("pods", "Pod", True, ("po",)),
+    Type("events", "Event", True, ("ev",)),
+    Type("configmaps", "ConfigMap", True, ("cm",)),
+    Type("secrets", "Secret", True),
+    Type("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
+    Type("persistentvolumes", "PersistentVolume", False, ("pv",)),
+    Type("storageclasses", "StorageClass", False, ("sc",), "/apis/storage.k8s.io/v1"),
+    Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
+    Type("clustertrustbundles", "ClusterTrustBundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
+    Type("namespaces", "Namespace", False, ("ns",)),
+    Type("nodes", "Node", False, ("no",)),
+    Type("manifests", "Manifest", False),
 )
 PODS = TYPES[0]
 # kubectl's category "all" has workloads and their pods: here, only the pods

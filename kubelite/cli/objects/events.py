@@ -77,9 +77,7 @@ def _about(text: str | None) -> Json:
     query = wanted([text])[0]
     if not query.names:
         raise CliError("error: --for needs TYPE/NAME, as in --for pod/web", code=2)
-    kinds = {"configmaps": "ConfigMap"}
-    kind = kinds.get(query.type.plural, query.type.singular.capitalize())
-    return {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={query.names[0]}"}
+    return {"fieldSelector": f"involvedObject.kind={query.type.kind},involvedObject.name={query.names[0]}"}
 
 
 def _of_types(event: Json, types: str) -> bool:

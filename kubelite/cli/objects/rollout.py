@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 PROGRESS_SECONDS = 600.0  # the default progressDeadlineSeconds of a Deployment
-_KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
+_IN_MANIFESTS = ("Pod", "ConfigMap", "Secret")
 _AT_ONCE = (
     "an edit takes effect as soon as its file is written; `kubelite diff -f FILE` shows the effect in advance"
 )
@@ -319,7 +319,7 @@ def _reference(manifest: str, namespace: str | None) -> Json:
     kind, slash, name = manifest.partition("/")
     if not slash:
         kind, name = "pod", manifest
-    plural = resource_type(kind).plural
-    if plural not in _KINDS:
-        raise CliError(f"error: {plural} are not defined in manifests", code=2)
-    return {"kind": _KINDS[plural], "namespace": namespace or "default", "name": name}
+    found = resource_type(kind)
+    if found.kind not in _IN_MANIFESTS:
+        raise CliError(f"error: {found.plural} are not defined in manifests", code=2)
+    return {"kind": found.kind, "namespace": namespace or "default", "name": name}

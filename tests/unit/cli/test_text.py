@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from kubelite.api.kube.resources import RESOURCES
 from kubelite.cli.describe.parts import event_age, tabbed
 from kubelite.cli.describe.pod import describe_pod
 from kubelite.cli.errors import CliError
 from kubelite.cli.images.images import repository_and_tag, size
-from kubelite.cli.names import duration, pod_name, wanted
+from kubelite.cli.names import TYPES, duration, pod_name, wanted
+from kubelite.cli.objects.events import _about
 from kubelite.cli.output.tables import TablePrinter, to_yaml
 from kubelite.kube.json import Json
 from tests.unit.api.fake_node import event_doc, pod_doc
@@ -131,6 +133,20 @@ def test_yaml_is_equivalent_and_formatted_as_by_kubectl() -> None:
     text = to_yaml(document)
     assert yaml.safe_load(text) == document
     assert text.startswith('a:\n- "1"\n') and 'b: "true"\n' in text and "c: |\n  two\n  lines\n" in text
+
+
+def test_types_have_the_kinds_of_the_api() -> None:
+    assert {t.plural: t.kind for t in TYPES if t.plural != "manifests"} == {
+        plural: resource.kind for plural, resource in RESOURCES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("about", "kind"),
+    [("pod/x", "Pod"), ("pvc/x", "PersistentVolumeClaim"), ("cm/x", "ConfigMap"), ("sc/x", "StorageClass")],
+)
+def test_events_are_selected_by_kind(about: str, kind: str) -> None:
+    assert _about(about) == {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name=x"}
 
 
 def test_images_as_docker_shows_them() -> None:
