@@ -13,7 +13,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, Type, path_of, wanted
+from kubelite.cli.names import PODS, Type, path_of, resource_type, wanted
 from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
@@ -109,7 +109,7 @@ class _Deleter:
 
     def _removed(self, entry: Json, uid: str | None) -> None:
         if entry["result"] == "missing":
-            self._missing(f'{entry["kind"].lower()}s "{entry["name"]}" not found')
+            self._missing(f'{resource_type(entry["kind"]).plural} "{entry["name"]}" not found')
             return
         where = f" from {entry['namespace']} namespace" if entry["namespace"] else ""
         print(f'{entry["kind"].lower()} "{entry["name"]}" deleted{where}', flush=True)
@@ -148,11 +148,13 @@ class _Deleter:
 
     def _refuse(self, kind: Type, names: Sequence[str]) -> NoReturn:
         """Raise a CliError that says how to delete an object that is not a pod, with its manifest if that is known."""
-        file = ""
+        from kubelite.kube.objects import SOURCE
+
+        file = "FILE"
         if len(names) == 1 and kind.plural not in ("namespaces", *_OTHERS):
             with contextlib.suppress(ServerError):
                 doc = self.server.get(path_of(kind, self.namespace if kind.namespaced else None, names[0]))
-                file = (doc["metadata"].get("annotations") or {}).get("kubelite.io/source", "")
+                file = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
         raise CliError(_no_such_delete(kind, names, file))
 
     def _selected(self) -> list[tuple[str, str]]:
@@ -212,13 +214,16 @@ _OTHERS = {
 }
 
 
-def _no_such_delete(kind: Type, names: Sequence[str], file: str = "") -> str:
-    """Return the error message for a type that is not deleted by name. It names the alternative."""
+def _no_such_delete(kind: Type, names: Sequence[str], file: str) -> str:
+    """Return the error message for a type that is not deleted by name. It names the alternative. `file`: the manifest
+    of the object; "" if no manifest defines it."""
     if kind.plural == "namespaces":
         where = names[0] if names else "NAMESPACE"
         return (
             "error: a namespace exists while an object is in it: remove the manifests of its objects "
             f"(kubelite get manifests; kubelite delete -f FILE). kubelite get all -n {where} lists its pods"
         )
-    otherwise = f"{kind.plural} are deleted with their manifest: kubelite delete -f {file or 'FILE'}"
+    if not file:
+        return f'error: {kind.singular} "{names[0]}" is in no manifest: kubelite creates it by itself'
+    otherwise = f"{kind.plural} are deleted with their manifest: kubelite delete -f {file}"
     return f"error: {_OTHERS.get(kind.plural, otherwise)}"

@@ -10,23 +10,32 @@ import pytest
 from kubelite.cli.errors import CliError
 from kubelite.cli.objects.delete import _Deleter
 
-OPTIONS = {"namespace": None, "force": False, "now": False, "grace_period": None, "all_namespaces": False}
+OPTIONS = {
+    "namespace": None,
+    "force": False,
+    "now": False,
+    "grace_period": None,
+    "all_namespaces": False,
+    "ignore_not_found": False,
+}
 POD = {"metadata": {"namespace": "default", "name": "web", "uid": "1"}}
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, *, kind: str = "Pod", result: str = "deleted") -> None:
+        self.entry = {"kind": kind, "namespace": "default", "name": "web", "result": result}
         self.deleted: list[tuple[str, Any, Any]] = []
 
     def get(self, path: str, **_: Any) -> Any:
         if path.endswith("/configmaps/app"):
             return {"metadata": {"annotations": {"kubelite.io/source": "/etc/m/app.yaml"}}}
+        if path.endswith("/storageclasses/kubelite"):
+            return {"metadata": {"name": "kubelite"}}
         return {"items": [POD]}
 
     def json(self, method: str, path: str, *, query: Any = None, body: bytes = b"", **_: Any) -> Any:
         if method == "POST":
-            entry = {"kind": "Pod", "namespace": "default", "name": "web", "result": "deleted"}
-            return {"objects": [entry]}
+            return {"objects": [self.entry]}
         self.deleted.append((path, query, json.loads(body)))
         return POD
 
@@ -50,3 +59,18 @@ def test_the_file_of_a_configmap_is_named() -> None:
     server: Any = _Server()
     with pytest.raises(CliError, match=r"kubelite delete -f /etc/m/app\.yaml$"):
         _Deleter(server, OPTIONS).pods(["configmap", "app"])
+
+
+def test_an_object_that_no_manifest_defines_has_no_file() -> None:
+    server: Any = _Server()
+    with pytest.raises(CliError, match=r'^error: storageclass "kubelite" is in no manifest'):
+        _Deleter(server, OPTIONS).pods(["storageclass", "kubelite"])
+
+
+@pytest.mark.parametrize(("kind", "plural"), [("Pod", "pods"), ("StorageClass", "storageclasses")])
+def test_a_missing_object_is_named_by_its_type(
+    kind: str, plural: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server: Any = _Server(kind=kind, result="missing")
+    _Deleter(server, OPTIONS).files(iter([("web.yaml", b"")]))
+    assert capsys.readouterr().err == f'Error from server (NotFound): {plural} "web" not found\n'
