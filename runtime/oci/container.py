@@ -328,70 +328,102 @@ def create(
     access its init (pid_entry.py). `note_calls`: called in the init to record its system calls (optional.calls), for
     the trace of a start.
     """
+    given = {"stdio": stdio, "console": console_slave, "note_calls": note_calls}
+    given |= {"pdeathsig": parent_death_signal, **from_command(command)}
     with ExitStack() as always, ExitStack() as undo:
         always.callback(setattr, sc, "noted", None)
         sc.noted = notes = [stamp(time.monotonic_ns(), "config.json")]
         decided = create_plan.decide(
-            spec,
-            container_id=container_id,
-            bundle=bundle,
-            overlay=rootfs,
-            cgroup_path=cgroup_path,
-            console_slave=console_slave,
-            receives=console is not None,
-            command=command,
-        )
-        spec, who = decided.spec, f"container {container_id}"
+            spec, container_id=container_id, bundle=bundle, overlay=rootfs, cgroup_path=cgroup_path,
+            console_slave=console_slave, receives=console is not None, command=command,
+        )  # fmt: skip
         spawn.guard_stdio()
         spawn.make_directories(decided.root_plan.root, undo)
         notes.append(stamp(time.monotonic_ns(), "cgroup made"))
         cgroup = _cgroup(cgroup_path, command, always, undo)
         warnings = [*decided.warnings, *decided.apply_limits(cgroup)]
-        ours, theirs = spawn.channel_pair(undo)
-        into = spawn.into_cgroup(cgroup, always)
-        spaces = spawn.namespaces(spec, always)
-        users = prepare.user_namespace(spec, spaces.flags, spaces.join)
-        last = decided.enters_last(spaces, users, procfs)
-        spaces = spaces.entered_last() if last else spaces
-        change = prepare.root_change(spec, spaces.join, pivot=command is None or command.pivot)
-        plan, mounted = decided.open_mounts(change, users, undo, always)
-        job = Job(
-            channel=theirs,
-            parent=spawn.own_pidfd(always),
-            cgroup=cgroup,
-            stdio=stdio,
-            console=console_slave,
-            plan=plan,
-            root_change=change,
-            enters_pid_namespace=last,
-            procfs=procfs if last else None,
-            **{
-                **decided.job_fields(spaces, users),
-                "pdeathsig": parent_death_signal,
-                "note_calls": note_calls,
-                **from_command(command),
-            },
+        made = _create_init(
+            decided, cgroup, given, notes, procfs=procfs, console=console, always=always, undo=undo
         )
-        notes.append(stamp(time.monotonic_ns(), "clone3"))
-        child = _clone_init(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
-        prepare.enter_resctrl(spec, container_id, child[0], undo)
-        children = [child]
-        answers = prepare.answers(
-            children, spec, decided.hooks, decided.state, console=console, undo=undo, always=always
-        )
-        times = [written(notes)]
-        sc.noted = None
-        warnings += prepare.until_ready(ours, who, answers, cgroup, times)
-        times.append(f"{time.monotonic_ns()} \n")
-        child = children[-1]
-        container = Container(
-            container_id, *child, cgroup, spec, tuple(warnings), "".join(times), ours, decided.seccomp, bundle
-        )
-        container.mounted = mounted
-        undo.pop_all()
-        for first in children[:-1]:
-            spawn.kill_and_reap(first[1])  # it has exited, or is about to
-        return container
+        made.warnings = (*warnings, *made.warnings)
+        return made
+
+
+def _create_init(
+    decided: create_plan.CreatePlan,
+    cgroup: Cgroup,
+    given: dict[str, Any],
+    notes: list[str],
+    *,
+    procfs: Procfs | None,
+    console: Callable[[int], None] | None,
+    always: ExitStack,
+    undo: ExitStack,
+) -> Container:
+    """Clone the init and answer its requests until it waits for its start. Returns with `undo` empty.
+
+    `given`: the Job fields that the caller of create decides. `notes`: the steps until here (init_protocol.written).
+    """
+    spec, who = decided.spec, f"container {decided.id}"
+    ours, theirs = spawn.channel_pair(undo)
+    into = spawn.into_cgroup(cgroup, always)
+    given = {"channel": theirs, "cgroup": cgroup, **given}
+    job, spaces, mounted = _init_job(decided, given, procfs, always, undo)
+    notes.append(stamp(time.monotonic_ns(), "clone3"))
+    child = _clone_init(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
+    prepare.enter_resctrl(spec, decided.id, child[0], undo)
+    children = [child]
+    answers = prepare.answers(
+        children, spec, decided.hooks, decided.state, console=console, undo=undo, always=always
+    )
+    times = [written(notes)]
+    sc.noted = None
+    warnings = prepare.until_ready(ours, who, answers, cgroup, times)
+    times.append(f"{time.monotonic_ns()} \n")
+    bundle = decided.state["bundle"]
+    made = Container(
+        decided.id,
+        *children[-1],
+        cgroup,
+        spec,
+        tuple(warnings),
+        "".join(times),
+        ours,
+        decided.seccomp,
+        bundle,
+    )
+    made.mounted = mounted
+    undo.pop_all()
+    for first in children[:-1]:
+        spawn.kill_and_reap(first[1])  # it has exited, or is about to
+    return made
+
+
+def _init_job(
+    decided: create_plan.CreatePlan,
+    given: dict[str, Any],
+    procfs: Procfs | None,
+    always: ExitStack,
+    undo: ExitStack,
+) -> tuple[Job, spawn.Namespaces, str]:
+    """Open the namespaces and mounts for the init. Returns its Job, its namespaces, and the mount that outlives the
+    container (CreatePlan.open_mounts)."""
+    spec, command = decided.spec, decided.command
+    spaces = spawn.namespaces(spec, always)
+    users = prepare.user_namespace(spec, spaces.flags, spaces.join)
+    last = decided.enters_last(spaces, users, procfs)
+    spaces = spaces.entered_last() if last else spaces
+    change = prepare.root_change(spec, spaces.join, pivot=command is None or command.pivot)
+    plan, mounted = decided.open_mounts(change, users, undo, always)
+    job = Job(
+        parent=spawn.own_pidfd(always),
+        plan=plan,
+        root_change=change,
+        enters_pid_namespace=last,
+        procfs=procfs if last else None,
+        **{**decided.job_fields(spaces, users), **given},
+    )
+    return job, spaces, mounted
 
 
 def _cgroup(path: str, command: Command | None, always: ExitStack, undo: ExitStack) -> Cgroup:

@@ -240,15 +240,11 @@ def _limit(job: Job, report: Reporter) -> None:
 def _become_user(job: Job, report: Reporter) -> _LastSteps:
     """Change from root of the namespace to the program's user and working directory."""
     process = job.process
-    user = process.get("user", {})
-    uid, gid = user.get("uid", 0), user.get("gid", 0)
     # Try as root first, because the directory may be closed to the user. If it is closed to root (root-squashed NFS),
     # try again below as the user.
     report.step = "cwd"
     there = steps.chdir(process["cwd"], final=False)
 
-    # Drop the bounding set while we have CAP_SETPCAP. Set groups and gid before the uid change removes the right to.
-    # KEEPCAPS preserves the permitted set across setuid for the steps that follow.
     report.step = "user"
     final = job.caps
     no_new_privs = bool(process.get("noNewPrivileges"))
@@ -262,15 +258,7 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
         inheritable |= final.permitted | borrowed
         effective, permitted, inherited = sc.capget()
         sc.capset(effective, permitted, inherited | inheritable & permitted)
-    capabilities.drop_bounding(job.caps.bounding, available=job.available_caps)
-    steps.own_stdio(uid)
-    sc.prctl(sc.PR_SET_KEEPCAPS, 1)
-    mapped = job.new_user_namespace or job.user_namespace is not None
-    steps.set_groups(user.get("additionalGids", []), in_user_namespace=mapped)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    sc.prctl(sc.PR_SET_KEEPCAPS, 0)
-    os.umask(user.get("umask", 0o022))
+    _change_ids(job)
 
     report.step = "capabilities"
     sc.capset(final.effective | borrowed, final.permitted | borrowed, inheritable)
@@ -281,7 +269,7 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     if no_new_privs:
         sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
     report.step = "environment"
-    environment = execve_arguments.environment(process, uid)
+    environment = execve_arguments.environment(process, process.get("user", {}).get("uid", 0))
 
     # A change of credentials clears the parent-death signal: set it again, and check the parent again.
     report.step = "parent"
@@ -301,6 +289,23 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     argv = [os.fsencode(arg) for arg in process["args"]]
     last = execve_stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
     return _LastSteps(last, borrowed, inheritable, with_stub)
+
+
+def _change_ids(job: Job) -> None:
+    """Change to the program's user and groups, with the permitted capabilities of before."""
+    user = job.process.get("user", {})
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    # Drop the bounding set while we have CAP_SETPCAP. Set groups and gid before the uid change removes the right to.
+    # KEEPCAPS preserves the permitted set across setuid for the steps that follow.
+    capabilities.drop_bounding(job.caps.bounding, available=job.available_caps)
+    steps.own_stdio(uid)
+    sc.prctl(sc.PR_SET_KEEPCAPS, 1)
+    mapped = job.new_user_namespace or job.user_namespace is not None
+    steps.set_groups(user.get("additionalGids", []), in_user_namespace=mapped)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    sc.prctl(sc.PR_SET_KEEPCAPS, 0)
+    os.umask(user.get("umask", 0o022))
 
 
 def _wait_for_start(job: Job, report: Reporter, last: _LastSteps) -> None:
