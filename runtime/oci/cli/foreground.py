@@ -43,7 +43,7 @@ def attend(pid: int, pidfd: int, master: int = -1) -> int:
     gc.enable()  # boot.py disabled it; from here on we may run for long
     with ExitStack() as undo:
         undo.callback(os.close, pidfd)
-        wakeup, _handlers = _forward_signals(pidfd, undo)
+        wakeup = _catch_signals(undo)
         relay = _Relay(master, undo) if master >= 0 else None
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -75,7 +75,7 @@ def _reap_orphans(pid: int) -> None:
         os.waitpid(found.si_pid, 0)
 
 
-def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
+def _catch_signals(undo: ExitStack) -> int:
     """Install handlers that write each signal's number to a pipe as a byte (signal.set_wakeup_fd); returns its reading
     end."""
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -88,7 +88,7 @@ def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
     previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     undo.callback(signal.set_wakeup_fd, previous)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-    return read, pidfd
+    return read
 
 
 def _forward(numbers: bytes, pidfd: int, relay: _Relay | None, poll: select.poll) -> None:
