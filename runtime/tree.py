@@ -130,7 +130,7 @@ class _Levels:
         levels below that one."""
         wanted = len(self.descriptors)
         held = max(level for level, fd in enumerate(self.descriptors) if fd >= 0)
-        fd, level = os.dup(self.descriptors[held]), held
+        fd = os.dup(self.descriptors[held])
         with suppress(OSError):
             for level in range(held + 1, wanted):
                 below = self._opened(fd, self._names[level], self._inodes[level])

@@ -30,7 +30,7 @@ __all__ = ["BUSYBOX", "PACKED_BUSYBOX"]
 
 
 def need(*programs: str) -> list[str]:
-    """Skip the test if one of these programs is missing."""
+    """The programs of these that this machine lacks."""
     return [program for program in programs if missing(program)]
 
 
