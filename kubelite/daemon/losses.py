@@ -34,10 +34,11 @@ def name_of(sandbox: SandboxRecord) -> str:
 @dataclass(frozen=True, slots=True)
 class Losses:
     """`running`: namespace/name of each running pod → its grace period in seconds. `removed`: phrases that continue
-    "This removes for good:"."""
+    "This removes for good:". `manifests`: the manifest directories of the node, which are retained."""
 
     running: Mapping[str, float]
     removed: tuple[str, ...]
+    manifests: tuple[str, ...]
 
 
 def find_losses(settings: Settings) -> Losses:
@@ -51,7 +52,10 @@ def find_losses(settings: Settings) -> Losses:
     docs = {record.uid: record.doc for record in found.objects}
     running = {name: grace_of(docs.get(uid, {})) for uid, name in names.items()}
     pods = {r.uid for r in found.objects if r.kind == "Pod"} | names.keys()
-    return Losses(running, tuple(filter(None, (*_words(found, len(pods), settings.node_name), unreadable))))
+    removed = filter(None, (*_words(found, len(pods), settings.node_name), unreadable))
+    # The daemon may have got another directory by a flag, which reset does not have.
+    manifests = sorted(r.name for r in found.objects if r.kind == "ManifestDirectory") or [settings.manifests]
+    return Losses(running, tuple(removed), tuple(manifests))
 
 
 def _running(shims: str) -> Iterable[tuple[str, str]]:
@@ -96,7 +100,7 @@ def _taint(taint: Mapping[str, Any]) -> str:
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
-def described(losses: Losses, settings: Settings, *, now: bool, timeout: float | None) -> list[str]:
+def described(losses: Losses, *, now: bool, timeout: float | None) -> list[str]:
     """Return the lines that are shown before the question."""
     lines = []
     if losses.running:
@@ -109,6 +113,6 @@ def described(losses: Losses, settings: Settings, *, now: bool, timeout: float |
         lines.append(f"This ends {how}: {', '.join(names[:NAMES])}{more}")
     if losses.removed:
         lines += ["This removes for good:", *(f"  {one}" for one in losses.removed)]
-        kept = f"images, manifests ({settings.manifests}), the data of volumes and claims"
-        lines.append(f"This keeps: {kept}")
+        where = ", ".join(losses.manifests)
+        lines.append(f"This keeps: images, manifests ({where}), the data of volumes and claims")
     return lines

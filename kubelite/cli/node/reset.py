@@ -115,7 +115,7 @@ def _confirm(settings: Settings, *, yes: bool, now: bool, timeout: float | None)
     """List what will be lost, and ask for confirmation. If nothing will be lost, do not ask."""
     from kubelite.daemon.losses import described, find_losses
 
-    lines = described(find_losses(settings), settings, now=now, timeout=timeout)
+    lines = described(find_losses(settings), now=now, timeout=timeout)
     if not lines:
         return
     click.echo("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`kubelite reset` without a node: the network while pods terminate, and the time that they have."""
+"""`kubelite reset` without a node: the network while pods terminate, the time that they have, and the question."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.daemon import drain, reset
+from kubelite.daemon.losses import described, find_losses
 from kubelite.kube.json import Json
 from kubelite.settings import Settings
 from runtime.network.plan import NetworkConfig
@@ -66,3 +67,20 @@ async def test_a_pod_has_its_grace_period_and_time_for_each_sidecar(
     assert ending.deadline == pytest.approx(ending.began + seconds + drain.MARGIN)
     assert ending.name == "default/web"
     await store.close()
+
+
+@pytest.mark.parametrize("recorded", ["", "/srv/manifests"])
+async def test_the_question_names_the_manifest_directory_of_the_daemon(tmp_path: Path, recorded: str) -> None:
+    """`kubelite serve --manifests` may have named another one than the configuration file."""
+    store = Store.open(str(tmp_path / "state.db"))
+    await store.create("Pod", {"metadata": {"name": "web", "namespace": "default", "uid": "u"}, "spec": {}})
+    if recorded:
+        await store.create(
+            "ManifestDirectory", {"metadata": {"name": recorded, "uid": f"directory:{recorded}"}}
+        )
+    await store.close()
+    environ = {name: str(tmp_path) for name in ("KUBELITE_ROOT", "KUBELITE_RUN_DIR")}
+    settings = Settings.load({}, {**environ, "KUBELITE_MANIFESTS": "/etc/manifests"})
+    lines = described(find_losses(settings), now=False, timeout=None)
+    where = recorded or "/etc/manifests"
+    assert lines[-1] == f"This keeps: images, manifests ({where}), the data of volumes and claims"
