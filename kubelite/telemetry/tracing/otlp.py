@@ -113,6 +113,10 @@ def request(node: str, starts: Sequence[tuple[Json, Sequence[Json]]]) -> Json:
     }
 
 
+def _key(step: Json) -> tuple[float, str, str]:
+    return step["at"], step.get("container", ""), step["step"]
+
+
 class Exporter:
     """Sends traces. Call `started(uid, steps)` when a container has started; `run()` sends until cancelled. `pod(uid)`
     returns the pod's namespace, name and uid, or None if the pod is deleted."""
@@ -123,7 +127,8 @@ class Exporter:
         self._pod = pod
         self._due: dict[str, float] = {}  # uid → loop time at which to send it
         self._steps: dict[str, Callable[[], list[Json]]] = {}  # the steps of each pod that is due
-        self._sent: dict[str, float] = {}  # uid → Unix seconds of the newest step sent
+        # uid → keys of the steps sent. Times cannot tell them: a long step is recorded after later, shorter ones.
+        self._sent: dict[str, set[tuple[float, str, str]]] = {}
         self._waiting: deque[tuple[Json, list[Json]]] = deque()
         self._wake = asyncio.Event()
         self.dropped = 0
@@ -146,11 +151,11 @@ class Exporter:
         pod, steps = self._pod(uid), self._steps.pop(uid)
         if pod is None:
             return
-        since = self._sent.get(uid, 0.0)
-        new = [step for step in steps() if step["at"] > since]
+        found, sent = steps(), self._sent.get(uid, set())
+        new = [step for step in found if _key(step) not in sent]
         if not new:
             return
-        self._sent[uid] = max(step["at"] for step in new)
+        self._sent[uid] = set(map(_key, found))
         if len(self._waiting) >= MOST:
             self._waiting.popleft()
             self._say_dropped()

@@ -40,8 +40,9 @@ class Step:
 
 class Tracer:
     """Records the steps of pods. `observe` is called at the end of each step that has a duration. `started` is called
-    for each container that has started, with its pod's uid and a function that returns the pod's steps. `directory`:
-    the directory of the trace files (trace_files.py), from which a restarted daemon reads; "": no files."""
+    for each container that has started, with its pod's uid and a function that returns the pod's steps in this daemon.
+    `directory`: the directory of the trace files (trace_files.py), from which a restarted daemon reads; "": no
+    files."""
 
     def __init__(
         self,
@@ -87,23 +88,24 @@ class Tracer:
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
         """Return the pod's steps in order of time, as JSON objects without empty fields."""
-        record = self._record(uid)
-        found = [Step(**step) for step in record["steps"]]
-        for container, texts in record["inner"].items():
-            for text, zero in texts:
-                found += inner_steps(container, text, zero)
-        found.sort(key=lambda s: s.at)
-        return [{k: v for k, v in asdict(s).items() if v not in ("", 0.0)} for s in found]
+        return _in_order(self._record(uid))
 
-    def _record(self, uid: str) -> Json:
-        """Return the pod's steps and the texts of its inits as JSON, those of an earlier daemon first."""
-        earlier = self.files.read(uid) if self.files is not None else {}
+    def _own_steps(self, uid: str) -> list[Json]:
+        """Return the same without the steps of an earlier daemon."""
+        return _in_order(self._record(uid, {}))
+
+    def _record(self, uid: str, earlier: Json | None = None) -> Json:
+        """Return the pod's steps and the texts of its inits as JSON, those of an earlier daemon first. `earlier`: the
+        record of that daemon (None: read it from its file)."""
+        if earlier is None:
+            earlier = self.files.read(uid) if self.files is not None else {}
         old = [step for step in earlier.get("steps", ()) if step["at"] < self._began]
         steps = [*old, *map(asdict, self._steps.get(uid, ()))]
         inner: dict[str, list[Any]] = {}
         for container, texts in earlier.get("inner", {}).items():
             inner[container] = [text for text in texts if _first(*text) < self._began]
-        for container, known in self._inner.get(uid, {}).items():
+        # Copied in one step, because the web pages call this in another thread.
+        for container, known in self._inner.get(uid, {}).copy().items():
             inner[container] = [*inner.get(container, ()), *known][-INNER:]
         return {"steps": steps[-STEPS:], "inner": inner}
 
@@ -126,7 +128,7 @@ class Tracer:
         del kept[:-INNER]
         if first := _first(text, zero):
             self._begin_by(uid, container, step, first)
-        self._started(uid, partial(self.steps, uid))
+        self._started(uid, partial(self._own_steps, uid))
         if self.files is not None:
             self.files.started(uid)
 
@@ -155,6 +157,16 @@ class Tracer:
         del steps[:-STEPS]
         while len(self._steps) > KEEP:
             self._inner.pop(self._steps.popitem(last=False)[0], None)
+
+
+def _in_order(record: Json) -> list[Json]:
+    """Return all steps of a record, those of its inits included, in order of time and without empty fields."""
+    found = list(record["steps"])
+    for container, texts in record["inner"].items():
+        for text, zero in texts:
+            found += map(asdict, inner_steps(container, text, zero))
+    found.sort(key=lambda step: step["at"])
+    return [{k: v for k, v in step.items() if v not in ("", 0.0)} for step in found]
 
 
 def _first(text: str, zero: float) -> float:

@@ -105,6 +105,20 @@ async def test_a_start_is_sent_once_and_a_restart_by_itself(monkeypatch: pytest.
         assert names == ["start default/web", "create"]
 
 
+async def test_a_step_that_ends_after_a_later_one_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's image may be pulled while others start."""
+    monkeypatch.setattr(otlp, "SETTLE", 0.01)
+    steps = list(STEPS)
+    async with Collector("200 OK").running() as collector, exporting(collector.endpoint) as exporter:
+        exporter.started("u1", lambda: list(steps))
+        await until(lambda: len(collector.requests) == 1)
+        steps.insert(1, {"at": 100.25, "step": "pull", "took": 30.0, "container": "side"})
+        exporter.started("u1", lambda: list(steps))
+        await until(lambda: len(collector.requests) == 2)
+        names = [s["name"] for s in collector.requests[1][1]["resourceSpans"][0]["scopeSpans"][0]["spans"]]
+        assert names == ["start default/web", "pull"]
+
+
 async def test_a_busy_collector_is_retried_a_rejection_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
