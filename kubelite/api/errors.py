@@ -3,6 +3,10 @@ expects."""
 
 from __future__ import annotations
 
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
 from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 from runtime.errors import RuntimeFault
@@ -30,3 +34,12 @@ def status(error: ApiError) -> Json:
         "details": error.details,
         "code": error.code,
     }
+
+
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with a failure. A WebSocket is refused before it is accepted."""
+    answer = JSONResponse(status(error), error.code)
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(answer)
+    else:
+        await answer(scope, receive, send)

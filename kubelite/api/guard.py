@@ -12,11 +12,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from kubelite.api.errors import status
+from kubelite.api.errors import refuse
 from kubelite.kube.errors import ApiError
 
 JSON_TYPES = frozenset(
@@ -90,9 +88,5 @@ class Guard:
         error = refusal(scope, self._names)
         if error is None:
             await self._app(scope, receive, send)
-            return
-        answer = JSONResponse(status(error), error.code)
-        if scope["type"] == "websocket":
-            await WebSocket(scope, receive, send).send_denial_response(answer)
         else:
-            await answer(scope, receive, send)
+            await refuse(error, scope, receive, send)

@@ -15,12 +15,10 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kubelite.api.errors import status
+from kubelite.api.errors import refuse
 from kubelite.kube.errors import ApiError
 
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python does not name it
@@ -124,8 +122,5 @@ class Access:
         error = forbidden(scope.get(KEY), self._group, scope)
         if error is None:
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            denial = JSONResponse(status(error), error.code)
-            await WebSocket(scope, receive, send).send_denial_response(denial)
         else:
-            await JSONResponse(status(error), error.code)(scope, receive, send)
+            await refuse(error, scope, receive, send)
