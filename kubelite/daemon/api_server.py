@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp
 
 from kubelite.api.app import create_app
+from kubelite.api.audit import Audit, AuditLog
 from kubelite.api.peer import Access, gid_of
 from kubelite.api.server import serve_unix
 from kubelite.daemon.node_api import NodeAgent
@@ -23,8 +24,6 @@ async def serve_api(agent: NodeAgent) -> None:
     if not settings.audit_log:
         await serve_unix(app, settings.socket, group=group)
         return
-    from kubelite.api.audit import Audit, AuditLog
-
     log = AuditLog(
         settings.audit_log, max_bytes=settings.audit_log_max_size, files=settings.audit_log_max_files
     )

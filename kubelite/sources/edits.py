@@ -78,13 +78,14 @@ def split(text: str, *, whole: bool = False) -> list[Chunk]:
 
 def _chunk(text: str) -> Chunk:
     """Read a document as the directory's reader does, so that both accept the same texts."""
-    found = list(read_documents(text))
-    for read in found:
+    found = []
+    for read in read_documents(text):
         if isinstance(read, SyntaxProblem):
             raise bad_request(f"not a YAML document: line {read.line}: {read}")
+        found.append(read)
     if len(found) > 1:
         raise bad_request("not a YAML document: two documents without a line `---` between them")
-    content = found[0].data if found and not isinstance(found[0], SyntaxProblem) else None
+    content = found[0].data if found else None
     return Chunk(text, tuple(_keys(content)), content)
 
 

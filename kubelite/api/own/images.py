@@ -47,13 +47,9 @@ async def save(request: Request) -> Response:
 
 async def tag(request: Request) -> Response:
     wanted = await json_body(request)
-    images, reference, target = (
-        node_of(request).images_api,
-        _text(wanted, "reference"),
-        _text(wanted, "target"),
-    )
+    reference, target = _text(wanted, "reference"), _text(wanted, "target")
     note(request, f"image {reference}", f"image {target}")
-    return JSONResponse(await images.tag(reference, target))
+    return JSONResponse(await node_of(request).images_api.tag(reference, target))
 
 
 async def prune(request: Request) -> Response:
