@@ -118,15 +118,13 @@ class _Walk:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def run(self, with_root: bool) -> None:
-        st = os.stat(self._top)
-        if self._clamp(self._top, st) or with_root:
-            st = os.stat(self._top)
+        self._clamp(self._top, os.stat(self._top))
         if with_root:
-            self._add(b"./", self._top, st)
+            self._add(b"./", self._top, os.stat(self._top))
         todo = [b""]
         while todo:
             directory = todo.pop()
-            if isinstance(directory, bytes) and directory:
+            if directory:
                 self._directory(directory)
             names = sorted(os.listdir(self._top + b"/" + directory if directory else self._top))
             inner = []

@@ -187,4 +187,4 @@ def commit(build: Build, result: Result) -> ImageRecord:
 def _is_there(build: Build, image: Image) -> bool:
     """Whether the index lists the image under all its names already, so that nothing needs to be written."""
     named = {r.reference for r in build.store.list() if r.manifest_digest == image.manifest_digest}
-    return bool(named) and set(image.names) <= named and (bool(image.names) or bool(named))
+    return bool(named) and set(image.names) <= named
