@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from runtime.errors import ImageError
 from runtime.images.reference import Reference
-from runtime.images.registry.policy import REASON, Requirement
+from runtime.images.registry.policy import REASON, Identity, Requirement
 
 MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"
@@ -37,7 +37,9 @@ def check(
     """Check that each requirement is met by one of the signatures. `digests`: of the manifest, and of the index that
     led to it; a signature of either counts. Raises ImageError."""
     for requirement in required:
-        said = [why for one in found if (why := _wrong(one, requirement, wanted, digests))]
+        keys = _keys(requirement) if found else []
+        identity = requirement.identity
+        said = [why for one in found if (why := _wrong(one, keys, identity, wanted, digests))]
         if len(said) == len(found):
             words = "; ".join(dict.fromkeys(said)) or "it has none"
             raise ImageError(
@@ -46,10 +48,12 @@ def check(
             )
 
 
-def _wrong(one: Signature, requirement: Requirement, wanted: Reference, digests: Sequence[str]) -> str:
+def _wrong(
+    one: Signature, keys: Sequence[Any], identity: Identity, wanted: Reference, digests: Sequence[str]
+) -> str:
     """Why a signature does not meet a requirement; "" if it does. The text is trusted only after its signature has been
     verified."""
-    if not any(verified(key, one) for key in _keys(requirement)):
+    if not any(verified(key, one) for key in keys):
         return "a signature is by another key"
     try:
         critical = json.loads(one.payload)["critical"]
@@ -61,7 +65,7 @@ def _wrong(one: Signature, requirement: Requirement, wanted: Reference, digests:
         return "a signed text is not one of an image"
     if digest not in digests:
         return f"a signature is of another image, {digest}"
-    if not requirement.identity.matches(named, wanted):
+    if not identity.matches(named, wanted):
         return f"a signature is of the name {named}"
     return ""
 
