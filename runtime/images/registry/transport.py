@@ -33,7 +33,7 @@ LONGEST_PAUSE = 10.0
 _TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
 _REFUSED = frozenset((401, 403, 404))
 _TIMEOUT = httpx.Timeout(connect=15.0, read=60.0, write=30.0, pool=None)
-_USER_AGENT = "kubelite/0.1 (httpx)"
+_USER_AGENT = "kubelite (httpx)"
 _MAX_REDIRECTS = 5
 _OK = frozenset((200, 206))
 _TOKEN_MAX = 1 << 20  # bytes of a token server's answer
