@@ -151,14 +151,7 @@ class Database:
         rows = HistoryRows(entries or (), versions or (), remembers)
         while True:
             try:
-                self.write(
-                    objects,
-                    containers,
-                    version=version,
-                    durable=durable,
-                    moved=moved,
-                    rows=rows,
-                )
+                self.write(objects, containers, version=version, durable=durable, moved=moved, rows=rows)
                 break
             except (OSError, DatabaseError) as error:
                 if not (looks_full(error) and self.reserve.release()):

@@ -214,11 +214,11 @@ class NodeImages:
                 (volumes, f"{self.root}/pods/{uid}/volumes/kubernetes.io~empty-dir"),
             ):
                 for name in _names(directory):
-                    size = tree_size(f"{directory}/{name}")
+                    size, active = tree_size(f"{directory}/{name}"), uid in running
                     kind["total"] += 1
-                    kind["active"] += uid in running
+                    kind["active"] += active
                     kind["size"] += size
-                    pod, active = pods.get(uid, uid), uid in running
+                    pod = pods.get(uid, uid)
                     kind["items"].append({"pod": pod, "name": name, "size": size, "active": active})
         return [containers, volumes]
 

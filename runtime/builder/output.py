@@ -113,12 +113,8 @@ def _write_directory(build: Build, result: Result, output: Output) -> None:
         with build.snapshot(result.layers) as root:
             tree = Tree(root, owned=True)
             (found,) = context.find(tree, "/")
-            put(
-                into,
-                [Piece(tree, found)],
-                "/",
-                CopyOptions(check=build.check, omitted=None if output.special else omit),
-            )
+            options = CopyOptions(check=build.check, omitted=None if output.special else omit)
+            put(into, [Piece(tree, found)], "/", options)
     finally:
         os.close(into)
     for what, count in omitted.items():

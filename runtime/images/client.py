@@ -156,13 +156,7 @@ class ImageClient:
         """Delete dangling images that no container uses, and blobs and layers that no image needs. `every`: also images
         with names. `before` (Unix seconds) limits `every` to images last used before that time. `cache`: also build
         results whose layers belong to no image; with `every`, all build results."""
-        request = {
-            "op": "prune",
-            "in_use": sorted(in_use),
-            "all": every,
-            "before": before,
-            "cache": cache,
-        }
+        request = {"op": "prune", "in_use": sorted(in_use), "all": every, "before": before, "cache": cache}
         return _removed(await self._run(request, None))
 
     async def prune_cache(self, *, before: float | None = None) -> Removed:

@@ -33,7 +33,8 @@ def resolve(host: str, port: int) -> list[tuple[Any, ...]]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, where in found:
         if is_refused(str(where[0])):
-            raise CopyError(f"{host}{f' is {where[0]}' * (host != where[0])}: {HINT}")
+            named = host if host == where[0] else f"{host} is {where[0]}"
+            raise CopyError(f"{named}: {HINT}")
     return list(found)
 
 

@@ -362,21 +362,9 @@ def _plain_entry(header: bytes, size: int) -> Entry:
 
 _XATTRS = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
 # The keys of pax headers that are used; all others (comments, access times, checksums, …) are dropped.
-_KEYS = frozenset(
-    (
-        *(
-            b"path",
-            b"linkpath",
-            b"size",
-            b"uid",
-            b"gid",
-            b"mtime",
-            b"GNU.sparse.name",
-            b"GNU.sparse.realsize",
-        ),
-        *(b"GNU.sparse.size", b"GNU.sparse.major", b"GNU.sparse.map"),
-    )
-)
+_KEYS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")) | {
+    b"GNU.sparse." + key for key in (b"name", b"realsize", b"size", b"major", b"map")
+}
 
 
 def _parse_pax(data: bytes, into: dict[bytes, bytes]) -> list[tuple[int, int]]:
