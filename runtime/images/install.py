@@ -2,9 +2,9 @@
 
 Layers are processed in parallel. For each layer, three things run at the same time: the source (network or archive)
 writes into a spool, one thread follows the spool, hashing and decompressing, and another thread hashes the plain tar
-and unpacks it. When all layers are complete, what depends on lower layers is settled from the bottom up, and everything
-is synced once. Renames then make it visible: layers, config and manifest, and last the index. A verified blob becomes
-visible at once, so a later pull does not fetch it again.
+and unpacks it. When all layers are unpacked, each gets what it takes over from lower layers, from the bottom up, and
+everything is synced once. Renames then make it visible: layers, config and manifest, and last the index. A verified
+blob becomes visible at once, so a later pull does not fetch it again.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class LayerUnpacker:
         self._tree.inside.close_retired()
 
     def finish(self, lower: Sequence[str]) -> None:
-        """Settle what depends on the lower layers (unpacked directories, topmost first), then set the metadata of
+        """Add what the layer takes over from `lower` (unpacked directories, topmost first), then set the metadata of
         directories. Raises ImageError, OSError."""
         add_missing_entries(self._tree, lower)
         for path in self._tree.directories.keys() | self._tree.opaque:

@@ -103,7 +103,7 @@ def test_all_requirements_of_a_scope_hold_at_once() -> None:
         ({"default": ACCEPT, "transports": {"docker": {"x": [{"type": "no"}]}}}, "transports.docker"),
     ],
 )
-def test_what_is_not_understood_is_an_error(document: Any, words: str) -> None:
+def test_an_invalid_or_unsupported_policy_is_an_error(document: Any, words: str) -> None:
     with pytest.raises(Wrong, match="the image policy /p cannot be used") as caught:
         parse(document, "/p")
     assert words in str(caught.value)
@@ -199,13 +199,13 @@ def test_a_signature_by_the_key(key: Any) -> None:
         ([Signature(payload(), signed(payload(OTHER)).signature)], "a signature is by another key"),
     ],
 )
-def test_what_is_no_valid_signature(found: list[Signature], words: str) -> None:
+def test_invalid_signatures_are_rejected(found: list[Signature], words: str) -> None:
     with pytest.raises(ImageError, match="A signature was required, but no signature is valid") as caught:
         check(found, [required(EC)], WANTED, [DIGEST])
     assert words in str(caught.value) and caught.value.reason == "SignatureValidationFailed"
 
 
-def test_each_requirement_needs_a_signature_and_any_of_its_keys_will_do() -> None:
+def test_each_requirement_needs_a_signature_by_any_of_its_keys() -> None:
     second = ec.generate_private_key(ec.SECP256R1())
     one, two = signed(payload()), signed(payload(), second)
     check([one], [required(second, EC)], WANTED, [DIGEST])

@@ -1,4 +1,4 @@
-"""What the extended headers of a hostile layer may cost: memory is bounded, whatever the layer's size promises."""
+"""The extended headers of a hostile layer use a limited amount of memory, even if the layer is small."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def empty_headers() -> Iterator[bytes]:
 
 
 def long_names() -> Iterator[bytes]:
-    """Hard links to what is not there are remembered by name until the end."""
+    """Hard links to missing files are remembered by name until the end."""
     for number in range(1000):
         yield member(b"K", b"/".join([b"b" * 250] * 4000))
         yield member(b"1", name=str(number))
