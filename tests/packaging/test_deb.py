@@ -103,7 +103,18 @@ def test_it_depends_on_this_release(deb: Path) -> None:
 
 def test_the_life_cycle_of_the_package(system: Machine) -> None:
     before = system.files()
+    _installed(system)
+    pid, daemon = _started(system)
+    _upgraded(system, pid, daemon)
+    _hardened(system, pid)
+    _reset(system)
+    _removed(system)
+    _installed_again(system)
+    _purged(system, before)
 
+
+def _installed(system: Machine) -> None:
+    """Installation starts nothing."""
     said = system.run("dpkg", "-i", "/root/old.deb")
     assert "systemctl enable --now kubelite" in said
     assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
@@ -112,15 +123,20 @@ def test_the_life_cycle_of_the_package(system: Machine) -> None:
     assert system.run("kubelite-oci", "--version").startswith("kubelite-oci version ")
     assert system.run("dpkg", "--verify", "kubelite") == ""
 
+
+def _started(system: Machine) -> tuple[int, str]:
+    """The service runs a pod. Return the pid of its container, and that of the daemon as systemd shows it."""
     system.run("systemctl", "enable", "--now", "kubelite")
     until(lambda: "Server Version" in system.run("kubelite", "version", check=False), "the daemon to answer")
     system.run("kubelite", "image", "pack", "/root/busybox:/bin/busybox", "-t", "localhost/busybox")
     (system.tree / "etc/kubelite/manifests/p.yaml").write_text(MANIFEST)
     until(lambda: _state(system).get("running"), "the pod to run")
     (system.tree / "etc/kubelite/config.yaml").open("a").write("\nmax_pods: 50\n")
-    pid, daemon = _pid(system), system.run("systemctl", "show", "-p", "MainPID", "kubelite")
+    return _pid(system), system.run("systemctl", "show", "-p", "MainPID", "kubelite")
 
-    # upgraded: another daemon, the same pods, the administrator's settings
+
+def _upgraded(system: Machine, pid: int, daemon: str) -> None:
+    """After an upgrade there is another daemon, with the same pods and the administrator's settings."""
     system.run("dpkg", "-i", "/root/new.deb")
     until(
         lambda: "Server Version: 99.0" in system.run("kubelite", "version", check=False),
@@ -132,43 +148,6 @@ def test_the_life_cycle_of_the_package(system: Machine) -> None:
     assert "max_pods: 50" in (system.tree / "etc/kubelite/config.yaml").read_text()
     assert system.run("kubelite", "exec", "p", "--", "echo", "hello") == "hello\n"
     assert system.run("kubelite", "doctor") == "All is well.\n"
-
-    _hardened(system, pid)
-
-    # reset: systemd does not start again what it would take for a crash
-    said = system.run("kubelite", "reset", "--yes", "--now")
-    assert "stopped kubelite.service; start it again with: systemctl start kubelite.service" in said
-    assert "killed pod default/p" in said
-    time.sleep(3.0)  # RestartSec is one second
-    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
-    system.run("systemctl", "start", "kubelite")
-    until(lambda: _state(system).get("running"), "the pod to run after the reset")
-
-    # removed: pods are ended, because nothing would manage them; files of the administrator are retained
-    said = system.run("dpkg", "-r", "kubelite")
-    assert "ended pod " in said
-    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
-    assert system.run("sh", "-c", "cat /proc/[0-9]*/cmdline").count("kubelite") == 0
-    assert not system.run("sh", "-c", "ls -d /sys/fs/cgroup/kubelite*", check=False).startswith("/")
-    assert (system.tree / "etc/kubelite/manifests/p.yaml").exists()
-    assert (system.tree / "var/lib/kubelite/images").is_dir()
-    assert not (system.tree / "usr/lib/kubelite").exists()
-
-    # installed again: enabled as it was, and still nothing is started that was not asked for
-    system.run("dpkg", "-i", "/root/new.deb")
-    assert system.run("systemctl", "is-enabled", "kubelite", check=False) == "enabled\n"
-    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
-
-    # purged, while it runs: nothing is left
-    system.run("systemctl", "start", "kubelite")
-    until(lambda: _state(system).get("running"), "the pod to run again")
-    system.run("dpkg", "-P", "kubelite")
-    assert sorted(system.files() - before) == []
-    assert sorted(before - system.files()) == []
-    for path in ("run/kubelite", "var/log/pods", "var/log/containers"):
-        system.run("test", "!", "-e", f"/{path}")
-    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
-    assert system.run("systemctl", "list-units", "--failed", "--no-legend", "kubelite*") == ""
 
 
 def _hardened(system: Machine, pid: int) -> None:
@@ -207,6 +186,49 @@ def _hardened(system: Machine, pid: int) -> None:
     system.run("systemctl", "restart", "kubelite")
     until(lambda: "Server Version" in system.run("kubelite", "version", check=False), "the daemon to answer")
     assert _pid(system) == pid
+
+
+def _reset(system: Machine) -> None:
+    """systemd does not restart a service that was reset, which it would after a crash."""
+    said = system.run("kubelite", "reset", "--yes", "--now")
+    assert "stopped kubelite.service; start it again with: systemctl start kubelite.service" in said
+    assert "killed pod default/p" in said
+    time.sleep(3.0)  # RestartSec is one second
+    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
+    system.run("systemctl", "start", "kubelite")
+    until(lambda: _state(system).get("running"), "the pod to run after the reset")
+
+
+def _removed(system: Machine) -> None:
+    """Removal ends pods, because nothing would manage them. It retains the files of the administrator."""
+    said = system.run("dpkg", "-r", "kubelite")
+    assert "ended pod " in said
+    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
+    assert system.run("sh", "-c", "cat /proc/[0-9]*/cmdline").count("kubelite") == 0
+    assert not system.run("sh", "-c", "ls -d /sys/fs/cgroup/kubelite*", check=False).startswith("/")
+    assert (system.tree / "etc/kubelite/manifests/p.yaml").exists()
+    assert (system.tree / "var/lib/kubelite/images").is_dir()
+    assert not (system.tree / "usr/lib/kubelite").exists()
+
+
+def _installed_again(system: Machine) -> None:
+    """The service is enabled as before. Again, installation starts nothing."""
+    system.run("dpkg", "-i", "/root/new.deb")
+    assert system.run("systemctl", "is-enabled", "kubelite", check=False) == "enabled\n"
+    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
+
+
+def _purged(system: Machine, before: set[str]) -> None:
+    """A purge, even of a running node, leaves nothing."""
+    system.run("systemctl", "start", "kubelite")
+    until(lambda: _state(system).get("running"), "the pod to run again")
+    system.run("dpkg", "-P", "kubelite")
+    assert sorted(system.files() - before) == []
+    assert sorted(before - system.files()) == []
+    for path in ("run/kubelite", "var/log/pods", "var/log/containers"):
+        system.run("test", "!", "-e", f"/{path}")
+    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
+    assert system.run("systemctl", "list-units", "--failed", "--no-legend", "kubelite*") == ""
 
 
 def _exposure(system: Machine) -> float:

@@ -7,6 +7,7 @@ import contextlib
 import grp
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -286,6 +287,22 @@ def test_rotation(tmp_path: Path) -> None:
     log.write({"n": 40})
     assert lines(tmp_path / "d/audit.log") == [{"n": 40}]
     log.close()
+
+
+def test_a_line_that_fits_only_in_part_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk accepts the beginning of a line; so does a limit of the file's size."""
+    log = AuditLog(str(tmp_path / "audit.log"), max_bytes=0, files=1)
+    log.write({"n": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # Python ignores SIGXFSZ
+    try:
+        log.write({"n": 2, "pad": "x" * 50})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.write({"n": 3})
+    log.close()
+    assert [one["n"] for one in lines(tmp_path / "audit.log")] == [1, 3]
+    assert "No space left" in caplog.text
 
 
 def test_a_line_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
