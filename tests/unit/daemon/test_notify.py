@@ -8,9 +8,12 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from kubelite.daemon import lifecycle
 from kubelite.daemon.notify import Notifier
 from kubelite.daemon.reload import RELOADABLE, plan_reload
 from kubelite.settings import Settings
@@ -107,6 +110,27 @@ def test_history_cannot_be_switched_on_or_off_by_a_reload() -> None:
     for value, applied in (("1h", ("history_time",)), ("0", ())):
         plan = plan_reload(running, Settings.load({}, {"KUBELITE_HISTORY_TIME": value}))
         assert plan.applied == applied
+
+
+@pytest.mark.parametrize(
+    ("value", "period", "said"),
+    [
+        ("60", 60.0, "settings read again: applied image_gc_period"),
+        ("never", 300.0, "settings not read again: "),
+    ],
+)
+def test_invalid_settings_change_nothing(
+    value: str, period: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    told: list[float] = []
+    agent: Any = SimpleNamespace(
+        settings=Settings.load({}, {}), on_reload=[lambda new: told.append(new.image_gc_period)]
+    )
+    words = lifecycle._reload(agent, lambda: Settings.load({}, {"KUBELITE_IMAGE_GC_PERIOD": value}))
+    assert words.startswith(said) and caplog.messages == [words]
+    assert agent.settings.image_gc_period == period
+    assert told == ([period] if period == 60.0 else [])
 
 
 def test_what_can_change_is_a_setting() -> None:
