@@ -204,8 +204,8 @@ class Database:
         """Prune history (state.history.prune). Like a commit, call this in the writer's thread."""
         self._transact(partial(history.prune, before=before, size=size))
 
-    def rewrite_revisions(self, change: Callable[[str], str]) -> None:
-        """Change the texts of manifests' versions (state.history.rewrite). Call this in the writer's thread."""
+    def rewrite_revisions(self, change: Callable[[str], str | None]) -> None:
+        """Change or delete versions of manifests (state.history.rewrite). Call this in the writer's thread."""
         self._transact(partial(history.rewrite, change=change))
 
     def _transact(self, work: Callable[[Connection], None]) -> None:

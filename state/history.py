@@ -182,13 +182,17 @@ def prune(connection: Connection, *, before: float, size: int) -> None:
         surplus -= taken
 
 
-def rewrite(connection: Connection, change: Callable[[str], str]) -> None:
-    """Change the texts of the versions. Runs within the caller's transaction."""
+def rewrite(connection: Connection, change: Callable[[str], str | None]) -> None:
+    """Change the texts of the versions, and delete those for which `change` returns None. Runs within the caller's
+    transaction."""
     for file, number, text in connection.execute(
         select(revisions.c.file, revisions.c.number, revisions.c.text)
     ).all():
-        if (after := change(text)) != text:
-            row = (revisions.c.file == file) & (revisions.c.number == number)
+        after = change(text)
+        row = (revisions.c.file == file) & (revisions.c.number == number)
+        if after is None:
+            connection.execute(delete(revisions).where(row))
+        elif after != text:
             connection.execute(update(revisions).where(row).values(text=after, digest=digest(after)))
 
 

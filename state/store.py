@@ -273,8 +273,9 @@ class Store:
         """Delete history before `before` (Unix seconds) and beyond `size` bytes. Raises StorageFailed."""
         await self._ask(partial(self._database.prune, before=before, size=size), self._thread)
 
-    async def rewrite_revisions(self, change: Callable[[str], str]) -> None:
-        """Change the texts of the versions of manifests. `change` runs in a thread. Raises StorageFailed."""
+    async def rewrite_revisions(self, change: Callable[[str], str | None]) -> None:
+        """Change the texts of the versions of manifests; None deletes a version. `change` runs in a thread. Raises
+        StorageFailed."""
         await self._ask(partial(self._database.rewrite_revisions, change), self._thread)
 
     async def _noted(self) -> None:

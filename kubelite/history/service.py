@@ -139,7 +139,7 @@ class NodeHistory:
         if self._pruned and now - self._pruned < PRUNE and self._store.history_written < size // 20:
             return
         if not self._pruned:  # redact what an older kubelite recorded
-            await self._store.rewrite_revisions(lambda text: redact(text) or "")
+            await self._store.rewrite_revisions(redact)
         self._pruned, self._store.history_written = now, 0
         await self._store.prune(before=time.time() - seconds, size=size)
 

@@ -119,6 +119,21 @@ def test_a_key_that_is_not_text_is_passed_over() -> None:
     assert found is not None and "hunter2" not in found
 
 
+async def test_a_recorded_text_that_cannot_be_redacted_is_deleted(tmp_path: Path) -> None:
+    """An empty text instead would be valid, and a rollback would write it."""
+    store, file = Store.open(str(tmp_path / "state.db")), tmp_path / "m/s.yaml"
+    store.note(Version(str(file), 1.0, "kind: Secret\nstringData: {a: &x hunter2}\nmetadata: {name: *x}\n"))
+    await store.revisions()
+    store.note(Version(str(file), 2.0, "kind: Pod\n"))
+    await store.revisions()
+
+    async def nothing() -> None: ...
+
+    await NodeHistory(store, str(file.parent), nothing).prune(seconds=10**10, size=10**9)
+    assert [(r.number, r.text) for r in await store.revisions()] == [(2, "kind: Pod\n")]
+    await store.close()
+
+
 async def test_the_store_has_no_values(tmp_path: Path) -> None:
     """No file of the store contains the values, neither new ones nor those that an older version recorded."""
     path, file = str(tmp_path / "state.db"), tmp_path / "m/s.yaml"
