@@ -7,6 +7,7 @@ kubelite's own paths, an annotation names the objects.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -74,13 +75,20 @@ class AuditLog:
                 self._open()
             if self._size and self._size + len(line) > self._max_bytes > 0:
                 self._rotate()
-            os.write(self._fd, line)
-            self._size += len(line)
+            self._append(line)
             self._failed = False
         except OSError as error:
             if not self._failed:
                 log.error("cannot write the audit log %s: %s", self._path, error.strerror)
             self._failed = True
+
+    def _append(self, line: bytes) -> None:
+        """Append the whole line or nothing of it. OSError if it does not fit."""
+        written = os.write(self._fd, line)
+        if written < len(line):
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
 
     def close(self) -> None:
         if self._fd >= 0:
