@@ -28,8 +28,6 @@ from kubelite.cli.transport.client import JSON_BODY, Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
-
-if TYPE_CHECKING:
     from runtime.builder.output import Output
     from runtime.builder.run.running import Attached
     from runtime.builder.solver import Request, Services

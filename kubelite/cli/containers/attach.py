@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from kubelite.cli.containers.logs import default_container
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,6 @@ from kubelite.cli.images.rmi import tell_error
 from kubelite.cli.options import client, complete_images, socket_option
 from kubelite.cli.output.formats import document_options, print_documents
 from kubelite.cli.output.tables import TablePrinter, print_json
-
-if TYPE_CHECKING:
-    pass
 
 _IMAGES = "/kubelite/v1/images"
 _json_option = click.option(
