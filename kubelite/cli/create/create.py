@@ -252,7 +252,10 @@ def docker_registry(ctx: click.Context, /, name: str, **options: Any) -> None:
     key = ".dockerconfigjson"
     if options["from_file"]:
         found = read_values(options["from_file"], (), (), os.environ, owner=f'Secret "{name}"')
-        values = {key: found.pop(next(iter(found)))} if list(found) != [key] else found
+        if len(found) != 1:
+            raise CliError(f"error: --from-file must name one file with logins, not {len(found)}", code=2)
+        (login,) = found.values()
+        values = {key: login}
     elif not options["docker_username"] or not options["docker_password"]:
         raise CliError(
             "error: either --from-file or both --docker-username and --docker-password are required", code=2

@@ -122,6 +122,7 @@ def files(tmp_path: Path) -> Path:
     directory = tmp_path / "conf.d"
     directory.mkdir()
     (tmp_path / "bad").mkdir()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "bad/no key").touch()
     (directory / "app.conf").write_text("level = info\ncolor = red\n")
     (directory / "raw").write_bytes(b"\xff\x00")
@@ -208,6 +209,8 @@ def test_create_from_a_file_adds_and_never_changes(server: Served, tmp_path: Pat
         (("cm", "a", "--from-env-file=app.env", "--from-literal=x=1"), "cannot be combined"),
         (("secret", "tls", "a", "--cert=app.env", "--key=app.env"), "are not a certificate and its key"),
         (("secret", "docker-registry", "a"), "--docker-username and --docker-password are required"),
+        (("secret", "docker-registry", "a", "--from-file=empty"), "must name one file with logins, not 0"),
+        (("secret", "docker-registry", "a", "--from-file=conf.d"), "must name one file with logins, not 2"),
         (("namespace", "prod"), "a namespace needs no object here"),
         (("deployment", "web"), "kubelite does not run objects of this kind"),
         (("pod", "web"), "use `kubelite run IMAGE`"),
