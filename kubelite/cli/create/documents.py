@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kubelite.cli.create.key_values import valid_variable
 from kubelite.cli.errors import CliError
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
-_VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -76,7 +76,7 @@ def pod(name: str, image: str, words: Sequence[str], options: Json) -> Json:
 
 def _variable(given: str) -> Json:
     name, equals, value = given.partition("=")
-    if not equals or not _VARIABLE.fullmatch(name):
+    if not equals or not valid_variable(name):
         raise CliError(f'error: invalid env "{given}", expected NAME=VALUE', code=2)
     return {"name": name, "value": value}
 

@@ -21,6 +21,11 @@ def valid_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None and name != "." and not name.startswith("..")
 
 
+def valid_variable(name: str) -> bool:
+    """Whether an environment variable may have this name."""
+    return _VARIABLE.fullmatch(name) is not None and name != "." and not name.startswith("..")
+
+
 def read_values(
     files: Sequence[str],
     literals: Sequence[str],
@@ -97,6 +102,6 @@ def _of_env_file(path: str, environ: Mapping[str, str]) -> Iterator[tuple[str, b
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not _VARIABLE.fullmatch(name) or name == "." or name.startswith(".."):
+        if not valid_variable(name):
             raise CliError(f'error: {path}:{number}: "{name}" is not a valid name of an environment variable')
         yield name, value.encode() if equals else os.fsencode(environ.get(name, ""))

@@ -95,6 +95,7 @@ def test_run_writes_a_manifest_into_the_directory(server: Served) -> None:
         (("nginx", "--rm"), "--rm should only be used for attached containers"),
         (("nginx", "-i", "--dry-run=client"), "--dry-run can't be used"),
         (("nginx", "--env=A"), 'invalid env "A", expected NAME=VALUE'),
+        (("nginx", "--env=..A=1"), 'invalid env "..A=1"'),
         (("nginx", "--labels=a"), 'invalid label "a"'),
         (("web", "--image=a", "--name=b"), "name the pod once"),
         (("///", "--dry-run=client"), "has no name for a pod"),
