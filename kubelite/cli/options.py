@@ -121,9 +121,9 @@ def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str)
 
 def complete_images(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Shell completion of the names of the node's images, in docker's short form too."""
-    found = _ask(ctx, "/kubelite/v1/images").get("images") or ()
-    names = [image["reference"] for image in found if image.get("reference")]
-    short = [name.removeprefix("docker.io/library/").removeprefix("docker.io/") for name in names]
+    found = [i for i in _ask(ctx, "/kubelite/v1/images").get("images") or () if i.get("reference")]
+    names = [image["reference"] for image in found]
+    short = [image.get("shortName", image["reference"]) for image in found]
     return [name for name in (short if incomplete else names) if name.startswith(incomplete)] or [
         name for name in names if name.startswith(incomplete)
     ]
