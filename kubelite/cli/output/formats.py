@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.output.tables import TablePrinter, print_json
+from kubelite.cli.output.tables import TablePrinter, print_json, print_yaml
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -51,8 +51,13 @@ def by_template(output: str) -> Printer | None:
         form, text = form.removesuffix("-file"), _read(text)
         if form == "custom-columns":
             text = _columns_of(text)
-    printers = {"jsonpath": _jsonpath, "jsonpath-as-json": _as_json, "custom-columns": _columns}
-    return (printers | {"go-template": _go_template})[form](text)
+    printers = {
+        "jsonpath": _jsonpath,
+        "jsonpath-as-json": _as_json,
+        "custom-columns": _columns,
+        "go-template": _go_template,
+    }
+    return printers[form](text)
 
 
 def document_options(command: F) -> F:
@@ -77,8 +82,6 @@ def document_options(command: F) -> F:
 
 def print_documents(documents: Sequence[Json], output: str, form: str, *, many: bool) -> None:
     """Print documents in the formats of `document_options`. `many`: JSON and YAML are a list. Raises CliError."""
-    from kubelite.cli.output.tables import print_yaml
-
     if form and output:
         raise CliError("error: use either -o or --format", code=2)
     if form:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+from http import HTTPStatus
 from typing import NamedTuple
 
 import h11
@@ -23,7 +24,6 @@ LONGEST = 64 * 1024  # bytes of a head
 PATIENCE = 10.0  # seconds for a head to arrive
 MOST = 64  # connections whose head has not arrived; every user of the machine can open one
 _HOP = frozenset({b"authorization", b"connection", b"keep-alive", b"proxy-connection"})
-_REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 415: "Unsupported Media Type"}
 
 
 class Head(NamedTuple):
@@ -154,7 +154,7 @@ async def _copy(source: asyncio.StreamReader, destination: asyncio.StreamWriter)
 
 async def _answer(writer: asyncio.StreamWriter, code: int, document: object) -> None:
     body = json.dumps(document).encode()
-    head = f"HTTP/1.1 {code} {_REASONS.get(code, 'Error')}\r\nContent-Type: application/json\r\n"
+    head = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
     with contextlib.suppress(OSError):
         await writer.drain()
