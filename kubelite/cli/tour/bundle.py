@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from typing import Any
 
@@ -68,7 +69,7 @@ def _run(guide: Guide, runtime: str) -> None:
     inside = guide.run(f"{command} exec {name} sh -c 'ps -o pid,args; id -u'")
     guide.check(
         "exec joined the pid namespace, where the program is process 1",
-        " 1 sh -c" in inside or inside.find("1 sh") >= 0,
+        re.search(r"^ *1 sh", inside, re.MULTILINE),
     )
     guide.run(f"{command} kill {name} TERM")
     guide.until(lambda: _state(guide, command, name)["status"] == "stopped", "the program to end")

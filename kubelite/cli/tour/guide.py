@@ -45,23 +45,26 @@ class Guide:
     """One run of the tour. Use it as a context manager: its exit removes everything that the tour created, also after
     an error."""
 
-    def __init__(self, socket: str, *, waits: bool, markdown: bool = False) -> None:
+    def __init__(
+        self, socket: str, *, waits: bool, markdown: bool = False, kills_daemon: bool = False
+    ) -> None:
         self.waits = waits  # wait for Enter between the steps
         self.markdown = markdown  # write a page of Markdown, not for a terminal
         self.passed = 0
         self.failed: list[str] = []
         self.left_out: list[str] = []
-        self.kills_daemon = False
+        self.kills_daemon = kills_daemon  # show what survives the daemon
         self.directory = ""
         self.environment = {**os.environ, "KUBELITE_SOCKET": socket, "PATH": _path(), "LC_ALL": "C.UTF-8"}
-        self._undo = contextlib.ExitStack()
+        #: A station registers here how to undo what it creates outside the tour's pods and directory.
+        self.undo = contextlib.ExitStack()
 
     def __enter__(self) -> Guide:
-        self.directory = self._undo.enter_context(
+        self.directory = self.undo.enter_context(
             tempfile.TemporaryDirectory(prefix=f"kubelite-tour-{os.getpid()}-")
         )
         for remove in (self._remove_images, self._remove_objects):
-            self._undo.callback(remove)
+            self.undo.callback(remove)
         self._remove_objects()  # left by a tour that was killed
         self._remove_images()
         return self
@@ -74,15 +77,10 @@ class Guide:
             if kind is not None:
                 with contextlib.suppress(OSError):  # the terminal may be closed
                     print("tour: removing what it made …", file=sys.stderr, flush=True)
-            self._undo.close()
+            self.undo.close()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    @property
-    def undo(self) -> contextlib.ExitStack:
-        """The stack on which a station registers how to undo what it creates outside the tour's pods and directory."""
-        return self._undo
 
     # -- output ---------------------------------------------------------------------------------------------------
 
@@ -132,12 +130,12 @@ class Guide:
 
     # -- commands and checks --------------------------------------------------------------------------------------
 
-    def run(self, command: str, *, lines: int = LINES, fails: bool = False, given: str | None = None) -> str:
+    def run(self, command: str, *, lines: int = LINES, fails: bool = False) -> str:
         """Run a command line in a shell, print it and its output, and return the output. At most `lines` lines are
-        printed. Raises CliError if the command fails, unless `fails`. `given`: its standard input."""
+        printed. Raises CliError if the command fails, unless `fails`."""
         if not self.markdown:
             print(f"$ {command}", flush=True)
-        code, out = self.shell(command, given)
+        code, out = self.shell(command)
         self._command(command, out, lines)
         if code and not fails:
             raise CliError(f"tour: `{command}` failed with exit code {code}")
@@ -145,18 +143,29 @@ class Guide:
 
     def ask(self, command: str) -> str:
         """Run a command without printing it, and return its output. Raises CliError if it fails."""
-        code, out = self.shell(command, None)
+        code, out = self.shell(command)
         if code:
             raise CliError(f"tour: `{command}` failed with exit code {code}: {out.strip()}")
         return out
 
-    def shell(self, command: str, given: str | None = None) -> tuple[int, str]:
+    def background(self, command: str) -> None:
+        """Print a command that the station itself runs in the background."""
+        if not self.markdown:
+            print(f"$ {command} &", flush=True)
+        self._command(f"{command} &", "", 0)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file in the tour's directory, where commands run."""
+        with open(f"{self.directory}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def shell(self, command: str) -> tuple[int, str]:
+        """Run a command line in a shell without printing it. Returns its exit code and output."""
         try:
             done = subprocess.run(
                 ["sh", "-c", command], env=self.environment, cwd=self.directory or None, text=True,
-                input=given, stdin=None if given is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS, check=False,
-                errors="replace",
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                timeout=COMMAND_SECONDS, check=False, errors="replace",
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise CliError(f"tour: `{command}` did not end within {COMMAND_SECONDS:g} s") from error
@@ -195,8 +204,7 @@ class Guide:
 
     def apply(self, *pods: Mapping[str, Any]) -> None:
         """Write the pods into the manifest directory, and wait until they run."""
-        with open(f"{self.directory}/{MANIFEST}", "w", encoding="utf-8") as file:
-            file.write("---\n".join(f"{json.dumps(pod, indent=2)}\n" for pod in pods))
+        self.write(MANIFEST, "---\n".join(f"{json.dumps(pod, indent=2)}\n" for pod in pods))
         self.run(f"kubelite apply -f {MANIFEST}")
         for pod in pods:
             name = pod["metadata"]["name"]
@@ -221,12 +229,12 @@ class Guide:
     def inspect(self, name: str) -> Any:
         return json.loads(self.ask(f"kubelite inspect {name} -n {NAMESPACE}"))
 
-    def until(self, condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
-        """Return the condition's value as soon as it is true. Raises CliError after `seconds`."""
-        end = time.monotonic() + seconds
+    def until(self, condition: Callable[[], T], what: str) -> T:
+        """Return the condition's value as soon as it is true. Raises CliError after SECONDS."""
+        end = time.monotonic() + SECONDS
         while not (found := condition()):
             if time.monotonic() > end:
-                raise CliError(f"tour: waited {seconds:g} s in vain for {what}")
+                raise CliError(f"tour: waited {SECONDS:g} s in vain for {what}")
             time.sleep(0.05)
         return found
 
@@ -245,22 +253,19 @@ class Guide:
     def _remove_images(self) -> None:
         """Remove the images with the tour's name. Results of build steps stay in the build cache."""
         code, out = self.shell("kubelite images -o name")
-        names = [
-            name for line in out.splitlines() if (name := line.rpartition("image/")[2]).startswith(IMAGES)
-        ]
+        names = [name for name in out.splitlines() if name.startswith(IMAGES)]
         if not code and names:
             self.shell(f"kubelite rmi {' '.join(map(shlex.quote, names))}")
 
     def _remove_objects(self) -> None:
         """Remove the tour's pods and their manifests."""
-        code, out = self.shell(f"kubelite get pods -n {NAMESPACE} -o name", None)
+        code, out = self.shell(f"kubelite get pods -n {NAMESPACE} -o name")
         names = [line.removeprefix("pod/") for line in out.splitlines() if line.startswith("pod/")]
         if code or not names:
             return
-        path = f"{self.directory}/leftovers.json"
-        with open(path, "w", encoding="utf-8") as file:
-            file.write("---\n".join(f"{json.dumps(pod(name, container('c')))}\n" for name in names))
-        self.shell(f"kubelite delete --ignore-not-found --now -f {path}", None)
+        pods = (json.dumps(pod(name, container("c"))) for name in names)
+        self.write("leftovers.json", "\n---\n".join(pods))
+        self.shell("kubelite delete --ignore-not-found --now -f leftovers.json")
 
 
 def _path() -> str:

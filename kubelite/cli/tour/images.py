@@ -44,14 +44,9 @@ def visit(guide: Guide) -> None:
         _registry(guide)
 
 
-def _write(guide: Guide, name: str, text: str) -> None:
-    with open(f"{guide.directory}/{name}", "w", encoding="utf-8") as file:
-        file.write(text)
-
-
 def _stages(guide: Guide) -> None:
     guide.step("Two stages, and the history of the result")
-    _write(guide, "Containerfile", STAGES)
+    guide.write("Containerfile", STAGES)
     guide.run("cat Containerfile")
     guide.run(f"kubelite build -t {APP} .", lines=20)
     guide.run(f"kubelite build --target builder -t {IMAGES}builder:1 .", lines=20)
@@ -76,9 +71,9 @@ def _unpacked(guide: Guide, final: int, whole: int) -> bool:
 def _invalidation(guide: Guide) -> None:
     guide.step("What a changed file costs, by the order of COPY and RUN")
     for name, text in (("late", LATE), ("early", EARLY)):
-        _write(guide, name, text)
+        guide.write(name, text)
         guide.run(f"cat {name}")
-    _write(guide, "source", f"version 1 of {time.time_ns()}\n")
+    guide.write("source", f"version 1 of {time.time_ns()}\n")
     times, shown = {}, {}
     for name in ("late", "early"):
         guide.ask(f"kubelite build -q -f {name} -t {IMAGES}{name}:1 .")
@@ -103,7 +98,7 @@ def _cache_mount(guide: Guide) -> None:
     step = (
         f"--mount=type=cache,id={cache},target=/cache echo $TRY >> /cache/log && wc -l < /cache/log > /lines"
     )
-    _write(guide, "cached", f"FROM {IMAGE}\nARG TRY\nRUN {step}\n")
+    guide.write("cached", f"FROM {IMAGE}\nARG TRY\nRUN {step}\n")
     guide.run("cat cached")
     counts = []
     for number in (1, 2):
@@ -118,7 +113,7 @@ def _cache_mount(guide: Guide) -> None:
     top = _inspect(guide, f"{IMAGES}cached:2")["layers"][0]
     guide.check(
         "nothing of the cache is in the image",
-        not os.listdir(f"{top}/cache") if os.path.isdir(f"{top}/cache") else True,
+        not (os.path.isdir(f"{top}/cache") and os.listdir(f"{top}/cache")),
     )
 
 
@@ -154,7 +149,7 @@ def _registry(guide: Guide) -> None:
         "storage": {"filesystem": {"rootdirectory": f"{guide.directory}/registry"}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
-    _write(guide, "registry.yml", json.dumps(config))
+    guide.write("registry.yml", json.dumps(config))
     # The registry would read podman's REGISTRY_AUTH_FILE as one of its own settings.
     environment = {
         name: value for name, value in guide.environment.items() if not name.startswith("REGISTRY_")

@@ -89,7 +89,7 @@ def _processes(guide: Guide) -> None:
     guide.apply(pod("pids", container("app", "trap : CHLD; while :; do sleep 0.2; done")))
     pid = _pid(guide, "pids")
     directory, _ = kernel.cgroup_directory(pid, "pids")
-    if not _is_file(f"{directory}/pids.max"):
+    if not os.path.isfile(f"{directory}/pids.max"):
         raise Missing("needs the pids controller")
     guide.say(
         "A pod has no field for this limit, only the node has one for all pods; so write it into the cgroup."
@@ -102,13 +102,6 @@ def _processes(guide: Guide) -> None:
     guide.check("pids.events counts the forks that failed", int(events[events.index("max") + 1]) > 0)
     guide.check("the container itself still runs", kernel.alive(pid))
     guide.delete()
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return bool(kernel.read(path))
-    except OSError:
-        return False
 
 
 def _signals(guide: Guide) -> None:

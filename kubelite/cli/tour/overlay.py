@@ -11,7 +11,7 @@ import stat
 import tempfile
 from typing import Any
 
-from kubelite.cli.tour.guide import IMAGE, NAMESPACE, Guide, container, pod
+from kubelite.cli.tour.guide import IMAGE, IMAGES, NAMESPACE, Guide, container, pod
 
 INTRODUCTION = """
 A container's root is an overlay: read-only layers below, one writable directory above. The first write to a file of a
@@ -19,8 +19,8 @@ layer copies the whole file up, and a removal leaves a whiteout above, so layers
 containers share them. kubelite mounts it inside the container's own mount namespace: the host's mount table never has
 it.
 """
-FOUR = "localhost/kubelite-tour/four:1"
-OTHER = "localhost/kubelite-tour/other:1"
+FOUR = f"{IMAGES}four:1"
+OTHER = f"{IMAGES}other:1"
 CONTAINERFILE = f"""FROM {IMAGE}
 RUN echo one > /one
 RUN echo two > /two
@@ -107,8 +107,7 @@ def _is_whiteout(info: os.stat_result) -> bool:
 
 def _layers(guide: Guide) -> None:
     guide.step("An image of four layers, and layers that two images share")
-    with open(f"{guide.directory}/Containerfile", "w", encoding="utf-8") as file:
-        file.write(CONTAINERFILE)
+    guide.write("Containerfile", CONTAINERFILE)
     guide.run("cat Containerfile")
     guide.run(f"kubelite build -t {FOUR} .", lines=30)
     guide.run(f"printf 'FROM {FOUR}\\nRUN echo four > /four\\n' | kubelite build -t {OTHER} -f - .", lines=30)

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from kubelite.cli.tour import kernel
-from kubelite.cli.tour.guide import Guide, Missing, container, pod
+from kubelite.cli.tour.guide import NAMESPACE, Guide, Missing, container, pod
 
 INTRODUCTION = """
 With Docker, dockerd asks containerd, containerd starts a shim, the shim starts runc, and runc becomes your program.
@@ -110,10 +110,10 @@ def _kill(guide: Guide, daemon: int, shim: int, app: int) -> None:
     guide.say(
         "A new daemon finds the shims by their sockets, asks each what it runs, and goes on from there."
     )
-    print(f"$ {shlex.join(again.command)} &\n", flush=True)
+    guide.background(shlex.join(again.command))
     again.start(guide)
     guide.until(lambda: _answers(guide, 0.0), "the new daemon to answer")
-    guide.run("kubelite get pod chain -n kubelite-tour")
+    guide.run(f"kubelite get pod chain -n {NAMESPACE}")
     seen = guide.inspect("chain")
     same = (seen["sandbox"]["pid"], seen["containers"][0]["pid"]) == (shim, app)
     guide.check("the new daemon manages the same processes, with the same pids", same)

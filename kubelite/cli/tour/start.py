@@ -99,8 +99,7 @@ def _steps(guide: Guide, name: str) -> list[Any]:
 
 def _witness(guide: Guide) -> None:
     guide.step("What strace sees")
-    with open(f"{guide.directory}/{MANIFEST}", "w", encoding="utf-8") as file:
-        json.dump(pod("witness", container("app")), file, indent=2)
+    guide.write(MANIFEST, json.dumps(pod("witness", container("app")), indent=2))
     daemon, pids = _forkservers(guide)
     out, renames = f"{guide.directory}/strace.out", f"{guide.directory}/renames.out"
     with _traced(guide, [daemon], renames, "-e trace=/^rename"), _traced(guide, pids, out):
@@ -140,19 +139,9 @@ def _forkservers(guide: Guide) -> tuple[int, list[int]]:
 @contextlib.contextmanager
 def _traced(guide: Guide, pids: list[int], out: str, only: str = "") -> Iterator[None]:
     """Trace the processes, and all that they fork, into a file."""
-    command = [
-        "strace",
-        "-f",
-        "-qq",
-        *only.split(),
-        "-o",
-        out,
-        *(word for pid in pids for word in ("-p", str(pid))),
-    ]
-    print(
-        f"$ {' '.join(command)} &\n" if not guide.markdown else f"```console\n$ {' '.join(command)} &\n```\n",
-        flush=True,
-    )
+    attach = (word for pid in pids for word in ("-p", str(pid)))
+    command = ["strace", "-f", "-qq", *only.split(), "-o", out, *attach]
+    guide.background(" ".join(command))
     with open(f"{out}.err", "wb") as errors:
         strace = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
     try:

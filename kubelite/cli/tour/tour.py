@@ -100,8 +100,8 @@ def tour(
     from kubelite.cli.tour.guide import Guide
 
     waits = not check and output is None and os.isatty(0) and os.isatty(1)
-    with exit_on_signals(), Guide(ctx.obj["socket"], waits=waits, markdown=output == "markdown") as guide:
-        guide.kills_daemon = kill_daemon
+    guide = Guide(ctx.obj["socket"], waits=waits, markdown=output == "markdown", kills_daemon=kill_daemon)
+    with exit_on_signals(), guide:
         for station in chosen:
             _visit(station, guide)
     _sum_up(guide)
@@ -149,6 +149,5 @@ def _count(guide: Guide) -> None:
         for what in guide.left_out:
             print(f"  {what}")
     print(f"{guide.passed} checks passed, {len(guide.failed)} failed.")
-    if guide.failed:
-        for claim in guide.failed:
-            print(f"  failed: {claim}")
+    for claim in guide.failed:
+        print(f"  failed: {claim}")
