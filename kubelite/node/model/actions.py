@@ -75,21 +75,18 @@ class Facts:
     """The input of a decision besides the pod and its observed state."""
 
     now: float
-    images: Mapping[str, ObservedImage | None] = field(
-        default_factory=dict
-    )  # by reference as in the manifest
+    #: By reference as in the manifest.
+    images: Mapping[str, ObservedImage | None] = field(default_factory=dict)
     pulls: Mapping[tuple[str, int], PullStatus] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
     volume_failure: VolumeFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, only containers with probes
     hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
-    content: Mapping[str, str] = field(
-        default_factory=dict
-    )  # container → content_hash(), if RESTART_ON_CHANGE is set
-    used: Mapping[str, int] = field(
-        default_factory=dict
-    )  # disk usage in bytes, by the keys of disk_limits.measured()
+    #: container → content_hash(), if RESTART_ON_CHANGE is set
+    content: Mapping[str, str] = field(default_factory=dict)
+    #: Disk usage in bytes, by the keys of disk_limits.measured().
+    used: Mapping[str, int] = field(default_factory=dict)
     cpus: Mapping[str, str] = field(default_factory=dict)  # container → processors, by the static CPU policy
     scheduling: ScheduleResult = SCHEDULED  # whether the pod may run on this node
     resize: Resize | None = None  # why an edit of resources waits; until then the former resources apply

@@ -85,9 +85,8 @@ class ObservedPod:
     uid: str
     sandbox: ObservedSandbox | None = None
     containers: tuple[ObservedContainer, ...] = ()
-    logged: Mapping[str, int] = field(
-        default_factory=dict
-    )  # container → newest attempt with a log, if it has no record
+    #: container → newest attempt with a log, if it has no record
+    logged: Mapping[str, int] = field(default_factory=dict)
 
     def latest(self, name: str) -> ObservedContainer | None:
         """The newest instance of the container called `name`.
@@ -110,9 +109,8 @@ class ObservedImage:
     repo_digests: tuple[str, ...] = ()
     size: int = 0
     layers: tuple[str, ...] = ()  # unpacked layer directories, topmost first (overlayfs order)
-    config: dict[str, Any] = field(
-        default_factory=dict
-    )  # "config" of the OCI image config: Entrypoint, Env, …
+    #: "config" of the OCI image config: Entrypoint, Env, …
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,8 @@ def slot(started_at: float, probe: Probe, now: float) -> float:
     """When the probe is tried next: initialDelay, initialDelay + period, … after the start of the instance."""
     first, period = started_at + (probe.initial_delay_seconds or 0), float(probe.period_seconds or 10)
     if now <= first:
-        return min(
-            first, now + (probe.initial_delay_seconds or 0) + period
-        )  # the clock may have been set back
+        # the clock may have been set back
+        return min(first, now + (probe.initial_delay_seconds or 0) + period)
     return first + period * -(-(now - first) // period)
 
 

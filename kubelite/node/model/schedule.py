@@ -52,9 +52,8 @@ class Reservation:
     namespace: str
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
-    requests: Mapping[str, int] = field(
-        default_factory=dict
-    )  # cpu in thousandths, the rest in bytes or counts
+    #: cpu in thousandths, the rest in bytes or counts
+    requests: Mapping[str, int] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
     terminating: bool = False  # it is being deleted, or is over and its sandbox still exists

@@ -118,9 +118,8 @@ class Scheduler:
                         continue
                     ledger.add(reservation_of(as_allocated(pod) if resize_pending(pod) else pod))
                     pending += [pod] * resize_pending(pod)
-                    with contextlib.suppress(
-                        NotEnough
-                    ):  # it ran before the policy was set: it shares processors
+                    # a pod that ran before the policy was set may find too few: it shares processors
+                    with contextlib.suppress(NotEnough):
                         self._assign(pod)
                 elif (record.doc.get("status") or {}).get("nominatedNodeName"):
                     with contextlib.suppress(InvalidObject):

@@ -46,9 +46,8 @@ class Sources:
     #: All objects of a cluster-scoped kind.
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
     image: Callable[[str], ObservedImage | None] | None = None  # by name; None if it is not present
-    read: ReadFile | None = (
-        None  # a file of one of the pod's volumes: (volume, path) → its text, None = missing
-    )
+    #: A file of one of the pod's volumes: (volume, path) → its text, None = missing.
+    read: ReadFile | None = None
 
 
 def expand_all(text: str, values: Mapping[str, str]) -> str:

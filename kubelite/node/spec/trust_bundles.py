@@ -29,9 +29,8 @@ def trust_anchors(wanted: ClusterTrustBundleProjection, every: Callable[[str], I
     if not found and not wanted.optional:
         raise ConfigError(missing)
     anchors = {block.content for doc in found for block in pem_blocks(doc["spec"]["trustBundle"])}
-    ordered = sorted(
-        anchors, key=lambda one: hashlib.sha256(one).digest()
-    )  # so that consumers rely on no order
+    # so that consumers rely on no order
+    ordered = sorted(anchors, key=lambda one: hashlib.sha256(one).digest())
     return b"".join(_pem(one) for one in ordered)
 
 

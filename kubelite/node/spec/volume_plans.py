@@ -74,14 +74,12 @@ class VolumePlan:
     kind: Kind
     path: str  # on the host
     host_type: str = ""  # hostPath's type
-    size: int = (
-        0  # bytes: of a tmpfs (0 = no own limit), of a page of a hugetlbfs, or of a claim's block device
-    )
+    #: Bytes: of a tmpfs (0 = no own limit), of a page of a hugetlbfs, or of a claim's block device.
+    size: int = 0
     files: Mapping[str, File] = field(default_factory=dict)
     fs_group: int | None = None
-    whole_tree: bool = (
-        True  # fsGroupChangePolicy Always: fs_group applies to all files, whatever the root's group is
-    )
+    #: fsGroupChangePolicy Always: fs_group applies to all files, whatever the root's group is.
+    whole_tree: bool = True
     done: str = ""  # where it is recorded that fs_group was applied; "" = beside the volume
     secret: bool = False  # its files are never written to disk
     layers: tuple[str, ...] = ()  # directories of an image's layers, topmost first

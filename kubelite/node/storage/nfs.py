@@ -18,10 +18,8 @@ from runtime import syscalls
 from runtime.errors import SyscallError
 
 VERSIONS = ("4.2", "4.1", "4.0", "3")
-_NEXT = (
-    errno.EPROTONOSUPPORT,
-    errno.EINVAL,
-)  # the errors for a version that client or server does not support
+#: The errors for a version that client or server does not support.
+_NEXT = (errno.EPROTONOSUPPORT, errno.EINVAL)
 
 
 class Share(NfsExport):

@@ -85,9 +85,8 @@ class SlowMounts:
     def _begin(self, path: str, what: Slow) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        future.add_done_callback(
-            lambda done: done.exception()
-        )  # retrieved in any case, to avoid asyncio's warning
+        # retrieve the exception in any case, to avoid asyncio's warning
+        future.add_done_callback(lambda done: done.exception())
 
         def ended(error: Exception | None) -> None:
             self._pending.pop(path, None)

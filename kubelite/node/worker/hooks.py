@@ -115,9 +115,8 @@ class Hooks:
             phase = HookPhase.FAILED
             name, said = run.container.name, str(error) or "its time was up"
             log.warning("%s hook of %s: %s", run.hook, name, said, extra={"uid": run.uid})
-            run.events.container(
-                name, WARNING, *_EVENTS[run.hook]
-            )  # without the output, which may contain secrets
+            # without the output, which may contain secrets
+            run.events.container(name, WARNING, *_EVENTS[run.hook])
             if run.hook is Hook.POST_START:
                 await self._keep_error(run, said)
         self._tasks.pop(run.key, None)

@@ -147,9 +147,8 @@ def test_lines_are_those_of_the_file() -> None:
         (("zz",), 4),
     ]:
         assert document.locate(path)[0] == line
-    assert (
-        document.locate(("a", "b", 0, "missing"))[0] == 6
-    )  # not there: the line of the item in which it is missing
+    # not there: the line of the item in which it is missing
+    assert document.locate(("a", "b", 0, "missing"))[0] == 6
 
 
 def test_a_merged_key_is_found_where_it_was_written() -> None:

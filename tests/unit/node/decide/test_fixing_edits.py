@@ -41,10 +41,8 @@ def test_an_edit_of_what_killed_it_ends_the_back_off(
     assert waits(decide(pod, dead)) == {"a": "CrashLoopBackOff"}
     mended = edited(pod, {"containers": [container("a", **({field: right} if right else {}))]})
     assert starts(decide(mended, dead)) == [("a", 4)]
-    by_older = instance(
-        pod, "a", EXITED, stop_deadline=NOW, killed_for=killed_for, crash_count=3, **more
-    )  # which recorded no hash
-    assert waits(decide(mended, by_older)) == {"a": "CrashLoopBackOff"}
+    by_older = instance(pod, "a", EXITED, stop_deadline=NOW, killed_for=killed_for, crash_count=3, **more)
+    assert waits(decide(mended, by_older)) == {"a": "CrashLoopBackOff"}, "an older version recorded no hash"
     by_itself = instance(pod, "a", EXITED, crash_count=3, checks_hash=known, **more)
     assert waits(decide(mended, by_itself)) == {"a": "CrashLoopBackOff"}, "no probe ended it"
 

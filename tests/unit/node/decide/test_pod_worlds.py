@@ -195,9 +195,8 @@ def test_restart_policy_never_runs_nothing_twice_without_an_edit(seed: int) -> N
     story = Story(seed)
     story.policy = story.spec["restartPolicy"] = "Never"
     story.spec["initContainers"] = [c for c in story.spec["initContainers"] if "restartPolicy" not in c]
-    for one in story.spec[
-        "containers"
-    ]:  # until the hook has succeeded, the container counts as not having run
+    # until its hook has succeeded, a container counts as not having run
+    for one in story.spec["containers"]:
         one.get("lifecycle", {}).pop(Hook.POST_START, None)
     story.world = World(make_pod(**story.spec), FakeCri())
     story.edit = lambda: None  # type: ignore[method-assign]

@@ -111,11 +111,8 @@ def test_a_new_daemon_uses_the_status_of_the_same_instance_only() -> None:
         ({"initialDelaySeconds": 5}, 100.0, 105.0),
         ({"initialDelaySeconds": 5, "periodSeconds": 2}, 106.0, 107.0),
         ({"periodSeconds": 1}, 163.2, 164.0),
-        (
-            {"initialDelaySeconds": 5},
-            20.0,
-            35.0,
-        ),  # the clock was set back: the next probe is at most a period away
+        # the clock was set back: the next probe is at most the delay and a period away
+        ({"initialDelaySeconds": 5}, 20.0, 35.0),
     ],
 )
 def test_the_times_of_probes(given: dict[str, int], now: float, at: float) -> None:

@@ -113,9 +113,8 @@ def test_room_of_pods_with_higher_priority_is_waited_for() -> None:
         f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority use the resource; "
         "this one starts when they leave enough."
     )
-    assert (
-        asked(pod("low", "5"), pod("high", "3", 10)).reason == "OutOfcpu"
-    )  # the node will never have so much
+    never = asked(pod("low", "5"), pod("high", "3", 10))
+    assert never.reason == "OutOfcpu", "the node will never have so much"
 
 
 def mounting(name: str, claim: str, priority: int = 0) -> Pod:
