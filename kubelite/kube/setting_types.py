@@ -12,19 +12,20 @@ from kubelite.kube.durations import parse_duration
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def go_duration(value: object) -> object:
+def _seconds(value: object) -> object:
+    """Parse the text of a duration: `30s`, `2m`."""
     return parse_duration(value) if isinstance(value, str) else value
 
 
-def _classes(value: object) -> object:
-    """Parse `name=path,name=path`, the form of a flag or an environment variable."""
+Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+
+
+def _mapping(value: object) -> object:
+    """Parse `name=value,name=value`, the form of a flag or an environment variable."""
     if not isinstance(value, str):
         return value
     entries = [entry.partition("=") for entry in value.replace(",", " ").split()]
-    return {name: path for name, _, path in entries}
-
-
-Duration = Annotated[float, BeforeValidator(go_duration), Field(ge=0, allow_inf_nan=False)]
+    return {name: found for name, _, found in entries}
 
 
 def _pairs(joint: str) -> BeforeValidator:
@@ -46,11 +47,11 @@ def _by_priority(value: object) -> object:
             for one in value
             if isinstance(one, dict)
         }
-    return _classes(value)
+    return _mapping(value)
 
 
 Amounts = Annotated[str, _pairs("=")]
 Thresholds = Annotated[str, _pairs("<")]
 ByPriority = Annotated[dict[int, Duration], BeforeValidator(_by_priority)]
-Texts = Annotated[dict[str, str], BeforeValidator(_classes)]
-Numbers = Annotated[dict[str, int], BeforeValidator(_classes)]
+Texts = Annotated[dict[str, str], BeforeValidator(_mapping)]
+Numbers = Annotated[dict[str, int], BeforeValidator(_mapping)]
