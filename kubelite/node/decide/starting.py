@@ -25,7 +25,8 @@ from runtime.images import reference as references
 
 RETRY = 10.0
 DEBUG_PULLS = 3  # attempts to pull the image of an ephemeral container
-GIVEN_UP = "no longer pulled after"
+#: Prefix of images built on this node, as in podman. No registry serves them: the name of a local one has a port.
+LOCAL = "localhost/"
 TOLD = 1.0  # seconds for which the status shows a failure before it shows the back-off
 
 
@@ -136,25 +137,25 @@ class Starting(DecisionState):
         pulled = pull is not None and pull.phase is PullPhase.PULLED
         if image is not None and (policy != "Always" or pulled or image.reference.startswith(LOCAL)):
             return True
-        if pull is None or pull.phase is PullPhase.PULLED or self._pull_again(container, pull):
+        if pull is not None and self._gave_up(container, pull):
+            message = (
+                f"{pull.error}; no longer pulled after {pull.failures} attempts: add another debug container"
+            )
+            self._wait(container.name, Waiting(pull.reason, message))
+        elif pull is None or pull.phase is PullPhase.PULLED or self._pull_again(pull):
             self.reasons.append(
                 f"container {container.name} waits for its image {reference} (policy {policy})"
             )
             if wanted not in self.pull:  # two containers may need the same volume
                 self.pull.append(wanted)
-        elif self._gave_up(container, pull):
-            message = f"{pull.error}; {GIVEN_UP} {pull.failures} attempts: add another debug container"
-            self._wait(container.name, Waiting(pull.reason, message))
         elif pull.phase is PullPhase.PULLING:
             self.reasons.append(f"container {container.name} waits for its image {reference} to be pulled")
         else:
             self._wait_for_pull(container, reference, pull)
         return False
 
-    def _pull_again(self, container: Container, pull: PullStatus) -> bool:
-        return (
-            pull.phase is PullPhase.FAILED and self._due(pull.retry_at) and not self._gave_up(container, pull)
-        )
+    def _pull_again(self, pull: PullStatus) -> bool:
+        return pull.phase is PullPhase.FAILED and self._due(pull.retry_at)
 
     def _gave_up(self, container: Container, pull: PullStatus) -> bool:
         """Whether the image of a debug container is no longer pulled. After so many failures nobody waits for it, and
@@ -186,10 +187,6 @@ def _just_failed(view: View, now: float) -> Waiting | None:
         if newest.killed_for == Hook.POST_START
         else None
     )
-
-
-#: Prefix of images built on this node, as in podman. No registry serves them: the name of a local one has a port.
-LOCAL = "localhost/"
 
 
 def _not_a_name(reference: str) -> str:

@@ -147,6 +147,7 @@ class Hooks:
             command = list(handler.exec.command)
             done = await self._cri.exec(run.uid, run.container_id, command, timeout=None)
             if done.exit_code:
+                # kubelet's format: the error ends with stderr, which is part of `output` here, and so is left empty
                 said = f"command '{' '.join(command)}' exited with {done.exit_code}: "
                 raise HookFailed(f"{said}, message: {json.dumps(done.output, ensure_ascii=False)}")
         elif handler.http_get is not None:
