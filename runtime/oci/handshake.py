@@ -119,7 +119,7 @@ def next_message(channel: socket.socket, who: str, program: str = "") -> dict[st
     An error that the child reports is raised here. If execve failed, it names the program `program`.
     """
     try:
-        packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_LEN(4))
+        packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         packet, ancillary = b"", []
     if not packet:

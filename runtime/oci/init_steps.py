@@ -111,18 +111,10 @@ def clone_init_in_user_namespace(job: Job, report: Reporter) -> None:
     """Clone the container's init from inside the user namespace that we have joined, so that the container's new
     namespaces belong to it.
 
-    The child takes our place: it is our parent's child too (clone(2) CLONE_PARENT). Returns in the child; this process
-    exits.
+    Returns in the init; this process exits.
     """
     assert job.user_namespace is not None
-    gone, ends = os.pipe2(os.O_CLOEXEC)
-    pid, pidfd = sc.clone3(job.user_namespace.flags | sc.CLONE_PARENT, exit_signal=0)
-    if pid:
-        report.send({"cloned": True}, pidfd)
-        os._exit(0)
-    os.close(ends)
-    os.read(gone, 1)  # wait until the first process has announced us; our messages must come after that
-    os.close(gone)
+    pid_entry.clone_successor(report, job.user_namespace.flags)
     die_with_parent(job)
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 

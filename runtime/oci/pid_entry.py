@@ -35,25 +35,33 @@ TIOCSCTTY: Final = 0x540E
 def enter(job: Job, report: Reporter) -> None:
     """Clone the process that becomes the program. Returns in the clone, in a session of its own; this process exits.
 
-    The caller has set the pid namespace for its children (setns(2)). The clone is a child of our parent too (clone(2)
-    CLONE_PARENT). StateError if the namespace's init process is dead.
+    The caller has set the pid namespace for its children (setns(2)). StateError if the namespace's init process is
+    dead.
     """
     os.close(job.parent)
-    gone, ends = os.pipe2(os.O_CLOEXEC)
     try:
-        pid, pidfd = sc.clone3(sc.CLONE_PARENT, exit_signal=0)
+        clone_successor(report)
     except SyscallError as error:
         if error.errno == errno.ENOMEM:  # the kernel's answer if the namespace's init is dead
             raise StateError("cannot join the pid namespace: its init process is dead") from error
         raise
+    _die_with_parent(job)
+    new_session(0 if job.console is not None or job.own_terminal else None)
+
+
+def clone_successor(report: Reporter, flags: int = 0) -> None:
+    """Clone a process that takes our place: it is a child of our parent, too (clone(2) CLONE_PARENT).
+
+    This process announces it to the parent and exits. Returns in the clone.
+    """
+    gone, ends = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = sc.clone3(flags | sc.CLONE_PARENT, exit_signal=0)
     if pid:
         report.send({"cloned": pid}, pidfd)
         os._exit(0)
     os.close(ends)
     os.read(gone, 1)  # wait until the first process has announced us; our messages must come after that
     os.close(gone)
-    _die_with_parent(job)
-    new_session(0 if job.console is not None or job.own_terminal else None)
 
 
 def _die_with_parent(job: Job) -> None:

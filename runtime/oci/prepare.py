@@ -91,7 +91,7 @@ def answers(
 
     def cloned(pid: int, pidfd: int) -> None:
         spawn.check_clone(pid if len(children) == 1 else None, pidfd, state["id"])
-        spawn.keep_clone(pidfd, undo)
+        undo.callback(spawn.kill_and_reap, pidfd)
         children.append((pid, pidfd))
 
     return Answers(

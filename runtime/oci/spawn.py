@@ -263,14 +263,8 @@ def receive_init(channel: socket.socket, who: str, undo: ExitStack) -> tuple[int
     if message is None or not message.get("cloned"):
         raise StateError(f"{who}: its init process was killed before it was created")
     pidfd: int = message["fd"]
-    keep_clone(pidfd, undo)
-    return pid_of(pidfd), pidfd
-
-
-def keep_clone(pidfd: int, undo: ExitStack) -> None:
-    """Take over a process that a child of ours has cloned and announced."""
-    os.set_inheritable(pidfd, False)
     undo.callback(kill_and_reap, pidfd)
+    return pid_of(pidfd), pidfd
 
 
 def check_clone(pid: object, pidfd: int, who: str) -> None:
@@ -281,7 +275,6 @@ def check_clone(pid: object, pidfd: int, who: str) -> None:
     pid any more, so it is accepted.
     """
     try:
-        os.set_inheritable(pidfd, False)
         with contextlib.suppress(ChildProcessError):  # reaped already
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if isinstance(pid, int) and pid_of(pidfd) in (pid, -1):

@@ -457,6 +457,7 @@ def _receive(listener: socket.socket) -> int:
         _, fds, _, _ = socket.recv_fds(sender, 4096, 1)
     if not fds:
         raise StateError("the runtime has sent no terminal")
+    os.set_inheritable(fds[0], False)
     return fds[0]
 
 

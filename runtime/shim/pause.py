@@ -100,12 +100,13 @@ def _until_exec(said: int) -> int:
             channel.settimeout(_SECONDS)
             while True:
                 text, fds, _, _ = socket.recv_fds(channel, 4096, 1)
-                tree = fds[0] if fds else tree
                 if not text:
                     return tree
                 if not fds:
                     message = text.decode(errors="replace")
                     raise StateError(f"the pod's pause process could not be started: {message}")
+                tree = fds[0]
+                os.set_inheritable(tree, False)
     except BaseException as error:
         if tree >= 0:
             os.close(tree)

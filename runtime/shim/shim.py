@@ -58,6 +58,7 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         if not packet:
             return 0
         config, listener = SandboxConfig.from_json(json.loads(packet)), socket.socket(fileno=fds[0])
+        listener.set_inheritable(False)
         control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
         seccomp.compile_in_children(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")

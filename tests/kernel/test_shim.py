@@ -67,6 +67,20 @@ def test_the_sandbox_is_the_shims_namespaces(node: Node) -> None:
     node.run(story)
 
 
+def test_every_descriptor_of_a_shim_is_close_on_exec(node: Node) -> None:
+    """Otherwise hooks would inherit its listener and the procfs of the pod's pid namespace, which has no masks."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod(share_pid=True)
+        await pod.start("sleep", "1000")
+        for info in Path(f"/proc/{pod.record.pid}/fdinfo").iterdir():
+            flags = int(info.read_text().split("flags:")[1].split()[0], 8)
+            target = os.readlink(f"/proc/{pod.record.pid}/fd/{info.name}")
+            assert int(info.name) <= 2 or flags & os.O_CLOEXEC, target
+
+    node.run(story)
+
+
 def test_host_network_keeps_the_hosts_name(node: Node) -> None:
     async def story(node: Node) -> None:
         pod = await node.pod(host_network=True, host_ipc=True)
