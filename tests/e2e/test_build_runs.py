@@ -175,9 +175,10 @@ def test_a_directory_gets_no_privileged_files(builder: Node, tmp_path: Path) -> 
     """Anybody on the node could run and open them."""
     text = (
         f"{FROM}RUN cp /bin/busybox /sh && chmod 6755 /sh && ln /sh /sh2 && mkdir -m 2775 /d && mknod /disk b 7 0 "
-        "&& ln /disk /disk2 && mkfifo /fifo && cp /bin/busybox /ping && chmod 700 /ping\n"
+        "&& ln /disk /disk2 && mkfifo /fifo\nADD ping.tar /\n"
     )
     where = context(tmp_path / "p", text)
+    (tmp_path / "p/ping.tar").write_bytes(capability_tar())
     events, _ = build(builder, "-o", str(tmp_path / "out"), where)
     out = tmp_path / "out"
     assert stat.S_IMODE((out / "sh").stat().st_mode) == stat.S_IMODE((out / "sh2").stat().st_mode) == 0o755
@@ -185,11 +186,13 @@ def test_a_directory_gets_no_privileged_files(builder: Node, tmp_path: Path) -> 
     assert stat.S_ISFIFO((out / "fifo").stat().st_mode)
     assert stat.S_IMODE((out / "d").stat().st_mode) == 0o2775
     said = [event["message"] for event in events if event.get("event") == "warning"]
-    assert [f"{out} has no " in text for text in said] == [True, True]
+    assert [f"{out} has no " in text for text in said] == [True, True, True]
+    assert os.listxattr(out / "ping") == []
     build(builder, "-o", f"type=local,dest={tmp_path}/all,special=true", where)
     assert stat.S_IMODE((tmp_path / "all/sh").stat().st_mode) == 0o6755
     assert (tmp_path / "all/disk").stat().st_rdev == os.makedev(7, 0)
     assert (tmp_path / "all/disk2").stat().st_nlink == 2
+    assert os.listxattr(tmp_path / "all/ping") == ["security.capability"]
 
 
 def test_a_mounted_image_gives_no_privileges(builder: Node, tmp_path: Path) -> None:
