@@ -291,7 +291,7 @@ class NodeApi(Protocol):
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
         """Set the pod's ephemeral containers; `wanted` may only add some. Return None if there is no such pod. Raises
-        InvalidObject."""
+        InvalidObject, and Forbidden if Pod Security admission refuses the pod."""
         ...
 
     async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
