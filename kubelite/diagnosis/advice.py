@@ -214,7 +214,7 @@ def _of_container(wrong: _Wrong, newest: list[Json], is_here: Callable[[str], bo
 
 def _killed(wrong: _Wrong, newest: list[Json]) -> str:
     """Return the advice if the node killed the last instance; "" if that instance exited by itself."""
-    mine = [e for e in newest if f"{{{wrong.container}}}" in e.get("involvedObject", {}).get("fieldPath", "")]
+    mine = [e for e in newest if _container_of(e) == wrong.container]
     last = next((e for e in mine if e.get("reason") == "Killing"), {})
     if str(last.get("lastTimestamp", "")) < wrong.since:
         return ""

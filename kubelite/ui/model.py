@@ -75,6 +75,8 @@ class Samples:
         self._lines: dict[str, deque[float]] = {}
         self.now: dict[str, Json] = {}  # id -> its usage, with rates in place of counters
         self.node: Json = {}
+        #: The top of the scale, in thousandths of a core, that all sparklines share except the node's.
+        self.top = LEAST
 
     def add(self, usage: Json) -> None:
         before, self._before = self._before, usage
@@ -89,14 +91,11 @@ class Samples:
         self._lines = {key: self._lines.get(key, deque(maxlen=KEPT)) for key in self.now}
         for key, one in self.now.items():
             self._lines[key].append(one["cpu"])
+        newest = [value for key, line in self._lines.items() if key != "node" for value in line]
+        self.top = top_of([value / 1000 for value in newest], LEAST / 1000) * 1000
 
     def line(self, key: str, width: int, top: float) -> str:
         return sparkline(self._lines.get(key, ()), width, top=top)
-
-    def top(self) -> float:
-        """Return the top of the scale, in thousandths of a core, that all sparklines share except the node's."""
-        newest = [value for key, line in self._lines.items() if key != "node" for value in line]
-        return top_of([value / 1000 for value in newest], LEAST / 1000) * 1000
 
     def cells(self, key: str, width: int) -> tuple[str, str, str, str]:
         """Return the CPU sparkline, CPU usage, memory usage, and memory as a share of its limit, all as text."""
@@ -104,7 +103,7 @@ class Samples:
         if one is None:
             return " " * width, "", "", ""
         share = percent(one["memory"], one.get("memoryLimit", 0))
-        return self.line(key, width, self.top()), cores_text(one["cpu"]), bytes_text(one["memory"]), share
+        return self.line(key, width, self.top), cores_text(one["cpu"]), bytes_text(one["memory"]), share
 
     def of_container(self, uid: str, name: str) -> str:
         """Return the id of a pod's running container, or "" if it does not run."""

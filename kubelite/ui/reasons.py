@@ -21,7 +21,11 @@ class Reasons:
         self._ask = ask
         self._now = now
         self._known: dict[str, tuple[float, str, Json]] = {}  # key → when, the pod's version, the answer
-        self.short: dict[str, str] = {}
+
+    @property
+    def short(self) -> dict[str, str]:
+        """The last answers in one line each, by namespace/name."""
+        return {key: why_text(answer) for key, (_, _, answer) in self._known.items()}
 
     def of(self, key: str) -> Json:
         """Return the last answer about a pod, or {}."""
@@ -32,7 +36,6 @@ class Reasons:
         alive = {row.key for row in rows}
         for gone in self._known.keys() - alive:
             del self._known[gone]
-            self.short.pop(gone, None)
         wanted = [row for row in rows if (row.trouble or row.key == selected) and self._stale(row, selected)]
         wanted.sort(key=lambda row: (row.key != selected, self._known.get(row.key, (0.0,))[0]))
         for row in wanted[:EACH]:
@@ -41,7 +44,6 @@ class Reasons:
             except CliError:  # the pod or the daemon is gone, which the table shows
                 continue
             self._known[row.key] = (self._now(), row.version, answer)
-            self.short[row.key] = why_text(answer)
 
     def _stale(self, row: Row, selected: str) -> bool:
         at, version, _ = self._known.get(row.key, (-FRESH, "", {}))

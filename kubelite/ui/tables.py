@@ -109,7 +109,7 @@ class TableScreen(NodeScreen):
 
     def heads(self) -> tuple[str, ...]:
         """Return the columns' headings; the sparklines' heading is their scale."""
-        scale = f"0–{cores_text(self.session.samples.top())}"
+        scale = f"0–{cores_text(self.session.samples.top)}"
         return tuple(scale if one.name == LINES else one.name for one in self.COLUMNS)
 
     def rows(self) -> list[Row]:
