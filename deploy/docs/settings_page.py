@@ -17,7 +17,7 @@ from deploy.docs.tables import table, titled
 from kubelite import settings
 from kubelite.cli.node.serve import serve
 from kubelite.daemon.reload import RELOADABLE
-from kubelite.kube.setting_types import go_duration
+from kubelite.kube.setting_types import parse_seconds
 
 HEAD: Final = """# Settings
 
@@ -198,7 +198,7 @@ def type_of(field: FieldInfo) -> str:
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return " or ".join(f"`{one}`" for one in annotation)
     if annotation is float:
-        if any(getattr(one, "func", None) is go_duration for one in field.metadata):
+        if any(getattr(one, "func", None) is parse_seconds for one in field.metadata):
             return "duration"
         return "seconds" if _positive(field) else "number"
     if typing.get_origin(annotation) is dict:

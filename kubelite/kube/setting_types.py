@@ -12,12 +12,12 @@ from kubelite.kube.durations import parse_duration
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def _seconds(value: object) -> object:
+def parse_seconds(value: object) -> object:
     """Parse the text of a duration: `30s`, `2m`."""
     return parse_duration(value) if isinstance(value, str) else value
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, allow_inf_nan=False)]
 
 
 def _mapping(value: object) -> object:
