@@ -1,0 +1,108 @@
+"""What a controller decides from, and what it decides: frozen values.
+
+A controller is a pure function `decide(view) -> Plan`. It gets one object (a Deployment, say) with everything that the
+object may own, and returns effects. `kubelite.controllers.manager` calls it again whenever one of these changes, and
+carries the effects out in their order. A controller remembers nothing: what it needs to know tomorrow is in a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kubelite.kube.json import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create an object. `doc` is complete except for what the store adds: uid, creationTimestamp, generation and, for
+    a pod, status and nodeName. It has `metadata.name`, or `metadata.generateName`, to which five random characters are
+    added. If an object has the name already, the plan ends and the controller decides again."""
+
+    doc: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Replace the metadata and the spec of an object. `doc` is a changed copy of a document of the view. If the object
+    has changed since (its resourceVersion is another one), the plan ends and the controller decides again. A changed
+    spec increments `metadata.generation`; the status is not written."""
+
+    doc: Json
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """Replace `status` of an object. Nothing is written if it is the same."""
+
+    uid: str
+    status: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an object. A pod is terminated gracefully, with its own grace period. What the object owns is deleted
+    after it (background cascade), or loses its owner (`orphan`)."""
+
+    uid: str
+    orphan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Record an event about an object. `type`: Normal or Warning."""
+
+    about: Json  # the object's document
+    type: str
+    reason: str
+    message: str
+
+
+Effect = Create | Rewrite | SetStatus | Delete | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Effects in the order in which they are carried out. Adjacent effects of one class run beside each other.
+    `again`: decide again after so many seconds, even if nothing changes; None: only when something changes."""
+
+    effects: Sequence[Effect] = ()
+    again: float | None = None
+
+
+def _admitted(_pod: Json) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a controller sees. Documents must not be changed in place.
+
+    `objects`: by kind, the documents of the owner's namespace that the owner controls (by ownerReference), and those
+    that no object controls. Each tuple is sorted by name. Terminating objects (`metadata.deletionTimestamp`) are
+    included until they are gone. `refusal`: why a pod would not be admitted ("" if it would be), as an API server says
+    it: `pods "web-x" is forbidden: …`.
+    """
+
+    owner: Json
+    now: float  # Unix seconds
+    objects: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+    node: Json = field(default_factory=dict)  # the v1 Node
+    refusal: Callable[[Json], str] = _admitted
+
+    def of(self, kind: str) -> Sequence[Json]:
+        return self.objects.get(kind, ())
+
+
+Decide = Callable[[View], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """`kind`: whose objects it manages. `owns`: kinds in its view. `module`: where its `decide` is; it is imported when
+    the first object of the kind appears."""
+
+    kind: str
+    api_version: str
+    owns: tuple[str, ...]
+    module: str

@@ -1,0 +1,39 @@
+"""Label selectors as in manifests (meta/v1 LabelSelector: matchLabels and matchExpressions).
+
+Source: Kubernetes apimachinery pkg/apis/meta/v1/helpers.go (LabelSelectorAsSelector), pkg/labels/selector.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubelite.kube.json import Json
+
+
+def matches_labels(selector: Json | None, labels: Mapping[str, Any]) -> bool:
+    """Whether labels match. No selector matches nothing; an empty selector matches everything."""
+    if selector is None:
+        return False
+    return all(
+        labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
+    ) and all(_holds(found, labels) for found in selector.get("matchExpressions") or ())
+
+
+def labels_of(doc: Json) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = doc["metadata"].get("labels") or {}
+    return found
+
+
+def _holds(requirement: Json, labels: Mapping[str, Any]) -> bool:
+    key, values = requirement["key"], requirement.get("values") or ()
+    match requirement["operator"]:
+        case "In":
+            return key in labels and labels[key] in values
+        case "NotIn":
+            return key not in labels or labels[key] not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+    return False
