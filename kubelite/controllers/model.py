@@ -24,9 +24,10 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Replace the metadata and the spec of an object. `doc` is a changed copy of a document of the view. If the object
-    has changed since (its resourceVersion is another one), the plan ends and the controller decides again. A changed
-    spec increments `metadata.generation`; the status is not written."""
+    """Replace an object, except for its status. `doc` is a changed copy of a document of the view: its metadata, its
+    spec, or what an object without a spec has in its place (`data` and `revision` of a ControllerRevision). If the
+    object has changed since (its resourceVersion is another one), the plan ends and the controller decides again. A
+    changed spec increments `metadata.generation`."""
 
     doc: Json
 
@@ -79,9 +80,9 @@ class View:
     """What a controller sees. Documents must not be changed in place.
 
     `objects`: by kind, the documents of the owner's namespace that the owner controls (by ownerReference), and those
-    that no object controls. Each tuple is sorted by name. Terminating objects (`metadata.deletionTimestamp`) are
-    included until they are gone. `refusal`: why a pod would not be admitted ("" if it would be), as an API server says
-    it: `pods "web-x" is forbidden: …`.
+    that no object controls; of the kinds that a controller `shares`, all of the namespace. Each tuple is sorted by
+    name. Terminating objects (`metadata.deletionTimestamp`) are included until they are gone. `refusal`: why a pod
+    would not be admitted ("" if it would be), as an API server says it: `pods "web-x" is forbidden: …`.
     """
 
     owner: Json
@@ -100,9 +101,11 @@ Decide = Callable[[View], Plan]
 @dataclass(frozen=True, slots=True)
 class Controller:
     """`kind`: whose objects it manages. `owns`: kinds in its view. `module`: where its `decide` is; it is imported when
-    the first object of the kind appears."""
+    the first object of the kind appears. `shares`: those of `owns` whose objects are all in the view, whoever controls
+    them (the claims of a StatefulSet: a pod controls those that are deleted with it)."""
 
     kind: str
     api_version: str
     owns: tuple[str, ...]
     module: str
+    shares: tuple[str, ...] = ()
