@@ -17,7 +17,10 @@ from kubelite.kube.json import Json
 class Create:
     """Create an object. `doc` is complete except for what the store adds: uid, creationTimestamp, generation and, for
     a pod, status and nodeName. It has `metadata.name`, or `metadata.generateName`, to which five random characters are
-    added. If an object has the name already, the plan ends and the controller decides again."""
+    added. If an object has the name already, the plan ends and the controller decides again.
+
+    A plan cannot know a generated name. The manager therefore records the event for it, as RealPodControl does in
+    Kubernetes' controller_utils.go: `SuccessfulCreate`, "Created pod: web-x2k4p", about the controlling owner."""
 
     doc: Json
 
