@@ -78,6 +78,10 @@ def _admitted(_pod: Json) -> str:
     return ""
 
 
+def _free(_kind: str, _name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a controller sees. Documents must not be changed in place.
@@ -85,7 +89,8 @@ class View:
     `objects`: by kind, the documents of the owner's namespace that the owner controls (by ownerReference), and those
     that no object controls; of the kinds that a controller `shares`, all of the namespace. Each tuple is sorted by
     name. Terminating objects (`metadata.deletionTimestamp`) are included until they are gone. `refusal`: why a pod
-    would not be admitted ("" if it would be), as an API server says it: `pods "web-x" is forbidden: …`.
+    would not be admitted ("" if it would be), as an API server says it: `pods "web-x" is forbidden: …`. `taken`:
+    whether an object of a kind and name exists in the namespace, whoever controls it.
     """
 
     owner: Json
@@ -93,6 +98,7 @@ class View:
     objects: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     node: Json = field(default_factory=dict)  # the v1 Node
     refusal: Callable[[Json], str] = _admitted
+    taken: Callable[[str, str], bool] = _free
 
     def of(self, kind: str) -> Sequence[Json]:
         return self.objects.get(kind, ())

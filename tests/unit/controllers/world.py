@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
@@ -24,6 +25,7 @@ from kubelite.controllers.references import controller_of, is_terminating
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 
+WORLDS = int(os.environ.get("TEST_WORLDS", "300"))  # random worlds that each property is tried on
 START = 1_790_000_000.0  # Unix seconds
 SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 NODE: Json = {
@@ -86,7 +88,7 @@ class World:
         if any(_name(other) == metadata["name"] for other in self.of(doc["kind"])):
             raise ValueError(f"{doc['kind']} {metadata['name']} exists")
         metadata.setdefault("namespace", "default")
-        metadata.setdefault("uid", f"uid-{next(self._numbers)}")
+        metadata.setdefault("uid", f"{doc['kind']}-{next(self._numbers)}")
         metadata.setdefault("creationTimestamp", rfc3339(self.now))
         metadata.setdefault("generation", 1)
         if doc["kind"] == "Pod":
@@ -163,7 +165,7 @@ class World:
                 if doc["metadata"].get("namespace", namespace) == namespace
                 and ((ref := controller_of(doc)) is None or ref["uid"] == uid)
             )
-        return View(owner, self.now, objects, self.node, self.refuse)
+        return View(owner, self.now, objects, self.node, self.refuse, self._taken)
 
     def decide(self, owner: Json) -> Plan:
         """Return the plan for the newest version of an object."""
@@ -245,9 +247,10 @@ class World:
                     "a pod that is not admitted is not created"
                 )
                 try:
-                    self.add(doc)
+                    made = self.add(doc)
                 except ValueError:
                     return False
+                self._tell_of_created(made, effect.doc)
             case Rewrite(doc):
                 old = self._docs.get(doc["metadata"]["uid"])
                 if old is None or old["metadata"]["resourceVersion"] != doc["metadata"]["resourceVersion"]:
@@ -262,6 +265,16 @@ class World:
             case Event():
                 self.events.append(effect)
         return True
+
+    def _tell_of_created(self, made: Json, asked: Json) -> None:
+        """Record the event of a pod with a generated name, as the manager does."""
+        reference = controller_of(made)
+        if made["kind"] == "Pod" and "name" not in asked["metadata"] and reference is not None:
+            about = self._docs.get(reference["uid"], reference)
+            self.events.append(Event(about, "Normal", "SuccessfulCreate", f"Created pod: {_name(made)}"))
+
+    def _taken(self, kind: str, name: str) -> bool:
+        return any(_name(doc) == name for doc in self._docs.values() if doc["kind"] == kind)
 
     def _ordered(self, effects: Iterable[Effect]) -> Iterable[Effect]:
         for _, run in itertools.groupby(effects, type):
