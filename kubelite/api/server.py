@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Generator
@@ -14,8 +15,17 @@ import uvicorn
 import uvicorn.server as uvicorn_server
 from starlette.types import ASGIApp
 
+from kubelite.api.accepting import Acceptor, FewWatches
 from kubelite.api.peer import Peered
+from kubelite.kube.inotify import DirectoryWatch
 from runtime.errors import StateError
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 20.0  # between looks at the socket's file, in case its directory cannot be watched
+
+
+RETRY_SECONDS = 1.0
+BACKLOG = 2048  # connections that wait in the kernel; at most net.core.somaxconn
 
 
 def listen_unix(path: str, group: int | None = None) -> socket.socket:
@@ -35,7 +45,7 @@ def listen_unix(path: str, group: int | None = None) -> socket.socket:
         if group is not None:
             os.chown(path, -1, group)
             os.chmod(path, 0o660)
-        server.listen(128)
+        server.listen(BACKLOG)
         server.setblocking(False)
         undo.pop_all()
     return server
@@ -53,21 +63,33 @@ class _State(uvicorn_server.ServerState):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the daemon. It waits for an event, whereas uvicorn polls a flag ten times
-    a second, so an idle node does no work."""
+    """A uvicorn server that leaves signals to the daemon, and new connections to an Acceptor. It waits for an event,
+    whereas uvicorn polls a flag ten times a second, so an idle node does no work."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config)
+        self.sockets = sockets
         self.server_state = _State()
+        self.acceptor: Acceptor
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
     async def main_loop(self) -> None:
-        self.begun.set()
-        await self.ended.wait()
+        self.acceptor = Acceptor(self.sockets, self._protocol, self.server_state.connections)
+        try:
+            self.begun.set()
+            await self.ended.wait()
+        finally:
+            self.acceptor.close()
 
 
 @contextlib.asynccontextmanager
@@ -76,11 +98,11 @@ async def serving(
     sockets: list[socket.socket],
     *,
     http: type[asyncio.Protocol] | Literal["auto"] = "auto",
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Acceptor]:
     """Serve the application on these sockets until the block exits, then close them. `http` replaces uvicorn's protocol
     class for connections."""
     config = uvicorn.Config(
-        app,
+        FewWatches(app),
         http=http,
         lifespan="off",
         log_config=None,
@@ -90,12 +112,12 @@ async def serving(
         ws_ping_interval=None,  # a dead local peer closes its socket; a stopped client (^Z) is not dead
         ws_per_message_deflate=False,
     )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=sockets), name="server")
+    server = _Server(config, sockets)
+    task = asyncio.create_task(server.serve(sockets=[]), name="server")
     begun = asyncio.create_task(server.begun.wait())
     try:
         await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
-        yield
+        yield server.acceptor
     finally:
         begun.cancel()
         server.ended.set()
@@ -103,10 +125,47 @@ async def serving(
 
 
 async def serve_unix(app: ASGIApp, path: str, *, group: int | None) -> None:
-    """Serve on a unix socket for root and the group until cancelled, then remove its file."""
-    async with serving(app, [listen_unix(path, group)], http=Peered):
+    """Serve on a unix socket for root and the group until cancelled, then remove its file. If the file is removed or
+    replaced meanwhile, it is created again; connections stay."""
+    listener = listen_unix(path, group)
+    async with serving(app, [listener], http=Peered) as acceptor:
         try:
-            await asyncio.Event().wait()
+            while True:
+                await _until_removed(path)
+                new = await _listen_again(path, group)
+                acceptor.replace(listener, new)
+                listener = new
+                log.warning("the socket %s was removed; it is created again", path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+async def _until_removed(path: str) -> None:
+    """Wait until there is another file, or none, at `path`."""
+    identity, changed = _identity(path), asyncio.Event()
+    while identity is not None and _identity(path) == identity:
+        changed.clear()
+        with DirectoryWatch(os.path.dirname(path), changed.set), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await changed.wait()
+
+
+async def _listen_again(path: str, group: int | None) -> socket.socket:
+    """Listen as soon as the directory can be written. An error is logged once."""
+    said = ""
+    while True:
+        try:
+            return listen_unix(path, group)
+        except (OSError, StateError) as error:
+            if said != (said := str(error)):
+                log.error("the socket %s was removed and cannot be created again: %s", path, error)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from kubelite.daemon.workqueue import WorkQueue
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
+from kubelite.kube.errors import is_shortage
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.node.cri.local import LocalCri
@@ -52,14 +53,17 @@ from kubelite.telemetry.tracing.otlp import Exporter, trace_id
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import serve_metrics
 from runtime.builder.run import leftovers
+from runtime.errors import RuntimeFault
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.shim.protocol import SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
+from state.errors import StoreError
 from state.store import Store
 
 log = logging.getLogger(__name__)
 
+AFTER_SHORTAGE = 2.0  # seconds until work that lacked descriptors or memory begins anew
 FRESH = 5.0  # seconds; a manifest that was read earlier is not part of the pod's start
 
 #: The start of the two helper processes. Each result is a client or an error.
@@ -110,16 +114,16 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
-        _background(stack, sources.run(), "sources")
+        _background(stack, sources.run, "sources")
         agent.on_reload.append(lambda read: sources.reload(read.relist_seconds))
         await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
-        _background(stack, qos_cgroups.run(worker.scheduler.reservations), "qos-cgroups")
-        _background(stack, remove_orphans(agent, unclaimed, first=first), "orphans")
+        _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
+        _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
         if exporter:
-            _background(stack, exporter.run(), "otlp")
+            _background(stack, exporter.run, "otlp")
         await _start_servers(agent, stack)
         agent.startup_took = time.time() - started
         yield agent
@@ -240,17 +244,17 @@ def _image_client(settings: Settings) -> ImageClient:
 def _standing_jobs(agent: NodeAgent, claims: Claims, stack: contextlib.AsyncExitStack) -> None:
     """Start the tasks that run until the node stops."""
     store = agent.store
-    _background(stack, _dispatch(agent), "dispatch")
-    _background(stack, claims.run(), "claims")
+    _background(stack, partial(_dispatch, agent), "dispatch")
+    _background(stack, claims.run, "claims")
     for kind in (
         "ConfigMap",
         "Secret",
         "ClusterTrustBundle",
         "PersistentVolumeClaim",
     ):  # a change to a volume also changes its claim
-        _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
-    _background(stack, relist(agent, agent.queue), "relist")
-    _background(stack, ShutdownManager(agent).run(), "shutdown")
+        _background(stack, partial(_dispatch_content, store, agent.worker, kind), f"dispatch-{kind}")
+    _background(stack, partial(relist, agent, agent.queue), "relist")
+    _background(stack, ShutdownManager(agent).run, "shutdown")
     _keep_room(agent, stack)
     lag = LoopLag(agent.meters.loop_lag.observe)
     lag.start()
@@ -273,9 +277,9 @@ def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     oom = OomWatch(agent)
     oom.start()
     stack.callback(oom.close)
-    _background(stack, agent.disk_usage.run(), "disk-usage")
+    _background(stack, agent.disk_usage.run, "disk-usage")
     collector = _collector(agent)
-    _background(stack, collector.run(), "image-gc")
+    _background(stack, collector.run, "image-gc")
     agent.on_reload.append(lambda read: collector.reload(_gc_policy(read), read.image_gc_period))
     settings = agent.settings
     if thresholds := parse_thresholds(settings.eviction_hard):
@@ -287,23 +291,26 @@ def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
             transition=settings.eviction_pressure_transition_period,
             free_images=collector.free_all,
         )
-        _background(stack, evictor.run(), "eviction")
+        _background(stack, evictor.run, "eviction")
 
 
 async def _start_servers(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     settings = agent.settings
-    _background(stack, serve_api(agent), "api")
+    _background(stack, partial(serve_api, agent), "api")
     if settings.listen:
         host, _, port = settings.listen.rpartition(":")
         await stack.enter_async_context(serve_metrics(agent, agent.pages(), host.strip("[]"), int(port)))
 
 
-def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> None:
-    """Run `work` in the background until the node stops. If it fails, log the error and stop the node. A restart loses
-    nothing, whereas a node without this task would ignore changes."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+def _background(
+    stack: contextlib.AsyncExitStack, work: Callable[[], Coroutine[object, object, None]], name: str
+) -> None:
+    """Run `work` in the background until the node stops. A shortage of descriptors or memory passes, so the work begins
+    anew after it. If it fails otherwise, log the error and stop the node. A restart loses nothing, whereas a node
+    without this task would ignore changes."""
+    task = asyncio.ensure_future(again_after_shortage(work, name))
 
-    def done(finished: asyncio.Future[object]) -> None:
+    def done(finished: asyncio.Future[None]) -> None:
         if not finished.cancelled() and (error := finished.exception()) is not None:
             log.critical("%s failed: %s", name, error, exc_info=error)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -314,6 +321,18 @@ def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> No
 
     task.add_done_callback(done)
     stack.push_async_callback(cancel)
+
+
+async def again_after_shortage(work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+    """Do `work` until it ends. If it fails from a shortage, do it anew a moment later; any other error is raised."""
+    while True:
+        try:
+            return await work()
+        except (OSError, RuntimeFault, StoreError) as error:
+            if not is_shortage(error):
+                raise
+            log.error("%s: %s; it begins anew in %.0f s", name, error, AFTER_SHORTAGE)
+        await asyncio.sleep(AFTER_SHORTAGE)
 
 
 def _unclaimed(store: Store, running: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from kubelite.kube.json import Json
 
 # reason → HTTP code (apimachinery pkg/api/errors). Other reasons of a RuntimeFault are failures of the node: 500.
@@ -24,10 +26,24 @@ _CODES = {
     "UnsupportedMediaType": 415,
     "Invalid": 422,
     "InvalidSpec": 422,
+    "TooManyRequests": 429,
     "NotSupported": 501,
     "NotImplemented": 501,
     "ServiceUnavailable": 503,
 }
+
+
+#: Shortages that pass: of descriptors, of the kernel's memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, is a shortage that passes."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            return True
+        error = error.__cause__
+    return False
 
 
 class ApiError(Exception):
