@@ -86,6 +86,15 @@ def next_availability(pods: Iterable[Json], min_ready_seconds: int, now: float) 
     return min((at - now for at in times if at is not None and at > now), default=None)
 
 
+def scaled(value: int | str, total: int, *, up: bool) -> int:
+    """Return a number of pods that is given as a number or as a percentage of all, rounded up or down
+    (apimachinery pkg/util/intstr GetScaledValueFromIntOrPercent)."""
+    if isinstance(value, int):
+        return value
+    share = int(value.removesuffix("%")) * total
+    return -(-share // 100) if up else share // 100
+
+
 def pod_from_template(template: Json, owner: Json) -> Json:
     """Return a new pod of an owner's template, as `Create` takes it: with `generateName` (GetPodFromTemplate). Its spec
     is the template's own: it must not be changed in place."""
