@@ -124,6 +124,15 @@ def ip_address(value: str) -> list[str]:
     return []
 
 
+def percent(value: str) -> list[str]:
+    if _matches("[0-9]+%", value):
+        return []
+    return [
+        "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used "
+        "for validation is '[0-9]+%')"
+    ]
+
+
 def user_id(value: int) -> list[str]:
     return [] if 0 <= value <= 2**31 - 1 else ["must be between 0 and 2147483647, inclusive"]
 

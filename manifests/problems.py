@@ -31,6 +31,13 @@ _MAPS = frozenset(
         "userAnnotations",
         "allocatedResources",
         "options",
+        "hard",
+        "used",
+        "max",
+        "min",
+        "default",
+        "defaultRequest",
+        "maxLimitRequestRatio",
     ]
 )
 
@@ -182,7 +189,9 @@ def _kind_of(value: object) -> str:
 
 
 def _go(value: object) -> str:
-    """Format a value as Go's %q or %v does in a field.Error."""
+    """Format a value as Go does in a field.Error: a string by %q, a number by %v, anything else as JSON."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
 
 

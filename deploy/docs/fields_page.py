@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from deploy.docs.tables import table, titled
-from kubelite.cli.objects.explain import KIND_DESCRIPTIONS, fields_of
+from kubelite.cli.objects.explain import fields_of, kind_description
 from kubelite.node.decide.unsupported import WORKING_VOLUMES, unsupported_fields
 from manifests.types.core import Pod, Volume
 from manifests.yaml.loader import KINDS
@@ -73,7 +73,7 @@ def page() -> str:
 
 def _kinds() -> Iterator[tuple[str, str, str]]:
     for version, kind in KINDS:
-        yield f"[{kind}](#{kind.lower()})", f"`{version}`", KIND_DESCRIPTIONS.get(kind, "")
+        yield f"[{kind}](#{kind.lower()})", f"`{version}`", kind_description(kind)
 
 
 def _unsupported() -> Iterator[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from manifests.names import relative_path
 from manifests.problems import Path, Problem, invalid
 from manifests.types.container import AppArmorProfile, SecurityContext
-from manifests.types.core import Pod
+from manifests.types.core import Pod, PodTemplateSpec
 
 APPARMOR = "container.apparmor.security.beta.kubernetes.io/"  # followed by the container's name
 SECCOMP_POD = "seccomp.security.alpha.kubernetes.io/pod"
@@ -41,7 +41,7 @@ def _profile(text: str) -> AppArmorProfile | None:
     return AppArmorProfile(type=kind) if kind else None
 
 
-def validate_annotations(pod: Pod, path: Path) -> Iterator[Problem]:
+def validate_annotations(pod: Pod | PodTemplateSpec, path: Path) -> Iterator[Problem]:
     names = {container.name for container in (*pod.spec.init_containers, *pod.spec.containers)}
     for key, value in pod.metadata.annotations.items():
         here = (*path, key)

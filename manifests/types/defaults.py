@@ -37,7 +37,7 @@ _POD_LEVEL = ("cpu", "memory")  # resources that can be set for a pod as a whole
 
 
 def default_object(obj: Object) -> Object:
-    """Return a copy with its kind's defaults, or the object itself if its kind has none."""
+    """Return a copy with its kind's defaults."""
     match obj:
         case Pod():
             return default_pod(obj)
@@ -53,6 +53,10 @@ def default_object(obj: Object) -> Object:
             return default_storage_class(obj)
         case PriorityClass():
             return default_priority_class(obj)
+    obj = obj.model_copy(deep=True)
+    if obj.namespaced:
+        obj.metadata.namespace = obj.metadata.namespace or "default"
+    obj.set_defaults()
     return obj
 
 
@@ -62,15 +66,32 @@ def default_pod(pod: Pod) -> Pod:
     pod.metadata.namespace = pod.metadata.namespace or "default"
     spec = pod.spec
     default_profiles(pod)
+    default_template(spec)
     for container in every_container(spec):
-        _container(container)
+        if container.resources is not None:
+            _requests(container.resources)
         for port in container.ports if spec.host_network else ():
             port.host_port = port.host_port or port.container_port
-    _pod_resources(spec)
+    _pod_requests(spec)
+    if spec.enable_service_links is None:
+        spec.enable_service_links = True
+    return pod
+
+
+def default_template(spec: PodSpec) -> None:
+    """Fill in, in place, the defaults that a PodSpec has in a template too: SetDefaults_PodSpec and those of its parts.
+
+    The other defaults of a pod (SetDefaults_Pod: requests from limits, ports of the host's network, enableServiceLinks)
+    are filled in when a pod is made from the template. Otherwise a template would differ from what the user wrote in
+    fields whose defaults depend on others.
+    """
+    for container in every_container(spec):
+        _container(container)
+    if spec.resources is not None:
+        _round(spec.resources)
     for volume in spec.volumes:
         _volume(volume)
     _pod_spec(spec)
-    return pod
 
 
 def default_secret(secret: Secret) -> Secret:
@@ -115,8 +136,6 @@ def _pod_spec(spec: PodSpec) -> None:
     spec.scheduler_name = spec.scheduler_name or "default-scheduler"
     if spec.termination_grace_period_seconds is None:
         spec.termination_grace_period_seconds = 30
-    if spec.enable_service_links is None:
-        spec.enable_service_links = True
     if spec.security_context is None:
         spec.security_context = PodSecurityContext()
     # serviceAccount is the old name of serviceAccountName; the API keeps both equal (pkg/apis/core/v1/conversion.go).
@@ -135,7 +154,7 @@ def _container(container: Container) -> None:
         if field is not None:
             field.api_version = field.api_version or "v1"
     if container.resources is not None:
-        _resources(container.resources)
+        _round(container.resources)
     for probe in (container.liveness_probe, container.readiness_probe, container.startup_probe):
         if probe is not None:
             _probe(probe)
@@ -163,22 +182,23 @@ def _probe(probe: Probe) -> None:
         _http_get(probe.http_get)
 
 
-def _resources(resources: ResourceRequirements) -> None:
-    """Round amounts up to a thousandth; a limit without a request becomes the request."""
+def _round(resources: ResourceRequirements) -> None:
+    """Round amounts up to a thousandth (SetDefaults_ResourceList)."""
     resources.limits = {name: amount.rounded_to_milli() for name, amount in resources.limits.items()}
-    resources.requests = {
-        **resources.limits,
-        **{name: amount.rounded_to_milli() for name, amount in resources.requests.items()},
-    }
+    resources.requests = {name: amount.rounded_to_milli() for name, amount in resources.requests.items()}
 
 
-def _pod_resources(spec: PodSpec) -> None:
+def _requests(resources: ResourceRequirements) -> None:
+    """A limit without a request becomes the request."""
+    resources.requests = {**resources.limits, **resources.requests}
+
+
+def _pod_requests(spec: PodSpec) -> None:
     """Set the pod's own requests: as written, else its containers' sum, else its limits (defaultPodRequests)."""
     resources = spec.resources
     if resources is None or not (resources.limits or resources.requests):
         return
-    resources.limits = {name: amount.rounded_to_milli() for name, amount in resources.limits.items()}
-    requests = {name: amount.rounded_to_milli() for name, amount in resources.requests.items()}
+    requests = dict(resources.requests)
     for name, amount in {**resources.limits, **aggregate_requests(spec)}.items():
         if name in _POD_LEVEL or name.startswith("hugepages-"):
             requests.setdefault(name, amount)

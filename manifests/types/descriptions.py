@@ -325,7 +325,8 @@ PriorityClass
 """
 
 
-def _parse(table: str) -> dict[tuple[str, str], str]:
+def parse(table: str) -> dict[tuple[str, str], str]:
+    """Read a table of types and their fields: (type, JSON name of the field) → description."""
     found: dict[tuple[str, str], str] = {}
     kind = ""
     for line in table.strip().splitlines():
@@ -338,4 +339,4 @@ def _parse(table: str) -> dict[tuple[str, str], str]:
 
 
 #: (type, JSON name of the field) → description
-DESCRIPTIONS = _parse(_TABLE)
+DESCRIPTIONS = parse(_TABLE)

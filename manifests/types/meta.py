@@ -225,6 +225,10 @@ class Object(Model):
     kind: str
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
 
+    def set_defaults(self) -> None:
+        """Fill in the kind's defaults, in place. A kind without an own method has none, or they are in
+        `manifests.types.defaults`."""
+
     def to_json(self) -> dict[str, Any]:
         return {"apiVersion": self.api_version, "kind": self.kind, **super().to_json()}
 

@@ -214,6 +214,13 @@ class PodSpec(Model):
     volumes: list[Volume] = Field(default_factory=list)
 
 
+class PodTemplateSpec(Model):
+    """What a controller makes pods from."""
+
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: PodSpec
+
+
 class Pod(Object):
     api_version: Literal["v1"] = "v1"
     kind: Literal["Pod"] = "Pod"

@@ -33,6 +33,7 @@ from manifests.types.core import (
     EnvVarSource,
     Pod,
     PodSpec,
+    PodTemplateSpec,
     Quantity,
     ResourceRequirements,
     SecurityContext,
@@ -70,7 +71,7 @@ class Within:
     init: bool = False
 
     @classmethod
-    def of(cls, pod: Pod, *, init: bool = False) -> "Within":
+    def of(cls, pod: Pod | PodTemplateSpec, *, init: bool = False) -> "Within":
         return cls(pod.spec, {volume.name: volume for volume in pod.spec.volumes}, init)
 
 

@@ -2,34 +2,30 @@
 
 The models check shapes and types (manifests.problems words those errors). This module has the checks that Kubernetes
 1.36 makes on create (pkg/apis/core/validation/validation.go). All problems are reported, not just the first. The rules
-of pods are in manifests.validation.pod, container and volume.
+of pods are in manifests.validation.pod, container and volume, those of workloads in manifests.validation.workloads.
 """
 
 import base64
 import json
-import re
 from collections.abc import Iterator
 
-from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
+from manifests.names import config_key
 from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.types.annotations import validate_annotations
 from manifests.types.claim import PersistentVolumeClaim
 from manifests.types.core import ConfigMap, Pod, Secret
-from manifests.types.meta import Object, ObjectMeta
+from manifests.types.meta import Object
 from manifests.types.persistent_volume import PersistentVolume, StorageClass
 from manifests.types.priority import PriorityClass
 from manifests.types.trust_bundle import ClusterTrustBundle
 from manifests.validation.claim import claim_problems
+from manifests.validation.meta import validate_meta
 from manifests.validation.persistent_volume import persistent_volume_problems, storage_class_problems
-from manifests.validation.pod import validate_labels, validate_pod_spec
+from manifests.validation.pod import validate_pod_spec
 from manifests.validation.priority import priority_class_problems
-from manifests.validation.rules import formatted
 from manifests.validation.trust_bundle import trust_bundle_problems
 
 MAX_DATA = 1 << 20  # bytes of all values of a ConfigMap or Secret
-MAX_ANNOTATIONS = 256 << 10
-#: An API server generates uids. One from a manifest becomes part of paths (as in kubelet), so it must be a valid name.
-_UID = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 def validate_object(obj: Object) -> list[Problem]:
@@ -52,7 +48,10 @@ def validate_object(obj: Object) -> list[Problem]:
         case ClusterTrustBundle():  # has its own rules for names
             meta = obj.metadata.model_copy(update={"name": "x"} if obj.metadata.name else {})
             return [*validate_meta(meta, namespaced=False), *trust_bundle_problems(obj)]
-    return list(validate_meta(obj.metadata))
+    # Imported here: a node with nothing but pods needs none of it.
+    from manifests.validation.workloads.kinds import workload_problems
+
+    return workload_problems(obj)
 
 
 def validate_pod(pod: Pod) -> list[Problem]:
@@ -69,44 +68,6 @@ def validate_config_map(config_map: ConfigMap) -> list[Problem]:
 
 def validate_secret(secret: Secret) -> list[Problem]:
     return [*validate_meta(secret.metadata), *_secret_data(secret)]
-
-
-def validate_meta(meta: ObjectMeta, *, namespaced: bool = True) -> Iterator[Problem]:
-    """Check name, namespace, labels, annotations and owners (ValidateObjectMetaAccessor), and the uid."""
-    path: Path = ("metadata",)
-    if meta.name:
-        yield from formatted((*path, "name"), meta.name, dns_subdomain)
-    elif meta.generate_name:
-        # The prefix may end in "-", because a suffix is appended.
-        yield from formatted((*path, "generateName"), meta.generate_name.removesuffix("-"), dns_subdomain)
-    else:
-        yield required((*path, "name"), "name or generateName is required")
-    if meta.namespace and not namespaced:
-        yield forbidden((*path, "namespace"), "not allowed on this type")
-    elif meta.namespace:
-        yield from formatted((*path, "namespace"), meta.namespace, dns_label)
-    if meta.uid and not _UID.fullmatch(meta.uid):
-        yield invalid((*path, "uid"), meta.uid, "must be letters, digits, '-' and '.', at most 63 of them")
-    yield from validate_labels(meta.labels, (*path, "labels"))
-    for key in meta.annotations:
-        for sentence in qualified_name(key.lower()):
-            yield invalid((*path, "annotations", key), key, sentence)
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in meta.annotations.items())
-    if size > MAX_ANNOTATIONS:
-        yield Problem((*path, "annotations"), f"Too long: may not be more than {MAX_ANNOTATIONS} bytes")
-    yield from _owners(meta, (*path, "ownerReferences"))
-
-
-def _owners(meta: ObjectMeta, path: Path) -> Iterator[Problem]:
-    controllers = 0
-    for index, owner in enumerate(meta.owner_references):
-        given = {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
-        for alias, value in given.items():
-            if not value:
-                yield invalid((*path, index, alias), value, "must not be empty")
-        controllers += bool(owner.controller)
-    if controllers > 1:
-        yield invalid(path, controllers, "Only one reference can have Controller set to true")
 
 
 def _config_data(config_map: ConfigMap) -> Iterator[Problem]:

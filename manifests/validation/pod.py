@@ -14,6 +14,7 @@ from manifests.types.core import (
     PodAffinityTerm,
     PodSecurityContext,
     PodSpec,
+    PodTemplateSpec,
     Toleration,
     TopologySpreadConstraint,
 )
@@ -26,10 +27,11 @@ _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MAX_INT32 = 2**31 - 1
 _SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)*")
 _MAX_NAMESERVERS, _MAX_SEARCHES, _MAX_SEARCH_CHARS = 3, 32, 2048
+_NO_EPHEMERAL = "ephemeral containers not allowed in pod template"
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
-def validate_pod_spec(pod: Pod, path: Path) -> Iterator[Problem]:
+def validate_pod_spec(pod: Pod | PodTemplateSpec, path: Path) -> Iterator[Problem]:
     """Check the whole spec with containers and volumes (ValidatePodSpec). `path` is its place in the object."""
     spec = pod.spec
     yield from validate_volumes(spec.volumes, (*path, "volumes"))
@@ -61,12 +63,13 @@ def validate_pod_spec(pod: Pod, path: Path) -> Iterator[Problem]:
         )
 
 
-def _containers(pod: Pod, path: Path) -> Iterator[Problem]:
+def _containers(pod: Pod | PodTemplateSpec, path: Path) -> Iterator[Problem]:
     spec = pod.spec
     if not spec.containers:
         yield required((*path, "containers"))
     if spec.ephemeral_containers:
-        yield forbidden((*path, "ephemeralContainers"), "cannot be set on create")
+        created = "cannot be set on create" if isinstance(pod, Pod) else _NO_EPHEMERAL
+        yield forbidden((*path, "ephemeralContainers"), created)
     seen: set[str] = set()
     for alias, containers in (("containers", spec.containers), ("initContainers", spec.init_containers)):
         within = Within.of(pod, init=alias == "initContainers")
@@ -334,3 +337,5 @@ def _requirement(requirement: LabelSelectorRequirement, path: Path) -> Iterator[
             (*path, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
         )
     yield from required_name((*path, "key"), requirement.key, qualified_name)
+    for index, value in enumerate(requirement.values):
+        yield from formatted((*path, "values", index), value, label_value)

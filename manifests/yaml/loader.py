@@ -18,21 +18,24 @@ from manifests.types.meta import Object
 from manifests.types.persistent_volume import PersistentVolume, StorageClass
 from manifests.types.priority import PriorityClass
 from manifests.types.trust_bundle import ClusterTrustBundle
+from manifests.types.workloads.kinds import Kinds
 from manifests.validation.checking import check
 from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents
 
 MAX_FILE = 10 << 20  # bytes, as in kubelet
 SUFFIXES = (".yaml", ".yml", ".json")
-KINDS: dict[tuple[str, str], type[Object]] = {
-    ("v1", "Pod"): Pod,
-    ("v1", "ConfigMap"): ConfigMap,
-    ("v1", "Secret"): Secret,
-    ("v1", "PersistentVolumeClaim"): PersistentVolumeClaim,
-    ("v1", "PersistentVolume"): PersistentVolume,
-    ("storage.k8s.io/v1", "StorageClass"): StorageClass,
-    ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
-    ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
-}
+KINDS = Kinds(
+    {
+        ("v1", "Pod"): Pod,
+        ("v1", "ConfigMap"): ConfigMap,
+        ("v1", "Secret"): Secret,
+        ("v1", "PersistentVolumeClaim"): PersistentVolumeClaim,
+        ("v1", "PersistentVolume"): PersistentVolume,
+        ("storage.k8s.io/v1", "StorageClass"): StorageClass,
+        ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
+        ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
+    }
+)
 
 
 class ErrorKind(StrEnum):

@@ -78,7 +78,7 @@ def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
         out += [_line(entry, "FIELD: "), ""]
     out += [
         "DESCRIPTION:",
-        *_wrapped(entry.words if entry else KIND_DESCRIPTIONS.get(model.__name__, ""), "    "),
+        *_wrapped(entry.words if entry else kind_description(model.__name__), "    "),
         "",
     ]
     if inside is not None:
@@ -98,6 +98,12 @@ KIND_DESCRIPTIONS = {
 }
 
 
+def kind_description(kind: str) -> str:
+    from manifests.types.workloads.descriptions import KIND_DESCRIPTIONS as WORKLOADS
+
+    return KIND_DESCRIPTIONS.get(kind) or WORKLOADS.get(kind, "")
+
+
 def _model(kind: str) -> Any:
     from manifests.yaml.loader import KINDS
 
@@ -112,11 +118,13 @@ def _model(kind: str) -> Any:
 def fields_of(model: Any) -> Iterator[Entry]:
     """Yield the fields of a model, sorted by their names in manifests."""
     from manifests.types.descriptions import DESCRIPTIONS
+    from manifests.types.workloads.descriptions import DESCRIPTIONS as WORKLOADS
 
     name = "Container" if model.__name__ == "EphemeralContainer" else model.__name__
     found = ((field.alias or key, field) for key, field in model.model_fields.items())
     for wire, field in sorted(found):
-        words = DESCRIPTIONS.get((name, wire)) or DESCRIPTIONS.get(("Object", wire), "")
+        words = DESCRIPTIONS.get((name, wire)) or WORKLOADS.get((name, wire))
+        words = words or DESCRIPTIONS.get(("Object", wire), "")
         yield Entry(wire, value_of(field.annotation), field.is_required(), words)
 
 

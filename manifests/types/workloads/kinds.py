@@ -1,0 +1,52 @@
+"""The kinds of this room by apiVersion and kind, and a table of kinds whose classes are imported on first use.
+
+Importing all of them takes longer than loading a directory of pods. Therefore a table of kinds has the places of their
+classes, and a class is imported when the first document of its kind is read.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from manifests.types.meta import Object
+
+Key = tuple[str, str]  # apiVersion and kind
+
+#: module in this package whose class has the name of the kind
+WORKLOADS: dict[Key, str] = {
+    ("apps/v1", "Deployment"): "deployment",
+    ("apps/v1", "ReplicaSet"): "replica_set",
+    ("v1", "ReplicationController"): "replica_set",
+}
+
+
+class Kinds(Mapping[Key, type[Object]]):
+    """Kinds by apiVersion and kind: classes that are imported already, and names of kinds of WORKLOADS.
+
+    Iterating over keys imports nothing.
+    """
+
+    def __init__(self, classes: Mapping[Key, type[Object]], *workloads: str) -> None:
+        """`workloads`: names of kinds in WORKLOADS. Raises KeyError if one is not in it."""
+        versions = {kind: version for version, kind in WORKLOADS}
+        self._classes: dict[Key, type[Object] | None] = {
+            **classes,
+            **{(versions[kind], kind): None for kind in workloads},
+        }
+
+    def __getitem__(self, key: Key) -> type[Object]:
+        found = self._classes[key]
+        if found is None:
+            found = self._classes[key] = workload(key)
+        return found
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+def workload(key: Key) -> type[Object]:
+    """Import the class of a kind. Raises KeyError if it is not in WORKLOADS."""
+    found: type[Object] = getattr(import_module(f".{WORKLOADS[key]}", __package__), key[1])
+    return found
