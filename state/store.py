@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
@@ -116,8 +116,14 @@ class Store:
     def pods_with_containers(self) -> tuple[str, ...]:
         return tuple(self._containers)
 
-    def watch(self, kind: str | None = None, since: int | None = None, limit: int | None = None) -> Watch:
-        """Return changes from now on, or after resourceVersion `since`. Raises Expired if those are no longer retained.
+    def watch(
+        self,
+        kind: str | Collection[str] | None = None,
+        since: int | None = None,
+        limit: int | None = None,
+    ) -> Watch:
+        """Return changes of a kind, of several kinds or of all (None), from now on, or after resourceVersion `since`.
+        Raises Expired if those are no longer retained.
         A watcher with more than `limit` pending changes is dropped; None, for the daemon's own watchers, means no
         limit."""
         watch = Watch(self.forget_watch, kind, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from state.errors import Expired
 from state.records import Change
@@ -16,15 +16,17 @@ class Watch:
     and the next read raises Expired. Its reader then lists again, as after any gap.
     """
 
-    def __init__(self, forget: Callable[[Watch], None], kind: str | None, limit: int | None = None) -> None:
+    def __init__(
+        self, forget: Callable[[Watch], None], kind: str | Collection[str] | None, limit: int | None = None
+    ) -> None:
         self._forget = forget
-        self._kind = kind
+        self._kinds = frozenset((kind,)) if isinstance(kind, str) else kind
         self._limit = limit
         self._behind = False
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue()
 
     def offer(self, change: Change) -> None:
-        if self._kind is not None and change.record.kind != self._kind:
+        if self._kinds is not None and change.record.kind not in self._kinds:
             return
         if self._limit is not None and self._queue.qsize() >= self._limit:
             self._behind = True
@@ -55,6 +57,17 @@ class Watch:
         if self._behind:
             raise Expired(f"too many changes are waiting for this watch (more than {self._limit})")
         return await self._queue.get()
+
+    def take(self) -> list[Change]:
+        """Return, without waiting, all changes that are published and not yet read."""
+        found = []
+        while not self._queue.empty():
+            change = self._queue.get_nowait()
+            if change is None:
+                self._queue.put_nowait(None)  # closed: the iteration must still end
+                break
+            found.append(change)
+        return found
 
     def close(self) -> None:
         self._forget(self)

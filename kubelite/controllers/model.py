@@ -111,10 +111,12 @@ Decide = Callable[[View], Plan]
 class Controller:
     """`kind`: whose objects it manages. `owns`: kinds in its view. `module`: where its `decide` is; it is imported when
     the first object of the kind appears. `shares`: those of `owns` whose objects are all in the view, whoever controls
-    them (the claims of a StatefulSet: a pod controls those that are deleted with it)."""
+    them (the claims of a StatefulSet: a pod controls those that are deleted with it). `sees_node`: its view has the
+    node, and it decides again when the node's labels or taints change."""
 
     kind: str
     api_version: str
     owns: tuple[str, ...]
     module: str
     shares: tuple[str, ...] = ()
+    sees_node: bool = False

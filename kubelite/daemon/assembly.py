@@ -20,13 +20,14 @@ from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
-from kubelite.daemon.workqueue import WorkQueue
+from kubelite.daemon.workloads import run_controllers
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
 from kubelite.kube.errors import is_shortage
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
+from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.decide.pod_security import forbidden
 from kubelite.node.model.capacity import parse_thresholds
@@ -120,6 +121,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
+        _background(stack, partial(run_controllers, agent, parsed), "controllers")
         _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
         _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
         if exporter:

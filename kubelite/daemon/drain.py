@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 from kubelite.daemon.losses import GRACE, grace_of, name_of
 from kubelite.daemon.node_config import node_config
-from kubelite.daemon.workqueue import WorkQueue
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting
+from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.actions import signal_number
 from kubelite.node.model.pod_view import is_alive

@@ -20,7 +20,6 @@ from kubelite.api.node import (
     RecordLike,
     Why,
 )
-from kubelite.daemon.workqueue import WorkQueue
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.doctor import examine
 from kubelite.history.service import NodeHistory
@@ -31,6 +30,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, reference, source_of
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.times import rfc3339
+from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
 from kubelite.node.cri.local import LocalCri

@@ -14,7 +14,7 @@ from state.errors import StoreError
 
 if TYPE_CHECKING:
     from kubelite.daemon.node_api import NodeAgent
-    from kubelite.daemon.workqueue import WorkQueue
+    from kubelite.kube.workqueue import WorkQueue
     from kubelite.node.cri.local import LocalCri
     from kubelite.node.model.node_config import NodeConfig
     from state.store import Store

@@ -16,6 +16,19 @@ CLUSTER_SCOPED = frozenset(
     {"ClusterTrustBundle", "Namespace", "Node", "PersistentVolume", "PriorityClass", "StorageClass"}
 )
 
+#: Kinds whose objects controllers turn into other objects.
+WORKLOADS = frozenset(
+    {
+        "CronJob",
+        "DaemonSet",
+        "Deployment",
+        "Job",
+        "ReplicaSet",
+        "ReplicationController",
+        "StatefulSet",
+    }
+)
+
 #: Pod conditions that the node writes; all others are written by other programs.
 NODE_CONDITIONS = frozenset(
     {

@@ -114,6 +114,18 @@ async def test_watch_from_now_and_from_a_version(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_watch_of_several_kinds_gives_what_is_published_at_once(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    watch = store.watch(("Pod", "Secret"))
+    for kind in ("Pod", "ConfigMap", "Secret"):
+        await store.create(kind, {"metadata": {"name": "web", "uid": kind}})
+    assert [change.record.kind for change in watch.take()] == ["Pod", "Secret"]
+    assert watch.take() == []
+    watch.close()
+    assert watch.take() == [] and [change async for change in watch] == []
+    await store.close()
+
+
 async def test_a_watcher_that_does_not_read_is_disconnected(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     slow, own = store.watch("Pod", limit=2), store.watch("Pod")

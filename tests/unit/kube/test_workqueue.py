@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kubelite.daemon.workqueue import WorkQueue
+from kubelite.kube.workqueue import WorkQueue
 from tests.waiting import SECONDS
 
 

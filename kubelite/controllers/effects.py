@@ -1,0 +1,140 @@
+"""Carries out the effects of a plan: writes to the store, deletions, events."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from itertools import groupby
+
+from kubelite.controllers.admission import Admission, Refused
+from kubelite.controllers.deletion import delete
+from kubelite.controllers.model import Create, Delete, Effect, Event, Plan, Rewrite, SetStatus
+from kubelite.controllers.references import controller_of
+from kubelite.kube.events import EventRecorder
+from kubelite.kube.json import Json
+from kubelite.kube.objects import reference
+from kubelite.kube.times import rfc3339
+from kubelite.node.storage.protection import protected
+from manifests.problems import InvalidObject
+from runtime.identity import new_uid
+from state.errors import AlreadyExists, Conflict, NotFound
+from state.store import Record, Store
+
+# apimachinery pkg/util/rand and apiserver pkg/storage/names/generate.go.
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_RANDOM, _LONGEST = 5, 63
+
+#: What another writer has changed since the view was made. The plan ends, and the controller decides again.
+OUTDATED = (AlreadyExists, Conflict, NotFound)
+
+
+class Effects:
+    """Carries out plans. Nothing here waits for the disk: a power failure may undo the newest writes, but only together
+    with all later ones, and the controller then decides again from what is left."""
+
+    def __init__(
+        self, store: Store, events: EventRecorder, admission: Admission, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._admission = admission
+        self._clock = clock
+
+    async def carry_out(self, plan: Plan) -> Exception | None:
+        """Carry out the effects in their order. Adjacent effects of one class share a commit. Return what ended the
+        plan early (an error of `OUTDATED`), None if nothing did. Raises StorageFailed, Refused, InvalidObject."""
+        for _, group in groupby(plan.effects, type):
+            results = await asyncio.gather(*map(self._do, group), return_exceptions=True)
+            errors = [result for result in results if isinstance(result, BaseException)]
+            for error in errors:
+                if not isinstance(error, OUTDATED):
+                    raise error
+            if errors:
+                return next(error for error in errors if isinstance(error, OUTDATED))
+        return None
+
+    def _do(self, effect: Effect) -> Awaitable[object]:
+        match effect:
+            case Create():
+                return self._create(effect.doc)
+            case Rewrite():
+                return self._rewrite(effect.doc)
+            case SetStatus():
+                return self._set_status(effect)
+            case Delete():
+                return self._delete(effect)
+            case Event():
+                return self._event(effect)
+
+    async def _create(self, given: Json) -> None:
+        doc = named(given)
+        kind, metadata = doc["kind"], doc["metadata"]
+        uid, now = new_uid(), self._clock()
+        if kind == "Pod":
+            try:
+                new = self._admission.admit(doc, uid=uid, now=now)
+            except (Refused, InvalidObject) as error:
+                self._say(doc, "Warning", "FailedCreate", f"Error creating: {error}")
+                raise
+        else:
+            own = {**metadata, "uid": uid, "creationTimestamp": rfc3339(now)}
+            if "spec" in doc:
+                own["generation"] = 1
+            new = {**doc, "metadata": protected(kind, own)}
+        await self._store.create(kind, new, durable=False)
+        if kind == "Pod" and "name" not in given["metadata"]:
+            self._say(new, "Normal", "SuccessfulCreate", f"Created pod: {metadata['name']}")
+
+    def _say(self, doc: Json, type_: str, reason: str, message: str) -> None:
+        """Record an event about the owner that controls an object."""
+        found = controller_of(doc)
+        if found is not None and (owner := self._store.get_uid(found["uid"])) is not None:
+            self._events.event(reference(owner.doc), type_, reason, message)
+
+    async def _rewrite(self, doc: Json) -> None:
+        metadata = doc["metadata"]
+
+        def change(old: Json) -> Json:
+            if old["metadata"].get("resourceVersion") != metadata.get("resourceVersion"):
+                raise Conflict(f'{doc["kind"].lower()} "{metadata["name"]}" was changed meanwhile')
+            return rewritten(old, doc)
+
+        if await self._store.modify(metadata["uid"], change, durable=False) is None:
+            raise NotFound(f'{doc["kind"].lower()} "{metadata["name"]}" not found')
+
+    async def _set_status(self, effect: SetStatus) -> None:
+        def change(old: Json) -> Json | None:
+            return None if old.get("status") == effect.status else {**old, "status": effect.status}
+
+        if await self._store.modify(effect.uid, change, durable=False) is None:
+            raise NotFound(f"the object with uid {effect.uid} is gone")
+
+    async def _delete(self, effect: Delete) -> Record | None:
+        """Delete an object; one that is gone already is no error."""
+        return await delete(self._store, effect.uid, now=self._clock(), orphan=effect.orphan)
+
+    async def _event(self, effect: Event) -> None:
+        self._events.event(reference(effect.about), effect.type, effect.reason, effect.message)
+
+
+def named(doc: Json) -> Json:
+    """Return an object with a name. `generateName`, shortened to leave room for them, gets five random characters."""
+    metadata = doc["metadata"]
+    if metadata.get("name"):
+        return doc
+    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
+    name = metadata["generateName"][: _LONGEST - _RANDOM] + suffix
+    return {**doc, "metadata": {**metadata, "name": name}}
+
+
+def rewritten(old: Json, new: Json) -> Json:
+    """Return an object with the content of `new` and the status of `old`."""
+    doc = {key: value for key, value in new.items() if key != "status"}
+    if "status" in old:
+        doc["status"] = old["status"]
+    before = old["metadata"].get("generation")
+    if before is not None:
+        changed = doc.get("spec") != old.get("spec")
+        doc["metadata"] = {**doc["metadata"], "generation": int(before) + changed}
+    return doc

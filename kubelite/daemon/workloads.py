@@ -1,0 +1,73 @@
+"""Starts the controllers when the node gets its first workload. A node without workloads imports nothing of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kubelite.kube.objects import WORKLOADS, source_of
+from kubelite.kube.workqueue import WorkQueue
+
+if TYPE_CHECKING:
+    from kubelite.controllers.admission import Admission
+    from kubelite.daemon.node_api import NodeAgent
+    from kubelite.node.worker.parsed_pods import ParsedPods
+    from state.store import Store
+
+SHUTDOWN = 1.0  # seconds between looks while the node shuts down, when nothing is replaced
+
+
+async def run_controllers(agent: NodeAgent, parsed: ParsedPods) -> None:
+    """Wait for a workload, then run the controllers until this is cancelled."""
+    await _needed(agent.store)
+
+    from kubelite.controllers.manager import ControllerManager, Key
+
+    queue: WorkQueue[Key] = WorkQueue()
+    manager = ControllerManager(
+        agent.store, agent.events, queue, _admission(agent, parsed),
+        node=agent.node, deleted=agent.sources.deleted,
+    )  # fmt: skip
+
+    async def reconcile(key: Key) -> float | None:
+        return SHUTDOWN if agent.worker.shutting_down else await manager.reconcile(key)
+
+    queue.start(reconcile)
+    try:
+        await manager.run()
+    finally:
+        await queue.close()
+
+
+async def _needed(store: Store) -> None:
+    """Return when the store has a workload, or what is left of one: a daemon that was killed may have deleted the
+    owner, and not yet what it owned."""
+    async with store.watch(WORKLOADS) as watch:
+        if not _has_workloads(store):
+            await watch.next()
+
+
+def _has_workloads(store: Store) -> bool:
+    if any(store.list(kind) for kind in WORKLOADS):
+        return True
+    return any(
+        record.metadata.get("ownerReferences") and not source_of(record)
+        for kind in ("Pod", "ControllerRevision")
+        for record in store.list(kind)
+    )
+
+
+def _admission(agent: NodeAgent, parsed: ParsedPods) -> Admission:
+    from kubelite.controllers.admission import Admission
+    from kubelite.node.decide.pod_security import forbidden
+    from kubelite.node.spec.users import with_own_users
+
+    settings = agent.settings
+    return Admission(
+        agent.store,
+        node_name=settings.node_name,
+        priorities=settings.priority_classes,
+        refusal=partial(forbidden, security=settings.pod_security),
+        with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,
+        offer=parsed.offer,
+    )
