@@ -108,6 +108,7 @@ class Why(TypedDict):
     reasons: list[str]  # sentences: the reasons of the decision
     lastChange: NotRequired[LastChange]  # the last round with actions, if the last round had none
     next: NotRequired[str]  # when and why the pod is checked next; "": at the next change
+    current: NotRequired[dict[str, str]]  # container → id of the running instances that stay as they are
     actions: NotRequired[Json]  # the whole PodActions
     lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that failed
     advice: NotRequired[list[str]]  # sentences: what to do next; none for a healthy pod

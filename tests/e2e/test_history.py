@@ -20,6 +20,21 @@ def says(node: Node, word: str) -> bool:
     return word in node.cli("logs", "web", check=False).out.split()
 
 
+def test_a_rollout_waits_for_the_container_of_the_new_definition(node: Node) -> None:
+    """By its status, the pod is ready with its last generation while the old container is in its grace period."""
+    slow = "trap 'sleep 3; exit 0' TERM; echo first; while :; do sleep 0.1; done"
+    node.apply("web.yaml", pod("web", container(script=slow), terminationGracePeriodSeconds=20))
+    assert "successfully rolled out" in node.cli("rollout", "status", "web").out
+    before = node.pod("web")["status"]["containerStatuses"][0]["containerID"]
+    new = pod("web", container(script=slow.replace("first", "second")), terminationGracePeriodSeconds=20)
+    (node.base / "new.yaml").write_text(new)
+    node.cli("apply", "-f", str(node.base / "new.yaml"))
+    assert "successfully rolled out" in node.cli("rollout", "status", "web").out
+    (after,) = node.pod("web")["status"]["containerStatuses"]
+    assert after["containerID"] != before and "running" in after["state"]
+    node.wait(lambda: says(node, "second"), "the new script")
+
+
 def test_history_and_rollback(node: Node) -> None:
     node.apply("web.yaml", manifest("echo one"))
     node.wait(lambda: says(node, "one"), "the first version")

@@ -48,6 +48,22 @@ def progress_of(pod: Json | None) -> Progress:
     return Progress(done=False, failed=False, words=words, ready=count)
 
 
+def settled(pod: Json, found: Progress, decision: Json) -> Progress:
+    """Return `found`, the progress of a pod that is done by its status, unless containers of an earlier definition
+    still run: until they have ended, the status describes them. `decision`: the node's, as `why` has it; its instances
+    are those of the present definition."""
+    current, status = decision.get("current"), pod.get("status") or {}
+    if current is None or status.get("phase") == "Succeeded":
+        return found
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    running = {c["name"]: c.get("containerID") for c in statuses if "running" in (c.get("state") or {})}
+    old = sorted(name for name, instance in running.items() if current.get(name) != instance)
+    if not old:
+        return found
+    words = "; ".join(f"container {name}: its earlier instance is terminating" for name in old)
+    return Progress(done=False, failed=False, words=words)
+
+
 def ready_of(pod: Json) -> tuple[int, int]:
     """Return the numbers of ready and of all containers. Sidecars count, other init containers do not (kubectl's
     printPod)."""

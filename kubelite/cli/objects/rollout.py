@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kubelite.cli.errors import CliError
+from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Group
 from kubelite.cli.names import PODS, path_of, resource_type
-from kubelite.cli.objects.pod_progress import progress_of
-from kubelite.cli.objects.wait import states, until_of
+from kubelite.cli.objects.pod_progress import progress_of, settled
+from kubelite.cli.objects.wait import LOOK_SECONDS, states, until_of
 from kubelite.cli.options import client, complete_manifests, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.output.waiting import Waiting, waiting
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 PROGRESS_SECONDS = 600.0  # the default progressDeadlineSeconds of a Deployment
+DECISION_SECONDS = 5.0
 _IN_MANIFESTS = ("Pod", "ConfigMap", "Secret")
 _AT_ONCE = (
     "an edit takes effect as soon as its file is written; `kubelite diff -f FILE` shows the effect in advance"
@@ -228,6 +229,8 @@ def _follow(server: Client, pod: _Pod, until: float | None, line: Waiting, *, wa
         with contextlib.closing(states(server, PODS, pod.namespace, pod.name, stop)) as every:
             for document in every:
                 found = progress_of(document)
+                if found.done and document is not None:
+                    found = settled(document, found, _decision(server, pod))
                 if found.failed:
                     raise CliError(f'error: pod "{pod.name}" {found.words}{_advice(server, pod)}')
                 if found.done:
@@ -246,6 +249,22 @@ def _follow(server: Client, pod: _Pod, until: float | None, line: Waiting, *, wa
             raise CliError(f"error: timed out waiting for the condition{_advice(server, pod)}")
         if now >= stuck:
             raise CliError(f'error: pod "{pod.name}" exceeded its progress deadline{_advice(server, pod)}')
+
+
+def _decision(server: Client, pod: _Pod) -> Json:
+    """Return the node's last decision about the pod; {} if there is none. After its start, a daemon has one within
+    DECISION_SECONDS."""
+    until = time.monotonic() + DECISION_SECONDS
+    while True:
+        try:
+            found: Json = server.get(f"/kubelite/v1/why/{pod.namespace}/{pod.name}")
+            return found
+        except ServerError as error:
+            if error.reason != "NotFound":
+                raise
+        if time.monotonic() >= until:
+            return {}
+        time.sleep(LOOK_SECONDS)
 
 
 def _mark(document: Json | None, ready: int) -> tuple[str, int, int]:

@@ -38,8 +38,22 @@ def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
         "decided": actions.describe(),
         "reasons": reasons,
         "next": f"next sync at {rfc3339(actions.next_look)}" if actions.next_look else "",
+        "current": current(look),
         "actions": _json(actions),
         **earlier,
+    }
+
+
+def current(look: Look) -> dict[str, str]:
+    """Return the running instances that stay, as container → id: neither being stopped nor about to be."""
+    actions = look.actions
+    if actions.kill_sandbox:
+        return {}
+    stopped = {stop.id for stop in actions.stop}
+    return {
+        one.name: f"kubelite://{one.id}"
+        for one in look.observed.containers
+        if one.state is ContainerState.RUNNING and not one.stop_deadline and one.id not in stopped
     }
 
 

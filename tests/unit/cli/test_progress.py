@@ -11,7 +11,7 @@ import pytest
 
 from kubelite.api.kube.printers import summarize_pod
 from kubelite.cli.objects import rollout
-from kubelite.cli.objects.pod_progress import probe_words, progress_of, ready_of
+from kubelite.cli.objects.pod_progress import Progress, probe_words, progress_of, ready_of, settled
 from kubelite.kube.json import Json
 from tests.unit.api.fake_node import NOW, event_doc, pod_doc
 from tests.unit.api.server import Served
@@ -82,6 +82,21 @@ def test_a_pod_that_is_not_ready_names_its_probe(probe: Json, words: str) -> Non
         missing = f"(container a: its {kind} probe ({words}) has not succeeded)"
         assert progress_of(document).words == f"0 of 1 containers are ready {missing}"
     assert "probe" not in progress_of(pod(container("a", ready=True), containers=[spec])).words
+
+
+def test_a_container_of_an_earlier_definition_is_not_the_end_of_a_rollout() -> None:
+    document = pod(
+        {**container("a", ready=True), "containerID": "kubelite://1"},
+        {**container("b", ready=True), "containerID": "kubelite://2"},
+    )
+    done = Progress(done=True, failed=False, words="successfully rolled out", ready=2)
+    stays = {"a": "kubelite://1", "b": "kubelite://2"}
+    assert settled(document, done, {"current": stays}) is done
+    assert settled(document, done, {}) is done  # an older daemon
+    for current in ({"a": "kubelite://1"}, {**stays, "b": "kubelite://3"}):
+        found = settled(document, done, {"current": current})
+        assert (found.done, found.failed) == (False, False)
+        assert found.words == "container b: its earlier instance is terminating"
 
 
 def test_a_timeout_gives_the_advice_of_why(server: Served) -> None:

@@ -59,6 +59,27 @@ def test_edits_restart_no_more_than_necessary(run: Run) -> None:
     run(story)
 
 
+def test_why_names_the_instances_that_stay(run: Run) -> None:
+    async def story(node: Node) -> None:
+        def current() -> Any:
+            found = node.worker.why(UID, "default/web")
+            assert found is not None
+            return found["current"]
+
+        await node.put(container("app"), container("side"))
+        await node.settle()
+        ids = {status["name"]: status["containerID"] for status in node.status["containerStatuses"]}
+        assert current() == ids
+
+        node.fake.stubborn.add("app")  # until the end of its grace period
+        await node.put(container("app", args=["other"]), container("side"))
+        await node.worker.reconcile(UID)
+        assert node.state()["ready"], "the status describes the old instance"
+        assert current() == {"side": ids["side"]}
+
+    run(story)
+
+
 def test_a_lost_sandbox_is_recreated_with_back_off(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put()
