@@ -22,6 +22,7 @@ from kubelite.api.node import (
 )
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.doctor import examine
+from kubelite.diagnosis.unready import unready
 from kubelite.history.service import NodeHistory
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
@@ -34,6 +35,7 @@ from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
 from kubelite.node.cri.local import LocalCri
+from kubelite.node.decide.explanation import AS_SPECIFIED
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.node_facts import patched
 from kubelite.node.scheduling.scheduler import NODE
@@ -198,8 +200,11 @@ class NodeAgent:
         about = (event.doc for event in self.store.list("Event", namespace))
         mine = [event for event in about if event["involvedObject"].get("uid") == record.uid]
         rejected = [s.rejected for s in self.sources.states() if s.file == source_of(record) and s.rejected]
+        reasons = found["reasons"]
+        if short := unready(record.doc, mine):
+            reasons = [*(reason for reason in reasons if reason != AS_SPECIFIED), *short]
         more = {
-            "reasons": [*rejected, *found["reasons"]],
+            "reasons": [*rejected, *reasons],
             "status": record.doc["status"].get("reason") or str(pod_cells(record.doc, time.time())[2]),
             "lastWords": await crash_log_lines(cast(Any, self), record.doc),
             "advice": advice(record.doc, mine, self.has_image),

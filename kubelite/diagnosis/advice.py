@@ -6,9 +6,10 @@ The reasons are those that kubelet writes (docs/explanation/pod-semantics.md).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from kubelite.diagnosis.unready import container_of
 from kubelite.kube.json import Json
 
 #: Reason of a waiting or terminated container → advice. Placeholders: pod, container, image, namespace.
@@ -168,7 +169,10 @@ def advice(
         found.append(f"{wrong.container}: " + text.format(**wrong._asdict(), **words))
     ready = any(c["type"] == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     if not found and not ready and status.get("phase") not in ("Succeeded", "Failed"):
-        found = _of_events(newest, words) or [INIT.format(container=c, **words) for c in _awaited(doc)]
+        recovered = {c["name"] for c in status.get("containerStatuses") or () if c.get("ready")}
+        found = _of_events(newest, words, recovered) or [
+            INIT.format(container=c, **words) for c in _awaited(doc)
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -214,7 +218,7 @@ def _of_container(wrong: _Wrong, newest: list[Json], is_here: Callable[[str], bo
 
 def _killed(wrong: _Wrong, newest: list[Json]) -> str:
     """Return the advice if the node killed the last instance; "" if that instance exited by itself."""
-    mine = [e for e in newest if _container_of(e) == wrong.container]
+    mine = [e for e in newest if container_of(e) == wrong.container]
     last = next((e for e in mine if e.get("reason") == "Killing"), {})
     if str(last.get("lastTimestamp", "")) < wrong.since:
         return ""
@@ -228,21 +232,28 @@ def _braced(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _of_events(newest: list[Json], words: dict[str, str]) -> list[str]:
-    """Return the advice for the newest Warning for which there is advice, as a list of one or none."""
+def _of_events(newest: list[Json], words: dict[str, str], recovered: Collection[str]) -> list[str]:
+    """Return the advice for the newest Warning for which there is advice. If that is a failing probe, return the advice
+    for the newest failure of each container that has not `recovered`."""
     for event in newest:
         reason, message = event.get("reason", ""), _short(event)
         if event.get("type") == "Warning" and reason in EVENT:
+            if reason == "Unhealthy":
+                return _of_probes(newest, words, recovered)
             message = message.removeprefix("Failed to create pod sandbox: ")
             text = (_refined(reason, message) or EVENT[reason]).format(message=message, **words)
-            return [f"{container}: {text}" if (container := _container_of(event)) else text]
+            return [f"{container}: {text}" if (container := container_of(event)) else text]
     return []
 
 
-def _container_of(event: Json) -> str:
-    """Return the container that an event is about; "" if it is about the whole pod."""
-    path: str = event.get("involvedObject", {}).get("fieldPath", "")
-    return path.partition("{")[2].removesuffix("}")
+def _of_probes(newest: list[Json], words: dict[str, str], recovered: Collection[str]) -> list[str]:
+    found: dict[str, str] = {}
+    for event in newest:
+        container = container_of(event)
+        if event.get("reason") == "Unhealthy" and container not in found and container not in recovered:
+            text = EVENT["Unhealthy"].format(message=_short(event), **words)
+            found[container] = f"{container}: {text}" if container else text
+    return list(found.values())
 
 
 def _short(event: Json) -> str:

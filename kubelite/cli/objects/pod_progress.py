@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from kubelite.diagnosis.unready import probe_words
+
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
@@ -91,15 +93,3 @@ def _missing(pod: Json, ready: Json) -> Iterator[str]:
             yield f"container {found['name']}: its {kind} probe ({probe_words(probe)}) has not succeeded"
     if ready.get("reason") == "ReadinessGatesNotReady":
         yield str(ready.get("message") or "a readiness gate is closed")
-
-
-def probe_words(probe: Json) -> str:
-    """Describe a probe's action: `HTTP GET :80/healthz`, `TCP :5432`, `gRPC :9000`, or its command."""
-    if http := probe.get("httpGet"):
-        where = f"{http.get('host') or ''}:{http.get('port')}{http.get('path') or '/'}"
-        return f"{http.get('scheme') or 'HTTP'} GET {where}"
-    if tcp := probe.get("tcpSocket"):
-        return f"TCP {tcp.get('host') or ''}:{tcp.get('port')}"
-    if grpc := probe.get("grpc"):
-        return f"gRPC :{grpc.get('port')}"
-    return " ".join((probe.get("exec") or {}).get("command") or ())

@@ -10,6 +10,8 @@ from kubelite.kube.times import rfc3339
 from kubelite.node.model.actions import PodActions
 from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
 
+AS_SPECIFIED = "everything is as the manifest specifies"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -24,7 +26,7 @@ class Look:
 def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
     """The fields of kubelite.api.node.Why. `change` is the last sync that had any effect."""
     actions = look.actions
-    reasons = list(actions.reasons) or ["everything is as the manifest specifies"]
+    reasons = list(actions.reasons) or [AS_SPECIFIED]
     earlier: dict[str, Any] = {}
     if change is not None and change is not look:
         done = {"at": rfc3339(change.at), "decided": change.actions.describe()}

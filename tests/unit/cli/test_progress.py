@@ -11,7 +11,8 @@ import pytest
 
 from kubelite.api.kube.printers import summarize_pod
 from kubelite.cli.objects import rollout
-from kubelite.cli.objects.pod_progress import Progress, probe_words, progress_of, ready_of, settled
+from kubelite.cli.objects.pod_progress import Progress, progress_of, ready_of, settled
+from kubelite.diagnosis.unready import probe_words
 from kubelite.kube.json import Json
 from tests.unit.api.fake_node import NOW, event_doc, pod_doc
 from tests.unit.api.server import Served
