@@ -9,7 +9,7 @@ from typing import Final
 from deploy.docs.tables import table, titled
 from kubelite.api.audit import OBJECTS, PID
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
-from kubelite.kube.objects import SOURCE
+from kubelite.kube.objects import CREATED_BY, SOURCE
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
@@ -58,6 +58,10 @@ READ: Final = {
 }
 WRITTEN: Final = {
     SOURCE: ("every object of a manifest", "Path of the manifest, relative to the manifest directory."),
+    CREATED_BY: (
+        "Pod",
+        "`run`, in the manifest that `kubelite run` wrote: `kubelite delete pod` deletes the manifest with the pod.",
+    ),
     PROVISIONED_BY: (
         "PersistentVolume",
         f"`{PROVISIONER}` marks a volume that kubelite created for a claim.",

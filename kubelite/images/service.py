@@ -8,12 +8,13 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from kubelite.kube.json import Json
 from kubelite.node.cri.local import LocalCri
+from kubelite.node.model.claim_names import claim_name_in
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store.disk import tree_size
@@ -169,13 +170,12 @@ class NodeImages:
     async def disk_usage(self, *, verbose: bool = False) -> list[Json]:
         """Report disk usage as `docker system df`: totals of each kind, the part in use, and the reclaimable rest.
 
-        With `verbose`, each kind but the build cache has `items`: images, containers and emptyDir volumes. Sizes are in
-        bytes.
+        With `verbose`, each kind but the build cache has `items`: images, containers, emptyDir volumes and claims.
+        Sizes are in bytes. Reclaimable is what `prune` of all images frees, and of the build cache what it frees then.
         """
-        usage = await self.client.usage()
         used = await self.in_use()
+        usage = await self.client.usage(used)
         records = {r.id: r for r in self.client.store.list()}
-        needed = {thing for r in records.values() if r.id in used for thing in _things(r)}
         sizes = {**usage["blobs"], **{f"layer:{k}": v for k, v in usage["layers"].items()}}
         known = {thing for r in records.values() for thing in _things(r)}
         built = {thing.replace("chain:", "layer:") for thing in usage["cache"]["needed"]} - known
@@ -184,7 +184,7 @@ class NodeImages:
             "total": len(records),
             "active": len([r for r in records if r in used]),
             "size": sum(size for thing, size in sizes.items() if thing not in built) + usage["ingest"],
-            "reclaimable": sum(size for thing, size in sizes.items() if thing not in needed | built),
+            "reclaimable": _reclaimable(sizes, usage["retained"]),
         }
         cache_size = sum(sizes.get(thing, 0) for thing in built) + sum(usage["cache"]["mounts"])
         cache = {
@@ -197,11 +197,34 @@ class NodeImages:
         pods = {record.uid: f"{record.namespace}/{record.name}" for record in self.store.list("Pod")}
         running = set(self.cri.running_sandboxes())
         containers, volumes = await asyncio.to_thread(self._pods_usage, running, pods)
+        claims = await asyncio.to_thread(self._claims_usage, self._claims_in_use(running))
         if verbose:
             images["items"] = _image_items(list(records.values()), sizes, used)
         else:
-            del containers["items"], volumes["items"]
-        return [images, containers, volumes, cache]
+            del containers["items"], volumes["items"], claims["items"]
+        return [images, containers, volumes, claims, cache]
+
+    def _claims_in_use(self, running: set[str]) -> set[tuple[str, str]]:
+        """Return namespace and name of the claims that running pods use."""
+        pods = [record for record in self.store.list("Pod") if record.uid in running]
+        return {
+            (pod.namespace, claim_name_in(pod.name, volume))
+            for pod in pods
+            for volume in pod.doc["spec"].get("volumes") or ()
+            if volume.get("persistentVolumeClaim") or volume.get("ephemeral")
+        }
+
+    def _claims_usage(self, used: set[tuple[str, str]]) -> Json:
+        """Measure the directories of claims, retained ones of deleted claims included. None is removed by a prune."""
+        claims: Json = {"type": "Claims", "total": 0, "active": 0, "size": 0, "reclaimable": 0, "items": []}
+        for namespace in _names(f"{self.root}/claims"):
+            for name in _names(f"{self.root}/claims/{namespace}"):
+                size, active = tree_size(f"{self.root}/claims/{namespace}/{name}"), (namespace, name) in used
+                claims["total"] += 1
+                claims["active"] += active
+                claims["size"] += size
+                claims["items"].append({"namespace": namespace, "name": name, "size": size, "active": active})
+        return claims
 
     def _pods_usage(self, running: set[str], pods: Mapping[str, str]) -> list[Json]:
         """Measure containers and emptyDir volumes. `pods`: uid → namespace/name."""
@@ -221,6 +244,14 @@ class NodeImages:
                     pod = pods.get(uid, uid)
                     kind["items"].append({"pod": pod, "name": name, "size": size, "active": active})
         return [containers, volumes]
+
+
+def _reclaimable(sizes: Mapping[str, int], retained: Sequence[str] | None) -> int:
+    """Return the bytes that pruning all unused images frees, build results aside."""
+    if retained is None:
+        return 0
+    kept = {thing.replace("chain:", "layer:") for thing in retained}
+    return sum(size for thing, size in sizes.items() if thing not in kept)
 
 
 def _image_items(records: list[ImageRecord], sizes: Mapping[str, int], used: set[str]) -> list[Json]:

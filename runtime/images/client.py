@@ -187,9 +187,9 @@ class ImageClient:
     async def tag(self, reference: str, target: str) -> ImageRecord:
         return _records(await self._run({"op": "tag", "reference": reference, "target": target}, None))[0]
 
-    async def usage(self) -> dict[str, Any]:
+    async def usage(self, in_use: Collection[str] = ()) -> dict[str, Any]:
         """See `usage.usage`."""
-        return await self._run({"op": "usage"}, None)
+        return await self._run({"op": "usage", "in_use": sorted(in_use)}, None)
 
     async def repair(self, *, deep: bool = False) -> tuple[list[str], list[str]]:
         """See `repair.repair`."""

@@ -161,10 +161,10 @@ async def _tag(store: ImageStore, request: Request, _report: Report) -> dict[str
     return _images([await asyncio.to_thread(tag, store, request["reference"], request["target"])])
 
 
-async def _usage(store: ImageStore, _request: Request, _report: Report) -> dict[str, Any]:
+async def _usage(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
     from runtime.images.store.usage import usage
 
-    return await asyncio.to_thread(usage, store)
+    return await asyncio.to_thread(usage, store, request.get("in_use") or ())
 
 
 async def _repair(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:

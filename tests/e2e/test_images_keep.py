@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from kubelite.cli.images.images import size
 from tests.e2e.node import IMAGE, KUBELITE, REPO, Node, running_node
 from tests.e2e.registry import APP, HOST, Images, Registry, needs_tools
 from tests.e2e.test_images import image_pod
@@ -101,7 +102,7 @@ def test_prune_df_and_repair(registry: Registry) -> None:
     assert usage["Containers"] == {**usage["Containers"], "total": 1, "active": 1, "reclaimable": 0}
     assert node.cli("df").out.splitlines()[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     each = {kind["type"]: kind for kind in json.loads(node.cli("df", "-v", "-o", "json").out)}
-    for kind in ("Containers", "Local Volumes"):
+    for kind in ("Containers", "Local Volumes", "Claims"):
         assert sum(item["size"] for item in each[kind]["items"]) == each[kind]["size"]
         assert len(each[kind]["items"]) == each[kind]["total"]
     for image in each["Images"]["items"]:
@@ -113,7 +114,11 @@ def test_prune_df_and_repair(registry: Registry) -> None:
     assert asked.code == 1 and "--force" in asked.err
     young = node.cli("image", "prune", "-a", "-f", "--older", "1h")
     assert young.out == "Total reclaimed space: 0B\n"
+    promised = {kind["type"]: kind for kind in json.loads(node.cli("df", "-o", "json").out)}
     pruned = node.cli("image", "prune", "-a", "-f").out
+    assert f"Total reclaimed space: {size(promised['Images']['reclaimable'])}\n" in pruned
+    left = {kind["type"]: kind for kind in json.loads(node.cli("df", "-o", "json").out)}
+    assert left["Images"]["reclaimable"] == 0
     assert f"Untagged: {HOST}/built:1" in pruned and APP not in pruned
     assert [row.split()[0] for row in node.cli("images", "--no-headers").out.splitlines()] == [f"{HOST}/app"]
 

@@ -112,5 +112,6 @@ def test_run_detached_stays_and_runs_once_with_its_policy(node: Node) -> None:
     node.restart(9)
     node.wait(lambda: "restartCount" in node.container("job", "job"), "the daemon to have looked")
     assert node.container("job", "job")["restartCount"] == 0
-    node.cli("delete", "-f", str(node.manifests / "pod-job.yaml"))
+    assert "recreated" not in node.cli("delete", "pod", "job").err
     node.wait_gone("job")
+    assert manifests(node) == []

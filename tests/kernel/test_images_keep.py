@@ -438,7 +438,10 @@ class TestNames:
         removed = do(store.root, "prune", in_use=[used], every=True, before=1_600_000_000.0)
         assert removed.deleted == (old.id,) and removed.untagged == ("localhost/other:1",)
         assert removed.freed > 5000
+        found = do(store.root, "usage", [used])
+        sizes = {**found["blobs"], **{f"chain:{chain}": size for chain, size in found["layers"].items()}}
         removed = do(store.root, "prune", in_use=[used], every=True)
+        assert removed.freed == sum(size for thing, size in sizes.items() if thing not in found["retained"])
         assert [r.reference for r in store.list()] == ["localhost/other:0"]
         assert check_store(store, deep=True) == []
 

@@ -152,7 +152,12 @@ def _admit(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[
                 note_violation(request, said)
             if said := warning(document.obj, node.pod_security):
                 warnings.append(said)
-    text = "; ".join(dict.fromkeys(warnings)).replace("\\", "\\\\").replace('"', '\\"')
+    return _warning(warnings)
+
+
+def _warning(sentences: Sequence[str]) -> dict[str, str]:
+    """Return the header of an answer with warnings (RFC 7234, 5.5), as kubectl and this client print it."""
+    text = "; ".join(dict.fromkeys(sentences)).replace("\\", "\\\\").replace('"', '\\"')
     return {"Warning": f'299 - "{text}"'} if text else {}
 
 
@@ -182,7 +187,27 @@ async def remove_manifest(request: Request) -> Response:
     await node.rescan()
     keys = [chunk.keys[0] for chunk in given]
     paths = [entry["file"] for entry in node.manifests()]
-    return await _carry_out(request, node, edits.plan_remove(edits.read_candidates(paths, keys), keys))
+    plan = edits.plan_remove(edits.read_candidates(paths, keys), keys)
+    headers = _warning(_missed(node, [o.key for o in plan.outcomes if o.result == "deleted"]))
+    return await _carry_out(request, node, plan, headers)
+
+
+def _missed(node: NodeApi, gone: Sequence[edits.Key]) -> list[str]:
+    """Say which pods need the ConfigMaps and Secrets that are deleted, unless they are deleted, too."""
+    said = []
+    for kind, namespace, name in gone:
+        if kind not in ("ConfigMap", "Secret"):
+            continue
+        from kubelite.kube.content_users import users_of
+
+        pods = [r.doc for r in node.store.list("Pod", namespace) if ("Pod", namespace, r.name) not in gone]
+        if users := users_of(kind, name, pods):
+            which = "pods" if len(users) > 1 else "pod"
+            said.append(
+                f"{which} {', '.join(users)} in namespace {namespace} cannot start containers without {kind} {name}; "
+                "containers that run go on"
+            )
+    return said
 
 
 async def _carry_out(

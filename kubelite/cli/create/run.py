@@ -100,7 +100,8 @@ if TYPE_CHECKING:
 def run(ctx: click.Context, /, first: str, command_words: tuple[str, ...], **options: Any) -> int:
     """Create a pod from an image.
 
-    The pod's manifest is written to the manifest directory; `kubelite delete -f` or removing the file ends the pod.
+    The pod's manifest is written to the manifest directory; `kubelite delete pod NAME` or removing the file ends the
+    pod.
     COMMAND is given to the image's entrypoint as its arguments. With --rm or -i the exit code is that of the
     container.
     """
@@ -109,6 +110,8 @@ def run(ctx: click.Context, /, first: str, command_words: tuple[str, ...], **opt
     _check(options, attach=attach)
     options["restart"] = options["restart"] or ("Never" if options["remove"] else "Always")
     document = documents.pod(name, image, command_words, options)
+    if options["dry_run"] == "none":
+        _mark(document)
     server = client(ctx)
     if not attach:
         write(server, document, dry_run=options["dry_run"], output=options["output"])
@@ -120,6 +123,13 @@ def run(ctx: click.Context, /, first: str, command_words: tuple[str, ...], **opt
         if options["remove"]:
             undo.callback(_remove, server, document, quiet=options["quiet"])
         return _attached(server, options["namespace"] or "default", name, options)
+
+
+def _mark(document: Json) -> None:
+    """Say in the manifest that this command wrote it, so that `kubelite delete pod` deletes the manifest, too."""
+    from kubelite.kube.objects import CREATED_BY
+
+    document["metadata"].setdefault("annotations", {})[CREATED_BY] = "run"
 
 
 def _names(first: str, options: Json) -> tuple[str, str]:

@@ -25,21 +25,22 @@ _json_option = click.option(
 @click.command(
     cls=Command,
     examples="""
-    # Show the disk usage of images, containers, volumes and the build cache
+    # Show the disk usage of images, containers, volumes, claims and the build cache
     kubelite df
 
-    # List the images, containers and volumes with their sizes
+    # List the images, containers, volumes and claims with their sizes
     kubelite df -v
     """,
 )
-@click.option("-v", "--verbose", is_flag=True, help="List each image, container and volume.")
+@click.option("-v", "--verbose", is_flag=True, help="List each image, container, volume and claim.")
 @_json_option
 @socket_option
 @click.pass_context
 def df(ctx: click.Context, verbose: bool, output: str | None) -> None:
     """Show disk usage.
 
-    The output is like that of `docker system df`.
+    The output is like that of `docker system df`. RECLAIMABLE is what `kubelite image prune --all` frees, and for the
+    build cache what --build-cache frees in addition. Claims are never pruned.
     """
     with waiting("measuring"):
         query = {"verbose": "true"} if verbose else None
@@ -89,4 +90,11 @@ def _print_items(kinds: Json) -> None:
         items = kinds[kind]["items"]
         rows = [(i["pod"], i["name"], size(i["size"]), "yes" if i["active"] else "no") for i in items]
         TablePrinter().print(("Pod", column, "Size", "In Use"), rows)
+    if claims := kinds.get("Claims"):
+        print("\nClaims space usage:\n")
+        rows = [
+            (i["namespace"], i["name"], size(i["size"]), "yes" if i["active"] else "no")
+            for i in claims["items"]
+        ]
+        TablePrinter().print(("Namespace", "Claim", "Size", "In Use"), rows)
     print(f"\nBuild cache usage: {size(kinds['Build Cache']['size'])}")

@@ -69,7 +69,7 @@ def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...],
     """Delete manifests from the manifest directory, or pods by name.
 
     If the manifest of a pod that is deleted by name remains in the directory, the pod is created again, as by a
-    ReplicaSet. The command names the file.
+    ReplicaSet. The command names the file. The manifest that `kubelite run` wrote is deleted with its pod.
     """
     if bool(what) == bool(files):
         raise click.UsageError("specify what to delete: either -f FILE, or pod NAME")
@@ -177,6 +177,8 @@ class _Deleter:
         return {} if grace is None or grace < 0 else {"gracePeriodSeconds": grace}
 
     def _delete(self, namespace: str, name: str) -> None:
+        if self._run_made(namespace, name):
+            return
         try:
             pod = self.server.json("DELETE", path_of(PODS, namespace, name), query=self._grace())
         except ServerError as error:
@@ -187,6 +189,28 @@ class _Deleter:
         forced = " force" if self.options["force"] else ""
         print(f'pod "{name}"{forced} deleted from {namespace} namespace', flush=True)
         self.waiting.append((namespace, name, pod["metadata"]["uid"]))
+
+    def _run_made(self, namespace: str, name: str) -> bool:
+        """Delete a pod with the manifest that `kubelite run` wrote for it. Return False for another pod."""
+        from kubelite.kube.objects import CREATED_BY, SOURCE
+
+        try:
+            pod = self.server.get(path_of(PODS, namespace, name))
+        except ServerError as error:
+            if error.reason != "NotFound":
+                raise
+            return False
+        annotations = pod["metadata"].get("annotations") or {}
+        if annotations.get(CREATED_BY) != "run" or not annotations.get(SOURCE):
+            return False
+        text = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}}
+        body = json.dumps(text).encode()
+        answer = self.server.json("POST", "/kubelite/v1/remove", body=body, headers=YAML_BODY)
+        (entry,) = answer["objects"]
+        if entry["result"] == "missing":  # only its annotation says that a manifest defines it
+            return False
+        self._removed(entry, pod["metadata"]["uid"])
+        return True
 
     def wait(self) -> None:
         """Wait until the deleted pods are gone. A pod with the same name and another uid is another pod."""

@@ -184,7 +184,9 @@ class Decision(RestartingAll, Starting):
 
     def _replace_sandbox(self) -> None:
         alive = self._alive()
-        self.reasons.append("the sandbox was created with other settings")
+        self.reasons.append(
+            "the settings of the sandbox changed: it is recreated, and all containers restart in the new one"
+        )
         if not alive:
             self._from_nothing(by_edit=True)
             return

@@ -148,8 +148,36 @@ def discard_blobs(session: Session) -> None:
                     os.unlink(store.blob_path(digest))
 
 
-def referenced(store: ImageStore, visit: Callable[[str, Exception], None] | None = None) -> set[str]:
-    """Every digest reachable from the index, and `chain:<id>` of its layers. `visit` receives unreadable images."""
+def retained(store: ImageStore, in_use: Collection[str]) -> set[str] | None:
+    """What `prune_unused(store, in_use=in_use, cache=False)` would leave: digests, and `chain:<id>` of layers. None:
+    everything, because an image cannot be read."""
+    used = {(r.manifest_digest, r.reference) for r in store.list() if r.id in in_use}
+    broken: list[str] = []
+
+    def stays(descriptor: dict[str, Any]) -> bool:
+        name = (descriptor.get("annotations") or {}).get(REF_NAME, "")
+        return (descriptor.get("digest"), name) in used
+
+    needed = referenced(store, lambda digest, _error: broken.append(digest), stays)
+    return None if broken else needed | _leased(store) | buildcache.needed(store)
+
+
+def _leased(store: ImageStore) -> set[str]:
+    """What the sessions of living writers need."""
+    found: set[str] = set()
+    for path, alive in sessions(store.root):
+        if alive:
+            found |= read_lease(os.path.join(path, "lease.json"))
+    return found
+
+
+def referenced(
+    store: ImageStore,
+    visit: Callable[[str, Exception], None] | None = None,
+    wanted: Callable[[dict[str, Any]], bool] = lambda _descriptor: True,
+) -> set[str]:
+    """Every digest reachable from the wanted descriptors of the index, and `chain:<id>` of its layers. `visit` receives
+    unreadable images."""
     needed: set[str] = set()
 
     def follow(descriptor: dict[str, Any]) -> None:
@@ -177,7 +205,8 @@ def referenced(store: ImageStore, visit: Callable[[str, Exception], None] | None
             visit(digest, error)
 
     for descriptor in read_index(store.root)["manifests"]:
-        follow(descriptor)
+        if wanted(descriptor):
+            follow(descriptor)
     return needed
 
 
@@ -188,15 +217,12 @@ def _sweep(store: ImageStore, session: Session) -> int:
     needed = referenced(store, lambda digest, _error: broken.append(digest))
     if broken:
         return 0
-    for path, alive in sessions(store.root):
-        if alive:
-            needed |= read_lease(os.path.join(path, "lease.json"))
-    needed |= buildcache.needed(store)
+    needed |= _leased(store) | buildcache.needed(store)
     freed = 0
     blobs = os.path.join(store.root, "blobs", "sha256")
     for name in os.listdir(blobs):
         if f"sha256:{name}" not in needed:
-            freed += os.stat(os.path.join(blobs, name)).st_size
+            freed += os.stat(os.path.join(blobs, name)).st_blocks * 512  # as `usage` counts
             os.unlink(os.path.join(blobs, name))
     return freed + _sweep_layers(store, session, needed)
 

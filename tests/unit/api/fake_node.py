@@ -260,7 +260,10 @@ class FakeNode:
                 doc["metadata"] = {
                     **doc["metadata"],
                     "uid": f"uid-{document.namespace}-{document.name}",
-                    "annotations": {"kubelite.io/source": str(path)},
+                    "annotations": {
+                        **(doc["metadata"].get("annotations") or {}),
+                        "kubelite.io/source": str(path),
+                    },
                 }
                 wanted[document.key] = doc
         for (kind, namespace, name), doc in wanted.items():

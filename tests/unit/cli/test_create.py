@@ -17,7 +17,7 @@ import yaml
 from manifests.yaml.loader import load_text
 from tests.programs import missing
 from tests.unit.api.server import Served
-from tests.unit.cli.kit import Terminal, kubelite, ok, server
+from tests.unit.cli.kit import WEB, Terminal, kubelite, ok, server
 
 __all__ = ["server"]
 
@@ -86,6 +86,18 @@ def test_run_writes_a_manifest_into_the_directory(server: Served) -> None:
     assert written.read_bytes() == before
     assert ok(server, "run", "other:2", "--name=b", "--dry-run=server") == "pod/b created (server dry run)\n"
     assert not list(Path(server.node.manifests_dir).glob("*pod-b*"))
+
+
+def test_delete_deletes_the_manifest_that_run_wrote_and_no_other(server: Served) -> None:
+    assert ok(server, "run", "nginx:1", "--name=front", "-n", "prod") == "pod/front created\n"
+    ok(server, "apply", "-f", "-", stdin=WEB)
+    manifests = Path(server.node.manifests_dir)
+    assert sorted(path.name for path in manifests.iterdir()) == ["pod-nginx.yaml", "prod-pod-front.yaml"]
+    done = ok(server, "delete", "pod", "front", "-n", "prod", "--grace-period=3")
+    assert done == 'pod "front" deleted from prod namespace\n'
+    done = ok(server, "delete", "pod", "nginx", "--no-wait")
+    assert [path.name for path in manifests.iterdir()] == ["pod-nginx.yaml"]
+    assert "created-by" not in ok(server, "run", "nginx:1", "--dry-run=client", "-o", "yaml")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +208,22 @@ def test_create_from_a_file_adds_and_never_changes(server: Served, tmp_path: Pat
     assert done.returncode == 1
     assert 'configmaps "one" already exists' in done.stderr
     assert "a: b" not in (Path(server.node.manifests_dir) / "app.yaml").read_text()
+
+
+def test_delete_names_the_pods_that_need_a_deleted_object(server: Served, tmp_path: Path) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\n"
+    user = WEB + "    envFrom: [{configMapRef: {name: app}}]\n"
+    ok(server, "apply", "-f", "-", stdin=user)
+    ok(server, "apply", "-f", "-", stdin=config)
+    done = kubelite(server, "delete", "-f", "-", stdin=config)
+    assert (done.returncode, done.stdout) == (0, 'configmap "app" deleted from default namespace\n')
+    assert done.stderr == (
+        "Warning: pod nginx in namespace default cannot start containers without ConfigMap app; containers that run "
+        "go on\n"
+    )
+    ok(server, "apply", "-f", "-", stdin=config)
+    done = kubelite(server, "delete", "--no-wait", "-f", "-", stdin=f"{config}---\n{user}")
+    assert (done.returncode, done.stderr) == (0, ""), "its pod is deleted, too"
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,9 @@ def test_preview_changes_nothing(run: Run) -> None:
         spec = {**record.doc["spec"], "hostname": "other"}
         actions = await node.worker.preview({**record.doc, "spec": spec})
         assert actions.describe() == ["stop container app (signal 15, 30s grace)"]
+        assert actions.reasons == (
+            "the settings of the sandbox changed: it is recreated, and all containers restart in the new one",
+        )
         assert node.fake.calls == calls
 
     run(story)
