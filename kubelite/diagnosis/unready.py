@@ -29,7 +29,7 @@ def unready(doc: Json, events: Iterable[Json] = ()) -> list[str]:
         if not seen.get("ready"):
             found.append(f"container {container['name']} is not ready: {_why(container, seen, newest)}")
         found += _survived(seen, newest)
-    ready = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+    ready: Json = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
     if ready.get("reason") == "ReadinessGatesNotReady":
         found.append(f"the pod is not ready: {ready.get('message') or 'a readiness gate is closed'}")
     return found
