@@ -83,6 +83,15 @@ def reference(doc: Json, *, field_path: str = "") -> Json:
     return ref
 
 
+def ended(pod: Json) -> Json | None:
+    """Return a pod that was terminated as one that has ended: Failed, if it has not succeeded before (Kubernetes
+    pkg/kubelet/status/status_manager.go, TerminatePod). None if it has ended already."""
+    status = pod.get("status") or {}
+    return (
+        None if status.get("phase") in TERMINAL_PHASES else {**pod, "status": {**status, "phase": "Failed"}}
+    )
+
+
 def mark_deleting(doc: Json, *, now: float, grace: int | None = None) -> Json | None:
     """Return the pod marked for graceful deletion, or None if nothing changes. `now`: Unix seconds; `grace`: seconds
     (None: the pod's own). deletionTimestamp is the end of the grace period, as in Kubernetes. The grace period of a

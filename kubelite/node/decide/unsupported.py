@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kubelite.kube.jobs import TRACKING_FINALIZER
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
 from kubelite.node.model.spec_cache import once_a_spec
 from kubelite.node.spec import lsm
@@ -100,7 +101,7 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
         yield Unsupported(
             "spec.schedulerName", f"{scheduler} is ignored: this node schedules its pods itself", False
         )
-    if pod.metadata.finalizers:
+    if set(pod.metadata.finalizers) - {TRACKING_FINALIZER}:
         yield Unsupported(
             "metadata.finalizers", "they are ignored: a deleted pod is removed when it has ended", False
         )

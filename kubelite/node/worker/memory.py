@@ -43,6 +43,7 @@ class Memory:
     evicted: str = ""  # why the node evicts it
     shutdown: float | None = None  # seconds it has to end in a node shutdown
     settled: tuple[Pod, ObservedPod, Facts] | None = None  # the last inputs, if the decision has no deadline
+    removed: bool = False  # nothing of the pod is left but its record, which its Job has yet to count
     look: Look | None = None
     change: Look | None = None  # the last round that acted
 

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kubelite.kube.objects import NODE_CONDITIONS, TERMINAL_PHASES, reference
+from kubelite.kube.jobs import TRACKING_FINALIZER, awaits_counting, controlling_job
+from kubelite.kube.objects import NODE_CONDITIONS, TERMINAL_PHASES, ended, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
@@ -57,6 +58,7 @@ from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 SOON = 1.0  # seconds until actions that changed nothing are tried again
+COUNTED = 5.0  # seconds until the worker looks whether a Job that should have counted a pod still exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class PodWorker:
             self._forget(uid)
             return None
         memory = self._pods.setdefault(uid, Memory())
+        if memory.removed:
+            return await self._delete(record)
         try:
             pod = self._parse(record, memory)
         except InvalidObject as error:  # an older version accepted it; the manifest must be corrected
@@ -208,7 +212,7 @@ class PodWorker:
             before, actions = turn.pod.status, turn.actions
             memory.look = explanation.Look(turn.facts.now, turn.observed, actions)
             if actions.effects and not await self._carry_out(turn):
-                return None
+                return COUNTED if turn.uid in self._pods else None
             # also after an effect: the same edit may change a file of a container that keeps running
             self._refresh_files(turn.pod, turn.observed)
             memory.sync_failures = 0
@@ -223,7 +227,7 @@ class PodWorker:
                 return 0.0
 
     async def _carry_out(self, turn: Turn) -> bool:
-        """Act, observe again and decide again. Return False if the pod is gone."""
+        """Act, observe again and decide again. Return False if nothing is left of the pod, except for its record."""
         uid, memory, actions, facts = turn.uid, turn.memory, turn.actions, turn.facts
         again = memory.resize_error and memory.change is not None and memory.change.actions == actions
         memory.change = memory.look
@@ -236,8 +240,8 @@ class PodWorker:
         await self._make_room(turn.pod, actions)
         results = await sync_pod(self._node, turn.pod, turn.observed, actions, turn.events)
         if results.finished:
-            self._forget(uid)
-            await self._store.delete(uid)
+            if (record := self._store.get_uid(uid)) is not None:
+                await self._delete(record)
             return False
         memory.remember(turn.pod, actions, results, self._clock())
         turn.observed = with_messages(turn.pod, await self._cri.observe(uid))
@@ -245,6 +249,19 @@ class PodWorker:
         turn.actions = compute_pod_actions(turn.pod, turn.observed, turn.facts, self.config)
         memory.look = explanation.Look(turn.facts.now, turn.observed, turn.actions)
         return True
+
+    async def _delete(self, record: Record) -> float | None:
+        """Delete the record of a pod of which nothing else is left. If its Job has yet to count it, the record stays
+        until the Job has removed the finalizer. Return the seconds until the next look, None if the record is gone."""
+        uid, memory = record.uid, self._pods.get(record.uid, Memory())
+        self._forget(uid)
+        job = self._store.get_uid(controlling_job(record.doc))
+        if not awaits_counting(record.doc, job.doc if job is not None else None):
+            await self._store.delete(uid)
+            return None
+        self._pods[uid] = Memory(removed=True, look=memory.look, change=memory.change)
+        await self._store.modify(uid, ended)
+        return COUNTED
 
     async def _report(self, turn: Turn, before: PodStatus) -> None:
         """Send events and write the status. `before`: the status on record when the round began."""
@@ -393,8 +410,9 @@ class PodWorker:
             kept = [*(c for c in ours if c["type"] in NODE_CONDITIONS), *others]
             return {**doc, "status": {**written, "conditions": kept}}
 
-        # the status of a pod being deleted only serves watchers: after a power failure the deletion starts again
-        durable = not pod.metadata.deletion_timestamp
+        # The status of a pod being deleted only serves watchers: after a power failure the deletion starts again. A Job
+        # counts it, and must not run again what has succeeded.
+        durable = not pod.metadata.deletion_timestamp or TRACKING_FINALIZER in pod.metadata.finalizers
         began = time.perf_counter()
         record = await self._store.modify(turn.uid, change, durable=durable)
         self._observer.status_written(time.perf_counter() - began)
