@@ -7,6 +7,7 @@ Kubernetes apiserver pkg/registry/generic/registry/store.go (deletionFinalizersF
 
 from __future__ import annotations
 
+from kubelite.kube.jobs import without_finalizer
 from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting
 from kubelite.kube.times import rfc3339
@@ -17,24 +18,36 @@ FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
 
 async def delete(
-    store: Store, uid: str, *, now: float, orphan: bool = False, foreground: bool = False
+    store: Store,
+    uid: str,
+    *,
+    now: float,
+    orphan: bool = False,
+    foreground: bool = False,
+    finalizer: str = "",
 ) -> Record | None:
     """Delete an object, or begin its deletion. Return its record, None if it does not exist. `now`: Unix seconds.
 
-    A pod is terminated gracefully. A claim in use stays until it is not used any more. Any other object is removed at
-    once, and what it owns after it; unless `orphan` removes the references to it before, or `foreground` the dependents
-    themselves."""
+    A pod is terminated gracefully, and loses `finalizer` in the same write. A claim in use stays until it is not used
+    any more. Any other object is removed at once, and what it owns after it; unless `orphan` removes the references to
+    it before, or `foreground` the dependents themselves."""
     record = store.get_uid(uid)
     if record is None:
         return None
     if record.kind == "Pod":
-        return await store.modify(uid, lambda doc: mark_deleting(doc, now=now), durable=False)
+        return await store.modify(uid, lambda doc: terminated(doc, finalizer, now), durable=False)
     if record.kind in FINALIZERS:
         return await store.modify(uid, lambda doc: terminating(doc, record.kind, now))
     if orphan or foreground:
         finalizer = ORPHAN if orphan else FOREGROUND
         return await store.modify(uid, lambda doc: begun(doc, finalizer, now))
     return await store.delete(uid)
+
+
+def terminated(pod: Json, finalizer: str, now: float) -> Json | None:
+    """Return a pod that is terminating, without a finalizer. None if nothing changes."""
+    released = without_finalizer(pod, finalizer) if finalizer else pod
+    return mark_deleting(released, now=now) or (None if released is pod else released)
 
 
 def begun(doc: Json, finalizer: str, now: float) -> Json:

@@ -112,7 +112,9 @@ class Effects:
 
     async def _delete(self, effect: Delete) -> Record | None:
         """Delete an object; one that is gone already is no error."""
-        return await delete(self._store, effect.uid, now=self._clock(), orphan=effect.orphan)
+        return await delete(
+            self._store, effect.uid, now=self._clock(), orphan=effect.orphan, finalizer=effect.finalizer
+        )
 
     async def _event(self, effect: Event) -> None:
         self._events.event(reference(effect.about), effect.type, effect.reason, effect.message)

@@ -46,10 +46,12 @@ class SetStatus:
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Delete an object. A pod is terminated gracefully, with its own grace period. What the object owns is deleted
-    after it (background cascade), or loses its owner (`orphan`)."""
+    after it (background cascade), or loses its owner (`orphan`). `finalizer`: one that the object loses in the same
+    write, so that nothing waits for it and no kill of the daemon comes between the two."""
 
     uid: str
     orphan: bool = False
+    finalizer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

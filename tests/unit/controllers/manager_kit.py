@@ -45,7 +45,13 @@ def pod(name: str, *, owners: Sequence[Json] = (), source: str = "", app: str = 
 
 
 class Kit:
-    def __init__(self, store: Store, *, refusal: Callable[[Pod], str] = lambda _pod: "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        refusal: Callable[[Pod], str] = lambda _pod: "",
+        controllers: Sequence[Controller] = TOYS,
+    ) -> None:
         self.store = store
         self.events = EventRecorder(store, "node")
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -59,7 +65,7 @@ class Kit:
             offer=lambda uid, _document, spec: self.offered.update({uid: spec}),
         )
         self.manager = ControllerManager(
-            store, self.events, self.queue, admission, controllers=TOYS, deleted=self.deleted.append
+            store, self.events, self.queue, admission, controllers=controllers, deleted=self.deleted.append
         )
 
     def pods(self) -> list[Record]:
@@ -79,13 +85,16 @@ class Kit:
 
 @contextlib.asynccontextmanager
 async def running(
-    path: Path, *docs: Json, refusal: Callable[[Pod], str] = lambda _pod: ""
+    path: Path,
+    *docs: Json,
+    refusal: Callable[[Pod], str] = lambda _pod: "",
+    controllers: Sequence[Controller] = TOYS,
 ) -> AsyncIterator[Kit]:
     """Run a manager on a store that has these documents."""
     store = Store.open(str(path / "state.db"))
     for doc in docs:
         await store.create(doc["kind"], doc)
-    kit = Kit(store, refusal=refusal)
+    kit = Kit(store, refusal=refusal, controllers=controllers)
     kit.queue.start(kit.manager.reconcile)
     task = asyncio.create_task(kit.manager.run())
     try:

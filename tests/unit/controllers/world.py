@@ -22,7 +22,9 @@ from typing import Any
 from kubelite.controllers.decide import pods
 from kubelite.controllers.model import Create, Decide, Delete, Effect, Event, Plan, Rewrite, SetStatus, View
 from kubelite.controllers.references import controller_of, is_terminating
+from kubelite.kube.jobs import awaits_counting, without_finalizer
 from kubelite.kube.json import Json
+from kubelite.kube.objects import mark_deleting
 from kubelite.kube.times import rfc3339
 
 WORLDS = int(os.environ.get("TEST_WORLDS", "300"))  # random worlds that each property is tried on
@@ -105,17 +107,14 @@ class World:
         change(new)
         return self._write(old, new)
 
-    def delete(self, uid: str, *, orphan: bool = False) -> None:
+    def delete(self, uid: str, *, orphan: bool = False, finalizer: str = "") -> None:
         """Delete an object and what it owns, as `Delete` does. A pod is terminating until `vanish`."""
         doc = self._docs.get(uid)
         if doc is None:
             return
-        if doc["kind"] == "Pod" and not pods.has_ended(doc):
-            if not is_terminating(doc):
-                grace = doc["spec"].get("terminationGracePeriodSeconds", 30)
-                self.edit(
-                    doc, lambda new: new["metadata"].update(deletionTimestamp=rfc3339(self.now + grace))
-                )
+        if doc["kind"] == "Pod" and not (pods.has_ended(doc) and not doc["metadata"].get("finalizers")):
+            released = without_finalizer(doc, finalizer)
+            self._write(doc, mark_deleting(released, now=self.now) or released)
             return
         self.vanish(uid)
         for other in list(self._docs.values()):
@@ -147,6 +146,17 @@ class World:
 
     def succeed(self, pod: Json) -> None:
         self._end(pod, "Succeeded", 0, {})
+
+    def terminate(self, pod: Json) -> bool:
+        """A terminating pod has stopped, and is gone unless its Job has yet to count it. Return whether this changes
+        anything."""
+        if not awaits_counting(pod, self._docs.get((controller_of(pod) or {}).get("uid", ""))):
+            self.vanish(pod["metadata"]["uid"])
+        elif pods.has_ended(pod):
+            return False
+        else:
+            self.fail(pod, exit_code=137)
+        return True
 
     def vanish(self, uid: str) -> None:
         """The object is gone."""
@@ -229,7 +239,8 @@ class World:
         changed = False
         for pod in self.of("Pod"):
             if is_terminating(pod):
-                self.vanish(pod["metadata"]["uid"])
+                if not self.terminate(pod):
+                    continue
             elif pods.phase(pod) in ("Pending", "Running") and not pods.is_ready(pod):
                 self.start(pod)
             else:
@@ -260,8 +271,8 @@ class World:
                 if uid in self._docs:
                     old = self._docs[uid]
                     self._write(old, {**old, "status": copy.deepcopy(status)})
-            case Delete(uid, orphan):
-                self.delete(uid, orphan=orphan)
+            case Delete(uid, orphan, finalizer):
+                self.delete(uid, orphan=orphan, finalizer=finalizer)
             case Event():
                 self.events.append(effect)
         return True

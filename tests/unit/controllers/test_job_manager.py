@@ -1,0 +1,85 @@
+"""The Job's controller in the manager, on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from kubelite.controllers.model import Controller
+from kubelite.kube.jobs import TRACKING_FINALIZER, finished_condition, is_tracked
+from kubelite.kube.json import Json
+from state.store import Record
+from tests.unit.controllers.jobs import job_doc
+from tests.unit.controllers.manager_kit import TEMPLATE, Kit, running
+
+JOB = (Controller("Job", "batch/v1", ("Pod",), "kubelite.controllers.decide.job"),)
+
+
+def small_job(**spec: Any) -> Json:
+    return job_doc("sum", template={"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}, **spec)
+
+
+def job_of(kit: Kit) -> Json:
+    record = kit.store.get("Job", "default", "sum")
+    assert record is not None
+    return record.doc
+
+
+def waiting(kit: Kit) -> list[Record]:
+    """Pods that have not ended."""
+    return [pod for pod in kit.pods() if pod.doc["status"]["phase"] not in ("Succeeded", "Failed")]
+
+
+async def end(kit: Kit, pod: Record, phase: str) -> None:
+    await kit.store.update_status(pod.uid, {"phase": phase})
+
+
+def test_a_job_runs_its_completions_and_is_complete(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, small_job(completions=3, parallelism=2), controllers=JOB) as kit:
+            for _ in range(3):
+                await kit.settled(lambda: bool(waiting(kit)))
+                assert len(waiting(kit)) <= 2
+                await end(kit, waiting(kit)[0], "Succeeded")
+            await kit.settled(lambda: finished_condition(job_of(kit)) is not None)
+            assert job_of(kit)["status"]["succeeded"] == 3
+            assert not any(is_tracked(pod.doc) for pod in kit.pods())
+            reasons = [reason for reason, _ in await kit.said()]
+            assert sorted(reasons) == ["Completed", *["SuccessfulCreate"] * 3]
+
+    asyncio.run(story())
+
+
+def test_a_new_manager_does_not_run_a_finished_job_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, small_job(completions=1, parallelism=1), controllers=JOB) as kit:
+            await kit.settled(lambda: bool(waiting(kit)))
+            await end(kit, waiting(kit)[0], "Succeeded")
+            await kit.settled(lambda: finished_condition(job_of(kit)) is not None)
+            before = job_of(kit)
+        async with running(tmp_path, controllers=JOB) as kit:
+            await kit.settled(lambda: True)
+            assert job_of(kit) == before and len(kit.pods()) == 1
+
+    asyncio.run(story())
+
+
+def test_a_pod_that_a_job_deletes_loses_its_finalizer_in_the_same_write(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, small_job(), controllers=JOB) as kit:
+            await kit.settled(lambda: len(kit.pods()) == 2)
+            uid = job_of(kit)["metadata"]["uid"]
+            async with kit.store.watch("Pod") as watch:
+                suspended = {"suspend": True}
+                await kit.store.modify(uid, lambda doc: {**doc, "spec": {**doc["spec"], **suspended}})
+                await kit.settled(lambda: all(pod.deleting for pod in kit.pods()))
+                for change in watch.take():
+                    metadata = change.record.metadata
+                    assert ("deletionTimestamp" in metadata) is (
+                        TRACKING_FINALIZER not in metadata.get("finalizers", ())
+                    )
+            status = job_of(kit)["status"]
+            assert status["terminating"] == 2 and "failed" not in status and "startTime" not in status
+
+    asyncio.run(story())
