@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kubelite.controllers.decide import revisions
-from kubelite.controllers.decide.hashes import template_hash
 from kubelite.controllers.decide.node_fit import Fit, bound_to, fit, target_of, with_tolerations
 from kubelite.controllers.decide.pods import (
     has_ended,
@@ -29,7 +28,6 @@ from kubelite.kube.label_selectors import labels_of, matches_labels
 from kubelite.kube.times import unix
 
 RETRY = 30.0  # seconds after which a pod that was not admitted is tried again
-_MAX_PREFIX = 58  # characters of a generated name before its five random ones
 
 
 class _History(NamedTuple):
@@ -189,8 +187,7 @@ class _Daemon:
             if why := self.view.refusal(pod):
                 effects.append(Event(owner, "Warning", "FailedCreate", f"Error creating: {why}"))
             else:
-                message = f"Created pod: {pod['metadata']['name']}"
-                effects += [Create(pod), Event(owner, "Normal", "SuccessfulCreate", message)]
+                effects.append(Create(pod))  # what gives it its name records the event
         effects += [Delete(pod["metadata"]["uid"]) for pod in steps.delete]
         for pod in steps.delete:
             effects.append(
@@ -202,13 +199,9 @@ class _Daemon:
         owner = self.view.owner
         pod = pod_from_template(owner["spec"]["template"], owner)
         metadata = pod["metadata"]
-        # The same decision gives the same name, so the event can have it.
-        others = [one["metadata"]["name"] for one in self.view.of("Pod")]
-        chosen = template_hash({"uid": owner["metadata"]["uid"], "now": self.view.now, "others": others})[:5]
-        name = f"{metadata['generateName'][:_MAX_PREFIX]}{chosen}"
         labels = {**(metadata.get("labels") or {}), revisions.POD_LABEL: self.hash}
         spec = bound_to(with_tolerations(pod["spec"]), self.node)
-        return {**pod, "metadata": {**metadata, "name": name, "labels": labels}, "spec": spec}
+        return {**pod, "metadata": {**metadata, "labels": labels}, "spec": spec}
 
     def status(self) -> Json:
         oldest = self.pods[0] if self.pods and self.fit.run else None

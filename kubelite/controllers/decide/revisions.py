@@ -89,15 +89,15 @@ def new_revision(owner: Json, label: str, number: int, collisions: int) -> Json:
 def create(view: View, label: str, number: int) -> Placed:
     """Return a new revision of the owner's template. If another revision has its name, the number of collisions is
     incremented, which gives another name (CreateControllerRevision)."""
-    taken = {name_of(one): one for one in view.of(KIND)}
+    seen = {name_of(one): one for one in view.of(KIND)}
     collisions = int((view.owner.get("status") or {}).get("collisionCount") or 0)
     while True:
         revision = new_revision(view.owner, label, number, collisions)
-        existing = taken.get(name_of(revision))
-        if existing is None:
-            return Placed(revision, [Create(revision)], collisions)
-        if existing["data"] == revision["data"]:
+        existing = seen.get(name_of(revision))
+        if existing is not None and existing["data"] == revision["data"]:
             return Placed(existing, [], collisions)
+        if existing is None and not view.taken(KIND, name_of(revision)):
+            return Placed(revision, [Create(revision)], collisions)
         collisions += 1
 
 

@@ -1,8 +1,7 @@
-"""What the tests of StatefulSets and DaemonSets share: pods in given states, and random worlds."""
+"""What the tests of StatefulSets and DaemonSets share: documents and pods in given states."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from kubelite.controllers.model import Create, Delete, Event, Plan
@@ -11,7 +10,6 @@ from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from tests.unit.controllers.world import World
 
-WORLDS = int(os.environ.get("TEST_WORLDS", "300"))
 LABELS = {"app": "web"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kubelite.controllers.decide import revisions
@@ -23,6 +25,14 @@ def revision(name: str, number: int = 1, *, image: str = "web:1", created: str =
 
 def view(*found: Json, of: Json = SET) -> View:
     return View(of, 0.0, {revisions.KIND: found})
+
+
+def test_a_name_that_another_owner_has_counts_as_a_collision() -> None:
+    first = revisions.create(view(), "hash", 1).revision
+    other = replace(
+        view(), taken=lambda kind, name: (kind, name) == (revisions.KIND, revisions.name_of(first))
+    )
+    assert revisions.create(other, "hash", 1).collisions == 1
 
 
 def test_a_new_revision_has_the_template_and_the_owner() -> None:

@@ -57,10 +57,13 @@ class World:
         self._docs: dict[str, Json] = {}
         self._numbers = itertools.count(1)
         self._controllers: dict[str, tuple[Decide, tuple[str, ...]]] = {}
+        self._shares: set[str] = set()
 
-    def use(self, kind: str, decide: Decide, *owns: str) -> None:
-        """Let a controller manage the objects of a kind. `owns`: the kinds in its view."""
+    def use(self, kind: str, decide: Decide, *owns: str, shares: str = "") -> None:
+        """Let a controller manage the objects of a kind. `owns`: the kinds in its view; `shares`: one of them of which
+        it sees all objects."""
         self._controllers[kind] = (decide, owns)
+        self._shares.add(shares)
 
     # Documents
 
@@ -116,7 +119,16 @@ class World:
             released = without_finalizer(doc, finalizer)
             self._write(doc, mark_deleting(released, now=self.now) or released)
             return
-        self.vanish(uid)
+        if doc["kind"] == "PersistentVolumeClaim" and self._is_mounted(doc):
+            if not is_terminating(doc):
+                self.edit(doc, lambda new: new["metadata"].update(deletionTimestamp=rfc3339(self.now)))
+            return
+        self._docs.pop(uid)
+        self._collect(uid, orphan=orphan)
+
+    def _collect(self, uid: str, *, orphan: bool) -> None:
+        """Delete what belonged to a deleted object alone, take the reference from the rest; delete terminating claims
+        that no pod mounts any more."""
         for other in list(self._docs.values()):
             references = other["metadata"].get("ownerReferences") or []
             if not any(ref["uid"] == uid for ref in references):
@@ -126,6 +138,9 @@ class World:
                 self._write(other, {**other, "metadata": {**other["metadata"], "ownerReferences": left}})
             else:
                 self.delete(other["metadata"]["uid"])
+        for claim in self.of("PersistentVolumeClaim"):
+            if is_terminating(claim) and not self._is_mounted(claim):
+                self.delete(claim["metadata"]["uid"])
 
     # What the node does to pods
 
@@ -159,8 +174,9 @@ class World:
         return True
 
     def vanish(self, uid: str) -> None:
-        """The object is gone."""
-        self._docs.pop(uid, None)
+        """The object is gone, and what belonged to it."""
+        if self._docs.pop(uid, None) is not None:
+            self._collect(uid, orphan=False)
 
     # Controllers
 
@@ -173,7 +189,7 @@ class World:
                 doc
                 for doc in self.of(kind)
                 if doc["metadata"].get("namespace", namespace) == namespace
-                and ((ref := controller_of(doc)) is None or ref["uid"] == uid)
+                and (kind in self._shares or (ref := controller_of(doc)) is None or ref["uid"] == uid)
             )
         return View(owner, self.now, objects, self.node, self.refuse, self._taken)
 
@@ -276,6 +292,13 @@ class World:
             case Event():
                 self.events.append(effect)
         return True
+
+    def _is_mounted(self, claim: Json) -> bool:
+        return any(
+            (volume.get("persistentVolumeClaim") or {}).get("claimName") == _name(claim)
+            for pod in self.of("Pod")
+            for volume in pod["spec"].get("volumes") or ()
+        )
 
     def _tell_of_created(self, made: Json, asked: Json) -> None:
         """Record the event of a pod with a generated name, as the manager does."""
