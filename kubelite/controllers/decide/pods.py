@@ -112,20 +112,23 @@ def pod_from_template(template: Json, owner: Json) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.get("spec") or {}}
 
 
-def deletion_order(pods: Iterable[Json], now: float) -> list[Json]:
+def deletion_order(pods: Iterable[Json], now: float, min_ready_seconds: int = 0) -> list[Json]:
     """Sort active pods so that those which are deleted first come first (ActivePodsWithRanks).
 
     The rules: without a node; pending before unknown before running; not ready; lower deletion cost; ready for a
     shorter time; more restarts; younger. Times are compared by the binary logarithm of their age, equal ones by uid.
-    Kubernetes' rank by pods of the same owner on one node makes no difference on one node.
+    Kubernetes' rank by pods of the same owner on one node makes no difference on one node. With `min_ready_seconds`, a
+    ready pod that is not available yet comes before an available one: Kubernetes has this as a TODO, and may delete an
+    available pod of an old ReplicaSet that the rollout counts on.
     """
-    return [rank.pod for rank in sorted((_rank(pod, now) for pod in pods), key=cmp_to_key(_compare))]
+    ranks = (_rank(pod, now, min_ready_seconds) for pod in pods)
+    return [rank.pod for rank in sorted(ranks, key=cmp_to_key(_compare))]
 
 
 class _Rank(NamedTuple):
     """What `deletion_order` compares. `first`: the rules before the times; the lower one is deleted first."""
 
-    first: tuple[bool, int, bool, int]
+    first: tuple[bool, int, bool, bool, int]
     ready: float | None
     restarts: tuple[int, int]
     created: float | None
@@ -134,7 +137,7 @@ class _Rank(NamedTuple):
     pod: Json
 
 
-def _rank(pod: Json, now: float) -> _Rank:
+def _rank(pod: Json, now: float, min_ready_seconds: int) -> _Rank:
     metadata = pod["metadata"]
     ready = is_ready(pod)
     return _Rank(
@@ -142,6 +145,7 @@ def _rank(pod: Json, now: float) -> _Rank:
             bool((pod.get("spec") or {}).get("nodeName")),
             _PHASE_RANKS.get(phase(pod), 0),
             ready,
+            is_available(pod, min_ready_seconds, now),
             _deletion_cost(metadata.get("annotations") or {}),
         ),
         ready=ready_since(pod),

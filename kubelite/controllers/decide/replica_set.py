@@ -73,7 +73,8 @@ def _missing_or_excess(view: View, found: Sequence[Json]) -> _Change:
             return _Change(failure=refused)
         return _Change(created=[pod_from_template(template, view.owner) for _ in range(difference)])
     if difference < 0:
-        return _Change(deleted=deletion_order(found, view.now)[:-difference])
+        seconds = view.owner["spec"].get("minReadySeconds", 0)
+        return _Change(deleted=deletion_order(found, view.now, seconds)[:-difference])
     return _Change()
 
 

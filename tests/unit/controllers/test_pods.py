@@ -120,6 +120,13 @@ def test_ages_that_are_close_count_as_equal() -> None:
     assert [found["metadata"]["name"] for found in pods.deletion_order(close, NOW)] == ["a", "b"]
 
 
+def test_a_pod_that_is_not_available_yet_comes_before_an_available_one() -> None:
+    given = [costing("available", "-1", ready=20), costing("not yet", "5", ready=19)]
+    order = [found["metadata"]["name"] for found in pods.deletion_order(given, NOW, 20)]
+    assert order == ["not yet", "available"]
+    assert pods.deletion_order(given, NOW)[0] is given[0]
+
+
 @pytest.mark.parametrize("cost", ["+10", "007", "", "1.5", "99999999999", "ten"])
 def test_an_invalid_deletion_cost_counts_as_zero(cost: str) -> None:
     """pkg/apis/core/v1/helper TestGetDeletionCostFromPodAnnotations."""
