@@ -190,7 +190,7 @@ def _kind_of(value: object) -> str:
 
 def _go(value: object) -> str:
     """Format a value as Go does in a field.Error: a string by %q, a number by %v, anything else as JSON."""
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list) or value is None:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
 

@@ -17,6 +17,12 @@ LabelSelectorRequirement
   key  Name of the label.
   operator  In, NotIn, Exists or DoesNotExist.
   values  Values for In and NotIn.
+ObjectReference
+  fieldPath  Part of the object, like spec.containers{web}.
+  name  Name of the object.
+  namespace  Namespace of the object.
+  resourceVersion  Version of the object that is meant.
+  uid  Uid of the object.
 Deployment
   spec  The desired state.
   status  The current state; written by the node, ignored in a manifest.
@@ -95,6 +101,85 @@ ReplicationControllerCondition
   reason  Reason for the last change, as one word.
   status  True, False or Unknown.
   type  ReplicaFailure.
+Job
+  spec  The desired state.
+  status  The current state; written by the node, ignored in a manifest.
+JobSpec
+  activeDeadlineSeconds  The Job fails (DeadlineExceeded) when it has run for this many seconds.
+  backoffLimit  The Job fails when more pods than this have failed; default 6.
+  backoffLimitPerIndex  An index fails when more of its pods than this have failed; for Indexed only.
+  completionMode  NonIndexed (the default): pods are alike. Indexed: each pod has a number, from 0 to completions - 1.
+  completions  How many pods must succeed; default 1. Without it, parallelism pods run until one of them succeeds.
+  managedBy  Another controller that runs this Job; the node leaves it alone.
+  manualSelector  true: use selector and the template's labels as they are, instead of generating them.
+  maxFailedIndexes  The Job fails when more indexes than this have failed.
+  parallelism  How many pods run at the same time; default 1.
+  podFailurePolicy  What a failed pod means, by its exit code or conditions; checked before backoffLimit.
+  podReplacementPolicy  When a pod is replaced: TerminatingOrFailed (the default), or only when it has ended: Failed.
+  selector  Generated; set it only with manualSelector.
+  successPolicy  When an indexed Job has succeeded, although not every index has.
+  suspend  true: the Job's pods are deleted, and it waits until this is false.
+  template  What each pod looks like; restartPolicy is OnFailure or Never. Cannot change.
+  ttlSecondsAfterFinished  The Job is deleted this many seconds after it has ended. Without it, it stays.
+PodFailurePolicy
+  rules  Rules in order, at most 20; the first that matches a failed pod applies.
+PodFailurePolicyRule
+  action  FailJob, FailIndex, Ignore (do not count the failure) or Count (towards backoffLimit).
+  onExitCodes  Exit codes that the rule matches.
+  onPodConditions  Conditions of the pod that the rule matches; one is enough.
+PodFailurePolicyOnExitCodesRequirement
+  containerName  Container whose exit code counts; default: any.
+  operator  In: the exit code is one of values. NotIn: it is none of them, and not 0.
+  values  Exit codes in ascending order.
+PodFailurePolicyOnPodConditionsPattern
+  status  True (the default), False or Unknown.
+  type  Type of the condition, like DisruptionTarget.
+SuccessPolicy
+  rules  Rules in order; the Job has succeeded when one is met.
+SuccessPolicyRule
+  succeededCount  How many indexes must have succeeded; with succeededIndexes, how many of these.
+  succeededIndexes  Indexes that must have succeeded, like 0,2-4.
+JobStatus
+  active  Pods that are pending or running, and not terminating.
+  completedIndexes  Indexes that succeeded, like 0,2-4.
+  completionTime  When the Job succeeded.
+  conditions  SuccessCriteriaMet, Complete, FailureTarget, Failed and Suspended.
+  failed  Pods that failed.
+  failedIndexes  Indexes that failed, like 0,2-4.
+  ready  Active pods that are ready.
+  startTime  When the Job began, or was last resumed.
+  succeeded  Pods that succeeded.
+  terminating  Pods that are being deleted.
+  uncountedTerminatedPods  Pods that have ended, but are not in the counts yet.
+UncountedTerminatedPods
+  failed  Uids of failed pods.
+  succeeded  Uids of succeeded pods.
+JobCondition
+  lastProbeTime  When the condition was last checked.
+  lastTransitionTime  When status last changed.
+  message  Details, for people.
+  reason  Reason for the last change, as one word.
+  status  True, False or Unknown.
+  type  SuccessCriteriaMet, Complete, FailureTarget, Failed or Suspended.
+CronJob
+  spec  The desired state.
+  status  The current state; written by the node, ignored in a manifest.
+CronJobSpec
+  concurrencyPolicy  If the last Job still runs: Allow another (the default), Forbid it, or Replace the last one.
+  failedJobsHistoryLimit  How many failed Jobs are kept; default 1.
+  jobTemplate  What each Job looks like.
+  schedule  Minute, hour, day, month and weekday as in crontab(5), or @hourly, @daily, @weekly, @monthly, @yearly.
+  startingDeadlineSeconds  A run that is more seconds late is skipped. Without it, the last missed run is made up for.
+  successfulJobsHistoryLimit  How many successful Jobs are kept; default 3.
+  suspend  true: no new Jobs; those that run go on.
+  timeZone  Time zone of the schedule, like Europe/Vienna; default: the node's.
+JobTemplateSpec
+  metadata  Labels and annotations of the Jobs.
+  spec  What each Job looks like.
+CronJobStatus
+  active  Jobs that run.
+  lastScheduleTime  When a Job was last due and created.
+  lastSuccessfulTime  When a Job last succeeded.
 """
 
 #: kind → what it is for
@@ -102,6 +187,8 @@ KIND_DESCRIPTIONS = {
     "Deployment": "Keeps a number of equal pods running, and replaces them little by little when the template changes.",
     "ReplicaSet": "Keeps a number of equal pods running. Usually a Deployment creates it.",
     "ReplicationController": "Keeps a number of equal pods running; the predecessor of ReplicaSet.",
+    "Job": "Runs pods until as many as wanted have succeeded.",
+    "CronJob": "Creates a Job at the times of a schedule.",
 }
 
 #: (type, JSON name of the field) → description

@@ -15,6 +15,8 @@ Key = tuple[str, str]  # apiVersion and kind
 WORKLOADS: dict[Key, str] = {
     ("apps/v1", "Deployment"): "deployment",
     ("apps/v1", "ReplicaSet"): "replica_set",
+    ("batch/v1", "CronJob"): "job",
+    ("batch/v1", "Job"): "job",
     ("v1", "ReplicationController"): "replica_set",
 }
 

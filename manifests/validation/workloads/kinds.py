@@ -10,7 +10,9 @@ from manifests.validation.meta import validate_meta
 #: kind → module in this package, and the first part of its rules' names: `deployment_problems(obj)`, and
 #: `deployment_update_problems(old, new)` if some fields must not change
 RULES = {
+    "CronJob": ("job", "cron_job"),
     "Deployment": ("deployment", "deployment"),
+    "Job": ("job", "job"),
     "ReplicaSet": ("replica_set", "replica_set"),
     "ReplicationController": ("replica_set", "replication_controller"),
 }
