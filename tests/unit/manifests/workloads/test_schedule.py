@@ -37,7 +37,7 @@ def test_ranges(field: str, minutes: set[int]) -> None:
 
 def test_names_of_months_and_weekdays() -> None:
     found = parse_schedule("0 0 1 JAN,mar-May Mon-FRI")
-    assert (found.months, found.weekdays) == ({1, 3, 4, 5}, {1, 2, 3, 4, 5})
+    assert found.months == {1, 3, 4, 5} and found.weekdays == {1, 2, 3, 4, 5}
     assert not found.any_day and not found.any_weekday
 
 
