@@ -137,7 +137,11 @@ class ControllerManager:
     def _view(self, controller: Controller, record: Record) -> View:
         objects = {kind: self._docs(record, kind) for kind in controller.owns}
         node = self._node() if controller.sees_node else {}
-        return View(record.doc, self._clock(), objects, node, self._admission.refused)
+
+        def taken(kind: str, name: str) -> bool:
+            return self._store.get(kind, record.namespace, name) is not None
+
+        return View(record.doc, self._clock(), objects, node, self._admission.refused, taken)
 
     def _docs(self, owner: Record, kind: str) -> Sequence[Json]:
         if kind in self._controllers[owner.kind].shares:
