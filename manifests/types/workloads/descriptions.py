@@ -180,6 +180,113 @@ CronJobStatus
   active  Jobs that run.
   lastScheduleTime  When a Job was last due and created.
   lastSuccessfulTime  When a Job last succeeded.
+StatefulSet
+  spec  The desired state.
+  status  The current state; written by the node, ignored in a manifest.
+StatefulSetSpec
+  minReadySeconds  A pod counts as available once it has been ready for this many seconds; default 0.
+  ordinals  Where the numbers of the pods start.
+  persistentVolumeClaimRetentionPolicy  Whether the claims of the pods outlive them.
+  podManagementPolicy  OrderedReady (the default): one pod after the other. Parallel: all at once.
+  replicas  Number of pods; default 1. They are called NAME-0, NAME-1, …
+  revisionHistoryLimit  How many old revisions remain for a rollback; default 10.
+  selector  Labels of the pods that belong to it. Must match the template's labels, and cannot change.
+  serviceName  Service whose DNS name the pods' names are below; the pods' subdomain.
+  template  What each pod looks like. A change starts a rollout.
+  updateStrategy  How pods of an old template are replaced.
+  volumeClaimTemplates  A claim for each pod, called TEMPLATE-NAME-0, … and a volume with the template's name.
+StatefulSetOrdinals
+  start  Number of the first pod; default 0.
+StatefulSetPersistentVolumeClaimRetentionPolicy
+  whenDeleted  Retain (the default) or Delete the claims when the StatefulSet is deleted.
+  whenScaled  Retain (the default) or Delete the claims of pods that a smaller replicas removes.
+StatefulSetUpdateStrategy
+  rollingUpdate  Which pods are replaced, for RollingUpdate.
+  type  RollingUpdate (the default): from the last pod to the first. OnDelete: when somebody deletes a pod.
+RollingUpdateStatefulSetStrategy
+  maxUnavailable  How many pods, or which share, may be replaced at the same time; default 1.
+  partition  Pods with a lower number keep the old template; default 0.
+StatefulSetStatus
+  availableReplicas  Pods that have been ready for minReadySeconds.
+  collisionCount  How often a revision's name was taken already.
+  conditions  None so far.
+  currentReplicas  Pods of currentRevision.
+  currentRevision  Revision of the pods that are not updated yet.
+  observedGeneration  The generation that this status describes.
+  readyReplicas  Pods that are ready.
+  replicas  Pods that exist.
+  updateRevision  Revision of the current template.
+  updatedReplicas  Pods of updateRevision.
+StatefulSetCondition
+  lastTransitionTime  When status last changed.
+  message  Details, for people.
+  reason  Reason for the last change, as one word.
+  status  True, False or Unknown.
+  type  Type of the condition.
+PersistentVolumeClaim
+  spec  What storage is wanted.
+  status  The volume that the claim has; written by the node, ignored in a manifest.
+PersistentVolumeClaimSpec
+  accessModes  ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod; at least one.
+  dataSource  Not supported: a volume starts empty.
+  dataSourceRef  Not supported: a volume starts empty.
+  resources  requests.storage: the size.
+  selector  Labels of the PersistentVolumes that the claim can bind to.
+  storageClassName  Class of the storage; default: the node's default class.
+  volumeAttributesClassName  Shown only.
+  volumeMode  Filesystem (the default) or Block.
+  volumeName  The PersistentVolume to bind to.
+PersistentVolumeClaimStatus
+  accessModes  Access modes of the bound volume.
+  capacity  Size of the bound volume.
+  phase  Pending, Bound or Lost.
+VolumeResourceRequirements
+  limits  Shown only.
+  requests  storage: the size.
+TypedLocalObjectReference
+  apiGroup  Group of the kind.
+  kind  Kind of the object.
+  name  Name of the object.
+TypedObjectReference
+  apiGroup  Group of the kind.
+  kind  Kind of the object.
+  name  Name of the object.
+  namespace  Namespace of the object.
+DaemonSet
+  spec  The desired state.
+  status  The current state; written by the node, ignored in a manifest.
+DaemonSetSpec
+  minReadySeconds  A pod counts as available once it has been ready for this many seconds; default 0.
+  revisionHistoryLimit  How many old revisions remain for a rollback; default 10.
+  selector  Labels of the pods that belong to it. Must match the template's labels, and cannot change.
+  template  What the pod looks like. It runs if its node selector, affinity and tolerations fit the node.
+  updateStrategy  How a pod of an old template is replaced.
+DaemonSetUpdateStrategy
+  rollingUpdate  Whether the new pod starts before the old one ends, for RollingUpdate.
+  type  RollingUpdate (the default): at once. OnDelete: when somebody deletes the pod.
+RollingUpdateDaemonSet
+  maxSurge  1 or 100%: the new pod starts beside the old one; default 0.
+  maxUnavailable  1 or 100%: the old pod ends first; default 1. One of the two is 0.
+DaemonSetStatus
+  collisionCount  How often a revision's name was taken already.
+  conditions  None so far.
+  currentNumberScheduled  1 if the node runs a pod, and should.
+  desiredNumberScheduled  1 if the node should run a pod.
+  numberAvailable  1 if the pod has been ready for minReadySeconds.
+  numberMisscheduled  1 if the node runs a pod, but should not.
+  numberReady  1 if the pod is ready.
+  numberUnavailable  1 if the pod is missing, or not available yet.
+  observedGeneration  The generation that this status describes.
+  updatedNumberScheduled  1 if the pod is of the current template.
+DaemonSetCondition
+  lastTransitionTime  When status last changed.
+  message  Details, for people.
+  reason  Reason for the last change, as one word.
+  status  True, False or Unknown.
+  type  Type of the condition.
+ControllerRevision
+  data  The template and what else belongs to the revision.
+  revision  Number of the revision; a later one is higher.
 """
 
 #: kind → what it is for
@@ -187,6 +294,9 @@ KIND_DESCRIPTIONS = {
     "Deployment": "Keeps a number of equal pods running, and replaces them little by little when the template changes.",
     "ReplicaSet": "Keeps a number of equal pods running. Usually a Deployment creates it.",
     "ReplicationController": "Keeps a number of equal pods running; the predecessor of ReplicaSet.",
+    "StatefulSet": "Keeps pods with fixed names and claims of their own running.",
+    "DaemonSet": "Runs one pod on the node, if it fits it.",
+    "ControllerRevision": "A former template of a StatefulSet or a DaemonSet. The node creates it.",
     "Job": "Runs pods until as many as wanted have succeeded.",
     "CronJob": "Creates a Job at the times of a schedule.",
 }

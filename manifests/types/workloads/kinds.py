@@ -13,8 +13,11 @@ Key = tuple[str, str]  # apiVersion and kind
 
 #: module in this package whose class has the name of the kind
 WORKLOADS: dict[Key, str] = {
+    ("apps/v1", "ControllerRevision"): "revision",
+    ("apps/v1", "DaemonSet"): "daemon_set",
     ("apps/v1", "Deployment"): "deployment",
     ("apps/v1", "ReplicaSet"): "replica_set",
+    ("apps/v1", "StatefulSet"): "stateful_set",
     ("batch/v1", "CronJob"): "job",
     ("batch/v1", "Job"): "job",
     ("v1", "ReplicationController"): "replica_set",

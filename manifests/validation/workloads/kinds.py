@@ -10,11 +10,14 @@ from manifests.validation.meta import validate_meta
 #: kind → module in this package, and the first part of its rules' names: `deployment_problems(obj)`, and
 #: `deployment_update_problems(old, new)` if some fields must not change
 RULES = {
+    "ControllerRevision": ("sets", "controller_revision"),
     "CronJob": ("job", "cron_job"),
+    "DaemonSet": ("sets", "daemon_set"),
     "Deployment": ("deployment", "deployment"),
     "Job": ("job", "job"),
     "ReplicaSet": ("replica_set", "replica_set"),
     "ReplicationController": ("replica_set", "replication_controller"),
+    "StatefulSet": ("sets", "stateful_set"),
 }
 
 Rules = Callable[..., Iterator[Problem]]
