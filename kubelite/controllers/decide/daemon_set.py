@@ -249,7 +249,9 @@ def _history(view: View, pods: list[Json], mine: Callable[[Json], bool]) -> _His
             found[index] = {**one, "metadata": {**one["metadata"], "labels": labels}}
             effects.append(Rewrite(found[index]))
     same = [one for one in found if revisions.is_same(one, template)]
-    old = [one for one in found if not revisions.is_same(one, template)]
+    if not same:
+        same = [one for one in revisions.sort_revisions(found)[-1:] if revisions.is_equivalent(one, template)]
+    old = [one for one in found if one not in same]
     number = revisions.next_number(old)
     if not same:
         placed = revisions.create(view, key, number)

@@ -63,6 +63,25 @@ def is_same(revision: Json, template: Json) -> bool:
     return bool(revision["data"] == data_of(template))
 
 
+def is_equivalent(revision: Json, template: Json) -> bool:
+    """Whether a revision has a template, apart from fields that have got a default since. Without this, all pods would
+    be replaced when a new version of kubelite fills in more defaults (setMatchesLatestExistingRevision)."""
+    return is_same(revision, template) or _defaulted(template_of(revision)) == template
+
+
+def _defaulted(template: Json) -> Json | None:
+    from manifests.problems import InvalidObject
+    from manifests.types.defaults import default_template
+    from manifests.types.pod import PodTemplateSpec
+
+    try:
+        found = PodTemplateSpec.parse(template)
+    except InvalidObject:  # valid for the version that wrote it
+        return None
+    default_template(found.spec)
+    return found.to_json()
+
+
 def new_revision(owner: Json, label: str, number: int, collisions: int) -> Json:
     """Return a revision of the owner's template, named OWNER-HASH. `label`: the label that contains the hash."""
     template, metadata = owner["spec"]["template"], owner["metadata"]

@@ -30,6 +30,7 @@ from kubelite.controllers.model import Create, Delete, Effect, Event, Plan, Rewr
 from kubelite.controllers.references import is_terminating, managed
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of, matches_labels
+from kubelite.kube.objects import SOURCE
 
 POD_NAME, POD_INDEX = "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"
 REVISION_HASH = "controller.kubernetes.io/hash"  # label of a revision
@@ -80,10 +81,12 @@ def _update_revision(view: View, history: Sequence[Json]) -> revisions.Placed:
     if is_terminating(view.owner):
         return revisions.Placed((same or history)[-1], [], collisions)
     number = revisions.next_number(history)
+    if history and (
+        same[-1:] == history[-1:] or (not same and revisions.is_equivalent(history[-1], template))
+    ):
+        return revisions.Placed(history[-1], [], collisions)
     if not same:
         return revisions.create(view, REVISION_HASH, number)
-    if revisions.is_same(history[-1], template):
-        return revisions.Placed(history[-1], [], collisions)
     revision, effects = revisions.renumber(same[-1], number)  # a rollback
     return revisions.Placed(revision, effects, collisions)
 
@@ -244,7 +247,7 @@ class _Steps:
         (UpdatePodClaimForRetentionPolicy)."""
         changed = False
         for claim in self._claims_of(pod["metadata"]["name"]):
-            if claims.has_right_owners(claim, self.owner, pod, condemned):
+            if _is_from_manifest(claim) or claims.has_right_owners(claim, self.owner, pod, condemned):
                 continue
             if claims.has_other_controller(claim, self.owner, pod):
                 message = (
@@ -391,6 +394,12 @@ class _Steps:
     def again(self) -> float | None:
         soon = next_availability(self.pods.values(), self.min_ready, self.view.now)
         return min([*self.wait, *([] if soon is None else [soon])], default=None)
+
+
+def _is_from_manifest(claim: Json) -> bool:
+    """Whether a manifest defines the claim. It says who owns it, and is not contradicted: the claim is deleted with the
+    manifest alone."""
+    return bool((claim["metadata"].get("annotations") or {}).get(SOURCE))
 
 
 def _identity(name: str) -> Json:

@@ -69,9 +69,21 @@ def own_volume(claim: Mapping[str, Any]) -> str:
 
 
 def owner_of(claim: Mapping[str, Any]) -> str:
-    """The uid of the pod that a claim was created for; "" if there is none."""
+    """The uid of the pod that a claim was created for, as one of its ephemeral volumes; "" if there is none.
+
+    A StatefulSet's claim belongs to a pod, too, if it is to be deleted after the set has been scaled down. It is named
+    `<template>-<pod>`, an ephemeral volume's `<pod>-<volume>`.
+    """
+    name = str(claim["metadata"].get("name", ""))
     owners = claim["metadata"].get("ownerReferences") or ()
-    return next((o["uid"] for o in owners if o.get("kind") == "Pod" and o.get("controller")), "")
+    return next(
+        (
+            o["uid"]
+            for o in owners
+            if o.get("kind") == "Pod" and o.get("controller") and name.startswith(f"{o.get('name', '')}-")
+        ),
+        "",
+    )
 
 
 def not_owner(pod: Pod, name: str) -> str:

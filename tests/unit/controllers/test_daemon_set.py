@@ -1,63 +1,32 @@
-"""DaemonSets: the cases of pkg/controller/daemon/daemon_controller_test.go and update_test.go, for one node, and the
-property that every random world converges."""
+"""DaemonSets: the cases of pkg/controller/daemon/daemon_controller_test.go and update_test.go, for one node."""
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any
-
 import pytest
 
-from kubelite.controllers.decide import daemon_set, pods, revisions
+from kubelite.controllers.decide import daemon_set, revisions
 from kubelite.controllers.decide.node_fit import target_of
-from kubelite.controllers.model import Create, Plan
+from kubelite.controllers.model import Plan
 from kubelite.controllers.references import is_terminating
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of
 from kubelite.kube.times import rfc3339
-from tests.unit.controllers.sets import LABELS, counts, owner, pod, ready, reasons, template
-from tests.unit.controllers.world import NODE, START, WORLDS, World
-
-ON_DELETE: Json = {"type": "OnDelete"}
-TAINT: Json = {"key": "k", "effect": "NoSchedule"}
-
-
-def unavailable(most: int | str = 1) -> Json:
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": most, "maxSurge": 0}}
-
-
-def surge(most: int | str = 1) -> Json:
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": most}}
-
-
-STRATEGIES = [ON_DELETE, unavailable(), surge()]
-
-
-def node(*taints: Json, **labels: str) -> Json:
-    metadata = {**NODE["metadata"], "labels": labels}
-    return {**NODE, "metadata": metadata, "spec": {"taints": list(taints)}}
-
-
-def world_of(strategy: Json, *, at: Json | None = None, **spec: Any) -> tuple[World, Json]:
-    world = World(node=at)
-    world.use("DaemonSet", daemon_set.decide, "Pod", "ControllerRevision")
-    return world, world.add(owner("DaemonSet", "web", {"updateStrategy": strategy, **spec}))
-
-
-def current_hash(world: World) -> str:
-    newest = max(world.of(revisions.KIND), key=lambda one: one["revision"])
-    return str(labels_of(newest)[revisions.POD_LABEL])
-
-
-def set_image(world: World, ds: Json, image: str, **spec: Any) -> None:
-    world.edit(ds, lambda new: new["spec"].update(template=template(image), **spec))
-
-
-def settled(world: World, ds: Json) -> Json:
-    """Let the world settle; return the only pod."""
-    world.settle()
-    (only,) = world.owned(ds, "Pod")
-    return only
+from manifests.types.defaults import default_template
+from manifests.types.pod import PodTemplateSpec
+from tests.unit.controllers.daemon import (
+    ON_DELETE,
+    STRATEGIES,
+    TAINT,
+    current_hash,
+    node,
+    set_image,
+    settled,
+    surge,
+    unavailable,
+    world_of,
+)
+from tests.unit.controllers.sets import LABELS, counts, pod, ready, reasons, template
+from tests.unit.controllers.world import NODE, START
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -378,6 +347,21 @@ def test_a_rollback_renumbers_the_revision() -> None:
     assert {one["revision"] for one in world.of(revisions.KIND)} == {2, 3}
 
 
+def with_defaults(doc: Json) -> Json:
+    given = PodTemplateSpec.parse(doc)
+    default_template(given.spec)
+    return given.to_json()
+
+
+def test_a_default_that_is_new_replaces_no_pod() -> None:
+    world, ds = world_of(unavailable())
+    settled(world, ds)
+    world.edit(ds, lambda new: new["spec"].update(template=with_defaults(template())))
+    assert counts(world.sync(ds)) == (0, 0) and len(world.of(revisions.KIND)) == 1
+    world.edit(ds, lambda new: new["spec"].update(template=with_defaults(template("web:2"))))
+    assert counts(world.sync(ds)) == (0, 1)
+
+
 def test_duplicate_revisions_become_one() -> None:
     """dedupCurHistories: the pods of a deleted revision get the label of the one that stays."""
     world, ds = world_of(unavailable())
@@ -402,84 +386,3 @@ def test_orphans_are_adopted_and_other_pods_released() -> None:
     world.edit(second, lambda new: new["metadata"].pop("ownerReferences"))
     world.settle()
     assert [one["metadata"]["uid"] for one in world.owned(ds, "Pod")] == [second["metadata"]["uid"]]
-
-
-class Chaos:
-    """A random world: pods in random states, edits, changes of the node, and kills between any two effects."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
-        chosen = self.random.choice([ON_DELETE, unavailable(), unavailable("100%"), surge(), surge("50%")])
-        self.world, self.ds = world_of(chosen, minReadySeconds=self.random.choice([0, 0, 5]))
-        self.most = 1 + int(chosen["type"] != "OnDelete" and chosen["rollingUpdate"]["maxSurge"] != 0)
-        for number in range(self.random.randrange(4)):
-            status = self.random.choice(
-                [None, ready(0), ready(0, is_ready=False), {"phase": "Failed"}, {"phase": "Succeeded"}]
-            )
-            pod(self.world, self.ds, f"p{number}", status)
-        self.before = len(self.active())
-        self.world.check = self.check
-
-    def active(self) -> list[Json]:
-        return [one for one in self.world.owned(self.ds, "Pod") if pods.is_active(one)]
-
-    def check(self) -> None:
-        """A pod is never added to as many as there may be."""
-        now = len(self.active())
-        assert now <= max(self.before, self.most), "more pods than the strategy allows"
-        self.before = now
-
-    def step(self) -> None:
-        world, choice = self.world, self.random.randrange(9)
-        found = world.owned(self.ds, "Pod")
-        if choice < 4:
-            world.sync(self.ds, most=self.random.choice([None, 0, 1, 2, 3]))
-        elif choice == 4:
-            set_image(world, self.ds, f"web:{self.random.randrange(4)}")
-        elif choice == 5:
-            world.node = node(*self.random.choice([(), (TAINT,), ({**TAINT, "effect": "NoExecute"},)]))
-        elif choice == 6 and found:
-            self.harm(self.random.choice(found))
-        elif choice == 7:
-            world.now += self.random.choice([1.0, 10.0, 2000.0])
-        else:
-            world.start_and_vanish()
-        self.before = len(self.active())
-
-    def harm(self, one: Json) -> None:
-        how = self.random.randrange(5)
-        if how == 0 and not pods.has_ended(one):
-            self.world.fail(one)
-        elif how == 1 and not pods.has_ended(one):
-            self.world.unready(one)
-        elif how == 2:
-            self.world.delete(one["metadata"]["uid"])
-        elif how == 3:
-            self.world.vanish(one["metadata"]["uid"])
-        elif how == 4:
-            self.world.edit(one, lambda new: new["metadata"].update(labels={"app": "other"}))
-
-    def end(self) -> None:
-        """What is true when nothing changes any more."""
-        self.world.node = node()
-        self.before = 99
-        self.world.settle()
-        (only,) = self.world.owned(self.ds, "Pod")
-        assert pods.is_ready(only)
-        if self.world.named("DaemonSet", "web")["spec"]["updateStrategy"] != ON_DELETE:
-            assert labels_of(only)[revisions.POD_LABEL] == current_hash(self.world)
-        status = self.world.named("DaemonSet", "web")["status"]
-        assert status["numberAvailable"] == status["desiredNumberScheduled"] == 1
-        assert not any(isinstance(one, Create) for one in self.world.decide(self.ds).effects)
-
-
-def test_random_worlds_converge() -> None:
-    for seed in range(WORLDS):
-        chaos = Chaos(seed)
-        try:
-            for _ in range(30):
-                chaos.step()
-            chaos.end()
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise

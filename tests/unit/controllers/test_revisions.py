@@ -10,6 +10,8 @@ from kubelite.controllers.decide import revisions
 from kubelite.controllers.model import Create, Delete, Event, Rewrite, View
 from kubelite.controllers.references import controls
 from kubelite.kube.json import Json
+from manifests.types.defaults import default_template
+from manifests.types.pod import PodTemplateSpec
 from tests.unit.controllers.sets import owner, template
 
 SET = owner("StatefulSet", "web", {}, uid="u1", annotations={"a": "b"})
@@ -94,6 +96,19 @@ def test_equality_is_the_template_alone() -> None:
     """TestFindEqualRevisions."""
     assert revisions.is_same(revision("a", 7), template())
     assert not revisions.is_same(revision("a"), template("web:2"))
+
+
+def test_a_default_that_is_new_makes_no_other_template() -> None:
+    """stateful_set_compatibility_test.go TestStatefulSetCompatibility: a new version fills in more defaults."""
+    old = revision("a")
+    given = PodTemplateSpec.parse(template())
+    default_template(given.spec)
+    assert given.to_json() != template() and not revisions.is_same(old, given.to_json())
+    assert revisions.is_equivalent(old, given.to_json())
+    given.spec.containers[0].image = "web:2"
+    assert not revisions.is_equivalent(old, given.to_json())
+    old["data"]["spec"]["template"]["spec"]["unknown"] = 1
+    assert not revisions.is_equivalent(old, given.to_json()), "what cannot be read is another template"
 
 
 def test_renumbering_writes_only_a_change() -> None:

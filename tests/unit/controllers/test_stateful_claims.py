@@ -12,6 +12,7 @@ from kubelite.controllers.decide import stateful_claims as claims
 from kubelite.controllers.model import Delete, Rewrite
 from kubelite.controllers.references import is_terminating, owner_reference
 from kubelite.kube.json import Json
+from kubelite.kube.objects import SOURCE
 from tests.unit.controllers.sets import LABELS, owner, reasons
 from tests.unit.controllers.stateful import CLAIM, PARALLEL, TEMPLATE, course, edit, retention, sync, world_of
 
@@ -235,3 +236,15 @@ def test_a_claim_with_another_controller_is_left_alone() -> None:
     assert "ConflictingController" in reasons(plan)
     assert world.named(CLAIM, "data-web-0")["metadata"]["ownerReferences"] == [other]
     assert pods.is_ready(world.named("Pod", "web-0")) and reasons(world.decide(web)) == []
+
+
+def test_a_claim_from_a_manifest_keeps_its_owners() -> None:
+    """The directory is the truth: the claim is deleted with its manifest alone."""
+    world, web = world_of(1, volumeClaimTemplates=[TEMPLATE], **retention("Delete", "Delete"))
+    metadata = {"name": "data-web-0", "annotations": {SOURCE: "data.yaml"}}
+    world.add({"apiVersion": "v1", "kind": CLAIM, "metadata": metadata, "spec": {}})
+    course(world, web)
+    edit(world, web, replicas=0)
+    course(world, web)
+    (claim,) = world.of(CLAIM)
+    assert "ownerReferences" not in claim["metadata"]

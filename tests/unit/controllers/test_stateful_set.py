@@ -10,6 +10,8 @@ from kubelite.controllers.references import owner_reference
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of
 from kubelite.kube.times import rfc3339
+from manifests.types.defaults import default_template
+from manifests.types.pod import PodTemplateSpec
 from tests.unit.controllers.sets import LABELS, pod, ready, reasons
 from tests.unit.controllers.stateful import (
     CLAIM,
@@ -343,6 +345,16 @@ def test_revisions() -> None:
     }
     assert found == {"web:1": 1, "web:3": 3, "web:2": 4}
     assert not any(isinstance(one, Create | Rewrite) for one in world.decide(web).effects)
+
+
+def test_a_default_that_is_new_replaces_no_pod() -> None:
+    """TestStatefulSetCompatibility."""
+    world, web = world_of(2)
+    course(world, web)
+    given = PodTemplateSpec.parse(web["spec"]["template"])
+    default_template(given.spec)
+    edit(world, web, template=given.to_json())
+    assert course(world, web) == [] and len(world.of(revisions.KIND)) == 1
 
 
 @pytest.mark.parametrize("limit", [0, 2])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kubelite.kube.events import EventRecorder
-from kubelite.node.model.claim_names import claim_names, followed, own_claims
+from kubelite.node.model.claim_names import claim_names, followed, own_claims, owner_of
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
@@ -263,3 +263,16 @@ def test_templates_are_validated(template: str, said: str) -> None:
     errors = [f"{error.field}: {error.message}" for error in load_text(text, file="f").errors]
     assert bool(errors) is bool(said)
     assert all(said in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "owner"),
+    [
+        ("web-0-scratch", "Pod", "u-1"),
+        ("data-web-0", "Pod", ""),  # of a StatefulSet, to be deleted with a pod that is scaled down
+        ("web-0-scratch", "StatefulSet", ""),
+    ],
+)
+def test_a_claim_of_a_stateful_set_is_no_ephemeral_volume(name: str, kind: str, owner: str) -> None:
+    reference = {"kind": kind, "name": "web-0", "uid": "u-1", "controller": True}
+    assert owner_of({"metadata": {"name": name, "ownerReferences": [reference]}}) == owner
