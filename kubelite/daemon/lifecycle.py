@@ -236,23 +236,51 @@ def _directories(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def locked(*directories: str) -> Iterator[None]:
-    """Lock each directory for this daemon until the block exits. Raises StartupError, which names the holder's pid."""
+    """Lock each directory for this daemon until the block exits. Raises StartupError, which names the holder's pid.
+
+    Both the directory itself and its file kubelite.pid are locked. The file can be removed, and a new file would have
+    no lock. An older version locks only the file."""
     with contextlib.ExitStack() as stack:
         for directory in dict.fromkeys(directories):
+            own = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, own)
+            # a user who can open the directory or the file can lock it and block the node's start
+            if (mode := os.fstat(own).st_mode) & 0o044:
+                os.fchmod(own, mode & 0o7733)
             path = f"{directory}/kubelite.pid"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)
-            os.fchmod(
-                descriptor, 0o600
-            )  # a user who can read the file can lock it and block the node's start
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                    raise
-                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-                raise StartupError(f"another kubelite (pid {holder}) already uses {directory}") from None
+            os.fchmod(descriptor, 0o600)
+            for one in (descriptor, own):
+                try:
+                    fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+                        holder = lock_holder(directory) or "unknown"
+                        raise StartupError(
+                            f"another kubelite (pid {holder}) already uses {directory}"
+                        ) from None
+                    if one == descriptor:  # NFS, for one, locks files only
+                        raise
             with contextlib.suppress(OSError):  # on a full disk, the lock still holds
                 text = f"{os.getpid()}\n".encode()
                 os.ftruncate(descriptor, os.pwrite(descriptor, text, 0))
         yield
+
+
+def lock_holder(directory: str) -> int | None:
+    """Return the pid of the daemon that holds the lock of a directory: as kubelite.pid says, or if that file was
+    removed, as the kernel says (proc_locks(5))."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(f"{directory}/kubelite.pid", encoding="ascii") as file,
+    ):
+        return int(file.read(32))
+    with contextlib.suppress(OSError, ValueError):
+        found = os.stat(directory)
+        place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        with open("/proc/locks", encoding="ascii") as locks:
+            for fields in map(str.split, locks):
+                if fields[1] == "FLOCK" and place in fields and (pid := int(fields[4])) > 0:
+                    return pid
+    return None

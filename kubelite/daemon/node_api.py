@@ -252,6 +252,7 @@ class NodeAgent:
             width=width,
             height=height,
             stdin=stdin,
+            ends_with_client=True,
         )
         return await Session.open(self.cri.run_dir(uid), request)
 
@@ -412,7 +413,10 @@ class NodeAgent:
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         network = await self.network.audit()
         leases = [a.uid for a in await self.network.list() if not a.uid.startswith(LEASE_PREFIX)]
-        images = await asyncio.to_thread(check_store, self.images_client.store, deep=deep)
+        try:
+            images = await asyncio.to_thread(check_store, self.images_client.store, deep=deep)
+        except OSError as error:
+            images = [f"the image store cannot be checked: {error}"]
         states = self.sources.states()
         findings = examine(
             self.settings,

@@ -21,22 +21,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REMOVE_AGAIN = 10.0  # seconds before a failed removal is retried
+REMOVE_AGAIN, REMOVE_LAST = 10.0, 300.0  # seconds before a failed removal is retried: at first, and at last
 INSIDE = 20  # pods whose network namespace is checked in one round; the next round checks other pods
 TURNS = 3  # rounds in which each pod is queued once: by default a minute, as kubelet's --sync-frequency
 
 
 async def remove_orphans(agent: NodeAgent, unclaimed: dict[str, tuple[str, str]], *, first: bool) -> None:
-    """Remove the sandboxes, directories and records of unknown pods: pods that were deleted while the daemon was down,
-    or whose state file was lost. Wait until every manifest is read: a missing directory or an invalid file may define
-    these pods. `first`: the store has no record of the manifest directory. Then an empty directory may define them,
-    too: without the state file, an unmounted directory looks like an emptied one."""
+    """Remove the sandboxes, directories and records of unknown pods, now and whenever there are some: pods that were
+    deleted while the daemon was down, whose state file was lost, or whose files could not be removed. Wait until every
+    manifest is read: a missing directory or an invalid file may define these pods. `first`: the store has no record of
+    the manifest directory. Then an empty directory may define them, too: without the state file, an unmounted directory
+    looks like an emptied one."""
     if first and unclaimed and not agent.sources.states():
         log.warning("unknown pods are running; they are left alone until a manifest exists")
     while not agent.sources.complete or (first and unclaimed and not agent.sources.states()):
         await asyncio.sleep(1.0)
     unclaimed.clear()
-    while strays := _strays(agent):
+    pause = REMOVE_AGAIN
+    while True:
+        strays = _strays(agent)
         for uid in strays:
             if agent.store.get_uid(uid) is not None:
                 continue
@@ -48,7 +51,8 @@ async def remove_orphans(agent: NodeAgent, unclaimed: dict[str, tuple[str, str]]
                 await agent.cri.remove_pod(uid)
             except (RuntimeFault, StoreError, OSError) as error:
                 log.error("cannot remove the leftovers, will retry: %s", error, extra={"uid": uid})
-        await asyncio.sleep(REMOVE_AGAIN)
+        await asyncio.sleep(pause if strays else agent.settings.relist_seconds)
+        pause = min(2 * pause, REMOVE_LAST) if strays else REMOVE_AGAIN
 
 
 def _strays(agent: NodeAgent) -> set[str]:

@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from kubelite.daemon.lifecycle import locked, network_config
+from kubelite.daemon.lifecycle import lock_holder, locked, network_config
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.mounts import unmount_below
@@ -172,7 +172,7 @@ def _holder(path: str) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        return lock_holder(os.path.dirname(path))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

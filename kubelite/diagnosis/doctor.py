@@ -58,6 +58,7 @@ def examine(
     def error(check: str, message: str, fix: str = "") -> None:
         findings.append(Finding("error", check, message, fix))
 
+    _check_disks(settings, error)
     _check_shims(pods, shims, error)
     _check_cgroups(settings, pods, shims, set(helpers), error)
     _check_mounts(settings, pods, error)
@@ -89,6 +90,13 @@ def _shims(settings: Settings) -> Iterator[tuple[str, SandboxRecord | None]]:
 
 
 _Error = Callable[..., None]
+
+
+def _check_disks(settings: Settings, error: _Error) -> None:
+    """Find directories on a file system that is read-only, as ext4 becomes after an error of its disk."""
+    for path in dict.fromkeys((settings.root, settings.run_dir, settings.log_dir)):
+        if os.path.isdir(path) and os.statvfs(path).f_flag & os.ST_RDONLY:
+            error("disk", f"{path} is read-only", "look for the cause (dmesg), then mount -o remount,rw")
 
 
 def _check_shims(pods: dict[str, Any], shims: dict[str, SandboxRecord | None], error: _Error) -> None:

@@ -78,6 +78,10 @@ class Cgroup(Place, Protocol):
 
     def frozen(self) -> bool: ...
 
+    def thaw_all(self) -> None:
+        """v1: thaw the cgroup and its descendants, so that killed processes in them can die. No effect on v2, where
+        frozen processes die, too."""
+
     def kill(self, timeout: float = 2.0) -> bool:
         """Kill all processes in the cgroup and its descendants, also frozen ones and new forks, and wait up to
         `timeout` seconds. True: no process remains."""
@@ -156,6 +160,6 @@ class _Root:
     def _refuse(self, *_: object) -> Any:
         raise SpecError("the root cgroup cannot be changed")
 
-    create = apply = delegate = attach = into_fd = clone_fd = freeze = thaw = frozen = kill = remove = (
-        oom_kills
-    ) = _refuse
+    create = apply = delegate = attach = into_fd = clone_fd = freeze = thaw = thaw_all = frozen = kill = (
+        remove
+    ) = oom_kills = _refuse

@@ -81,6 +81,9 @@ class HybridCgroup:
     def frozen(self) -> bool:
         return self._v1.frozen()
 
+    def thaw_all(self) -> None:
+        self._v1.thaw_all()
+
     def kill(self, timeout: float = 2.0) -> bool:
         """Use cgroup.kill, then v1's method for processes that are only on that side.
 

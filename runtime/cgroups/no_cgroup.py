@@ -75,6 +75,9 @@ class NoCgroup:
     def frozen(self) -> bool:
         return False
 
+    def thaw_all(self) -> None:
+        """No effect: it is never frozen."""
+
     def kill(self, timeout: float = 2.0) -> bool:
         deadline = time.monotonic() + timeout
         return kill.until_empty(self.pids, deadline, round_=kill.signal_all)

@@ -157,6 +157,9 @@ class V2Cgroup:
     def thaw(self) -> None:
         self._freeze_write("0")
 
+    def thaw_all(self) -> None:
+        """No effect: frozen processes die when killed."""
+
     def frozen(self) -> bool:
         return files.read_or(f"{self._dir}/cgroup.freeze").strip() == "1"
 

@@ -5,12 +5,15 @@ starved of CPU, or stopped by the container's root. So nothing here waits for it
 sent once it has started.
 
 The shim keeps only a second descriptor of an exec's terminal, for RESIZE, and closes it when the client's connection
-ends. The terminal then hangs up when its last descriptor is closed, as usual.
+ends. The terminal then hangs up when its last descriptor is closed, as usual. A process without a terminal would not
+notice; it is killed if the request says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -58,10 +61,11 @@ class _Starting:
 
 
 class _Running:
-    __slots__ = ("container_id", "master", "owner", "pid", "pidfd")
+    __slots__ = ("container_id", "ends_with_client", "master", "owner", "pid", "pidfd")
 
-    def __init__(self, container_id: str, handle: ExecHandle, master: int, owner: object) -> None:
-        self.container_id = container_id
+    def __init__(self, request: ExecRequest, handle: ExecHandle, master: int, owner: object) -> None:
+        self.container_id = request.container_id
+        self.ends_with_client = request.ends_with_client
         self.pid = handle.pid
         self.pidfd = handle.pidfd
         self.master = master
@@ -71,6 +75,12 @@ class _Running:
         if self.master >= 0:
             os.close(self.master)
             self.master = -1
+
+    def kill(self) -> None:
+        """Send SIGHUP, as a terminal that hangs up, then SIGKILL. It is our child, so its pid is not reused."""
+        for number in (signal.SIGHUP, signal.SIGKILL):
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, number)
 
 
 class Execs:
@@ -138,7 +148,7 @@ class Execs:
             "master": ends.master,
         }
         given = {name: ends.release(fd) for name, fd in named.items() if fd >= 0}
-        running = _Running(one.request.container_id, handle, one.master, one.owner)
+        running = _Running(one.request, handle, one.master, one.owner)
         one.master = -1
         self._forget(one)
         one.pending.done()
@@ -213,3 +223,5 @@ class Execs:
             if running.owner is owner:
                 running.hang_up()
                 running.owner = None
+                if running.ends_with_client:
+                    running.kill()

@@ -190,3 +190,4 @@ class ExecRequest(_Record):
     width: int = 0
     height: int = 0
     stdin: bool = True
+    ends_with_client: bool = False  # kill the process when the client's connection ends before it

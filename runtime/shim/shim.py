@@ -111,7 +111,9 @@ class Shim:
         self._shutdown: tuple[Client, object, Timer] | None = None
         self._rewrite: Timer | None = None
         self.loop = Loop(self._children, self._fault)
-        self._supervisor = Supervisor(self.loop, self._changed, self._ended, self._other_child, self._pause)
+        self._supervisor = Supervisor(
+            self.loop, self._changed, self._ended, self._other_child, pause=self._pause, pod=self._pod
+        )
         self._execs = Execs(self.loop, self._exec_exited)
         self._server = Server(self.loop, listener, self._dispatch, self._client_left, self._fault)
         self._operations: dict[str, Callable[[Client, dict[str, Any]], Answer | None]] = {

@@ -31,6 +31,7 @@ from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContai
 from runtime.shim.state import process_start, read_bytes
 
 if TYPE_CHECKING:
+    from runtime.cgroups import Cgroup
     from runtime.oci.rootfs.procfs import Procfs
     from runtime.shim.pause import Pause
 
@@ -124,13 +125,16 @@ class Supervisor:
         changed: Callable[[Supervised], None],
         ended: Callable[[Supervised], None],
         other_child: Callable[[int, int], None],
+        *,
         pause: Pause | None = None,
+        pod: Cgroup | None = None,
     ) -> None:
         self._loop = loop
         self._procfs = pause.procfs if pause is not None else None
         self._changed = changed
         self._ended = ended
         self._other_child = other_child
+        self._pod = pod  # the cgroup above the containers' cgroups
         self.containers: dict[str, Supervised] = {}
 
     def get(self, container_id: str) -> Supervised:
@@ -277,8 +281,10 @@ class Supervisor:
             if error.errno != errno.ESRCH:
                 raise
             return
-        if number == signal.SIGKILL and found.handle.cgroup.frozen():
-            found.handle.cgroup.thaw()  # on cgroup v1 a frozen process dies only when thawed
+        if number == signal.SIGKILL:  # on cgroup v1 a frozen process dies only when thawed
+            found.handle.cgroup.thaw_all()
+            if self._pod is not None and found.handle.cgroup.frozen():
+                self._pod.thaw()
 
     def kill_all(self) -> None:
         for found in self.live:

@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conformance.conftest import alive
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node, running_node
+from tests.kernel.conftest import cannot_map_ids
 from tests.programs import missing
 from tests.waiting import cgroup_places
 
@@ -127,6 +129,26 @@ def _doctor_repairs(node: Node) -> None:
     assert node.cli("exec", "p", "--", "wget", "-qO-", f"http://{ip}/").out == "hello\n"
 
 
+@pytest.mark.parametrize("own_users", [False, True])
+def test_a_removed_pod_directory_is_created_again(node: Node, own_users: bool) -> None:
+    """The container's next start needs what was in it, its range of user ids included."""
+    if own_users and cannot_map_ids(node.root):
+        pytest.skip("needs a file system that can be id-mapped")
+    fields: dict[str, Any] = {"volumes": [{"name": "cache", "emptyDir": {}}], "hostUsers": not own_users}
+    main = container(volumeMounts=[{"name": "cache", "mountPath": "/cache"}])
+    node.apply("p.yaml", pod("p", main, **fields))
+    node.wait_status("p", "Running")
+    uid, before = node.pod("p")["metadata"]["uid"], node.pid("p")
+    ids = Path(f"/proc/{before}/uid_map").read_text()
+    shutil.rmtree(node.root / "pods" / uid, ignore_errors=True)
+    os.kill(before, signal.SIGKILL)
+    node.wait(lambda: node.container("p").get("restartCount") == 1, "a restart")
+    node.wait_status("p", "Running")
+    assert Path(f"/proc/{node.pid('p')}/uid_map").read_text() == ids
+    assert "127.0.0.1" in node.cli("exec", "p", "--", "cat", "/etc/hosts").out
+    assert not [event for event in node.events("Failed")]
+
+
 def test_a_stopped_shim_does_not_keep_its_pod(node: Node) -> None:
     """The pod's deletion waits for its answer as long as for any, and kills it then."""
     node.apply("p.yaml", pod("p", container(script=SERVER)))
@@ -164,3 +186,71 @@ def _network_helper(node: Node) -> int:
         if Path(f"/proc/{child}/comm").read_text() == "kubelite-net\n":
             return int(child)
     raise AssertionError("no network helper")
+
+
+@pytest.mark.parametrize("level", ["pod", "container", "inside"])
+def test_a_frozen_cgroup_does_not_keep_its_pod(node: Node, level: str) -> None:
+    """On cgroup v1 a frozen process dies only when it is thawed."""
+    node.apply("p.yaml", pod("p", container(script="sleep 1000 & wait")))
+    node.wait_status("p", "Running")
+    pid = node.pid("p")
+    place = freezer_of(pid)
+    if level == "pod":
+        place = place.parent
+    elif level == "inside":
+        place /= "frozen"
+        place.mkdir()
+        child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        (place / "cgroup.procs").write_text(child)
+    freeze(place)
+    (node.manifests / "p.yaml").unlink()
+    node.wait_gone("p", timeout=20)
+    assert not alive(pid)
+
+
+def freezer_of(pid: int) -> Path:
+    """The directory of the process's cgroup that can be frozen: of the v1 controller, if there is one."""
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    found = {controllers: path for _, controllers, path in lines}
+    path = found.get("freezer", found.get(""))
+    assert path
+    file = "freezer.state" if "freezer" in found else "cgroup.freeze"
+    return next(place for place in cgroup_places(path.strip("/")) if (place / file).exists())
+
+
+def freeze(place: Path) -> None:
+    if (place / "freezer.state").exists():
+        (place / "freezer.state").write_text("FROZEN")
+    else:
+        (place / "cgroup.freeze").write_text("1")
+
+
+@pytest.mark.skipif(bool(missing("mount", "umount")), reason="needs mount")
+def test_logs_that_could_not_be_removed_are_removed_later(tmp_path: Path, images: Path) -> None:
+    with running_node(tmp_path, images, relist_seconds="1") as node:
+        node.apply("p.yaml", pod("p"))
+        node.wait_status("p", "Running")
+        subprocess.run(["mount", "--bind", node.log_dir, node.log_dir], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", node.log_dir], check=True)
+            (node.manifests / "p.yaml").unlink()
+            node.wait_gone("p")
+            assert list((node.log_dir / "pods").iterdir())
+        finally:
+            subprocess.run(["umount", "-l", node.log_dir], check=True)
+        node.wait(lambda: not list((node.log_dir / "pods").iterdir()), "no log", timeout=40)
+        node.wait(lambda: not list((node.root / "pods").iterdir()), "no directory")
+
+
+@pytest.mark.skipif(bool(missing("mount", "umount")), reason="needs mount")
+def test_doctor_answers_while_the_root_is_read_only(node: Node) -> None:
+    node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    subprocess.run(["mount", "--bind", node.root, node.root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", node.root], check=True)
+        done = node.cli("doctor", check=False)
+    finally:
+        subprocess.run(["umount", "-l", node.root], check=True)
+    assert f"error: disk: {node.root} is read-only" in done.out
+    assert done.code == 1 and not done.err

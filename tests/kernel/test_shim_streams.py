@@ -107,6 +107,24 @@ def test_a_client_that_leaves_hangs_up_its_terminal_and_nothing_else(node: Node)
     node.run(story)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_exec_without_a_terminal_ends_with_its_client_if_asked(node: Node, ends: bool) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        other = await ShimClient.connect(pod.config.run_dir)
+        subscribed, pod.client = pod.client, other
+        command = "trap '' HUP PIPE; echo up; sleep 1; exit 3"
+        session = await pod.exec(container, "sh", "-c", command, stdin=False, ends_with_client=ends)
+        assert await asyncio.to_thread(os.read, session.stdout, 100) == b"up\n"
+        session.close()
+        other.close()
+        pod.client = subscribed
+        assert await pod.exec_exit(session.exec_id) == (128 + signal.SIGKILL if ends else 3)
+
+    node.run(story)
+
+
 def test_container_with_a_terminal_and_attach(node: Node) -> None:
     async def story(node: Node) -> None:
         pod = await node.pod()

@@ -59,7 +59,9 @@ class Commands:
         found: ExecSession | None = None
         try:
             async with asyncio.timeout(timeout):
-                request = ExecRequest(container_id, exec_id, process, stdin=False)
+                # A probe is of no use without its daemon, but a hook runs to its end.
+                probe = timeout is not None
+                request = ExecRequest(container_id, exec_id, process, stdin=False, ends_with_client=probe)
                 found = await client.exec(request)
                 output.read(found.stdout, found.stderr)
                 code = await exit_code

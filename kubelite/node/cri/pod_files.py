@@ -97,15 +97,31 @@ def remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> N
         found.update(dict.fromkeys(f"{log_dir}/pods/{name}" for name in names))
     for path in found:
         remove_links(f"{log_dir}/containers", path)
-    remove_trees([directory, *found])
+    if remove_trees(found):
+        remove_trees([directory])
+    else:  # the directory, empty, says that the logs are to be removed (daemon/relist.py, remove_orphans)
+        remove_trees(f"{directory}/{name}" for name in _names(directory))
+        with contextlib.suppress(OSError):
+            os.makedirs(directory, mode=0o750, exist_ok=True)
 
 
-def remove_trees(paths: Iterable[str]) -> None:
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def remove_trees(paths: Iterable[str]) -> bool:
+    """Return whether all of them were removed. A failure is logged."""
+    done = True
     for path in paths:
         try:
             remove_tree(path)
         except OSError as error:
-            log.error("could not remove %s: something in it is mounted or immutable: %s", path, error)
+            log.error("could not remove %s: %s", path, error)
+            done = False
+    return done
 
 
 def remove_links(directory: str, target: str) -> None:

@@ -32,13 +32,13 @@ def write_net_files(
     directory = config.pod_dir(uid)
     record = f"{directory}/{NET_FILES}"
     written = cache.get(uid)
-    if written is None:
+    if written is None or not os.path.exists(f"{directory}/hostname"):  # the directory may have been removed
         os.makedirs(directory, mode=0o750, exist_ok=True)
         written = cache[uid] = _recorded(record)
     changed = False
     for name, content in wanted.items():
         digest = hashlib.sha256(content.encode()).hexdigest()
-        if written.get(name) != digest:
+        if written.get(name) != digest or not os.path.exists(f"{directory}/{name}"):
             _rewrite(f"{directory}/{name}", content)
             written[name], changed = digest, True
     if changed and ips is not None:

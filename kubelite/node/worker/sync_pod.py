@@ -222,13 +222,16 @@ def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRe
     )
 
 
+def _own_users(pod: Pod) -> bool:
+    return pod.spec.host_users is False and not pod.spec.host_network
+
+
 async def _create_sandbox(
     node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
 ) -> ObservedSandbox | None:
     """Create the sandbox. While the shim starts, fill the caches that the start of the containers reads."""
     try:
-        own_users = pod.spec.host_users is False and not pod.spec.host_network
-        id_base = userns.claim(node.config, pod.metadata.uid or "") if own_users else 0
+        id_base = userns.claim(node.config, pod.metadata.uid or "") if _own_users(pod) else 0
         request = sandbox_request(pod, node.config, id_base)
     except (CreateError, OSError) as error:
         results.sandbox = str(error)
@@ -443,7 +446,7 @@ def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
         termination_log=config.termination_log(one.uid, container.name, one.start.attempt),
         masked_paths=default_masked_paths(),
         target=one.target,
-        id_base=userns.claimed(config, one.uid) if pod.spec.host_users is False else 0,
+        id_base=userns.in_use(config, one.uid, one.sandbox.pause) if _own_users(pod) else 0,
         devices=mounts.host_devices() if container_spec.is_privileged(container) else (),
         seccomp=seccomp_profile(pod, container, config),
     )
@@ -466,10 +469,12 @@ def pod_ips(pod: Pod, sandbox: ObservedSandbox, config: NodeConfig) -> list[str]
 
 def refresh_files(node: Node, pod: Pod, sandbox: ObservedSandbox) -> None:
     """Update the files of a running pod that change without a restart: host aliases, DNS, and the content of configMap,
-    secret and downwardAPI volumes. If a source is gone, its last content stays."""
+    secret and downwardAPI volumes. If a source is gone, its last content stays. If the pod's directory was removed,
+    what a container's next start needs of it is created again."""
     ips = tuple(pod_ips(pod, sandbox, node.config))
-    if os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
-        write_net_files(pod, node.config, ips, node.net_files)
+    write_net_files(pod, node.config, ips, node.net_files)
+    if _own_users(pod):
+        userns.in_use(node.config, pod.metadata.uid or "", sandbox.pause)
     sources = env.Sources(node.find, node.config, ips, node.every)
     for volume in pod.spec.volumes:
         if not (volume.config_map or volume.secret or volume.downward_api or volume.projected):

@@ -80,7 +80,25 @@ def claim(config: NodeConfig, uid: str) -> int:
     found = free_range([*taken, *others], ours)
     if found is None:
         raise CreateError("no range of 65536 user ids is free for the pod's user namespace")
-    entry = [{"hostId": found, "containerId": 0, "length": ID_RANGE}]
+    _record(config, uid, found)
+    return found
+
+
+def in_use(config: NodeConfig, uid: str, pause: int) -> int:
+    """Return the first host id of the range that the pod's sandbox has. If the record was removed, the range is read
+    from the kernel and recorded again. `pause`: the pid of the pod's pause process. Raises CreateError if neither is
+    known: without its range, a container would have the host's ids."""
+    if first := claimed(config, uid):
+        return first
+    fields = _read(f"/proc/{pause}/uid_map").split() if pause else []
+    if len(fields) != 3 or fields[0] != "0" or fields[2] != str(ID_RANGE):
+        raise CreateError("the record of the pod's user ids was removed, and its sandbox does not have them")
+    _record(config, uid, int(fields[1]))
+    return int(fields[1])
+
+
+def _record(config: NodeConfig, uid: str, first: int) -> None:
+    entry = [{"hostId": first, "containerId": 0, "length": ID_RANGE}]
     directory = config.pod_dir(uid)
     os.makedirs(directory, mode=0o750, exist_ok=True)
     temporary = f"{directory}/.{CLAIM}.new"
@@ -89,7 +107,6 @@ def claim(config: NodeConfig, uid: str) -> int:
         file.flush()
         os.fsync(file.fileno())  # files owned by this range may survive a power failure
     os.rename(temporary, f"{directory}/{CLAIM}")
-    return found
 
 
 def _pods(config: NodeConfig) -> list[str]:

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import generate_latest as text_of
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 
+from kubelite.api.accepting import spare_descriptors
 from kubelite.api.kube.resources import RESOURCES, read_list
 from kubelite.api.node import NodeApi
 from kubelite.telemetry.metrics import exposition
@@ -53,7 +54,9 @@ class Pages:
         self._agent = agent
         self._one_at_a_time = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._sampler = Sampler(Finder(agent).find, descriptors=raise_descriptor_limit())
+        self._sampler = Sampler(
+            Finder(agent).find, descriptors=raise_descriptor_limit() - 2 * spare_descriptors()
+        )
         self._containers = ContainerPage(agent.disk_usage.get, self._health)
         self._shelf = Shelf()
         self.recent = Recent()

@@ -110,13 +110,13 @@ class _Total:
 
 
 class Sampler:
-    """Samples the targets that `find()` returns. `descriptors`: the process's limit of file descriptors. Not safe for
+    """Samples the targets that `find()` returns. `descriptors`: how many the sampler may use. Not safe for
     concurrent calls."""
 
     def __init__(self, find: Callable[[], Targets], *, descriptors: int) -> None:
         self._find = find
         self._errors = 0
-        self._left = max(256, int(descriptors * FD_BUDGET))
+        self._left = int(descriptors * FD_BUDGET)
         self._kept: dict[str, _Kept] = {}
         self._net: dict[str, _Network] = {}  # by sandbox id
         self._totals: dict[str, _Total] = {}  # by the file name in TOTALS

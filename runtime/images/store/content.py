@@ -10,6 +10,7 @@ These rules make a kill -9 at any line harmless:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -134,8 +135,15 @@ def prepare(root: str) -> None:
 @contextmanager
 def locked(root: str) -> Iterator[None]:
     """Hold the store's lock, which all processes share. It is needed to edit the index, to delete objects and to check
-    the store. Do not hold it while data is fetched or unpacked."""
-    fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    the store. Do not hold it while data is fetched or unpacked. On a read-only file system it can be held to check the
+    store, if its file exists."""
+    path = os.path.join(root, "lock")
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

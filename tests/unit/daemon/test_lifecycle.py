@@ -20,7 +20,7 @@ from kubelite.settings import Settings
 from kubelite.telemetry.metrics.meters import Meters
 from runtime.errors import RuntimeFault
 from state.errors import StorageFailed
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, until_async
 
 
 def test_a_signal_ends_a_waiting_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +51,24 @@ def test_a_signal_ends_a_running_daemon(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(lifecycle, "node", ready)
     asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
+
+
+@pytest.mark.parametrize("lost", [(), ("root",), ("run",), ("root", "run")])
+def test_a_second_daemon_is_refused_without_the_pid_files(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    directories = [str(tmp_path / name) for name in ("root", "run")]
+    for directory in directories:
+        os.mkdir(directory, 0o755)
+    with lifecycle.locked(*directories):
+        for name in lost:
+            (tmp_path / name / "kubelite.pid").unlink()
+        for directory in directories:
+            message = rf"another kubelite \(pid {os.getpid()}\) already uses {directory}"
+            with pytest.raises(lifecycle.StartupError, match=message), lifecycle.locked(directory):
+                pass
+            assert os.stat(directory).st_mode & 0o777 == 0o711, "nobody else can open and lock it"
+            assert lifecycle.lock_holder(directory) == os.getpid()
+    with lifecycle.locked(*directories):
+        pass
 
 
 class FakeAgent(SimpleNamespace):
@@ -103,9 +121,11 @@ async def test_removal_of_orphans_is_retried(tmp_path: Path, monkeypatch: pytest
     agent = FakeAgent(tmp_path)
     agent.running, agent.fail = {"u1"}, [StorageFailed("full")]
     unclaimed = {"u1": ("default", "web")}
-    async with asyncio.timeout(SECONDS):
-        await relist.remove_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
-    assert agent.done == ["stop u1", "remove u1"]
+    task = asyncio.create_task(relist.remove_orphans(agent, unclaimed, first=False))  # type: ignore[arg-type]
+    await until_async(lambda: agent.done == ["stop u1", "remove u1"])
+    agent.running = {"u2"}
+    await until_async(lambda: agent.done == ["stop u1", "remove u1", "stop u2", "remove u2"])
+    task.cancel()
     assert unclaimed == {}, "nobody may claim a pod that is being removed"
 
 
