@@ -27,6 +27,7 @@ from kubelite.kube.errors import EXHAUSTED, ApiError
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 2048  # connections that wait in the kernel; at most net.core.somaxconn
 AT_ONCE = 16  # connections accepted in one turn of the event loop
 PAUSE = 0.2  # seconds without accepting after no descriptor was left
 LOOK = 1.0  # seconds between looks at the descriptors while a client is connected
@@ -80,6 +81,7 @@ class Acceptor:
         self._told = -TELL
         for listener in self._sockets:
             listener.setblocking(False)
+            listener.listen(BACKLOG)
         self._listen()
 
     def close(self) -> None:
@@ -98,6 +100,7 @@ class Acceptor:
         old.close()
         self._sockets[self._sockets.index(old)] = new
         new.setblocking(False)
+        new.listen(BACKLOG)
         self._loop.add_reader(new, self._accept, new)
 
     def _listen(self) -> None:

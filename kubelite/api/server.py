@@ -15,7 +15,7 @@ import uvicorn
 import uvicorn.server as uvicorn_server
 from starlette.types import ASGIApp
 
-from kubelite.api.accepting import Acceptor, FewWatches
+from kubelite.api.accepting import BACKLOG, Acceptor, FewWatches
 from kubelite.api.peer import Peered
 from kubelite.kube.inotify import DirectoryWatch
 from runtime.errors import StateError
@@ -25,7 +25,6 @@ LOOK_SECONDS = 20.0  # between looks at the socket's file, in case its directory
 
 
 RETRY_SECONDS = 1.0
-BACKLOG = 2048  # connections that wait in the kernel; at most net.core.somaxconn
 
 
 def listen_unix(path: str, group: int | None = None) -> socket.socket:
