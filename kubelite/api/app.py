@@ -13,7 +13,7 @@ from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral
 from kubelite.api.kube import routes as kube_routes
 from kubelite.api.node import NodeApi
-from kubelite.api.own import build, history, images
+from kubelite.api.own import build, change, history, images
 from kubelite.api.own import routes as own_routes
 from kubelite.kube.errors import ApiError
 from runtime.errors import RuntimeFault
@@ -41,6 +41,7 @@ def create_app(node: NodeApi) -> Starlette:
             *ephemeral.routes(),
             *images.routes(),
             *own_routes.routes(),
+            *change.routes(),
             *history.routes(),
             *kube_routes.routes(),
         ],

@@ -38,6 +38,7 @@ GROUPS = {
             "Delete manifests from the manifest directory, or pods by name",
         ),
         "edit": ("objects.edit", "edit", "Edit the manifest of an object in an editor"),
+        "set": ("workloads.set", "set_", "Change fields of an object in its manifest"),
         "diff": ("objects.diff", "diff", "Show what applying a manifest would change"),
         "wait": ("objects.wait", "wait", "Wait for a condition of objects"),
         "rollout": (

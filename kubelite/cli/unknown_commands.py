@@ -19,7 +19,6 @@ _NONE = "kubelite runs single pods, not replicas: each pod has its own manifest"
 ELSEWHERE = {
     "replace": _FILES,
     "patch": _FILES,
-    "set": _FILES,
     "label": f"{_FILES}; for the node, `kubelite node label`",
     "annotate": _FILES,
     "api-versions": "v1; `kubelite api-resources` lists its types",

@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -197,6 +197,23 @@ def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
         for path in changed
     }
     return Plan(writes, tuple(outcomes))
+
+
+def plan_change(files: Mapping[str, str], key: Key, change: Callable[[str], str]) -> Plan:
+    """Plan the write that changes the text of one object's document. `files`: as for `plan_apply`. Raises NotFound if
+    none of them has the object."""
+    parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
+    place = _find(parsed, key)
+    if place is None:
+        raise ApiError("NotFound", f"no manifest has {key}")
+    path, index = place
+    old = parsed[path][index]
+    new = _chunk(change(old.text))
+    if new.content == old.content:
+        return Plan({}, (Outcome(key, "unchanged", path),))
+    parsed[path][index] = new
+    texts = "".join(chunk.text for chunk in parsed[path])
+    return Plan({path: texts}, (Outcome(key, "configured", path),))
 
 
 def _find(parsed: Mapping[str, list[Chunk]], key: Key) -> tuple[str, int] | None:

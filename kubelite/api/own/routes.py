@@ -110,14 +110,14 @@ async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
     return text, file, [edits.in_namespace(c, namespace) for c in edits.single_objects(chunks)]
 
 
-class _Validated(NamedTuple):
+class Validated(NamedTuple):
     """The result of a valid text: its objects as (kind, name), and a sentence for each unsupported document."""
 
     objects: frozenset[tuple[str, str]]
     unsupported: list[str]
 
 
-def _validate(text: str, file: str) -> _Validated:
+def validated(text: str, file: str) -> Validated:
     """Validate the text. Raises Invalid with every error, each with file, line and field. Documents of unsupported
     kinds are errors only if there are other errors or no other documents."""
     from manifests.yaml.loader import load_text
@@ -129,10 +129,10 @@ def _validate(text: str, file: str) -> _Validated:
         raise ApiError("Invalid", "\n".join(str(e) for e in loaded.errors), details={"causes": causes})
     if not loaded.documents:
         raise bad_request("no objects passed to apply")
-    return _Validated(frozenset((d.kind, d.name) for d in loaded.documents), unsupported)
+    return Validated(frozenset((d.kind, d.name) for d in loaded.documents), unsupported)
 
 
-def _admit(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
+def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
     """Check the pods by Pod Security admission, as the node does when it reads their file (sources/directory.py).
     Return the headers of the answer, with the warnings. Raises Forbidden."""
     if node.pod_security.open:
@@ -165,10 +165,10 @@ async def apply_manifest(request: Request) -> Response:
     node = node_of(request)
     # Validate the text as it was sent, so that errors have the sender's line numbers.
     body = await request.body()
-    valid = _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
+    valid = validated(body.decode(errors="replace"), request.query_params.get("file", "-"))
     _, file, given = await _documents(request)
     applied = [c for c in given if (c.keys[0].kind, c.keys[0].name) in valid.objects]
-    headers = _admit(request, node, applied)
+    headers = admitted(request, node, applied)
     await node.rescan()
     paths = [entry["file"] for entry in node.manifests()]
     keys = [chunk.keys[0] for chunk in applied]
@@ -176,7 +176,7 @@ async def apply_manifest(request: Request) -> Response:
     plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
     if request.query_params.get("create") == "true":
         edits.refuse_known(plan)
-    return await _carry_out(request, node, plan, headers, unsupported=valid.unsupported)
+    return await carry_out(request, node, plan, headers, unsupported=valid.unsupported)
 
 
 async def remove_manifest(request: Request) -> Response:
@@ -189,7 +189,7 @@ async def remove_manifest(request: Request) -> Response:
     paths = [entry["file"] for entry in node.manifests()]
     plan = edits.plan_remove(edits.read_candidates(paths, keys), keys)
     headers = _warning(_missed(node, [o.key for o in plan.outcomes if o.result == "deleted"]))
-    return await _carry_out(request, node, plan, headers)
+    return await carry_out(request, node, plan, headers)
 
 
 def _missed(node: NodeApi, gone: Sequence[edits.Key]) -> list[str]:
@@ -210,7 +210,7 @@ def _missed(node: NodeApi, gone: Sequence[edits.Key]) -> list[str]:
     return said
 
 
-async def _carry_out(
+async def carry_out(
     request: Request,
     node: NodeApi,
     plan: edits.Plan,
@@ -238,7 +238,7 @@ async def _carry_out(
 async def diff(request: Request) -> Response:
     body = await request.body()
     file = request.query_params.get("file", "-")
-    _validate(body.decode(errors="replace"), file)
+    validated(body.decode(errors="replace"), file)
     _, _, given = await _documents(request)
     text = "".join(c.text if c.text.startswith("---") else f"---\n{c.text.rstrip()}\n" for c in given)
     return JSONResponse({"objects": await node_of(request).diff(text, file=file)})
