@@ -150,6 +150,13 @@ def relative_path(value: str) -> list[str]:
     return (["must be a relative path"] if value.startswith("/") else []) + no_backsteps(value)
 
 
+def path_segment(value: str) -> list[str]:
+    """Check a name that may have any characters which a path of the API can contain (IsPathSegmentName)."""
+    if value in (".", ".."):
+        return [f"may not be '{value}'"]
+    return [f"may not contain '{char}'" for char in "/%" if char in value]
+
+
 def projected_path(value: str) -> list[str]:
     """Check the path of a key's file: below the volume, and not in conflict with the volume's own `..data` links."""
     problems = relative_path(value)

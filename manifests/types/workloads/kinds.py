@@ -20,7 +20,16 @@ WORKLOADS: dict[Key, str] = {
     ("apps/v1", "StatefulSet"): "stateful_set",
     ("batch/v1", "CronJob"): "job",
     ("batch/v1", "Job"): "job",
+    ("policy/v1", "PodDisruptionBudget"): "disruption",
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): "rbac",
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "rbac",
+    ("rbac.authorization.k8s.io/v1", "Role"): "rbac",
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "rbac",
+    ("v1", "LimitRange"): "limits",
+    ("v1", "Namespace"): "namespace",
     ("v1", "ReplicationController"): "replica_set",
+    ("v1", "ResourceQuota"): "limits",
+    ("v1", "ServiceAccount"): "namespace",
 }
 
 

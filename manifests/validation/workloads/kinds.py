@@ -10,13 +10,22 @@ from manifests.validation.meta import validate_meta
 #: kind → module in this package, and the first part of its rules' names: `deployment_problems(obj)`, and
 #: `deployment_update_problems(old, new)` if some fields must not change
 RULES = {
+    "ClusterRole": ("policies", "cluster_role"),
+    "ClusterRoleBinding": ("policies", "cluster_role_binding"),
     "ControllerRevision": ("sets", "controller_revision"),
     "CronJob": ("job", "cron_job"),
     "DaemonSet": ("sets", "daemon_set"),
     "Deployment": ("deployment", "deployment"),
     "Job": ("job", "job"),
+    "LimitRange": ("limits", "limit_range"),
+    "Namespace": ("policies", "namespace"),
+    "PodDisruptionBudget": ("policies", "pod_disruption_budget"),
     "ReplicaSet": ("replica_set", "replica_set"),
     "ReplicationController": ("replica_set", "replication_controller"),
+    "ResourceQuota": ("limits", "resource_quota"),
+    "Role": ("policies", "role"),
+    "RoleBinding": ("policies", "role_binding"),
+    "ServiceAccount": ("policies", "service_account"),
     "StatefulSet": ("sets", "stateful_set"),
 }
 
