@@ -12,6 +12,7 @@ from kubelite.controllers.deletion import delete
 from kubelite.controllers.model import Create, Delete, Effect, Event, Plan, Rewrite, SetStatus
 from kubelite.controllers.references import controller_of
 from kubelite.kube.events import EventRecorder
+from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
 from kubelite.kube.objects import reference
 from kubelite.kube.times import rfc3339
@@ -82,6 +83,7 @@ class Effects:
             if "spec" in doc:
                 own["generation"] = 1
             new = {**doc, "metadata": protected(kind, own)}
+            new = with_selector(new) if kind == "Job" else new
         await self._store.create(kind, new, durable=False)
         if kind == "Pod" and "name" not in given["metadata"]:
             self._say(new, "Normal", "SuccessfulCreate", f"Created pod: {metadata['name']}")

@@ -1,18 +1,21 @@
-"""The Job's controller in the manager, on a real store."""
+"""The controllers of Jobs and CronJobs in the manager, on a real store."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 from kubelite.controllers.model import Controller
 from kubelite.kube.jobs import TRACKING_FINALIZER, finished_condition, is_tracked
 from kubelite.kube.json import Json
+from kubelite.kube.times import rfc3339
 from state.store import Record
 from tests.unit.controllers.jobs import job_doc
 from tests.unit.controllers.manager_kit import TEMPLATE, Kit, running
 
+CRON = Controller("CronJob", "batch/v1", ("Job",), "kubelite.controllers.decide.cron_job")
 JOB = (Controller("Job", "batch/v1", ("Pod",), "kubelite.controllers.decide.job"),)
 
 
@@ -81,5 +84,58 @@ def test_a_pod_that_a_job_deletes_loses_its_finalizer_in_the_same_write(tmp_path
                     )
             status = job_of(kit)["status"]
             assert status["terminating"] == 2 and "failed" not in status and "startTime" not in status
+
+    asyncio.run(story())
+
+
+def cron(schedule: str, **status: Any) -> Json:
+    spec = {"restartPolicy": "Never", **TEMPLATE["spec"]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {
+            "name": "tick",
+            "namespace": "default",
+            "uid": "cron-uid",
+            "creationTimestamp": rfc3339(time.time()),
+        },
+        "spec": {
+            "schedule": schedule,
+            "concurrencyPolicy": "Forbid",
+            "successfulJobsHistoryLimit": 1,
+            "jobTemplate": {"spec": {"template": {"spec": spec}}},
+        },
+        "status": status,
+    }
+
+
+def test_a_cron_job_runs_a_job_which_runs_a_pod(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, cron("@every 1s"), controllers=(CRON, *JOB)) as kit:
+            await kit.settled(lambda: bool(waiting(kit)))
+            (job,) = kit.store.list("Job")
+            assert job.metadata["generation"] == 1, "it has its selector from the beginning"
+            assert job.name.startswith("tick-") and job.metadata["ownerReferences"][0]["uid"] == "cron-uid"
+            await end(kit, waiting(kit)[0], "Succeeded")
+
+            def succeeded() -> bool:
+                status = kit.store.docs("CronJob")[0]["status"]
+                return "lastSuccessfulTime" in status and not status.get("active")
+
+            await kit.settled(succeeded)
+            reasons = {reason for reason, _ in await kit.said()}
+            assert reasons >= {"SuccessfulCreate", "Completed", "SawCompletedJob"}
+
+    asyncio.run(story())
+
+
+def test_a_changed_clock_makes_cron_jobs_look_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, cron("0 0 1 1 *"), controllers=(CRON, *JOB)) as kit:
+            await kit.settled(lambda: kit.queue.scheduled == 1)
+            decided = kit.queue.added
+            kit.manager.decide_again()
+            await kit.settled(lambda: kit.queue.added > decided)
+            assert kit.queue.scheduled == 1 and not kit.store.list("Job")
 
     asyncio.run(story())
