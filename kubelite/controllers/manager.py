@@ -152,6 +152,12 @@ class ControllerManager:
 
     # -- changes ------------------------------------------------------------------------------------------------
 
+    def decide_again(self) -> None:
+        """Decide about every object, since what they wait for may have come: the clock has changed."""
+        for kind in self._controllers:
+            for record in self._store.list(kind):
+                self._queue.add((kind, record.uid))
+
     def _catch_up(self) -> None:
         """See the changes that are published and not yet read, so that a view has what the last plan wrote."""
         for change in self._watch.take() if self._watch is not None else ():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from kubelite.node.worker.parsed_pods import ParsedPods
     from state.store import Store
 
+CLOCK = 10.0  # seconds between looks at the clock, however much is scheduled
+CLOCK_STEP = 1.0  # seconds by which it must differ; slewing changes it less
 SHUTDOWN = 1.0  # seconds between looks while the node shuts down, when nothing is replaced
 
 
@@ -33,10 +38,24 @@ async def run_controllers(agent: NodeAgent, parsed: ParsedPods) -> None:
         return SHUTDOWN if agent.worker.shutting_down else await manager.reconcile(key)
 
     queue.start(reconcile)
+    clock = asyncio.create_task(follow_clock(manager.decide_again), name="controllers-clock")
     try:
         await manager.run()
     finally:
+        clock.cancel()
         await queue.close()
+
+
+async def follow_clock(changed: Callable[[], None], *, seconds: float = CLOCK) -> None:
+    """Call `changed` when the clock has been set, or has gone on while the machine slept. What waits for a time of day
+    waits for a number of seconds, which do not pass meanwhile."""
+    offset = time.time() - time.monotonic()
+    while True:
+        await asyncio.sleep(seconds)
+        now = time.time() - time.monotonic()
+        if abs(now - offset) > CLOCK_STEP:
+            changed()
+        offset = now
 
 
 async def _needed(store: Store) -> None:

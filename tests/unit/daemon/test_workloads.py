@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from kubelite.daemon.workloads import _needed
+from kubelite.daemon.workloads import _needed, follow_clock
 from kubelite.kube.objects import WORKLOADS
 from state.store import Store
 from tests.unit.controllers.manager_kit import pod, replica_set
@@ -50,3 +51,21 @@ async def test_they_start_for_what_a_killed_daemon_left(tmp_path: Path) -> None:
     await store.create("Pod", pod("web-1", owners=[gone]))
     await asyncio.wait_for(_needed(store), 5.0)
     await store.close()
+
+
+async def test_a_clock_that_is_set_or_went_on_during_sleep_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shift, told = 0.0, asyncio.Event()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + shift)
+    following = asyncio.create_task(follow_clock(told.set, seconds=0.01))
+    await asyncio.sleep(0.1)
+    assert not told.is_set()
+    for step in (3600.0, -7200.0):
+        shift += step
+        await asyncio.wait_for(told.wait(), 5.0)
+        told.clear()
+        await asyncio.sleep(0.05)
+        assert not told.is_set(), "once"
+    following.cancel()
