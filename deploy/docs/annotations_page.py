@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from deploy.docs.tables import table, titled
 from kubelite.api.audit import OBJECTS, PID
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
+from kubelite.controllers.decide.cron_job import SCHEDULED
+from kubelite.controllers.decide.jobs.indexes import FAILURES, IGNORED_FAILURES, INDEX
+from kubelite.controllers.decide.revisions import BACK_OFF as FAILED_PODS
+from kubelite.kube.jobs import (
+    CONTROLLER_UID,
+    JOB_NAME,
+    LEGACY_CONTROLLER_UID,
+    LEGACY_JOB_NAME,
+    TRACKING_FINALIZER,
+)
 from kubelite.kube.objects import CREATED_BY, SOURCE
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
@@ -66,6 +77,24 @@ WRITTEN: Final = {
         "PersistentVolume",
         f"`{PROVISIONER}` marks a volume that kubelite created for a claim.",
     ),
+    INDEX: ("Pod of an Indexed Job", "The completion index, also in the variable `JOB_COMPLETION_INDEX`."),
+    FAILURES: ("Pod of a Job with `backoffLimitPerIndex`", "How often its index failed before this pod."),
+    IGNORED_FAILURES: (
+        "Pod of a Job with `backoffLimitPerIndex`",
+        "How often its index failed before this pod without being counted, because of `podFailurePolicy`.",
+    ),
+    FAILED_PODS: (
+        "ControllerRevision",
+        "How long a pod of this revision that fails again stays before it is replaced, and since when.",
+    ),
+    SCHEDULED: ("Job of a CronJob", "The time for which the Job was created, in the CronJob's time zone."),
+}
+JOB_LABELS: Final = {
+    CONTROLLER_UID: "the Job's uid, by which it finds its pods",
+    JOB_NAME: "the Job's name",
+    LEGACY_CONTROLLER_UID: "the same, as before Kubernetes 1.27",
+    LEGACY_JOB_NAME: "the same, as before Kubernetes 1.27",
+    INDEX: "the completion index of a pod, if the Job is Indexed",
 }
 AUDIT: Final = {
     OBJECTS: "an annotation: the objects of a request whose path does not name them",
@@ -75,6 +104,12 @@ PROVISIONERS: Final = {
     PROVISIONER: "The default: a directory below `claims/` in the state directory.",
     NO_PROVISIONER: "No volume is created; claims wait for a PersistentVolume.",
 }
+
+
+def _finalizers() -> Iterator[tuple[str, str, str]]:
+    for kind, name in FINALIZERS.items():
+        yield f"`{name}`", kind, "it is in use"
+    yield f"`{TRACKING_FINALIZER}`", "Pod of a Job", "its Job has not counted how it ended"
 
 
 def page() -> str:
@@ -93,11 +128,13 @@ def page() -> str:
                 "kubelite sets these labels; `kubelite node label` adds others.\n\n",
                 table(("label", "value"), ((f"`{key}`", _value(key)) for key in own_labels("node"))),
                 "\nA namespace has the label `kubernetes.io/metadata.name`, as on a cluster.\n",
+                "\n## Labels of a Job's pods\n\n",
+                table(("label", "value"), ((f"`{key}`", said) for key, said in JOB_LABELS.items())),
                 "\n## Taints of the node\n\n",
                 table(("taint", "when"), _taints()),
                 "\n## Finalizers\n\n",
-                "An object in use that is deleted stays, with the status `Terminating`, until it is unused.\n\n",
-                table(("finalizer", "of"), ((f"`{name}`", kind) for kind, name in FINALIZERS.items())),
+                "A deleted object with one of these stays, with the status `Terminating`, while the reason lasts.\n\n",
+                table(("finalizer", "of", "while"), _finalizers()),
                 "\n## Events of the audit log\n\n",
                 table(("key", "content"), ((f"`{key}`", said) for key, said in AUDIT.items())),
                 "\n## Provisioners of a StorageClass\n\n",
