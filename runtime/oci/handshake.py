@@ -3,6 +3,7 @@ raise its error."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -128,7 +129,8 @@ def next_message(channel: socket.socket, who: str, program: str = "") -> dict[st
     try:
         if (failed := execve_stub.failure(packet)) is not None:
             raise stub_failed(*failed, program if program and failed[1] == "execve" else who)
-        message = _parsed(packet, who)
+        pid = execve_stub.announced(packet)
+        message: dict[str, Any] = {"cloned": pid, "waits": True} if pid else _parsed(packet, who)
         if "error" in message:
             _raise(who, message["error"])
     except BaseException:
@@ -166,6 +168,8 @@ def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
     """The stub's failure as the exception that the interpreter would raise."""
     if call == "execve":
         return errors.StartError(f"exec {who}: {execve_arguments.lower(OSError(code, ''))}")
+    if call == "clone3" and code == errno.ENOMEM:
+        return StateError(f"{who}: cannot join the pid namespace: its init process is dead")
     return SyscallError(code, f"{who}: {call}")
 
 

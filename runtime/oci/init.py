@@ -19,6 +19,7 @@ Any exception becomes one packet, followed by os._exit.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -252,7 +253,8 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     # this one is kept, and only until the start. The filter comes last, because it may forbid any system call needed
     # after it.
     borrowed = _SYS_ADMIN if job.seccomp is not None and not no_new_privs else 0
-    with_stub = job.use_stub and execve_stub.available() and not job.hooks.get("startContainer")
+    wants_stub = job.use_stub and execve_stub.available() and not job.hooks.get("startContainer")
+    with_stub = wants_stub or pid_entry.by_stub(job)
     inheritable = final.inheritable
     if with_stub:  # the stub gets its capabilities across execve as ambient, so they must be inheritable
         inheritable |= final.permitted | borrowed
@@ -274,21 +276,36 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     # A change of credentials clears the parent-death signal: set it again, and check the parent again.
     report.step = "parent"
     steps.die_with_parent(job)
+    argv = [os.fsencode(arg) for arg in process["args"]]
+    filter_ = None if job.notify else job.seccomp
+    last = execve_stub.Exec(b"", argv, environment, final, filter_, filter_last=not borrowed)
     if job.enters_pid_namespace:
-        report.step = "pid namespace"
-        pid_entry.enter(job, report)
+        _enter_pid_namespace(job, report, last)
 
     # Look the program up as the user, in the container's search path. A command reports at create that a program cannot
     # be executed (as runc does); a pod's container is created with any program and then fails to start.
     report.step = "exec"
-    path = execve_arguments.find(process["args"][0], environment) if job.use_stub else b""
+    if job.use_stub:
+        last = last._replace(program=execve_arguments.find(process["args"][0], environment))
     if job.notify:  # here, not at the end: the parent sends the listener to the agent
         report.step = "seccomp"
         steps.install_with_listener(job)
-    filter_ = None if job.notify else job.seccomp
-    argv = [os.fsencode(arg) for arg in process["args"]]
-    last = execve_stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
-    return _LastSteps(last, borrowed, inheritable, with_stub)
+    return _LastSteps(last, borrowed, inheritable, wants_stub)
+
+
+def _enter_pid_namespace(job: Job, report: Reporter, last: execve_stub.Exec) -> None:
+    """Clone the process that becomes the program into the pid namespace: by the stub, or as an interpreter that goes on
+    after this call."""
+    report.step = "pid namespace"
+    if pid_entry.by_stub(job):
+        # A program that is not found from here may exist for a process of the namespace, such as /proc/self/exe.
+        with contextlib.suppress(StartError):
+            program = execve_arguments.find(job.process["args"][0], last.environment)
+            if report.warnings:
+                report.send({"warnings": report.warnings})
+                report.warnings = []
+            pid_entry.become_stub(job, last._replace(program=program))
+    pid_entry.enter(job, report)
 
 
 def _change_ids(job: Job) -> None:

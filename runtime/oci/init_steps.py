@@ -167,7 +167,7 @@ def open_terminal(job: Job, root: Root) -> None:
     for number in (0, 1, 2):
         os.dup2(slave, number, inheritable=True)
     if not job.enters_pid_namespace:
-        fcntl.ioctl(0, pid_entry.TIOCSCTTY, 0)
+        fcntl.ioctl(0, execve_stub.TIOCSCTTY, 0)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
     sc.note("sendmsg")
     job.channel.sendmsg([b'{"console": true}'], [rights])

@@ -63,6 +63,9 @@ class PendingExec:
     def _take(self, message: dict[str, Any]) -> None:
         if "fd" in message:
             self._take_over(message.get("cloned") if not self.final else None, message["fd"])
+            if message.get("waits"):
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # killed already
+                    self.channel.send(b"go")
         self.warnings += message.get("warnings", [])
         if message.get("listener") and self.listener is not None:
             self.listener((self.pid, self.pidfd), message["listener"])

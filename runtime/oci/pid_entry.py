@@ -10,6 +10,10 @@ A procfs shows the pid namespace of the process that mounts it. A container that
 before it enters the namespace. So it gets a clone of a procfs that was mounted when the namespace was created
 (rootfs/procfs.py).
 
+An additional process (exec) is cloned by the stub (execve_stub.py), which the first process has become: a clone of a
+few pages costs almost nothing, and its memory holds nothing of the parent's. A start needs the interpreter after the
+clone, as does a filter with a listener.
+
 The cloned process has only the socket to the parent and its stdio. It has no pidfd of the parent, because
 pidfd_getfd(2) could fetch any descriptor of the parent through it.
 """
@@ -20,16 +24,35 @@ import errno
 import fcntl
 import os
 import select
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from runtime import syscalls as sc
 from runtime.errors import StateError, SyscallError
+from runtime.oci import execve_stub
+from runtime.security import capabilities
 
 if TYPE_CHECKING:
     from runtime.oci.init_protocol import Job, Reporter
 
-# ioctl_tty(2): asm-generic's number, except on ppc64le. Importing termios would take half a millisecond.
-TIOCSCTTY: Final = 0x540E
+
+def by_stub(job: Job) -> bool:
+    """Whether the stub can clone the process: nothing but the last steps of an exec comes after the clone."""
+    return job.enters_pid_namespace and not (job.gate or job.notify) and execve_stub.available()
+
+
+def become_stub(job: Job, last: execve_stub.Exec) -> None:
+    """Become the stub that clones the process of `last`. Returns only if this machine cannot execute a memfd."""
+    capabilities.raise_ambient(last.kept_caps)
+    made = execve_stub.cloning(
+        last, job.channel.fileno(), pdeathsig=job.pdeathsig, terminal=_has_terminal(job)
+    )
+    os.set_inheritable(job.channel.fileno(), True)
+    execve_stub.execute(made)
+    os.set_inheritable(job.channel.fileno(), False)
+
+
+def _has_terminal(job: Job) -> bool:
+    return job.console is not None or job.own_terminal
 
 
 def enter(job: Job, report: Reporter) -> None:
@@ -42,11 +65,13 @@ def enter(job: Job, report: Reporter) -> None:
     try:
         clone_successor(report)
     except SyscallError as error:
-        if error.errno == errno.ENOMEM:  # the kernel's answer if the namespace's init is dead
+        if (
+            error.errno == errno.ENOMEM
+        ):  # the kernel's answer if the namespace's init is dead (handshake.stub_failed)
             raise StateError("cannot join the pid namespace: its init process is dead") from error
         raise
     _die_with_parent(job)
-    new_session(0 if job.console is not None or job.own_terminal else None)
+    new_session(0 if _has_terminal(job) else None)
 
 
 def clone_successor(report: Reporter, flags: int = 0) -> None:
@@ -79,4 +104,4 @@ def new_session(terminal: int | None) -> None:
     """Start a session, with `terminal` as its controlling terminal."""
     os.setsid()
     if terminal is not None:
-        fcntl.ioctl(terminal, TIOCSCTTY, 0)
+        fcntl.ioctl(terminal, execve_stub.TIOCSCTTY, 0)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import termios
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from runtime.errors import SpecError, StartError, StateError
+from runtime.oci import execve_stub, spawn
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, seccomp
 from tests.kernel.conftest import Engine
+from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
 
@@ -102,6 +107,83 @@ def test_no_descriptor_leads_out_of_an_exec(oci: Engine, fd: int) -> None:
     container = oci.start(oci.spec("sleep", "60"))
     with pytest.raises((StartError, StateError)):
         oci.exec(container, "pwd", cwd=f"/proc/self/fd/{fd}")
+
+
+# --- the process that enters the pid namespace last ---
+
+
+def test_a_process_that_enters_the_pid_namespace_has_nothing_of_ours(oci: Engine) -> None:
+    """It is visible in the container before its program runs; a container with CAP_SYS_PTRACE can read its memory."""
+    container = oci.start(oci.spec("sleep", "60"))
+    with ExitStack() as stack:
+        out = os.memfd_create("exec")
+        stack.callback(os.close, out)
+        request = {"args": ["sleep", "60"], "cwd": "/", "env": ["PATH=/bin"]}
+        pending = container.begin_exec(request, stdio=Stdio(out, out, out))
+        stack.callback(pending.abandon)
+        packet, fds, _, _ = socket.recv_fds(pending.channel, 100, 1)
+        stack.callback(spawn.kill_and_reap, fds[0])
+        pid = execve_stub.announced(packet)
+        assert spawn.pid_of(fds[0]) == pid
+        until(lambda: _state(pid) == "S")  # it waits for our message
+        until(lambda: _state(pending.pid) == "Z")  # the first process has ended
+        assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:")
+        assert _mapped(pid) < 1 << 16
+        assert _descriptors(pid) == {
+            "0": "/memfd:exec (deleted)",
+            "1": "/memfd:exec (deleted)",
+            "2": "/memfd:exec (deleted)",
+        }
+        assert os.path.samefile(f"/proc/{pid}/root", f"/proc/{container.pid}/root")
+        assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{container.pid}/ns/pid")
+        pending.channel.send(b"go")
+        pending.channel.settimeout(30)
+        assert pending.channel.recv(100) == b""  # closed by execve
+        assert os.readlink(f"/proc/{pid}/exe").endswith("/busybox")
+        assert os.getsid(pid) == pid
+
+
+def _mapped(pid: int) -> int:
+    """The size of its memory, in bytes, without its stack and what the kernel maps into each process."""
+    lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if "[" not in line]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in ranges)
+
+
+def _descriptors(pid: int) -> dict[str, str]:
+    """Its open files but for the socket to us."""
+    links = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    return {fd: link for fd, link in links.items() if not link.startswith("socket:")}
+
+
+def _state(pid: int) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("State:"))
+
+
+@pytest.mark.parametrize("kind", ["RLIMIT_FSIZE", "RLIMIT_NOFILE"])
+def test_exec_within_the_smallest_limits(oci: Engine, kind: str) -> None:
+    """RLIMIT_FSIZE forbids writing the stub, so the interpreter goes on in its place."""
+    spec = oci.spec("sleep", "60")
+    least = 0 if kind == "RLIMIT_FSIZE" else 5
+    spec["process"]["rlimits"] = [{"type": kind, "soft": least, "hard": least}]
+    container = oci.start(spec)
+    assert oci.exec(container, "sh", "-c", "exit 3").code == 3
+
+
+def test_exec_of_a_program_that_only_the_container_can_name(oci: Engine) -> None:
+    """/proc/self of the container's procfs exists for processes of its pid namespace alone."""
+    container = oci.start(oci.spec("sleep", "60"))
+    assert oci.exec(container, "/proc/self/root/bin/sh", "-c", "exit 3").code == 3
+
+
+def test_a_failed_execve_is_reported_by_the_process_inside(oci: Engine) -> None:
+    container = oci.start(oci.spec("sleep", "60"))
+    (oci.tmp / "bundle0/upper/odd").write_text("no program")
+    (oci.tmp / "bundle0/upper/odd").chmod(0o755)
+    with pytest.raises(StartError, match=r"^exec /odd: exec format error$"):
+        oci.exec(container, "/odd")
+    assert oci.exec(container, "true").code == 0
 
 
 # --- terminals ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -34,6 +35,20 @@ def test_calls_in_order_until_execve(tmp_path: Path) -> None:
     child = run(made, tmp_path / "stub")
     assert child.communicate(timeout=30)[0] == "first\nthen\n"
     assert child.returncode == 0
+
+
+def test_calls_are_left_out_after_a_zero(tmp_path: Path) -> None:
+    made = execve_stub.Program("aarch64")
+    made.call("fcntl", 1, fcntl.F_SETFD, 0, skip=2)  # returns 0
+    made.call("write", 1, b"left out\n", 9)
+    made.call("exit_group", 3)
+    made.call("write", 1, b"first\n", 6, skip=1)  # returns 6
+    made.call("write", 999, b"x", 1, verdict=execve_stub.OPTIONAL, skip=1)
+    made.call("write", 1, b"then\n", 5)
+    made.call("exit_group", 4)
+    child = run(made, tmp_path / "stub")
+    assert child.communicate(timeout=30)[0] == "first\nthen\n"
+    assert child.returncode == 4
 
 
 def test_failures_are_reported(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runtime import syscalls as sc
 from runtime.errors import RuntimeFault, StateError
 from runtime.oci import handshake
 from runtime.oci.pending import PendingExec
@@ -148,6 +151,32 @@ def test_an_announcement_that_is_none_ends_the_exec_alone(packet: bytes, kind: s
                 pass
         found.abandon()
     assert found.pid != 1
+
+
+@pytest.mark.usefixtures("no_descriptors_left")
+def test_a_namespace_without_init_is_named() -> None:
+    found, theirs = pending()
+    with theirs:
+        theirs.send(struct.pack("=3q", 0, errno.ENOMEM, sc.NR["clone3"]))
+        with pytest.raises(StateError, match="cannot join the pid namespace: its init process is dead"):
+            found.step()
+        found.abandon()
+
+
+@pytest.mark.usefixtures("no_descriptors_left")
+def test_a_process_that_was_killed_before_it_may_go_on_counts_as_started() -> None:
+    found, theirs = pending()
+    with subprocess.Popen(["sleep", "60"]) as second:
+        pidfd = os.pidfd_open(second.pid)
+        socket.send_fds(theirs, [struct.pack("=8si4x", b"\0cloned\0", second.pid)], [pidfd])
+        os.close(pidfd)
+        theirs.close()
+        handle = found.step()
+        assert handle is not None
+        assert handle.pid == second.pid
+        second.kill()
+        found.done()
+        os.close(handle.pidfd)
 
 
 @pytest.mark.usefixtures("no_descriptors_left")
