@@ -65,7 +65,10 @@ READ: Final = {
         "Must be well-formed; has no effect, and an event says so. Use `seccompProfile`.",
     ),
     SECCOMP_POD: ("Pod", "The same, for all containers."),
-    DELETION_COST: ("Pod", "Must be a 32-bit integer; has no effect."),
+    DELETION_COST: (
+        "Pod",
+        "A 32-bit integer: of the pods of a ReplicaSet that is scaled down, those with a lower one are deleted first.",
+    ),
 }
 WRITTEN: Final = {
     SOURCE: ("every object of a manifest", "Path of the manifest, relative to the manifest directory."),

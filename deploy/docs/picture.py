@@ -63,7 +63,12 @@ PROCESSES: Final = (("daemon", 1, 3), ("forkserver", 4, 4), ("shim", 5, 5), ("co
 FLOORS: Final = (
     (("daemon", "starts and joins everything"), ("cli", "the commands"), ("ui", "the terminal")),
     (("api", "Kubernetes REST"), ("telemetry", "metrics, traces"), ("diagnosis", "doctor, advice")),
-    (("sources", "the directory"), ("history", "versions, undo"), ("images", "pulls, builds")),
+    (
+        ("sources", "the directory"),
+        ("controllers", "Deployments, Jobs, …"),
+        ("history", "versions, undo"),
+        ("images", "pulls, builds"),
+    ),
 )
 NODE: Final = (
     ("model", "values"),

@@ -26,8 +26,17 @@ class Type(NamedTuple):
         return f"{self.singular}.{group[0]}" if root == "apis" else self.singular
 
 
+_APPS, _BATCH = "/apis/apps/v1", "/apis/batch/v1"
 TYPES = (
     Type("pods", "Pod", True, ("po",)),
+    Type("replicationcontrollers", "ReplicationController", True, ("rc",)),
+    Type("daemonsets", "DaemonSet", True, ("ds",), _APPS),
+    Type("deployments", "Deployment", True, ("deploy",), _APPS),
+    Type("replicasets", "ReplicaSet", True, ("rs",), _APPS),
+    Type("statefulsets", "StatefulSet", True, ("sts",), _APPS),
+    Type("cronjobs", "CronJob", True, ("cj",), _BATCH),
+    Type("jobs", "Job", True, (), _BATCH),
+    Type("controllerrevisions", "ControllerRevision", True, (), _APPS),
     Type("events", "Event", True, ("ev",)),
     Type("configmaps", "ConfigMap", True, ("cm",)),
     Type("secrets", "Secret", True),
@@ -41,8 +50,9 @@ TYPES = (
     Type("manifests", "Manifest", False),
 )
 PODS = TYPES[0]
-# kubectl's category "all" has workloads and their pods: here, only the pods
-_BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)} | {"all": PODS}
+WORKLOADS = TYPES[1:8]
+ALL = (PODS, *WORKLOADS)  # kubectl's category "all", in the order of its API groups
+_BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
 
 
 class Wanted(NamedTuple):
@@ -60,7 +70,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def resource_type(word: str) -> Type:
-    found = _BY_WORD.get(word.lower())
+    """Return the type of a name, a short name, or a name with its API group (deployments.apps)."""
+    name, _, group = word.lower().partition(".")
+    found = _BY_WORD.get(name)
+    if found is not None and group and found.qualified != f"{found.singular}.{group}":
+        found = None
     if found is None:
         names = [t.plural for t in TYPES]
         raise CliError(
@@ -87,7 +101,8 @@ def wanted(arguments: Sequence[str]) -> list[Wanted]:
                 )
             grouped.setdefault(resource_type(kind), []).append(name)
         return [Wanted(kind, tuple(names)) for kind, names in grouped.items()]
-    types = [resource_type(word) for word in arguments[0].split(",") if word]
+    words = [word for word in arguments[0].split(",") if word]
+    types = [kind for word in words for kind in (ALL if word.lower() == "all" else (resource_type(word),))]
     names = tuple(arguments[1:])
     slashed = next((n for n in names if "/" in n), None)
     if slashed:

@@ -114,7 +114,6 @@ OPTIONS_ELSEWHERE = {
         "--network": f"a pod is on the node's bridge; hostNetwork joins the machine's: {_MANIFEST}",
         "--overrides": _MANIFEST,
     },
-    "delete": {"--cascade": "a pod owns nothing else: leave it out"},
 }
 _SIMILAR = 0.8  # similarity from which an unknown option counts as a misspelt known one
 

@@ -24,7 +24,7 @@ from kubelite.controllers.model import Controller, Decide, View
 from kubelite.controllers.registry import CONTROLLERS
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
-from kubelite.kube.label_selectors import labels_of, matches_labels
+from kubelite.kube.label_selectors import labels_of, matches_labels, selector_of
 from kubelite.kube.objects import reference
 from state.records import Change
 from state.store import Record, Store
@@ -222,14 +222,6 @@ class ControllerManager:
         for controller in self._controllers.values():
             for record in self._store.list(controller.kind) if controller.sees_node else ():
                 self._queue.add((controller.kind, record.uid))
-
-
-def selector_of(owner: Json) -> Json | None:
-    """Return an owner's label selector. A ReplicationController's is a map of labels."""
-    found = (owner.get("spec") or {}).get("selector")
-    if owner["kind"] == "ReplicationController":
-        return {"matchLabels": found} if found else None
-    return found if isinstance(found, dict) else None
 
 
 def _owners_that_wait(store: Store, record: Record) -> list[str]:

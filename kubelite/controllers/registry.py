@@ -4,4 +4,10 @@ from __future__ import annotations
 
 from kubelite.controllers.model import Controller
 
-CONTROLLERS: tuple[Controller, ...] = ()
+_ROOM = "kubelite.controllers.decide"
+
+CONTROLLERS: tuple[Controller, ...] = (
+    Controller("ReplicaSet", "apps/v1", ("Pod",), f"{_ROOM}.replica_set"),
+    Controller("ReplicationController", "v1", ("Pod",), f"{_ROOM}.replica_set"),
+    Controller("Deployment", "apps/v1", ("ReplicaSet",), f"{_ROOM}.deployment"),
+)

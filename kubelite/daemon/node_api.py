@@ -17,6 +17,7 @@ from kubelite.api.node import (
     ManifestFile,
     ManifestProblem,
     Progress,
+    Propagation,
     RecordLike,
     Why,
 )
@@ -223,6 +224,12 @@ class NodeAgent:
             return None
         now = time.time()
         return await self.store.modify(record.uid, lambda doc: mark_deleting(doc, now=now, grace=grace))
+
+    async def delete_workload(self, uid: str, policy: Propagation) -> RecordLike | None:
+        from kubelite.controllers.deletion import delete
+
+        orphan, foreground = policy == "Orphan", policy == "Foreground"
+        return await delete(self.store, uid, now=time.time(), orphan=orphan, foreground=foreground)
 
     def container_log_dir(self, pod: Json, container: str) -> str:
         metadata = pod["metadata"]

@@ -20,6 +20,28 @@ def matches_labels(selector: Json | None, labels: Mapping[str, Any]) -> bool:
     ) and all(_holds(found, labels) for found in selector.get("matchExpressions") or ())
 
 
+def selector_of(owner: Json) -> Json | None:
+    """Return a workload's label selector. A ReplicationController's is a map of labels."""
+    found = (owner.get("spec") or {}).get("selector")
+    if owner["kind"] == "ReplicationController":
+        return {"matchLabels": found} if found else None
+    return found if isinstance(found, dict) else None
+
+
+def selector_text(selector: Json) -> str:
+    """Write a label selector as metav1.FormatLabelSelector does, `app=web,tier in (a,b),!old`; "" if it is empty."""
+    terms = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for found in selector.get("matchExpressions") or ():
+        key, values = found["key"], ",".join(sorted(found.get("values") or ()))
+        operators = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "DoesNotExist": f"!{key}",
+        }
+        terms.append(operators.get(found["operator"], key))
+    return ",".join(sorted(terms))
+
+
 def labels_of(doc: Json) -> Mapping[str, Any]:
     found: Mapping[str, Any] = doc["metadata"].get("labels") or {}
     return found

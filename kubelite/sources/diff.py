@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, NotRequired, TypedDict
 
-from kubelite.kube.objects import is_terminal, object_name, source_of
+from kubelite.kube.objects import WORKLOADS, is_terminal, object_name, source_of
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.worker.pod_worker import PodWorker
-from kubelite.sources.plan import bound, created, merged
+from kubelite.sources.plan import bound, created, merged, replaceable
+from kubelite.sources.workloads import creation_words, edit_words, unchangeable
 from manifests.yaml.loader import load_text
 from state.store import Store
 
@@ -45,6 +46,8 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
             words = [f"{object_name(*document.key)} is created"]
             if document.kind == "Pod":
                 words.extend((await worker.preview(new)).describe())
+            elif document.kind in WORKLOADS:
+                words.extend(creation_words(new))
             entries.append({"object": name, "change": "create", "words": words})
             continue
         doc = merged(record.doc, wanted, source_of(record) or file)
@@ -61,6 +64,10 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
                 if replaced
                 else await _effects(worker, record.doc, doc)
             )
+        elif document.kind in WORKLOADS:
+            forbidden = unchangeable(record.doc, doc)
+            replaced = bool(forbidden) and replaceable(doc)
+            words = _workload_words(record.doc, doc, forbidden)
         fields = list(changed_fields(record.doc, doc))
         entries.append(
             {"object": name, "change": "replace" if replaced else "update", "words": words, "fields": fields}
@@ -76,6 +83,16 @@ async def _effects(worker: PodWorker, old: Mapping[str, Any], new: Mapping[str, 
     anyway = (await worker.preview(old)).reasons
     found = [reason for reason in (await worker.preview(new)).reasons if reason not in anyway]
     return found or ["nothing is restarted"]
+
+
+def _workload_words(old: dict[str, Any], new: dict[str, Any], forbidden: list[tuple[str, str]]) -> list[str]:
+    if forbidden and replaceable(new):
+        return [
+            "the job is deleted and created anew: " + ", ".join(field for field, _ in forbidden) + " changes"
+        ]
+    if forbidden:
+        return ["the edit has no effect", *(f"{field}: {message}" for field, message in forbidden)]
+    return list(edit_words(old, new)) or ["no pod is replaced"]
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE, is_terminal, object_name, source_of
+from kubelite.kube.objects import SOURCE, WORKLOADS, is_terminal, object_name, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import Classes, admitted, apart, classes_of, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected
+from kubelite.sources.workloads import own_annotations, unchangeable
 from state.store import Record
 
 #: The kinds, in the order in which they are applied.
@@ -23,6 +25,13 @@ KINDS = (
     "PersistentVolume",
     "PersistentVolumeClaim",
     "Pod",
+    "ReplicationController",
+    "ReplicaSet",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
 )
 
 #: Metadata that only the node writes. In a manifest (for example from `kubectl get -o yaml`) it is ignored.
@@ -89,7 +98,8 @@ class Plan:
     create: tuple[tuple[Key, Json, str], ...] = ()
     update: tuple[tuple[Key, Json, str], ...] = ()
     remove: tuple[Key, ...] = ()
-    replace: tuple[Key, ...] = ()  # ended pods that were edited: a new pod replaces each
+    # ended pods that were edited, and Jobs of which a field was edited that cannot change: a new object replaces each
+    replace: tuple[Key, ...] = ()
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     classes: Classes = field(default_factory=lambda: classes_of((), {}))  # from which pods get their priority
 
@@ -134,15 +144,20 @@ def plan(
         elif record is None:
             create.append((key, doc, file))
         elif record.metadata.get("ownerReferences") and not source_of(record):  # not from a manifest
-            pod = record.metadata["ownerReferences"][0]["name"]
-            problem = Problem(
-                f"{key[0]} {key[1]}/{key[2]} belongs to pod {pod}", field="metadata.name", kind="duplicate"
-            )
+            owner = record.metadata["ownerReferences"][0]
+            words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
+            problem = Problem(words, field="metadata.name", kind="duplicate")
             duplicates[file] = (*duplicates.get(file, ()), problem)
         elif (not record.deleting or key[0] in FINALIZERS) and (
             wanted := merged(record.doc, doc, file)
         ) is not None:
-            if not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
+            if key[0] in WORKLOADS and (forbidden := unchangeable(record.doc, wanted)):
+                if replaceable(record.doc):
+                    renew.append(key)
+                    continue
+                problems = (_unchangeable(key, *found) for found in forbidden)
+                duplicates[file] = (*duplicates.get(file, ()), *problems)
+            elif not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
                 update.append((key, wanted, file))
             # A changed priority class is not an edit of the pod.
             elif apart(wanted["spec"]) != apart(record.doc["spec"]):
@@ -170,6 +185,17 @@ def _classes(
     return classes_of({**left, **said}.values(), priorities)
 
 
+def _unchangeable(key: Key, field: str, message: str) -> Problem:
+    words = f"{message}; delete the object first: `kubelite delete {key[0].lower()} {key[2]}`"
+    return Problem(words, field=field, kind="invalid", object=f"{key[0]} {key[1]}/{key[2]}")
+
+
+def replaceable(doc: Json) -> bool:
+    """Whether an object whose fields cannot change is replaced by a new one after such an edit: a Job, as an ended
+    pod."""
+    return bool(doc["kind"] == "Job")
+
+
 def _ended(record: Record) -> bool:
     """Whether the record is a pod that never runs again (`is_terminal`). An edit of its manifest creates a new pod."""
     return record.kind == "Pod" and is_terminal(record.doc.get("status", {}))
@@ -194,7 +220,10 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
 def merged(old: Json, new: Json, file: str) -> Json | None:
     """Return the recorded object updated from the manifest, with its identity, times and status preserved. Return None
     if nothing changes."""
-    metadata = {**new["metadata"], "annotations": {**new["metadata"].get("annotations", {}), SOURCE: file}}
+    annotations = {**new["metadata"].get("annotations", {}), SOURCE: file}
+    if new["kind"] in WORKLOADS:
+        annotations |= own_annotations(old["metadata"].get("annotations") or {})
+    metadata = {**new["metadata"], "annotations": annotations}
     ending = ("deletionTimestamp", "deletionGracePeriodSeconds")
     for kept in (
         "uid",
@@ -214,6 +243,9 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         doc["spec"] = {**of_the_node, **doc["spec"]}
     if doc["kind"] == "PersistentVolume" and (claim := _claim_ref(old["spec"], doc["spec"])):
         doc["spec"] = {**doc["spec"], "claimRef": claim}
+    if doc["kind"] == "Job":
+        doc = with_selector(doc)
+        metadata = doc["metadata"]
     if doc["kind"] == "Pod":
         doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
     if added := old.get("spec", {}).get("ephemeralContainers"):  # never in a manifest
@@ -236,9 +268,14 @@ def _claim_ref(old: Json, new: Json) -> Json | None:
 
 
 def bound(doc: Json, node_name: str) -> Json:
-    """Return a manifest's object without metadata that only the node writes. A pod is bound to this node."""
+    """Return a manifest's object without what only the node writes. A pod is bound to this node."""
     metadata = {key: value for key, value in doc["metadata"].items() if key not in NODE_METADATA}
     doc = {**doc, "metadata": metadata}
+    if doc["kind"] in WORKLOADS:
+        if found := metadata.get("annotations"):
+            own = own_annotations(found)
+            metadata["annotations"] = {key: value for key, value in found.items() if key not in own}
+        return {key: value for key, value in doc.items() if key != "status"}
     if doc["kind"] == "Pod" and node_name:
         return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}
     return doc
@@ -253,6 +290,9 @@ def created(doc: Json, file: str, *, uid: str, now: float) -> Json:
         "generation": 1,
         "annotations": {**doc["metadata"].get("annotations", {}), SOURCE: file},
     }
+    if doc["kind"] in WORKLOADS:
+        new = {**doc, "metadata": metadata}
+        return with_selector(new) if doc["kind"] == "Job" else new
     if doc["kind"] != "Pod":
         del metadata["generation"]
         return {**doc, "metadata": protected(doc["kind"], metadata)}

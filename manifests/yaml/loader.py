@@ -34,7 +34,10 @@ KINDS = Kinds(
         ("storage.k8s.io/v1", "StorageClass"): StorageClass,
         ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
         ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
-    }
+    },
+    "ReplicationController",
+    "ReplicaSet",
+    "Deployment",
 )
 
 

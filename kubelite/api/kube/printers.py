@@ -7,35 +7,21 @@ printNamespace, printNode). `-o wide` also shows the cells of priority 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from kubelite.api.kube.columns import AGE, NAME, NONE, Cells, Column
 from kubelite.kube.durations import age_of, human_duration
 from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 
-Cells = list[Any]
-
-NONE = "<none>"
 TERMINAL_PHASES = ("Succeeded", "Failed")
 
-
-class Column(NamedTuple):
-    name: str
-    type: str = "string"
-    format: str = ""
-    priority: int = 0
-    description: str = ""
-
-
-_NAME = Column("Name", format="name", description="Name must be unique within a namespace.")
-_AGE = Column("Age", description="Time since the object was created.")
-
 POD_COLUMNS = (
-    _NAME,
+    NAME,
     Column("Ready", description="Ready containers / all containers."),
     Column("Status", description="The phase, or the reason why the pod is not running."),
     Column("Restarts", description="Number of container restarts, and the time since the last one."),
-    _AGE,
+    AGE,
     Column("IP", priority=1, description="IP address of the pod."),
     Column("Node", priority=1, description="Node the pod runs on."),
     Column("Nominated Node", priority=1),
@@ -53,21 +39,21 @@ EVENT_COLUMNS = (
     Column("Count", priority=1),
     Column("Name", format="name", priority=1),
 )
-CONFIG_MAP_COLUMNS = (_NAME, Column("Data", "integer"), _AGE)
-SECRET_COLUMNS = (_NAME, Column("Type"), Column("Data", "integer"), _AGE)
+CONFIG_MAP_COLUMNS = (NAME, Column("Data", "integer"), AGE)
+SECRET_COLUMNS = (NAME, Column("Type"), Column("Data", "integer"), AGE)
 CLAIM_COLUMNS = (
-    _NAME,
+    NAME,
     Column("Status"),
     Column("Volume"),
     Column("Capacity"),
     Column("Access Modes"),
     Column("StorageClass"),
     Column("VolumeAttributesClass"),
-    _AGE,
+    AGE,
     Column("VolumeMode", priority=1),
 )
 VOLUME_COLUMNS = (
-    _NAME,
+    NAME,
     Column("Capacity"),
     Column("Access Modes"),
     Column("Reclaim Policy"),
@@ -76,31 +62,31 @@ VOLUME_COLUMNS = (
     Column("StorageClass"),
     Column("VolumeAttributesClass"),
     Column("Reason"),
-    _AGE,
+    AGE,
     Column("VolumeMode", priority=1),
 )
 STORAGE_CLASS_COLUMNS = (
-    _NAME,
+    NAME,
     Column("Provisioner"),
     Column("ReclaimPolicy"),
     Column("VolumeBindingMode"),
     Column("AllowVolumeExpansion"),
-    _AGE,
+    AGE,
 )
 PRIORITY_CLASS_COLUMNS = (
-    _NAME,
+    NAME,
     Column("Value"),
     Column("Global-Default", "boolean"),
-    _AGE,
+    AGE,
     Column("PreemptionPolicy"),
 )
-TRUST_BUNDLE_COLUMNS = (_NAME, Column("SignerName"))
-NAMESPACE_COLUMNS = (_NAME, Column("Status"), _AGE)
+TRUST_BUNDLE_COLUMNS = (NAME, Column("SignerName"))
+NAMESPACE_COLUMNS = (NAME, Column("Status"), AGE)
 NODE_COLUMNS = (
-    _NAME,
+    NAME,
     Column("Status"),
     Column("Roles"),
-    _AGE,
+    AGE,
     Column("Version"),
     Column("Internal-IP", priority=1),
     Column("External-IP", priority=1),
@@ -436,7 +422,7 @@ def table(
     api_version: str = "meta.k8s.io/v1",
 ) -> Json:
     """Return the Table of these objects. `include` (query includeObject): None, Metadata or Object, for each row."""
-    columns, cells = _PRINTERS[kind]
+    columns, cells = _printer(kind)
     return {
         "kind": "Table",
         "apiVersion": api_version,
@@ -444,6 +430,14 @@ def table(
         "columnDefinitions": [column._asdict() for column in columns],
         "rows": [_row(cells(doc, now), doc, include, api_version) for doc in docs],
     }
+
+
+def _printer(kind: str) -> tuple[tuple[Column, ...], Callable[[Json, float], Cells]]:
+    if kind in _PRINTERS:
+        return _PRINTERS[kind]
+    from kubelite.api.kube.workload_printers import PRINTERS
+
+    return PRINTERS[kind]
 
 
 def _row(cells: Cells, doc: Json, include: str, api_version: str) -> Json:

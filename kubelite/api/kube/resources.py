@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from kubelite.api.node import NodeApi
 from kubelite.kube.json import Json
+from kubelite.kube.label_selectors import selector_of, selector_text
+from kubelite.kube.objects import WORKLOADS
 
 
 class Resource(NamedTuple):
@@ -19,12 +21,19 @@ class Resource(NamedTuple):
     short: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ("get", "list", "watch")
     group_version: str = "v1"
+    scaled: bool = False  # has the subresource `scale`
+
+    @property
+    def workload(self) -> bool:
+        return self.kind in WORKLOADS
 
     @property
     def stored(self) -> bool:
         """Whether the store has objects of the kind. Objects of other kinds are derived when they are read."""
         return self.kind not in ("Namespace", "Node")
 
+
+_DELETED = ("delete", "get", "list", "watch")
 
 RESOURCES = {
     r.plural: r
@@ -36,14 +45,22 @@ RESOURCES = {
             group_version="certificates.k8s.io/v1beta1",
         ),
         Resource("configmaps", "ConfigMap", True, ("cm",)),
+        Resource("controllerrevisions", "ControllerRevision", True, group_version="apps/v1"),
+        Resource("cronjobs", "CronJob", True, ("cj",), _DELETED, "batch/v1"),
+        Resource("daemonsets", "DaemonSet", True, ("ds",), _DELETED, "apps/v1"),
+        Resource("deployments", "Deployment", True, ("deploy",), _DELETED, "apps/v1", scaled=True),
         Resource("events", "Event", True, ("ev",)),
+        Resource("jobs", "Job", True, (), _DELETED, "batch/v1"),
         Resource("namespaces", "Namespace", False, ("ns",)),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
         Resource("persistentvolumes", "PersistentVolume", False, ("pv",)),
-        Resource("pods", "Pod", True, ("po",), ("delete", "get", "list", "watch")),
+        Resource("pods", "Pod", True, ("po",), _DELETED),
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
+        Resource("replicasets", "ReplicaSet", True, ("rs",), _DELETED, "apps/v1", scaled=True),
+        Resource("replicationcontrollers", "ReplicationController", True, ("rc",), _DELETED, scaled=True),
         Resource("secrets", "Secret", True),
+        Resource("statefulsets", "StatefulSet", True, ("sts",), _DELETED, "apps/v1", scaled=True),
         Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
 }
@@ -72,7 +89,7 @@ def api_resource_list(group_version: str = "v1") -> Json:
             "kind": r.kind,
             "verbs": list(r.verbs),
             "shortNames": list(r.short),
-            **({"categories": ["all"]} if r.kind == "Pod" else {}),
+            **({"categories": ["all"]} if r.kind == "Pod" or r.workload else {}),
         }
         for r in RESOURCES.values()
         if r.group_version == group_version
@@ -83,8 +100,35 @@ def api_resource_list(group_version: str = "v1") -> Json:
         verbs += ["patch", "update"] * (name == "pods/ephemeralcontainers")
         verbs += ["patch"] * (name == "pods/status")
         entries.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs})
+    for r in RESOURCES.values():
+        if r.workload and r.group_version == group_version:
+            entries += _workload_subresources(r)
     head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version}
     return {**head, "resources": entries}
+
+
+def _workload_subresources(resource: Resource) -> list[Json]:
+    common = {"singularName": "", "namespaced": True, "verbs": ["get"]}
+    found = [{"name": f"{resource.plural}/status", **common, "kind": resource.kind}]
+    if resource.scaled:
+        scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+        found.append({"name": f"{resource.plural}/scale", **common, **scale})
+    return found
+
+
+def scale_of(doc: Json) -> Json:
+    """Return the autoscaling/v1 Scale of a workload. Source: Kubernetes pkg/registry/apps/deployment/storage
+    (scaleFromDeployment)."""
+    metadata, spec, status = doc["metadata"], doc.get("spec") or {}, doc.get("status") or {}
+    own = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    selector = selector_of(doc) or {}
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: metadata[key] for key in own if key in metadata},
+        "spec": {"replicas": spec.get("replicas", 0)},
+        "status": {"replicas": status.get("replicas", 0), "selector": selector_text(selector)},
+    }
 
 
 def api_versions() -> Json:

@@ -32,6 +32,7 @@ from kubelite.api.kube.resources import (
     list_document,
     read_list,
     read_one,
+    scale_of,
 )
 from kubelite.api.kube.watch import WatchRequest, open_watch
 from kubelite.api.node import NodeApi
@@ -43,7 +44,6 @@ from kubelite.kube.times import parse_time
 from kubelite.node.model.node_facts import ForbiddenPatch
 from runtime.errors import RuntimeFault, StartError
 
-SOURCE = "kubelite.io/source"  # annotation: the manifest file an object came from
 _TRUE = ("1", "true", "True", "t", "T")
 
 
@@ -314,47 +314,6 @@ async def pod_portforward(request: Request) -> Response:
     )
 
 
-async def delete_one(request: Request) -> Response:
-    node, resource = node_of(request), _resource(request)
-    namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
-    doc = read_one(node, resource, namespace, name)
-    if doc is None:
-        raise not_found(resource.plural, name)
-    source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
-    if resource.kind != "Pod":
-        words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
-        remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
-        raise ApiError("MethodNotAllowed", words + remedy)
-    options = await _delete_options(request)
-    wanted_uid = (options.get("preconditions") or {}).get("uid")
-    if wanted_uid and wanted_uid != doc["metadata"].get("uid"):
-        raise ApiError("Conflict", f'the uid in the precondition, {wanted_uid}, is not that of pod "{name}"')
-    record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
-    if record is None:
-        raise not_found("pods", name)
-    headers = {}
-    if source:
-        text = f"{source} still defines pod {name}, so it is recreated; delete it with `kubelite delete -f {source}`"
-        headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return JSONResponse(complete(resource, record.doc), headers=headers)
-
-
-async def _delete_options(request: Request) -> Json:
-    body = await request.body()
-    try:
-        options = json.loads(body) if body.strip() else {}
-    except ValueError as error:
-        raise bad_request(f"the body is not a DeleteOptions document: {error}") from error
-    if not isinstance(options, dict):
-        raise bad_request("the body is not a DeleteOptions document")
-    if (grace := number_of(request, "gracePeriodSeconds")) is not None:
-        options["gracePeriodSeconds"] = grace
-    grace = options.get("gracePeriodSeconds")
-    if grace is not None and (not isinstance(grace, int) or grace < 0):
-        raise bad_request(f"gracePeriodSeconds must be a whole number of seconds, not {grace!r}")
-    return options
-
-
 async def write_refused(request: Request) -> Response:
     raise ApiError(
         "MethodNotAllowed",
@@ -387,6 +346,30 @@ async def patch_node(request: Request) -> Response:
         return JSONResponse(await node.patch_node(patch))
     except ForbiddenPatch as error:
         raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
+
+
+async def get_scale(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    given = request.path_params
+    doc = read_one(node, resource, given["namespace"], given["name"])
+    if doc is None or not resource.scaled:
+        raise not_found(resource.plural, given["name"])
+    return JSONResponse(scale_of(doc))
+
+
+async def get_status(request: Request) -> Response:
+    if not _resource(request).workload:
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    return await get_one(request)
+
+
+async def delete_one(request: Request) -> Response:
+    from kubelite.api.kube.deletion import deleted
+
+    given = request.path_params
+    return await deleted(
+        request, node_of(request), _resource(request), given.get("namespace", ""), given["name"]
+    )
 
 
 def version_document() -> Json:
@@ -433,12 +416,20 @@ def routes() -> list[BaseRoute]:
     pod = "/api/v1/namespaces/{namespace}/pods/{name}"
     write = ["POST", "PUT", "PATCH"]
     group = "/apis/{group}/{version}"
+    of_namespace = f"{group}/namespaces/{{namespace}}/{{resource}}"
     return [
         Route("/api", _document(api_versions)),
         Route("/api/v1", _document(api_resource_list)),
         Route("/apis", _document(api_group_list)),
         Route("/apis/{group}", get_group),
         Route(group, get_group),
+        Route(of_namespace, list_or_watch),
+        Route(of_namespace, write_refused, methods=[*write, "DELETE"]),
+        Route(f"{of_namespace}/{{name}}", get_one),
+        Route(f"{of_namespace}/{{name}}", delete_one, methods=["DELETE"]),
+        Route(f"{of_namespace}/{{name}}", write_refused, methods=write),
+        Route(f"{of_namespace}/{{name}}/scale", get_scale),
+        Route(f"{of_namespace}/{{name}}/status", get_status),
         Route(f"{group}/{{resource}}", list_or_watch),
         Route(f"{group}/{{resource}}", write_refused, methods=[*write, "DELETE"]),
         Route(f"{group}/{{resource}}/{{name}}", get_one),
@@ -454,6 +445,8 @@ def routes() -> list[BaseRoute]:
         Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
         Route("/api/v1/namespaces/{namespace}/{resource}", write_refused, methods=[*write, "DELETE"]),
         Route(one, get_one),
+        Route(f"{one}/scale", get_scale),
+        Route(f"{one}/status", get_status),
         Route(one, delete_one, methods=["DELETE"]),
         Route(one, write_refused, methods=write),
         Route("/api/v1/{resource}", list_or_watch),

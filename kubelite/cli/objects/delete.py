@@ -1,4 +1,4 @@
-"""`kubelite delete`: remove manifests from the manifest directory, or delete pods by name."""
+"""`kubelite delete`: remove manifests from the manifest directory, or delete pods and workloads by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, Type, path_of, resource_type, wanted
+from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, resource_type, wanted
 from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
@@ -47,38 +47,48 @@ if TYPE_CHECKING:
 
     # Kill a pod immediately
     kubelite delete pod web --force
+
+    # Run a job again: it is created again from its manifest
+    kubelite delete job backup
     """,
 )
-@click.argument("what", nargs=-1, metavar="[pod NAME... | pod/NAME...]", shell_complete=complete_pods)
+@click.argument("what", nargs=-1, metavar="[TYPE NAME... | TYPE/NAME...]", shell_complete=complete_pods)
 @files_option
 @kustomize_option
 @recursive_option
 @namespace_option
 @all_namespaces_option
 @selector_option
-@click.option("--all", "everything", is_flag=True, help="Delete all pods of the namespace.")
+@click.option("--all", "everything", is_flag=True, help="Delete all objects of the type in the namespace.")
 @click.option("--grace-period", type=int, metavar="SECONDS", help="Grace period, instead of that of the pod.")
+@click.option(
+    "--cascade",
+    type=click.Choice(("background", "foreground", "orphan")),
+    default="background",
+    help="What happens to what a workload owns: it is deleted after it, before it, or stays. [default: background]",
+)
 @click.option("--now", is_flag=True, help="Use a grace period of one second.")
 @click.option("--force", is_flag=True, help="Kill the containers immediately; implies --grace-period=0.")
-@click.option("--wait/--no-wait", default=True, help="Wait until the pods are gone. [default: wait]")
+@click.option("--wait/--no-wait", default=True, help="Wait until the objects are gone. [default: wait]")
 @click.option("--timeout", metavar="DURATION", help="Maximum time to wait.")
 @click.option("--ignore-not-found", is_flag=True, help="Do not fail if an object is missing.")
 @socket_option
 @click.pass_context
 def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...], **options: Any) -> None:
-    """Delete manifests from the manifest directory, or pods by name.
+    """Delete manifests from the manifest directory, or pods and workloads by name.
 
-    If the manifest of a pod that is deleted by name remains in the directory, the pod is created again, as by a
-    ReplicaSet. The command names the file. The manifest that `kubelite run` wrote is deleted with its pod.
+    If the manifest of an object that is deleted by name remains in the directory, the object is created again. So is a
+    pod that belongs to a workload. The command names the file, or the workload. The manifest that `kubelite run` wrote
+    is deleted with its pod.
     """
     if bool(what) == bool(files):
-        raise click.UsageError("specify what to delete: either -f FILE, or pod NAME")
+        raise click.UsageError("specify what to delete: either -f FILE, or TYPE NAME")
     server = client(ctx)
     deleter = _Deleter(server, options)
     if files:
         deleter.files(read_manifests(files, options["recursive"], "delete"))
     else:
-        deleter.pods(what)
+        deleter.objects(what)
     deleter.wait()
     if deleter.failed:
         raise Exit(1)
@@ -88,7 +98,7 @@ class _Deleter:
     def __init__(self, server: Client, options: Json) -> None:
         self.server, self.options = server, options
         self.namespace = options["namespace"] or "default"
-        self.waiting: list[tuple[str, str, str]] = []  # namespace, name, uid
+        self.waiting: list[tuple[Type, str, str, str]] = []  # namespace, name, uid
         self.failed = False
 
     def files(self, read: Iterator[tuple[str, bytes]]) -> None:
@@ -115,7 +125,7 @@ class _Deleter:
         print(f'{entry["kind"].lower()} "{entry["name"]}" deleted{where}', flush=True)
         if entry["kind"] == "Pod" and uid:
             self._shorten(entry["namespace"], entry["name"], uid)
-            self.waiting.append((entry["namespace"], entry["name"], uid))
+            self.waiting.append((PODS, entry["namespace"], entry["name"], uid))
 
     def _shorten(self, namespace: str, name: str, uid: str) -> None:
         """Apply the options' grace period to a pod whose manifest was removed. Do nothing if the pod is already gone,
@@ -137,14 +147,15 @@ class _Deleter:
             print(f"Error from server (NotFound): {words}", file=sys.stderr)
             self.failed = True
 
-    def pods(self, what: Sequence[str]) -> None:
+    def objects(self, what: Sequence[str]) -> None:
         for query in wanted(what):
-            if query.type is not PODS:
-                self._refuse(query.type, query.names)
+            kind = query.type
+            if kind is not PODS and kind not in WORKLOADS:
+                self._refuse(kind, query.names)
             if query.names and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
-            for namespace, name in [(self.namespace, name) for name in query.names] or self._selected():
-                self._delete(namespace, name)
+            for namespace, name in [(self.namespace, name) for name in query.names] or self._selected(kind):
+                self._delete(kind, namespace, name)
 
     def _refuse(self, kind: Type, names: Sequence[str]) -> NoReturn:
         """Raise a CliError that says how to delete an object that is not a pod, with its manifest if that is known."""
@@ -157,13 +168,13 @@ class _Deleter:
                 file = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
         raise CliError(_no_such_delete(kind, names, file))
 
-    def _selected(self) -> list[tuple[str, str]]:
-        """Return (namespace, name) of each selected pod."""
+    def _selected(self, kind: Type) -> list[tuple[str, str]]:
+        """Return (namespace, name) of each selected object."""
         if not self.options["everything"] and not self.options["selector"]:
             raise CliError("error: resource(s) were provided, but no name was specified", code=2)
         query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
         where = None if self.options["all_namespaces"] else self.namespace
-        items = self.server.get(path_of(PODS, where), query=query)["items"]
+        items = self.server.get(path_of(kind, where), query=query)["items"]
         if not items:
             print("No resources found")
         return [(doc["metadata"]["namespace"], doc["metadata"]["name"]) for doc in items]
@@ -176,19 +187,22 @@ class _Deleter:
         grace = self.options["grace_period"]
         return {} if grace is None or grace < 0 else {"gracePeriodSeconds": grace}
 
-    def _delete(self, namespace: str, name: str) -> None:
-        if self._run_made(namespace, name):
+    def _delete(self, kind: Type, namespace: str, name: str) -> None:
+        if kind is PODS and self._run_made(namespace, name):
             return
+        options = (
+            self._grace() if kind is PODS else {"propagationPolicy": self.options["cascade"].capitalize()}
+        )
         try:
-            pod = self.server.json("DELETE", path_of(PODS, namespace, name), query=self._grace())
+            doc = self.server.json("DELETE", path_of(kind, namespace, name), query=options)
         except ServerError as error:
             if error.reason != "NotFound":
                 raise
-            self._missing(f'pods "{name}" not found')
+            self._missing(f'{kind.plural} "{name}" not found')
             return
         forced = " force" if self.options["force"] else ""
-        print(f'pod "{name}"{forced} deleted from {namespace} namespace', flush=True)
-        self.waiting.append((namespace, name, pod["metadata"]["uid"]))
+        print(f'{kind.qualified} "{name}"{forced} deleted from {namespace} namespace', flush=True)
+        self.waiting.append((kind, namespace, name, doc["metadata"]["uid"]))
 
     def _run_made(self, namespace: str, name: str) -> bool:
         """Delete a pod with the manifest that `kubelite run` wrote for it. Return False for another pod."""
@@ -213,22 +227,22 @@ class _Deleter:
         return True
 
     def wait(self) -> None:
-        """Wait until the deleted pods are gone. A pod with the same name and another uid is another pod."""
+        """Wait until the deleted objects are gone. One with the same name and another uid is another object."""
         if not self.options["wait"]:
             return
         now = time.monotonic()
         # as in kubectl: without a timeout, or with 0, wait without limit
         until = until_of(self.options["timeout"] or "0", now)
         with waiting("") as line:
-            for namespace, name, uid in self.waiting:
-                line.now(f'waiting until pod "{name}" is gone')
-                self._gone(namespace, name, uid, until if until > now else now + WEEK)
+            for kind, namespace, name, uid in self.waiting:
+                line.now(f'waiting until {kind.singular} "{name}" is gone')
+                self._gone(kind, namespace, name, uid, until if until > now else now + WEEK)
 
-    def _gone(self, namespace: str, name: str, uid: str, until: float) -> None:
-        with contextlib.closing(states(self.server, PODS, namespace, name, until)) as every:
+    def _gone(self, kind: Type, namespace: str, name: str, uid: str, until: float) -> None:
+        with contextlib.closing(states(self.server, kind, namespace, name, until)) as every:
             if any(doc is None or doc["metadata"]["uid"] != uid for doc in every):
                 return
-        raise CliError(f"error: timed out waiting for the deletion of pod {name}")
+        raise CliError(f"error: timed out waiting for the deletion of {kind.singular} {name}")
 
 
 _OTHERS = {

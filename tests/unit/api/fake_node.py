@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kubelite.api.node import ManifestFile, Progress, Why
+from kubelite.api.node import ManifestFile, Progress, Propagation, Why
 from kubelite.diagnosis.advice import advice
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodeHistory, record_version
@@ -305,6 +305,12 @@ class FakeNode:
         self.deleted.append((namespace, name, grace))
         await self.store.delete(record.uid)
         return record
+
+    async def delete_workload(self, uid: str, policy: Propagation) -> Record | None:
+        from kubelite.controllers.deletion import delete
+
+        orphan, foreground = policy == "Orphan", policy == "Foreground"
+        return await delete(self.store, uid, now=0.0, orphan=orphan, foreground=foreground)
 
     def container_log_dir(self, pod: Json, container: str) -> str:
         return str(self.root / "logs" / pod["metadata"]["name"] / container)

@@ -86,15 +86,18 @@ def test_get_manifests_shows_errors(server: Served) -> None:
 
 
 def test_a_manifest_of_unsupported_kinds_is_shown_as_ignored(server: Served) -> None:
-    deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\n"
-    Path(server.node.manifests_dir, "shop.yaml").write_text(deployment)
-    Path(server.node.manifests_dir, "web.yaml").write_text(f"{WEB}---\n{deployment}")
+    request = "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {name: shop}\n"
+    Path(server.node.manifests_dir, "shop.yaml").write_text(request)
+    Path(server.node.manifests_dir, "web.yaml").write_text(f"{WEB}---\n{request}")
     out = ok(server, "get", "manifests")
     assert [line.split(maxsplit=4) for line in out.splitlines()[1:3]] == [
-        ["shop.yaml", "Ignored", "0", "1", "<none> (not supported: Deployment)"],
-        ["web.yaml", "Loaded", "1", "1", "pod/nginx (not supported: Deployment)"],
+        ["shop.yaml", "Ignored", "0", "1", "<none> (not supported: CertificateSigningRequest)"],
+        ["web.yaml", "Loaded", "1", "1", "pod/nginx (not supported: CertificateSigningRequest)"],
     ]
-    assert "shop.yaml:2: kind: kubelite does not run Deployment objects yet: this document is ignored" in out
+    assert (
+        "shop.yaml:2: kind: kubelite does not run CertificateSigningRequest objects yet: this document is ignored"
+        in out
+    )
 
 
 # -- errors --------------------------------------------------------------------------------------------------

@@ -58,13 +58,13 @@ def test_the_grace_period_applies_to_the_pods_of_a_file(given: dict[str, Any], s
 def test_the_file_of_a_configmap_is_named() -> None:
     server: Any = _Server()
     with pytest.raises(CliError, match=r"kubelite delete -f /etc/m/app\.yaml$"):
-        _Deleter(server, OPTIONS).pods(["configmap", "app"])
+        _Deleter(server, OPTIONS).objects(["configmap", "app"])
 
 
 def test_an_object_that_no_manifest_defines_has_no_file() -> None:
     server: Any = _Server()
     with pytest.raises(CliError, match=r'^error: storageclass "kubelite" is in no manifest'):
-        _Deleter(server, OPTIONS).pods(["storageclass", "kubelite"])
+        _Deleter(server, OPTIONS).objects(["storageclass", "kubelite"])
 
 
 @pytest.mark.parametrize(("kind", "plural"), [("Pod", "pods"), ("StorageClass", "storageclasses")])

@@ -41,7 +41,7 @@ def test_commands_of_kubectl_and_docker_name_the_equivalent(server: Served) -> N
 
 def test_unknown_types_name_the_known_ones(server: Served) -> None:
     done = kubelite(server, "get", "services")
-    assert done.returncode == 1 and "pods, events, configmaps" in done.stderr
+    assert done.returncode == 1 and "controllerrevisions, events, configmaps" in done.stderr
     assert ok(server, "get", "all", "-o", "name") == ok(server, "get", "pods", "-o", "name")
 
 
@@ -154,7 +154,7 @@ def test_further_options_of_get(server: Served, tmp_path: Path) -> None:
     assert ok(server, "get", "pods", "-L", "app,none", "--no-headers").split()[5] == "db"
     assert ok(server, "get", "pods", "-L", "x.test/app").splitlines()[0].split()[-2:] == ["AGE", "APP"]
     assert ok(server, "get", "pods", "--show-kind", "--no-headers").startswith("pod/")
-    assert ok(server, "get", "all", "--no-headers").startswith("db ")
+    assert ok(server, "get", "all", "--no-headers").startswith("pod/db ")
     assert ok(server, "get", "pod", "nix", "--ignore-not-found") == ""
     both = kubelite(server, "get", "pod", "nix", "web", "-o", "name", "--ignore-not-found")
     assert (both.stdout, both.stderr, both.returncode) == ("pod/web\n", "", 0)

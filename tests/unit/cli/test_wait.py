@@ -312,7 +312,7 @@ def test_the_progress_of_a_pod() -> None:
         (("status", "nix"), 'Error from server (NotFound): pods "nix" not found'),
         (("restart", "nix.yaml"), "nix.yaml is not a manifest of this node"),
         (("restart", "cm/app"), 'configmaps "app" restarting is not supported'),
-        (("restart", "deployment/web"), 'doesn\'t have a resource type "deployment"'),
+        (("restart", "service/web"), 'doesn\'t have a resource type "service"'),
         (("restart",), "missing argument"),
         (("pause", "web"), "takes effect as soon as its file is written"),
         (("statsu", "web"), 'kubelite rollout has history, restart, status, undo; did you mean "status"?'),

@@ -186,14 +186,14 @@ def test_a_secret_takes_plain_text() -> None:
     ("head", "kind", "sentence"),
     [
         (
-            "apiVersion: apps/v1\nkind: Deployment",
+            "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest",
             ErrorKind.UNSUPPORTED,
-            "2: kind: kubelite does not run Deployment objects yet",
+            "2: kind: kubelite does not run CertificateSigningRequest objects yet",
         ),
         (
-            "apiVersion: v1\nkind: Deployment",
+            "apiVersion: v1\nkind: CertificateSigningRequest",
             ErrorKind.UNSUPPORTED,
-            '1: apiVersion: no kind "Deployment" in "v1": it is served in "apps/v1"',
+            '1: apiVersion: no kind "CertificateSigningRequest" in "v1": it is served in "certificates.k8s.io/v1"',
         ),
         (
             "apiVersion: example.com/v1\nkind: Widget",

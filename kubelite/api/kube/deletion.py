@@ -1,0 +1,90 @@
+"""DELETE of a pod or a workload, with DeleteOptions: grace period, propagation policy, preconditions."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kubelite.api.kube.resources import Resource, complete, read_one
+from kubelite.api.node import NodeApi, Propagation, RecordLike
+from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
+from kubelite.kube.objects import SOURCE
+
+_POLICIES: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
+
+
+async def deleted(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
+    """Delete an object, or begin its deletion. Its manifest or its owner may create it again: a warning says so."""
+    doc = read_one(node, resource, namespace, name)
+    if doc is None:
+        raise not_found(resource.plural, name)
+    metadata = doc["metadata"]
+    source = (metadata.get("annotations") or {}).get(SOURCE, "")
+    if "delete" not in resource.verbs:
+        words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
+        remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
+        raise ApiError("MethodNotAllowed", words + remedy)
+    options = await _options(request)
+    wanted_uid = (options.get("preconditions") or {}).get("uid")
+    kind = resource.kind.lower()
+    if wanted_uid and wanted_uid != metadata.get("uid"):
+        raise ApiError(
+            "Conflict", f'the uid in the precondition, {wanted_uid}, is not that of {kind} "{name}"'
+        )
+    if resource.workload:
+        record: RecordLike | None = await node.delete_workload(metadata["uid"], policy(options))
+    else:
+        record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
+    if record is None:
+        raise not_found(resource.plural, name)
+    headers = {}
+    if text := recreated(kind, metadata, source):
+        headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return JSONResponse(complete(resource, record.doc), headers=headers)
+
+
+def recreated(kind: str, metadata: Json, source: str) -> str:
+    """Return the warning that a deleted object is created again; "" if it is not."""
+    name = metadata["name"]
+    if source:
+        remedy = f"delete it with `kubelite delete -f {source}`"
+        return f"{source} still defines {kind} {name}, so it is recreated; {remedy}"
+    owner = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
+    if owner is None:
+        return ""
+    return f"{kind} {name} belongs to {owner['kind'].lower()} {owner['name']}, which may replace it"
+
+
+def policy(options: Json) -> Propagation:
+    """Return the propagation policy of DeleteOptions. Source: Kubernetes apiserver pkg/registry/rest/delete.go."""
+    given = options.get("propagationPolicy")
+    if given is not None and options.get("orphanDependents") is not None:
+        raise bad_request("orphanDependents and deletionPropagation cannot be both set")
+    if given is None:
+        return "Orphan" if options.get("orphanDependents") else "Background"
+    found = next((one for one in _POLICIES if one == given), None)
+    if found is None:
+        raise bad_request(f"propagationPolicy must be one of {', '.join(_POLICIES)}, not {given!r}")
+    return found
+
+
+async def _options(request: Request) -> Json:
+    body = await request.body()
+    try:
+        options = json.loads(body) if body.strip() else {}
+    except ValueError as error:
+        raise bad_request(f"the body is not a DeleteOptions document: {error}") from error
+    if not isinstance(options, dict):
+        raise bad_request("the body is not a DeleteOptions document")
+    query = request.query_params
+    if text := query.get("gracePeriodSeconds"):
+        options["gracePeriodSeconds"] = int(text) if text.lstrip("-").isdigit() else text
+    if text := query.get("propagationPolicy"):
+        options["propagationPolicy"] = text
+    grace = options.get("gracePeriodSeconds")
+    if grace is not None and (not isinstance(grace, int) or grace < 0):
+        raise bad_request(f"gracePeriodSeconds must be a whole number of seconds, not {grace!r}")
+    return options

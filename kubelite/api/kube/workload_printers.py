@@ -1,0 +1,194 @@
+"""The Table columns of workloads, as Kubernetes' API server prints them.
+
+Source: Kubernetes pkg/printers/internalversion/printers.go (printDeployment, printReplicaSet, printDaemonSet, printJob,
+printReplicationController, printStatefulSet, printCronJob, printControllerRevision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubelite.api.kube.columns import AGE, NAME, NONE, Cells, Column
+from kubelite.kube.durations import age_of, human_duration
+from kubelite.kube.json import Json
+from kubelite.kube.label_selectors import selector_of, selector_text
+from kubelite.kube.times import parse_time
+
+_CONTAINERS = (Column("Containers", priority=1), Column("Images", priority=1))
+_WIDE = (*_CONTAINERS, Column("Selector", priority=1))
+_REPLICAS = (
+    NAME,
+    Column("Desired", "integer"),
+    Column("Current", "integer"),
+    Column("Ready", "integer"),
+    AGE,
+    *_WIDE,
+)
+_DEPLOYMENT = (
+    NAME,
+    Column("Ready"),
+    Column("Up-to-date", "integer"),
+    Column("Available", "integer"),
+    AGE,
+    *_WIDE,
+)
+_STATEFUL_SET = (NAME, Column("Ready"), AGE, *_CONTAINERS)
+_DAEMON_SET = (
+    NAME,
+    Column("Desired", "integer"),
+    Column("Current", "integer"),
+    Column("Ready", "integer"),
+    Column("Up-to-date", "integer"),
+    Column("Available", "integer"),
+    Column("Node Selector"),
+    AGE,
+    *_WIDE,
+)
+_JOB = (NAME, Column("Status"), Column("Completions"), Column("Duration"), AGE, *_WIDE)
+_CRON_JOB = (
+    NAME,
+    Column("Schedule"),
+    Column("Timezone"),
+    Column("Suspend", "boolean"),
+    Column("Active", "integer"),
+    Column("Last Schedule"),
+    AGE,
+    *_WIDE,
+)
+_REVISION = (NAME, Column("Controller"), Column("Revision"), AGE)
+
+
+def _labels(labels: Mapping[str, Any] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or NONE
+
+
+def _selector(doc: Json) -> str:
+    return selector_text(selector_of(doc) or {}) or NONE
+
+
+def _wide(template: Json) -> list[str]:
+    containers = (template.get("spec") or {}).get("containers") or ()
+    return [",".join(one["name"] for one in containers), ",".join(one.get("image", "") for one in containers)]
+
+
+def _parts(doc: Json, now: float) -> tuple[Json, Json, str, str]:
+    metadata = doc["metadata"]
+    age = age_of(metadata.get("creationTimestamp"), now)
+    return doc.get("spec") or {}, doc.get("status") or {}, metadata["name"], age
+
+
+def deployment_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    ready = f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}"
+    counts = [status.get("updatedReplicas", 0), status.get("availableReplicas", 0)]
+    return [name, ready, *counts, age, *_wide(spec["template"]), _selector(doc)]
+
+
+def replica_set_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    counts = [spec.get("replicas", 0), status.get("replicas", 0), status.get("readyReplicas", 0)]
+    return [name, *counts, age, *_wide(spec["template"]), _selector(doc)]
+
+
+def stateful_set_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    ready = f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}"
+    return [name, ready, age, *_wide(spec["template"])]
+
+
+def daemon_set_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    counts = (
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    )
+    nodes = _labels((spec["template"].get("spec") or {}).get("nodeSelector"))
+    return [
+        name,
+        *(status.get(count, 0) for count in counts),
+        nodes,
+        age,
+        *_wide(spec["template"]),
+        _selector(doc),
+    ]
+
+
+def job_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    return [
+        name,
+        job_status(doc),
+        _completions(spec, status),
+        _duration(status, now),
+        age,
+        *_wide(spec["template"]),
+        _selector(doc),
+    ]
+
+
+def job_status(doc: Json) -> str:
+    conditions = (doc.get("status") or {}).get("conditions") or ()
+    held = {one["type"] for one in conditions if one["status"] == "True"}
+    for condition, word in (("Complete", "Complete"), ("Failed", "Failed")):
+        if condition in held:
+            return word
+    if doc["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    return next((word for word in ("Suspended", "FailureTarget") if word in held), "Running")
+
+
+def _completions(spec: Json, status: Json) -> str:
+    succeeded, wanted = status.get("succeeded", 0), spec.get("completions")
+    if wanted is not None:
+        return f"{succeeded}/{wanted}"
+    parallelism = spec.get("parallelism", 0)
+    return f"{succeeded}/1 of {parallelism}" if parallelism > 1 else f"{succeeded}/1"
+
+
+def _duration(status: Json, now: float) -> str:
+    began, ended = parse_time(status.get("startTime")), parse_time(status.get("completionTime"))
+    return "" if began is None else human_duration((now if ended is None else ended) - began)
+
+
+def cron_job_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    last = status.get("lastScheduleTime")
+    job = (spec.get("jobTemplate") or {}).get("spec") or {}
+    return [
+        name,
+        spec.get("schedule", ""),
+        spec.get("timeZone") or NONE,
+        str(bool(spec.get("suspend"))),
+        len(status.get("active") or ()),
+        age_of(last, now) if last else NONE,
+        age,
+        *_wide(job.get("template") or {}),
+        selector_text(job.get("selector") or {}) or NONE,
+    ]
+
+
+def revision_cells(doc: Json, now: float) -> Cells:
+    _, _, name, age = _parts(doc, now)
+    owners = doc["metadata"].get("ownerReferences") or ()
+    owner = next((ref for ref in owners if ref.get("controller")), None)
+    controller = NONE
+    if owner is not None:
+        group = owner["apiVersion"].rpartition("/")[0]
+        controller = f"{owner['kind'].lower()}{'.' * bool(group)}{group}/{owner['name']}"
+    return [name, controller, doc.get("revision", 0), age]
+
+
+PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] = {
+    "Deployment": (_DEPLOYMENT, deployment_cells),
+    "ReplicaSet": (_REPLICAS, replica_set_cells),
+    "ReplicationController": (_REPLICAS, replica_set_cells),
+    "StatefulSet": (_STATEFUL_SET, stateful_set_cells),
+    "DaemonSet": (_DAEMON_SET, daemon_set_cells),
+    "Job": (_JOB, job_cells),
+    "CronJob": (_CRON_JOB, cron_job_cells),
+    "ControllerRevision": (_REVISION, revision_cells),
+}

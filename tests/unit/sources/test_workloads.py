@@ -1,0 +1,159 @@
+"""Workloads in the directory: generation, what controllers wrote, fields that cannot change, deletion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelite.kube.json import Json
+from kubelite.sources.directory import Sources
+from kubelite.sources.plan import bound, created, merged
+from kubelite.sources.workloads import creation_words, edit_words
+from state.store import Record, Store
+from tests.unit.sources.kit import directory, sources
+
+__all__ = ["directory", "sources"]
+
+REPLICA_SET = """
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: main
+        image: busybox
+"""
+
+
+def _found(store: Store) -> Record:
+    record = store.get("ReplicaSet", "default", "web")
+    assert record is not None
+    return record
+
+
+async def test_a_spec_has_a_generation_and_a_status_survives_an_edit(
+    directory: Path,
+    sources: Sources,
+    store: Store,
+) -> None:
+    file = directory / "web.yaml"
+    file.write_text(REPLICA_SET + "status: {replicas: 7}\n")
+    await sources.scan()
+    assert _found(store).metadata["generation"] == 1
+    assert "status" not in _found(store).doc, "a manifest has no say in the status"
+    await store.update_status(_found(store).uid, {"replicas": 2})
+    file.write_text(REPLICA_SET.replace("replicas: 2", "replicas: 3"))
+    await sources.scan()
+    assert _found(store).metadata["generation"] == 2
+    assert _found(store).doc["status"] == {"replicas": 2}
+    file.write_text(REPLICA_SET.replace("replicas: 2", "replicas: 3") + "# a comment\n")
+    version = store.resource_version
+    await sources.scan()
+    assert store.resource_version == version
+
+
+async def test_a_field_that_cannot_change_is_a_problem_of_the_file(
+    directory: Path,
+    sources: Sources,
+    store: Store,
+) -> None:
+    file = directory / "web.yaml"
+    file.write_text(REPLICA_SET)
+    await sources.scan()
+    file.write_text(REPLICA_SET.replace("app: web", "app: other"))
+    await sources.scan()
+    assert _found(store).doc["spec"]["selector"] == {"matchLabels": {"app": "web"}}
+    (state,) = sources.states()
+    assert [problem.field for problem in state.problems] == ["spec.selector"]
+    assert "kubelite delete replicaset web" in state.rejected
+    file.write_text(REPLICA_SET)
+    await sources.scan()
+    assert sources.states()[0].problems == ()
+
+
+async def test_a_removed_document_deletes_its_object(
+    directory: Path,
+    sources: Sources,
+    store: Store,
+) -> None:
+    file = directory / "web.yaml"
+    file.write_text(REPLICA_SET)
+    await sources.scan()
+    file.unlink()
+    await sources.scan(settle=0)
+    assert store.get("ReplicaSet", "default", "web") is None
+
+
+async def test_a_document_cannot_take_over_what_a_controller_made(
+    directory: Path,
+    sources: Sources,
+    store: Store,
+) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u", "controller": True}
+    metadata = {"name": "web", "namespace": "default", "uid": "x", "ownerReferences": [owner]}
+    await store.create("ReplicaSet", {"kind": "ReplicaSet", "metadata": metadata, "spec": {"replicas": 1}})
+    (directory / "web.yaml").write_text(REPLICA_SET)
+    await sources.scan()
+    assert [p.message for p in sources.states()[0].problems] == [
+        "ReplicaSet default/web belongs to deployment shop"
+    ]
+
+
+def test_the_annotations_of_a_controller_survive() -> None:
+    revision = {"deployment.kubernetes.io/revision": "3"}
+    old = {
+        "kind": "Deployment", "apiVersion": "apps/v1",
+        "metadata": {"name": "web", "uid": "u", "generation": 1, "annotations": {**revision, "mine": "1"}},
+        "spec": {"replicas": 1},
+    }  # fmt: skip
+    stale: Json = {"mine": "2", "deployment.kubernetes.io/revision": "1"}
+    new = bound({**old, "metadata": {"name": "web", "annotations": stale}}, "node")
+    found = merged(old, new, "/f.yaml")
+    assert found is not None
+    assert found["metadata"]["annotations"] == {**revision, "mine": "2", "kubelite.io/source": "/f.yaml"}
+
+
+def test_a_job_keeps_the_selector_that_it_got_with_its_uid() -> None:
+    manifest = {
+        "kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "x", "namespace": "default"},
+        "spec": {"template": {"metadata": {"labels": {"app": "x"}}, "spec": {}}},
+    }  # fmt: skip
+    stored = created(manifest, "/f.yaml", uid="u", now=0.0)
+    assert stored["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}
+    assert merged(stored, manifest, "/f.yaml") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "said"),
+    [
+        ("Deployment", {"replicas": 2}, {"replicas": 3}, ["scaled from 2 to 3 pods"]),
+        ("Deployment", {"replicas": 3, "template": {}}, {"replicas": 3, "template": {"a": 1}}, [
+            "a new revision: 3 pods are replaced"]),
+        ("Deployment", {"template": {}}, {"replicas": 1, "template": {"a": 1}, "strategy": {"type": "Recreate"}}, [
+            "a new revision: 1 pod is replaced, all at once"]),
+        ("Deployment", {}, {"template": {"a": 1}, "paused": True}, [
+            "a new revision: no pod is replaced while the rollout is paused", "the rollout is paused"]),
+        ("StatefulSet", {"replicas": 3}, {"replicas": 3, "template": {"a": 1}, "updateStrategy": {
+            "rollingUpdate": {"partition": 2}}}, ["a new revision: 1 of 3 pods is replaced (partition 2)"]),
+        ("StatefulSet", {}, {"replicas": 2, "template": {"a": 1}, "updateStrategy": {"type": "OnDelete"}}, [
+            "scaled from 1 to 2 pods", "a new revision: each of 2 pods is replaced when it is deleted"]),
+        ("ReplicaSet", {"template": {}}, {"template": {"a": 1}}, [
+            "new pods get the new template; existing pods do not change"]),
+        ("CronJob", {"schedule": "* * * * *"}, {"schedule": "0 1 * * *", "suspend": True}, [
+            "the schedule becomes 0 1 * * *", "suspended"]),
+    ],
+)  # fmt: skip
+def test_an_edit_in_words(kind: str, old: Any, new: Any, said: list[str]) -> None:
+    assert list(edit_words({"kind": kind, "spec": old}, {"kind": kind, "spec": new})) == said
+
+
+def test_a_new_workload_in_words() -> None:
+    assert list(creation_words({"kind": "Deployment", "spec": {"replicas": 3}})) == ["3 pods are created"]
+    assert list(creation_words({"kind": "ReplicaSet", "spec": {"replicas": 1}})) == ["1 pod is created"]
