@@ -29,8 +29,8 @@ names the field. If the program could not run as intended without it, the contai
 
 """
 MACHINE: Final = """
-Depending on the kernel: `appArmorProfile` with `type: Localhost` makes the container wait where the kernel has no
-AppArmor; `seLinuxOptions` are left out where it has no SELinux, and an event says so.
+Depending on the kernel: a pod with an `appArmorProfile` of `type: Localhost` stays Pending, with the reason `AppArmor`,
+where the kernel has no AppArmor; `seLinuxOptions` are left out where it has no SELinux, and an event says so.
 """
 _CONTAINER: Final[dict[str, Any]] = {"name": "app", "image": "app:1"}
 #: A pod for each field that `unsupported_fields` may name, whatever the machine.

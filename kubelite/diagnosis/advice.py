@@ -134,7 +134,7 @@ HERE = (
     "IfNotPresent"
 )
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
-_NORMAL = frozenset({"", "ContainerCreating", "PodInitializing", "Completed"})
+_NORMAL = frozenset({"", "ContainerCreating", "PodInitializing", "Completed", "Blocked"})
 _PLAIN = ("Error",)  # reasons of an exit that say no more than CrashLoopBackOff
 
 

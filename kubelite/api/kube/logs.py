@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.node import NodeApi
-from kubelite.kube.errors import bad_request
+from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.inotify import DirectoryWatch
 from kubelite.kube.json import Json
 
@@ -83,7 +83,11 @@ def pick_attempt(directory: str, pod: Json, container: str, *, previous: bool) -
         return found[-1 if waits else -2]
     if found:
         return found[-1]
-    reason = (status.get("state", {}).get("waiting") or {}).get("reason") or "ContainerCreating"
+    reason = (status.get("state", {}).get("waiting") or {}).get("reason") or ""
+    if status.get("containerID") and reason in ("", "CrashLoopBackOff"):  # a log is created before the start
+        words = f'the log of container "{container}" in pod "{pod_name}" was removed from {directory}'
+        raise ApiError("NotFound", words)
+    reason = reason or "ContainerCreating"
     words = _PULL_WORDS.get(reason, reason)
     raise bad_request(f'container "{container}" in pod "{pod_name}" is waiting to start: {words}')
 

@@ -21,6 +21,7 @@ from kubelite.node.decide.pod_rules import grace_period, health_of, restart_poli
 from kubelite.node.decide.restart_all import RestartingAll
 from kubelite.node.decide.starting import Starting
 from kubelite.node.decide.sysctls import SYSCTL_FORBIDDEN, forbidden
+from kubelite.node.decide.unsupported import unenforceable
 from kubelite.node.model.actions import (
     Facts,
     Failed,
@@ -63,6 +64,8 @@ class Decision(RestartingAll, Starting):
                 self.reasons.append("pods of lower priority are preempted for it")
                 want = self.facts.scheduling.short_of
                 self.preempt += [PreemptPod(one.uid, f"{one.namespace}/{one.name}", want) for one in victims]
+        elif self.observed.sandbox is None and (sentence := unenforceable(self.pod)):
+            self._block(Failed("AppArmor", sentence))
         elif self.observed.sandbox is None or not self.observed.sandbox.ready:
             self._from_nothing()
         elif self.observed.sandbox.spec_hash != hashes.sandbox_hash(self.pod):
@@ -129,6 +132,13 @@ class Decision(RestartingAll, Starting):
         self.done = True
         if recorded and self.observed.sandbox is not None:
             self.kill_sandbox = "the pod has ended"
+
+    def _block(self, why: Failed) -> None:
+        """Create nothing, and let the pod stay Pending (Kubernetes pkg/kubelet/kubelet.go, SyncPod: canRunPod)."""
+        self.must_not_run = why
+        self.reasons.append(f"the pod must not run on this host: {why.message}")
+        for container in [*self.inits, *self.mains]:
+            self.waiting[container.name] = Waiting("Blocked")
 
     # -- the sandbox --------------------------------------------------------------------------------------------
 

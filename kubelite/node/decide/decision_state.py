@@ -84,6 +84,7 @@ class DecisionState:
         self.init_failed = ""
         self.done = False
         self.failed: Failed | None = None
+        self.must_not_run: Failed | None = None
         self.reasons: list[str] = []
         self.wakes: list[float] = []
 
@@ -106,6 +107,7 @@ class DecisionState:
             init_failed=self.init_failed,
             done=self.done,
             failed=self.failed,
+            blocked=self.must_not_run,
             next_look=min(self.wakes, default=None),
             reasons=tuple(self.reasons),
         )

@@ -73,7 +73,9 @@ def compute_pod_status(
         status.ready, status.started = False, None  # an ephemeral container serves no traffic
     old = pod.status
     phase = old.phase if old.phase in TERMINAL_PHASES else _phase(pod, actions, inits, mains)
-    over = actions.failed
+    if actions.blocked is not None:
+        phase = "Pending"
+    over = actions.failed or actions.blocked
     ips = _ips(pod, observed, config)
     return PodStatus(
         phase=phase,
@@ -86,7 +88,7 @@ def compute_pod_status(
             actions,
             inits=inits,
             mains=mains,
-            phase="Failed" if over else str(phase),
+            phase="Failed" if actions.failed else str(phase),
             has_address=bool(ips),
         ),
         init_container_statuses=inits,

@@ -41,6 +41,7 @@ WORKING_VOLUMES = frozenset(
 )
 NO_CLAIMS = "this node has no driver that allocates ResourceClaims (dynamic resource allocation)"
 NO_TOKEN = "no token is mounted, because this node has no API server that would accept it"
+NO_APPARMOR = "AppArmor is not enabled on the host"
 _SPEC_FIELDS = {  # fields of PodSpec without effect here, and what that means
     "resourceClaims": NO_CLAIMS,
     "schedulingGroup": "the pods of a group are scheduled one by one",
@@ -70,6 +71,15 @@ def blocked_containers(pod: Pod) -> dict[str, str]:
             if _concerns(field.path, path, mounted, pod):
                 blocked.setdefault(container.name, f"{field.path}: {field.sentence}")
     return blocked
+
+
+def unenforceable(pod: Pod) -> str:
+    """Return kubelet's message if the host has no AppArmor to enforce a profile that the pod loads, else "".
+
+    kubelet does not run such a pod (Kubernetes pkg/security/apparmor/validate.go). It refuses `RuntimeDefault`, too;
+    here that profile exists on no node, so a pod that names it runs without."""
+    fields = [found for found in unsupported_fields(pod) if found.sentence == NO_APPARMOR]
+    return f"Cannot enforce AppArmor: {NO_APPARMOR}" if fields else ""
 
 
 def _concerns(field: str, container: str, mounted: set[str], pod: Pod) -> bool:
@@ -141,7 +151,7 @@ def _of_security(pod: Pod) -> Iterator[Unsupported]:
 def _of_profiles(path: str, security: Any) -> Iterator[Unsupported]:
     profile = security.app_armor_profile
     if profile is not None and profile.type == "Localhost" and not lsm.apparmor():
-        yield Unsupported(f"{path}.appArmorProfile", "AppArmor is not enabled on the host", True)
+        yield Unsupported(f"{path}.appArmorProfile", NO_APPARMOR, True)
     if profile is not None and profile.type == "RuntimeDefault" and lsm.apparmor():
         sentence = "this node has no default AppArmor profile, so that none confines the container"
         yield Unsupported(f"{path}.appArmorProfile", sentence, False)

@@ -199,6 +199,7 @@ class PodActions:
     init_failed: str = ""  # the init container whose failure ends the pod
     done: bool = False  # nothing runs, and nothing will start
     failed: Failed | None = None
+    blocked: Failed | None = None  # why the pod must not run on this host; it stays Pending
     next_look: float | None = None  # Unix seconds; None = only when something changes
     reasons: tuple[str, ...] = ()  # sentences that explain the decision
 

@@ -21,7 +21,8 @@ from manifests.types.core import Pod
 RETRY = BackOff(1.0, 30.0)  # of a failed sync, and of a sandbox that could not be created
 _RETRY_VOLUMES = BackOff(0.5, LONGEST_RETRY)
 LASTED = 600.0  # seconds; a sandbox that is lost after this time is recreated at once
-_FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
+_MOUNTING = frozenset({"ContainerCreating", "PodInitializing"})  # reasons while a volume cannot be mounted
+_FOR_WANT_OF_CONTENT = _MOUNTING | {"CreateContainerConfigError"}
 
 
 @dataclass(slots=True)
@@ -33,6 +34,9 @@ class Memory:
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
     sandbox_failures: int = 0  # consecutive: not created, or lost early
+    mount_failures: dict[str, int] = field(
+        default_factory=dict
+    )  # container → consecutive failures of its mounts
     volumes: VolumeFailure | None = None
     volume_failures: int = 0  # consecutive
     sandbox_since: float = 0.0  # Unix time when the current sandbox was created; 0 = no sandbox should exist
@@ -53,6 +57,7 @@ class Memory:
             if failure.reason in _FOR_WANT_OF_CONTENT:
                 del self.starts[name]
         self.volumes, self.volume_failures = None, 0
+        self.mount_failures.clear()
 
     def notice_loss(self, pod: Pod, observed: ObservedPod, node: BackOff, now: float) -> None:
         """Back off before a sandbox that ended by itself soon after its creation is recreated. `node`: the node's
@@ -71,9 +76,11 @@ class Memory:
     def remember(self, pod: Pod, actions: PodActions, results: Results, now: float) -> None:
         """Remember the results of the actions."""
         for name, failure in results.starts.items():
-            self.starts.pop(name, None)
+            before = self.starts.pop(name, None)
             if failure is not None:
-                self.starts[name] = failure
+                self.starts[name] = self._backed_off(name, failure, before, now)
+            else:
+                self.mount_failures.pop(name, None)
         self.resize_error = results.resize_error
         if results.volumes:
             self.volume_failures += 1
@@ -90,6 +97,18 @@ class Memory:
             self.sandbox_failures += 1
             wait = RETRY.wait(self.sandbox_failures)
             self.sandbox = sandbox_failure(pod, results.sandbox, now + wait)
+
+    def _backed_off(
+        self, name: str, failure: StartFailure, before: StartFailure | None, now: float
+    ) -> StartFailure:
+        """Delay the retry of a mount longer after each failure (Kubernetes pkg/util/goroutinemap/exponentialbackoff).
+        An edit of the container begins anew."""
+        if failure.reason not in _MOUNTING:
+            self.mount_failures.pop(name, None)
+            return failure
+        same = before is not None and before.spec_hash == failure.spec_hash
+        count = self.mount_failures[name] = self.mount_failures.get(name, 0) + 1 if same else 1
+        return dataclasses.replace(failure, retry_at=now + _RETRY_VOLUMES.wait(count))
 
 
 @dataclass(slots=True)

@@ -56,7 +56,6 @@ from runtime.security.seccomp import default_profile
 
 log = logging.getLogger(__name__)
 RETRY_START = 10.0  # seconds until a start that failed because of its configuration is retried
-RETRY_MOUNT = 2.0
 
 
 @dataclass(slots=True)
@@ -341,7 +340,7 @@ async def _start(one: _Starting, results: Results) -> None:
         await one.node.cri.start_container(request)
     except MountError as error:
         reason = "PodInitializing" if one.pod.spec.init_containers else "ContainerCreating"
-        wait = RETRY_MOUNT
+        wait = 0.0  # Memory.remember delays the retry
         one.events.pod(WARNING, "FailedMount", str(error))
     except StartError as error:  # its record stays: from now on it is a container that ended
         one.events.container(name, NORMAL, "Created", "Container created")

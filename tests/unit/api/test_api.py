@@ -229,7 +229,7 @@ def test_delete_names_the_file_that_recreates_the_pod(http: Http, node: FakeNode
 def test_logs(http: Http, node: FakeNode) -> None:
     directory = Path(node.container_log_dir(pod_doc("web"), "app"))
     path = "/api/v1/namespaces/default/pods/web/log"
-    assert http.get(path).json()["message"].endswith("is waiting to start: ContainerCreating")
+    assert http.get(path).json()["message"].startswith('the log of container "app" in pod "web" was removed')
     directory.mkdir(parents=True)
     (directory / "0.log").write_text("2026-11-24T14:33:01.1Z stdout F a\n2026-11-24T14:33:02.1Z stderr F b\n")
     assert http.get(path).text == "a\nb\n"

@@ -154,6 +154,9 @@ def test_pick_attempt(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="is waiting to start: trying and failing to pull image"):
         waiting = state(pod_doc("web"), state={"waiting": {"reason": "ImagePullBackOff"}})
         pick_attempt(str(tmp_path), waiting, "app", previous=False)
+    with pytest.raises(ApiError, match='the log of container "app" in pod "web" was removed from') as removed:
+        pick_attempt(str(tmp_path), pod, "app", previous=False)
+    assert removed.value.code == 404
     (tmp_path / "3.log").write_text("")
     assert pick_attempt(str(tmp_path), pod, "app", previous=False) == 3
     with pytest.raises(ApiError, match='previous terminated container "app" in pod "web" not found'):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.sources.directory import Sources
+from kubelite.sources.tree_watch import link_directories
 from state.store import Store
 from tests.unit.sources.kit import directory, image, names, pod, sources, web
 from tests.waiting import until_async as until
@@ -186,3 +187,44 @@ async def test_a_directory_that_comes_back_is_watched_again(
     (directory / "web.yaml").write_text(pod(image="after"))
     await until(lambda: image(store) == "after")
     assert names(store) == ["web"]
+
+
+async def test_a_link_into_a_volume_elsewhere_is_seen_at_once(
+    directory: Path, store: Store, seldom: Sources, tmp_path: Path
+) -> None:
+    """A directory of links into a ConfigMap volume, which replaces its files by renaming `..data`."""
+    volume = tmp_path / "volume"
+    for version in ("one", "two"):
+        (volume / f"..{version}").mkdir(parents=True)
+        (volume / f"..{version}" / "web.yaml").write_text(pod(image=version))
+    (volume / "..data").symlink_to("..one")
+    (volume / "web.yaml").symlink_to("..data/web.yaml")
+    (directory / "web.yaml").symlink_to(volume / "web.yaml")
+    task = asyncio.create_task(seldom.run())
+    try:
+        await until(lambda: names(store) == ["web"] and image(store) == "one")
+        await asyncio.sleep(0.1)
+        (volume / "..tmp").symlink_to("..two")
+        (volume / "..tmp").rename(volume / "..data")
+        await until(lambda: image(store) == "two")
+        (volume / "..two" / "web.yaml").write_text(pod(image="edited"))  # no volume does so, but people do
+        await until(lambda: image(store) == "edited")
+        (tmp_path / "plain.yaml").write_text(pod("plain"))
+        (directory / "plain.yaml").symlink_to("../plain.yaml")
+        await until(lambda: "plain" in names(store))
+        await asyncio.sleep(0.1)
+        (tmp_path / "plain.yaml").write_text(pod("changed"))
+        await until(lambda: "changed" in names(store))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_the_directories_that_a_link_leads_through(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "x").symlink_to(tmp_path / "b" / ".." / "b" / "file")
+    found = link_directories(str(tmp_path / "x"))
+    assert found == [str(tmp_path), str(tmp_path / "a")]
+    assert link_directories(str(tmp_path / "loop")) == [str(tmp_path)]

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from kubelite.api.kube.printers import summarize_pod
+from kubelite.diagnosis.advice import advice
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedImage, ObservedPod
 from kubelite.node.model.probe_results import Health
+from kubelite.node.spec import lsm
 from manifests.types.core import Pod, PodStatus
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, instance, sandbox
@@ -330,3 +332,39 @@ def test_an_init_container_added_by_an_edit_is_shown_as_completed_until_the_next
     world.settle()
     assert ("i", 0) in world.started
     assert world.pod.status.init_container_statuses[0].restart_count == 0
+
+
+@pytest.mark.parametrize("where", ["pod", "container", "init"])
+def test_a_pod_with_a_profile_waits_on_a_host_without_apparmor(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Kubernetes pkg/kubelet/kubelet.go, SyncPod, and pkg/security/apparmor/validate.go."""
+    monkeypatch.setattr(lsm, "apparmor", lambda: False)
+    profile = {"appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}}
+    of = {
+        place: {"securityContext": profile} if place == where else {}
+        for place in ("pod", "container", "init")
+    }
+    pod = make_pod(
+        container("app", **of["container"]), initContainers=[container("first", **of["init"])], **of["pod"]
+    )
+    observed = ObservedPod(UID)
+    actions = compute_pod_actions(pod, observed, Facts(NOW, images={"app:1": IMAGE}), CONFIG)
+    assert not actions.effects and actions.next_look is None
+    status = report(pod, standing=False)
+    assert (status["phase"], status["reason"]) == ("Pending", "AppArmor")
+    assert status["message"] == "Cannot enforce AppArmor: AppArmor is not enabled on the host"
+    for key in ("initContainerStatuses", "containerStatuses"):
+        assert [c["state"] for c in status[key]] == [{"waiting": {"reason": "Blocked"}}]
+    doc = {"metadata": {"name": "p"}, "spec": pod.spec.to_json(), "status": status}
+    assert [text.partition(":")[0] for text in advice(doc)] == [
+        "the kernel does not have this AppArmor profile"
+    ]
+
+
+def test_a_pod_with_a_profile_runs_where_apparmor_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsm, "apparmor", lambda: True)
+    profile = {"appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}}
+    pod = make_pod(container("app", securityContext=profile))
+    actions = compute_pod_actions(pod, ObservedPod(UID), Facts(NOW, images={"app:1": IMAGE}), CONFIG)
+    assert actions.create_sandbox and actions.blocked is None

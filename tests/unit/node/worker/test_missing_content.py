@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,5 +142,24 @@ def test_a_pull_with_other_secrets_does_not_wait(run: Run) -> None:
         await node.store.create("Secret", secret)
         node.worker.content_changed(UID)
         assert await pulls() == 3, "a secret that is added"
+
+    run(story)
+
+
+def test_a_volume_that_cannot_be_mounted_backs_off_until_it_can(run: Run, tmp_path: Path) -> None:
+    async def story(node: Node) -> None:
+        missing = tmp_path / "not-here"
+        source = {"hostPath": {"path": str(missing), "type": "Directory"}}
+        await node.put(container("app", **MOUNT), volumes=[{"name": "v", **source}])
+        waits = []
+        for _ in range(9):
+            waits.append(await node.settle() or 0.0)
+            node.fake.advance(waits[-1])
+        assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+        await node.settle()
+        missing.mkdir()
+        node.fake.advance(60.0)
+        await node.settle()
+        assert node.state("app")["state"]["running"]
 
     run(story)
