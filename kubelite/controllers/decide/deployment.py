@@ -93,6 +93,7 @@ class _Decision:
         (getNewReplicaSet)."""
         if self.new is None:
             return
+        revisions.renew_template(self.deployment, self.new)
         revisions.annotate_new(self.deployment, self.new, self.old)
         self.new.min_ready_seconds = self.deployment["spec"].get("minReadySeconds", 0)
         self.revision = self.new.annotations.get(REVISION)

@@ -66,10 +66,11 @@ def is_same(revision: Json, template: Json) -> bool:
 def is_equivalent(revision: Json, template: Json) -> bool:
     """Whether a revision has a template, apart from fields that have got a default since. Without this, all pods would
     be replaced when a new version of kubelite fills in more defaults (setMatchesLatestExistingRevision)."""
-    return is_same(revision, template) or _defaulted(template_of(revision)) == template
+    return is_same(revision, template) or with_defaults(template_of(revision)) == template
 
 
-def _defaulted(template: Json) -> Json | None:
+def with_defaults(template: Json) -> Json | None:
+    """Return a stored template with this version's defaults; None if this version refuses it."""
     from manifests.problems import InvalidObject
     from manifests.types.defaults import default_template
     from manifests.types.pod import PodTemplateSpec

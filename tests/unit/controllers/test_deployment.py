@@ -16,6 +16,8 @@ from kubelite.controllers.model import Create, Event, Plan, SetStatus
 from kubelite.controllers.references import controller_of, owner_reference
 from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
+from manifests.types.defaults import default_template
+from manifests.types.pod import PodTemplateSpec
 from tests.unit.controllers.deployment_worlds import (
     LABELS,
     active_pods,
@@ -349,3 +351,24 @@ def test_annotations_reach_the_new_replica_set() -> None:
     found = world.of("ReplicaSet")[0]["metadata"]["annotations"]
     assert found["kubernetes.io/change-cause"] == "a note"
     assert "kubectl.kubernetes.io/last-applied-configuration" not in found
+
+
+def test_a_template_that_gets_a_new_default_is_not_rolled_out() -> None:
+    """A new version of kubelite fills in a field that the one before left out."""
+    world, doc = world_of(deployment_doc(2))
+    world.settle()
+    before = {pod["metadata"]["uid"] for pod in active_pods(world)}
+    defaulted = PodTemplateSpec.parse(template_of("v1"))
+    default_template(defaulted.spec)
+    template = defaulted.to_json()
+    assert template != template_of("v1")
+    set_spec(world, doc, template=template)
+    world.settle()
+    (found,) = world.of("ReplicaSet")
+    assert found["spec"]["template"]["spec"] == template["spec"], "the next comparison is a plain one again"
+    assert found["spec"]["template"]["metadata"]["labels"].keys() == {"app", "pod-template-hash"}
+    assert {pod["metadata"]["uid"] for pod in active_pods(world)} == before
+    assert world.decide(doc) == Plan([])
+    set_spec(world, doc, template={**template, "spec": {**template["spec"], "dnsPolicy": "Default"}})
+    world.settle()
+    assert len(world.of("ReplicaSet")) == 2, "a value that is no default is an update"

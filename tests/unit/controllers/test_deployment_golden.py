@@ -248,7 +248,7 @@ def test_the_oldest_of_equal_sets_is_the_new_one() -> None:
     sets = [owned("web", 1), owned("old", 1, 99)]
     sets.append(OwnedSet({**sets[0].doc, "metadata": {**sets[0].doc["metadata"], "name": "dup"}}))
     sets[2].doc["metadata"]["creationTimestamp"] = rfc3339(NOW - 60)
-    deployment = {"spec": {"template": sets[0].doc["spec"]["template"]}}
+    deployment: Json = {"spec": {"template": sets[0].template}}
     assert revisions.find_new(deployment, sets) is sets[2]
     assert revisions.find_new(deployment, sets[1:2]) is None
 

@@ -27,11 +27,13 @@ class OwnedSet:
     doc: Json
     new: bool = False
     adopted: bool = False
+    template: Json = field(init=False)
     replicas: int = field(init=False)
     min_ready_seconds: int = field(init=False)
     annotations: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.template = self.doc["spec"]["template"]
         self.replicas = self.doc["spec"].get("replicas", 1)
         self.min_ready_seconds = self.doc["spec"].get("minReadySeconds", 0)
         self.annotations = dict(self.doc["metadata"].get("annotations") or {})
@@ -86,7 +88,7 @@ class OwnedSet:
         changed = {**metadata, "annotations": self.annotations} if self.annotations else metadata
         if self.annotations == (metadata.get("annotations") or {}):
             changed = metadata
-        resized = {**spec, "replicas": self.replicas}
+        resized = {**spec, "replicas": self.replicas, "template": self.template}
         if self.min_ready_seconds != spec.get("minReadySeconds", 0):
             resized["minReadySeconds"] = self.min_ready_seconds
         doc = {**self.doc, "metadata": changed, "spec": resized}

@@ -19,6 +19,7 @@ from kubelite.controllers.decide.deployments.owned import (
 )
 from kubelite.controllers.decide.deployments.rolling import new_replicas
 from kubelite.controllers.decide.hashes import template_hash
+from kubelite.controllers.decide.revisions import with_defaults
 from kubelite.controllers.model import Delete, View
 from kubelite.controllers.references import owner_reference
 from kubelite.kube.json import Json
@@ -46,9 +47,27 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 def find_new(deployment: Json, sets: Iterable[OwnedSet]) -> OwnedSet | None:
     """Return the ReplicaSet of the Deployment's template, the oldest if there are several (FindNewReplicaSet)."""
+    template, found = deployment["spec"]["template"], list(sets)
+    same = [one for one in found if same_template(one.template, template)]
+    if not same and found:
+        newest = max(found, key=lambda one: (one.revision, one.age_key))
+        same = [newest] if _is_renewable(newest, template) else []
+    return min(same, key=lambda one: one.age_key, default=None)
+
+
+def _is_renewable(newest: OwnedSet, template: Json) -> bool:
+    """Whether the newest ReplicaSet has the template but for fields that have got a default since. A new version of
+    kubelite that fills in more defaults would otherwise roll all Deployments out."""
+    given = with_defaults(newest.template)
+    return given is not None and same_template(given, template)
+
+
+def renew_template(deployment: Json, new: OwnedSet) -> None:
+    """Give the new ReplicaSet the template with today's defaults. Its pods do not change."""
     template = deployment["spec"]["template"]
-    same = (found for found in sets if same_template(found.doc["spec"]["template"], template))
-    return min(same, key=lambda found: found.age_key, default=None)
+    if not same_template(new.template, template):
+        labels = (new.template.get("metadata") or {}).get("labels") or {}
+        new.template = {**template, "metadata": {**(template.get("metadata") or {}), "labels": labels}}
 
 
 def same_template(one: Json, other: Json) -> bool:
