@@ -98,7 +98,8 @@ def _models() -> list[Any]:
                 continue
             if entry.value.model is not None and entry.value.model not in found:
                 found.append(entry.value.model)
-    return found
+    # Older API versions have types of the same names: the newest, which comes first, is described.
+    return list({model.__name__: model for model in reversed(found)}.values())[::-1]
 
 
 def _fields(model: Any) -> Iterator[tuple[str, str, str]]:

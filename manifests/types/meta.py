@@ -225,6 +225,10 @@ class Object(Model):
     kind: str
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
 
+    def as_stored(self) -> "Object":
+        """Return the object in the API version in which the node stores it."""
+        return self
+
     def set_defaults(self) -> None:
         """Fill in the kind's defaults, in place. A kind without an own method has none, or they are in
         `manifests.types.defaults`."""

@@ -4,6 +4,7 @@ Read like `manifests.types.descriptions`; a test checks that every field of ever
 """
 
 from manifests.types.descriptions import parse
+from manifests.types.workloads.descriptions_policies import POLICIES
 
 # a type, then its fields by their JSON names
 _TABLE = """
@@ -276,104 +277,6 @@ DaemonSetCondition
 ControllerRevision
   data  The template and what else belongs to the revision.
   revision  Number of the revision; a later one is higher.
-Namespace
-  spec  Finalizers.
-  status  The current state; written by the node, ignored in a manifest.
-NamespaceSpec
-  finalizers  What must finish before the namespace is gone.
-NamespaceStatus
-  conditions  What a deletion still waits for.
-  phase  Active or Terminating.
-NamespaceCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
-  type  Type of the condition.
-ServiceAccount
-  automountServiceAccountToken  Ignored: this node mounts no tokens.
-  imagePullSecrets  Secrets with registry credentials, for the pods that use the account.
-  secrets  Ignored: this node issues no tokens.
-LocalObjectReference
-  name  Name of the object.
-LimitRange
-  spec  The limits of the namespace.
-LimitRangeSpec
-  limits  Limits, one for each type.
-LimitRangeItem
-  default  Limits of containers that set none; default: max.
-  defaultRequest  Requests of containers that set none; default: default, else min.
-  max  Most that a container, a pod or a claim may have.
-  maxLimitRequestRatio  How many times the request the limit may be.
-  min  Least that a container, a pod or a claim may have.
-  type  Container, Pod or PersistentVolumeClaim.
-ResourceQuota
-  spec  The limits of the namespace as a whole.
-  status  What is used; written by the node, ignored in a manifest.
-ResourceQuotaSpec
-  hard  Most that all objects may have together: requests.cpu, limits.memory, pods, count/deployments.apps, …
-  scopeSelector  Pods that count, by scope and value.
-  scopes  Pods that count: those in all of these scopes.
-ResourceQuotaStatus
-  hard  The limits.
-  used  What is used of each.
-ScopeSelector
-  matchExpressions  Requirements; all must hold.
-ScopedResourceSelectorRequirement
-  operator  In, NotIn, Exists or DoesNotExist.
-  scopeName  Terminating, NotTerminating, BestEffort, NotBestEffort, PriorityClass, …
-  values  Values for In and NotIn, like names of priority classes.
-PodDisruptionBudget
-  spec  How many pods may be missing.
-  status  The current state; written by the node, ignored in a manifest.
-PodDisruptionBudgetSpec
-  maxUnavailable  How many pods, or which share, an eviction may leave missing.
-  minAvailable  How many pods, or which share, an eviction must leave ready.
-  selector  Labels of the pods. An empty selector selects all of the namespace.
-  unhealthyPodEvictionPolicy  IfHealthyBudget (the default). AlwaysAllow: evict pods that are not ready.
-PodDisruptionBudgetStatus
-  conditions  DisruptionAllowed.
-  currentHealthy  Pods that are ready.
-  desiredHealthy  Least number of ready pods.
-  disruptedPods  Pods whose eviction is under way, with the time it began.
-  disruptionsAllowed  How many pods may be evicted now.
-  expectedPods  Pods that the budget counts.
-  observedGeneration  The generation that this status describes.
-Condition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  observedGeneration  The generation that the condition describes.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
-  type  Type of the condition.
-Role
-  rules  What is allowed. Shown only: this node does not distinguish users.
-ClusterRole
-  aggregationRule  Other roles whose rules this one has.
-  rules  What is allowed. Shown only: this node does not distinguish users.
-AggregationRule
-  clusterRoleSelectors  Labels of the other roles.
-PolicyRule
-  apiGroups  Groups of the resources; "" is the group of pods.
-  nonResourceURLs  Paths that are no resources.
-  resourceNames  Names of the objects; none: all.
-  resources  Types of objects, in the plural.
-  verbs  get, list, watch, create, update, patch, delete, …
-RoleBinding
-  roleRef  The role. Shown only: this node does not distinguish users.
-  subjects  Who has it.
-ClusterRoleBinding
-  roleRef  The role. Shown only: this node does not distinguish users.
-  subjects  Who has it.
-RoleRef
-  apiGroup  rbac.authorization.k8s.io.
-  kind  Role or ClusterRole.
-  name  Name of the role.
-Subject
-  apiGroup  rbac.authorization.k8s.io for User and Group, empty for ServiceAccount.
-  kind  ServiceAccount, User or Group.
-  name  Name of the subject.
-  namespace  Namespace of a ServiceAccount.
 """
 
 #: kind → what it is for
@@ -393,9 +296,10 @@ KIND_DESCRIPTIONS = {
     "ClusterRole": "A set of permissions. This node does not distinguish users.",
     "RoleBinding": "Who has a role in a namespace. This node does not distinguish users.",
     "ClusterRoleBinding": "Who has a role. This node does not distinguish users.",
+    "HorizontalPodAutoscaler": "Changes the number of an application's pods by their use of cpu and memory.",
     "Job": "Runs pods until as many as wanted have succeeded.",
     "CronJob": "Creates a Job at the times of a schedule.",
 }
 
 #: (type, JSON name of the field) → description
-DESCRIPTIONS = parse(_TABLE)
+DESCRIPTIONS = parse(_TABLE) | parse(POLICIES)

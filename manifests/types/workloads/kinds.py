@@ -11,13 +11,15 @@ from manifests.types.meta import Object
 
 Key = tuple[str, str]  # apiVersion and kind
 
-#: module in this package whose class has the name of the kind
+#: module in this package whose class has the name of the kind; of several API versions, the newest comes first
 WORKLOADS: dict[Key, str] = {
     ("apps/v1", "ControllerRevision"): "revision",
     ("apps/v1", "DaemonSet"): "daemon_set",
     ("apps/v1", "Deployment"): "deployment",
     ("apps/v1", "ReplicaSet"): "replica_set",
     ("apps/v1", "StatefulSet"): "stateful_set",
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): "autoscaler",
+    ("autoscaling/v1", "HorizontalPodAutoscaler"): "autoscaler_v1",
     ("batch/v1", "CronJob"): "job",
     ("batch/v1", "Job"): "job",
     ("policy/v1", "PodDisruptionBudget"): "disruption",
@@ -41,11 +43,12 @@ class Kinds(Mapping[Key, type[Object]]):
 
     def __init__(self, classes: Mapping[Key, type[Object]], *workloads: str) -> None:
         """`workloads`: names of kinds in WORKLOADS. Raises KeyError if one is not in it."""
-        versions = {kind: version for version, kind in WORKLOADS}
-        self._classes: dict[Key, type[Object] | None] = {
-            **classes,
-            **{(versions[kind], kind): None for kind in workloads},
-        }
+        self._classes: dict[Key, type[Object] | None] = dict(classes)
+        for name in workloads:
+            keys = [(version, kind) for version, kind in WORKLOADS if kind == name]
+            if not keys:
+                raise KeyError(name)
+            self._classes.update(dict.fromkeys(keys))
 
     def __getitem__(self, key: Key) -> type[Object]:
         found = self._classes[key]

@@ -16,6 +16,7 @@ RULES = {
     "CronJob": ("job", "cron_job"),
     "DaemonSet": ("sets", "daemon_set"),
     "Deployment": ("deployment", "deployment"),
+    "HorizontalPodAutoscaler": ("autoscaler", "horizontal_pod_autoscaler"),
     "Job": ("job", "job"),
     "LimitRange": ("limits", "limit_range"),
     "Namespace": ("policies", "namespace"),

@@ -95,7 +95,9 @@ def _item(item: LimitRangeItem, path: Path) -> Iterator[Problem]:
     for alias, amounts in given.items():
         for name in amounts:
             if name not in names:  # a default repeats the name of another field, where it is reported
-                yield from _name(name, (*path, alias, name), containers=item.type in ("Pod", "Container"))
+                yield from resource_name_problems(
+                    name, (*path, alias, name), containers=item.type in ("Pod", "Container")
+                )
             names[name] = None
     if item.type == "PersistentVolumeClaim" and "storage" not in {*item.min, *item.max}:
         sentence = "either minimum or maximum storage value is required, but neither was provided"
@@ -104,7 +106,8 @@ def _item(item: LimitRangeItem, path: Path) -> Iterator[Problem]:
         yield from _amounts({alias: amounts.get(name) for alias, amounts in given.items()}, name, path)
 
 
-def _name(name: str, path: Path, *, containers: bool) -> Iterator[Problem]:
+def resource_name_problems(name: str, path: Path, *, containers: bool) -> Iterator[Problem]:
+    """Check the name of a resource, of containers only or of any kind (validateLimitRangeResourceName)."""
     wrong = list(formatted(path, name, qualified_name))
     yield from wrong
     if wrong or "/" in name:

@@ -10,7 +10,7 @@ from manifests.types.workloads.kinds import WORKLOADS, workload
 from manifests.validation.checking import check
 
 Doc = dict[str, Any]
-VERSIONS = {kind: version for version, kind in WORKLOADS}
+VERSIONS = {kind: version for version, kind in reversed(WORKLOADS)}  # the newest of each
 LABELS = {"app": "web"}
 TEMPLATE: Doc = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "c", "image": "nginx:1"}]}}
 SELECTOR: Doc = {"matchLabels": LABELS}
