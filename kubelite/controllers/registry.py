@@ -10,4 +10,6 @@ CONTROLLERS: tuple[Controller, ...] = (
     Controller("ReplicaSet", "apps/v1", ("Pod",), f"{_ROOM}.replica_set"),
     Controller("ReplicationController", "v1", ("Pod",), f"{_ROOM}.replica_set"),
     Controller("Deployment", "apps/v1", ("ReplicaSet",), f"{_ROOM}.deployment"),
+    Controller("Job", "batch/v1", ("Pod",), f"{_ROOM}.job"),
+    Controller("CronJob", "batch/v1", ("Job",), f"{_ROOM}.cron_job"),
 )
