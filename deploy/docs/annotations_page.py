@@ -11,6 +11,13 @@ from deploy.docs.tables import table, titled
 from kubelite.api.audit import OBJECTS, PID
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
 from kubelite.controllers.decide.cron_job import SCHEDULED
+from kubelite.controllers.decide.deployments.owned import (
+    DESIRED_REPLICAS,
+    MAX_REPLICAS,
+    REVISION,
+    REVISION_HISTORY,
+)
+from kubelite.controllers.decide.deployments.revisions import HASH_LABEL
 from kubelite.controllers.decide.jobs.indexes import FAILURES, IGNORED_FAILURES, INDEX
 from kubelite.controllers.decide.revisions import BACK_OFF as FAILED_PODS
 from kubelite.kube.jobs import (
@@ -80,6 +87,16 @@ WRITTEN: Final = {
         "PersistentVolume",
         f"`{PROVISIONER}` marks a volume that kubelite created for a claim.",
     ),
+    REVISION: (
+        "Deployment, ReplicaSet",
+        "The number of the template, counted from 1. A rollback gives the old template the next number.",
+    ),
+    REVISION_HISTORY: ("ReplicaSet", "The numbers that its template had before rollbacks to it."),
+    DESIRED_REPLICAS: ("ReplicaSet", "The Deployment's replicas when the ReplicaSet was last scaled."),
+    MAX_REPLICAS: (
+        "ReplicaSet",
+        "The same, and `maxSurge`: by this a scaling during a rollout keeps proportions.",
+    ),
     INDEX: ("Pod of an Indexed Job", "The completion index, also in the variable `JOB_COMPLETION_INDEX`."),
     FAILURES: ("Pod of a Job with `backoffLimitPerIndex`", "How often its index failed before this pod."),
     IGNORED_FAILURES: (
@@ -131,6 +148,8 @@ def page() -> str:
                 "kubelite sets these labels; `kubelite node label` adds others.\n\n",
                 table(("label", "value"), ((f"`{key}`", _value(key)) for key in own_labels("node"))),
                 "\nA namespace has the label `kubernetes.io/metadata.name`, as on a cluster.\n",
+                "\n## Labels of a Deployment's ReplicaSets and pods\n\n",
+                table(("label", "value"), [(f"`{HASH_LABEL}`", "a hash of the Deployment's template")]),
                 "\n## Labels of a Job's pods\n\n",
                 table(("label", "value"), ((f"`{key}`", said) for key, said in JOB_LABELS.items())),
                 "\n## Taints of the node\n\n",

@@ -15,8 +15,7 @@ from kubelite.controllers.references import is_terminating, owner_reference
 from kubelite.kube.json import Json
 from kubelite.kube.objects import TERMINAL_PHASES
 from kubelite.kube.times import parse_time
-
-DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+from manifests.types.annotations import DELETION_COST
 
 _PHASE_RANKS = {"Pending": 0, "Unknown": 1, "Running": 2}
 _NANOSECONDS = 1e9

@@ -10,6 +10,7 @@ import pytest
 from kubelite.controllers.decide import hashes, pods
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
+from manifests.types.annotations import DELETION_COST
 
 NOW = 1_790_000_000.0
 
@@ -39,7 +40,7 @@ def restarted(name: str, count: int, sidecar: int = 0) -> Json:
 
 def costing(name: str, cost: str, **options: Any) -> Json:
     found = pod(name, **options)
-    found["metadata"]["annotations"] = {pods.DELETION_COST: cost}
+    found["metadata"]["annotations"] = {DELETION_COST: cost}
     return found
 
 

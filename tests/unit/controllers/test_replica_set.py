@@ -10,6 +10,7 @@ from kubelite.controllers.decide import pods, replica_set
 from kubelite.controllers.model import Create, Delete, Event, Plan, Rewrite, SetStatus
 from kubelite.controllers.references import controller_of, owner_reference
 from kubelite.kube.json import Json
+from manifests.types.annotations import DELETION_COST
 from tests.unit.controllers.world import START, WORLDS, World
 
 LABELS = {"app": "web"}
@@ -113,7 +114,7 @@ def test_scaling_down_deletes_by_rank() -> None:
     unready = world.of("Pod")[2]
     cheap = world.of("Pod")[1]
     world.unready(unready)
-    annotations = {pods.DELETION_COST: "-1"}
+    annotations = {DELETION_COST: "-1"}
     world.edit(cheap, lambda new: new["metadata"].update(annotations=annotations))
     world.edit(web, lambda new: new["spec"].update(replicas=2))
     plan = world.sync(web)
