@@ -25,11 +25,15 @@ async def _on_error(_: Request, error: Exception) -> Response:
     return JSONResponse(status(failure), failure.code)
 
 
-async def _on_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     code = error.status_code if isinstance(error, HTTPException) else 500
     reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(code, "BadRequest")
-    words = {404: "the server could not find the requested resource"}
-    return await _on_error(_, ApiError(reason, words.get(code, str(getattr(error, "detail", error)))))
+    words = {
+        404: "the server could not find the requested resource",
+        405: f"{request.method} is not supported at {request.url.path}: objects are changed by their manifests "
+        "(`kubelite apply`, `edit`, `delete`), and the node by `kubelite node`",
+    }
+    return await _on_error(request, ApiError(reason, words.get(code, str(getattr(error, "detail", error)))))
 
 
 def create_app(node: NodeApi) -> Starlette:

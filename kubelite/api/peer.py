@@ -62,7 +62,8 @@ def forbidden(peer: Peer | None, group: int | None, scope: Scope) -> ApiError | 
     if peer is not None and peer.uid in (0, os.geteuid()):
         return None
     if peer is None or group is None or group not in (peer.gid, *peer.groups):
-        return ApiError("Forbidden", "only root may use the API")
+        words = "only root may use the API: use sudo, or let a group read with the setting api_group"
+        return ApiError("Forbidden", words)
     who = f'User "{peer.uid}"'
     if scope["type"] != "http" or scope["method"] not in _READS:
         return ApiError(

@@ -31,7 +31,8 @@ async def patch_status(request: Request) -> Response:
     if not isinstance(status, dict):
         raise bad_request("status must be an object")
     if others := [key for key in status if key != "conditions" and not key.startswith("$")]:
-        raise ApiError("Invalid", f'Pod "{name}" is invalid: status.{others[0]}: only the node may set it')
+        words = f"status.{others[0]}: only the node may set it, and clients may set conditions of their own"
+        raise ApiError("Invalid", f'Pod "{name}" is invalid: {words}')
     given = status.get("conditions") or []
     if not isinstance(given, list) or not all(isinstance(c, dict) and c.get("type") for c in given):
         raise bad_request("status.conditions must be a list of objects with a type")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kubelite.api.kube.pod_defaults import with_defaults
 from kubelite.api.node import NodeApi
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import selector_of, selector_text
@@ -153,7 +154,10 @@ def _group(group_version: str) -> Json:
 
 
 def complete(resource: Resource, doc: Json) -> Json:
-    """Return the document with apiVersion and kind, which stored documents may lack."""
+    """Return the document with apiVersion and kind, which stored documents may lack, and a pod with the defaults of an
+    API server."""
+    if resource.kind == "Pod":
+        doc = with_defaults(doc)
     return {"apiVersion": resource.group_version, "kind": resource.kind, **doc}
 
 

@@ -39,6 +39,7 @@ from kubelite.api.node import NodeApi
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
+from kubelite.kube.objects import SOURCE
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
 from kubelite.node.model.node_facts import ForbiddenPatch
@@ -315,11 +316,33 @@ async def pod_portforward(request: Request) -> Response:
 
 
 async def write_refused(request: Request) -> Response:
-    raise ApiError(
-        "MethodNotAllowed",
+    """Refuse a write with a sentence that names kubelite's way to do it."""
+    if "/authorization.k8s.io/" in request.url.path:  # kubectl auth can-i
+        raise ApiError(
+            "MethodNotAllowed",
+            "this node has no RBAC: root may do everything, and members of the group that the setting api_group names "
+            "may read everything but Secrets",
+        )
+    words = (
         f"{request.method} is not supported: the source of truth on this node is the manifests directory "
-        f"{node_of(request).manifests_dir}; use `kubelite apply -f FILE` (or put the file there)",
+        f"{node_of(request).manifests_dir}; use `kubelite apply -f FILE` (or put the file there)"
     )
+    if request.method in ("PATCH", "PUT") and (file := _source_of(request)):
+        kind, name = request.path_params["resource"], request.path_params["name"]
+        namespace = request.path_params.get("namespace", "default")
+        where = "" if namespace == "default" else f" -n {namespace}"
+        words += f". {kind}/{name} is defined by {file}: `kubelite edit {kind} {name}{where}`"
+    raise ApiError("MethodNotAllowed", words)
+
+
+def _source_of(request: Request) -> str:
+    """Return the manifest that defines the object that a request names, or ""."""
+    where = request.path_params
+    resource = RESOURCES.get(where.get("resource", ""))
+    if resource is None or "name" not in where:
+        return ""
+    doc = read_one(node_of(request), resource, where.get("namespace", ""), where["name"])
+    return str(((doc or {}).get("metadata", {}).get("annotations") or {}).get(SOURCE, ""))
 
 
 async def patch_node(request: Request) -> Response:

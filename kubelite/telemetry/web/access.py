@@ -73,7 +73,8 @@ def check(token_file: str, authorization: str, *, what: str = "logs need") -> No
     if not hmac.compare_digest(given(authorization).encode(), token.encode()):
         raise Denied(
             401,
-            f"{what} a token: send it as Authorization: Bearer, or as the password that a browser asks for",
+            f"{what} a token: send it as Authorization: Bearer, or as the password that a browser asks for; the "
+            "settings web_token_file (logs) and metrics_token_file (everything else) name its file",
         )
 
 

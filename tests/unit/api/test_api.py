@@ -205,6 +205,30 @@ def test_rejected_writes_mention_apply(http: Http) -> None:
         assert answer.status_code == 405 and "kubelite apply -f" in answer.json()["message"]
 
 
+def test_a_refused_edit_names_the_manifest_and_the_command(http: Http, node: FakeNode) -> None:
+    doc = pod_doc("held", namespace="shop")
+    doc["metadata"]["annotations"] = {"kubelite.io/source": "/m/held.yaml"}
+    http.runner.run(node.store.create("Pod", doc))
+    answer = http.request("PATCH", "/api/v1/namespaces/shop/pods/held", json={})
+    assert answer.json()["message"].endswith(
+        "pods/held is defined by /m/held.yaml: `kubelite edit pods held -n shop`"
+    )
+
+
+def test_refusals_say_what_to_do_here(http: Http) -> None:
+    can_i = http.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", json={})
+    assert can_i.status_code == 405 and "no RBAC: root may do everything" in can_i.json()["message"]
+    answer = http.request("DELETE", "/version")
+    assert answer.status_code == 405 and "`kubelite apply`, `edit`, `delete`" in answer.json()["message"]
+    answer = http.request(
+        "PATCH",
+        "/api/v1/namespaces/default/pods/web/status",
+        json={"status": {"phase": "Failed"}},
+        headers={"content-type": "application/merge-patch+json"},
+    )
+    assert answer.status_code == 422 and "clients may set conditions of their own" in answer.json()["message"]
+
+
 def test_delete_names_the_file_that_recreates_the_pod(http: Http, node: FakeNode) -> None:
     doc = pod_doc("held")
     doc["metadata"]["annotations"] = {"kubelite.io/source": "/m/held.yaml"}
