@@ -103,6 +103,14 @@ class Settings(BaseModel):
     image_policy: str = ""
     """A policy that says which images may be pulled and by whom they must be signed, in the format of
     containers-policy.json(5), for example `/etc/containers/policy.json`. Empty: all images."""
+    image_pull_credentials_verification_policy: Literal[
+        "NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"
+    ] = "NeverVerifyPreloadedImages"
+    """Which images on this node a pod may use only with credentials that have pulled them, as in kubelet. In this
+    order: none; those that a pod has pulled; all but those of `preloaded_images_verification_allowlist`; all."""
+    preloaded_images_verification_allowlist: str = ""
+    """Images that `NeverVerifyAllowlistedImages` gives to every pod: names with registry and without tag, or with `/*`
+    at the end, for example `registry.example.com/base/*,docker.io/library/busybox`."""
     image_digests_only: bool = False
     """Admit only pods that name their images by digest."""
     registry_pull_qps: float = Field(5.0, ge=0, allow_inf_nan=False)
@@ -369,6 +377,14 @@ class Settings(BaseModel):
         from kubelite.node.model.capacity import parse_thresholds
 
         parse_thresholds(value)
+        return value
+
+    @field_validator("preloaded_images_verification_allowlist")
+    @classmethod
+    def _images(cls, value: str) -> str:
+        from kubelite.node.spec.image_verification import allowlist
+
+        allowlist(value)
         return value
 
     @field_validator("pod_security_namespaces")

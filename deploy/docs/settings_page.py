@@ -102,6 +102,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "Image pulls": (
         "image_policy",
+        "image_pull_credentials_verification_policy",
+        "preloaded_images_verification_allowlist",
         "image_digests_only",
         "max_parallel_pulls",
         "serialize_image_pulls",

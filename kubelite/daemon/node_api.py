@@ -398,7 +398,9 @@ class NodeAgent:
 
     @property
     def images_api(self) -> NodeImages:
-        return NodeImages(self.settings.root, self.store, self.cri, self.images_client)
+        return NodeImages(
+            self.settings.root, self.store, self.cri, self.images_client, self.worker.pull_records.forget
+        )
 
     @property
     def builds_api(self) -> NodeBuilds:

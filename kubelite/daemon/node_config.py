@@ -17,6 +17,7 @@ from kubelite.node.model.capacity import (
     swap_bytes,
 )
 from kubelite.node.model.node_config import BackOff, NodeConfig
+from kubelite.node.spec.image_verification import allowlist
 from kubelite.settings import Settings
 
 
@@ -55,6 +56,8 @@ def node_config(settings: Settings) -> NodeConfig:
         cores=found,
         reserved_cpus=reserved_cpus(found, settings.reserved_cpus, apart.get("cpu", 0)),
         pod_security=settings.pod_security,
+        image_verification=settings.image_pull_credentials_verification_policy,
+        images_not_verified=allowlist(settings.preloaded_images_verification_allowlist),
         no_new_privileges=settings.no_new_privileges,
         pod_pids_limit=_pids_limit(settings),
         cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),

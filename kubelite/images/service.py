@@ -34,6 +34,7 @@ class NodeImages:
     store: Store
     cri: LocalCri
     client: ImageClient
+    forget: Callable[[Iterable[str]], None] = lambda _removed: None  # called with the ids of removed images
 
     async def in_use(self) -> set[str]:
         """Return the ids of images that containers or mounts use, or that pods name. No other task runs between the
@@ -110,7 +111,7 @@ class NodeImages:
         """Remove a name; with an id or the last name, remove the image. Raises ImageError (ImageInUse, …)."""
         used = await self.in_use()
         with self.client.limits.removal(self._going(reference) - used):
-            removed = await self.client.remove(reference, in_use=tuple(used), force=force)
+            removed = self._forgotten(await self.client.remove(reference, in_use=tuple(used), force=force))
         return removed_json(removed)
 
     async def remove_unused(self, identity: str) -> Removed | None:
@@ -120,7 +121,7 @@ class NodeImages:
             return None
         with self.client.limits.removal([identity]):
             # `force` removes an image that has several names.
-            return await self.client.remove(identity, in_use=tuple(used), force=True)
+            return self._forgotten(await self.client.remove(identity, in_use=tuple(used), force=True))
 
     async def prune(self, *, every: bool, older: float, cache: bool = True) -> Json:
         """Remove unused images. `older`: only those unused for this many seconds. `cache`: build results, too."""
@@ -133,7 +134,13 @@ class NodeImages:
             if (before is None or last_used(store, record) < before if every else record.id not in named)
         }
         with self.client.limits.removal(going - used):
-            return removed_json(await self.client.prune(in_use=used, every=every, before=before, cache=cache))
+            removed = await self.client.prune(in_use=used, every=every, before=before, cache=cache)
+        return removed_json(self._forgotten(removed))
+
+    def _forgotten(self, removed: Removed) -> Removed:
+        """Delete what is recorded of the pulls of removed images."""
+        self.forget(removed.deleted)
+        return removed
 
     def _going(self, reference: str) -> set[str]:
         """Return the id of the image that the removal of this name deletes; none if the image has other names."""

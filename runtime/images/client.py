@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import runtime
 from runtime.errors import ImageError
@@ -30,11 +30,18 @@ _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _LINE_MAX = 16 << 20  # bytes of one answer: a config with labels may be large
 
 
+class Pulled(NamedTuple):
+    """A pulled image, and the login that the registry accepted: its source and its hash. None: without a login."""
+
+    record: ImageRecord
+    login: tuple[str, str] | None
+
+
 @dataclass(slots=True)
 class _Flight:
     """A pull in progress and its waiting callers."""
 
-    task: asyncio.Task[ImageRecord]
+    task: asyncio.Task[Pulled]
     listeners: list[Progress] = field(default_factory=list)
     waiting: int = 0
 
@@ -79,6 +86,12 @@ class ImageClient:
         """Pull an image. If it is being pulled already with the same secrets, wait for that pull and receive its
         progress from now on. A pull with other secrets is separate, so that no caller uses another caller's
         rights. Raises ImageError (InvalidImageName, RegistryUnavailable or ErrImagePull)."""
+        return (await self.pull_with_login(reference, secrets=secrets, progress=progress)).record
+
+    async def pull_with_login(
+        self, reference: str, *, secrets: Sequence[PullSecret] = (), progress: Progress | None = None
+    ) -> Pulled:
+        """Like `pull`, and say which login was accepted."""
         canonical = str(references.parse(self.store.expand(reference)))
         key = canonical, json.dumps(list(secrets), sort_keys=True)
         flight = self._flights.get(key)
@@ -217,17 +230,27 @@ class ImageClient:
         """Delete a login, or with "" all logins in the node's own file. False if there was none."""
         return bool((await self._run({"op": "logout", "registry": registry}, None))["removed"])
 
-    async def _pull(self, key: tuple[str, str], secrets: Sequence[PullSecret]) -> ImageRecord:
+    async def _pull(self, key: tuple[str, str], secrets: Sequence[PullSecret]) -> Pulled:
+        login: tuple[str, str] | None = None
+
+        def hear(event: dict[str, Any]) -> None:
+            nonlocal login
+            if event["event"] == "login":
+                login = event["source"], event["hash"]
+            else:
+                self._broadcast(key, event)
+
         async with self.limits.pull():
             request = {"op": "pull", "reference": key[0], "secrets": list(secrets)}
-            return _records(await self._run(request, lambda event: self._broadcast(key, event)))[0]
+            record = _records(await self._run(request, hear))[0]
+            return Pulled(record, login)
 
     def _broadcast(self, key: tuple[str, str], event: dict[str, Any]) -> None:
         flight = self._flights.get(key)
         for listener in list(flight.listeners) if flight else ():
             listener(event)
 
-    def _finished(self, key: tuple[str, str], task: asyncio.Task[ImageRecord]) -> None:
+    def _finished(self, key: tuple[str, str], task: asyncio.Task[Pulled]) -> None:
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]

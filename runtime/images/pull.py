@@ -11,6 +11,7 @@ from runtime.images.manifests import Platform
 from runtime.images.reference import Reference
 from runtime.images.registry import signatures
 from runtime.images.registry.access import ANONYMOUS, Access
+from runtime.images.registry.auth import login_hash
 from runtime.images.registry.policy import Requirement
 from runtime.images.registry.repository import Resolved
 from runtime.images.registry.sources import Sources
@@ -36,6 +37,8 @@ async def pull(
         required = access.policy.admit(wanted) if access.policy is not None else ()
         async with Sources(wanted, access, report) as sources:
             resolved = await sources.resolve(platform)
+            if (login := sources.login) is not None:
+                report({"event": "login", "source": login.source, "hash": login_hash(login)})
             if required:
                 await _check_signatures(sources, resolved, required, wanted)
             config = await sources.fetch_config(resolved.manifest.config)

@@ -89,3 +89,43 @@ def test_image_pull_secrets(registry: Registry) -> None:
     node.wait(lambda: node.cli("get", "pod", "bare", check=False).code != 0, "its end")
     node.apply("bare.json", json.dumps(bare))
     node.wait_status("bare", "Running")
+
+
+def test_a_private_image_on_the_node_is_only_for_those_with_its_secret(registry: Registry) -> None:
+    node = locked(registry)
+    login = secret("pull", "kubernetes.io/dockerconfigjson", ".dockerconfigjson", {"auths": {HOST: ALICE}})
+    node.apply("pull.json", login)
+    owner = yaml.safe_load(image_pod("owner", APP))
+    owner["spec"]["imagePullSecrets"] = [{"name": "pull"}]
+    node.apply("owner.json", json.dumps(owner))
+    node.wait_status("owner", "Running")
+    (record,) = (node.root / "image_manager/pulled").iterdir()
+    assert "swordfish" not in record.read_text() and ALICE["auth"] not in record.read_text()
+    assert list((node.root / "image_manager/pulling").iterdir()) == []
+
+    thief = yaml.safe_load(image_pod("thief", APP))
+    thief["metadata"]["namespace"] = "other"
+    thief["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent"
+    never = yaml.safe_load(image_pod("never", APP))
+    never["metadata"]["namespace"] = "other"
+    never["spec"]["containers"][0]["imagePullPolicy"] = "Never"
+
+    def reason(name: str) -> str:
+        status = json.loads(node.cli("get", "pod", name, "-n", "other", "-o", "json").out).get("status", {})
+        waiting = (status.get("containerStatuses") or [{}])[0].get("state", {}).get("waiting", {})
+        return str(waiting.get("reason"))
+
+    node.apply("thief.json", json.dumps(thief))
+    node.apply("never.json", json.dumps(never))
+    node.wait(lambda: reason("thief") in ("ErrImagePull", "ImagePullBackOff"), "the registry's refusal")
+    node.wait(lambda: reason("never") == "ErrImageNeverPull", "no pull")
+    node.restart()
+    node.wait(lambda: reason("thief") in ("ErrImagePull", "ImagePullBackOff"), "the same after a restart")
+    assert reason("never") == "ErrImageNeverPull"
+
+    registry.stop()  # whoever has the Secret does not need the registry
+    node.cli("delete", "pod", "owner")
+    owner["metadata"]["name"] = "owner-2"
+    owner["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent"
+    node.apply("owner-2.json", json.dumps(owner))
+    node.wait_status("owner-2", "Running")

@@ -488,6 +488,6 @@ class LocalCri:
     async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ObservedImage:
         began = time.perf_counter()
         with self._tracer.step(uid, "pull", detail=reference):
-            found = observed_image(await self.images.pull(reference, secrets=secrets))
+            found = observed_image(*await self.images.pull_with_login(reference, secrets=secrets))
         self._tracer.counted("pulled", time.perf_counter() - began, detail=str(found.size))
         return found

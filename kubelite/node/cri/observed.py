@@ -86,7 +86,7 @@ def observed_sandbox(record: SandboxRecord) -> ObservedSandbox:
     )
 
 
-def observed_image(record: ImageRecord) -> ObservedImage:
+def observed_image(record: ImageRecord, login: tuple[str, str] | None = None) -> ObservedImage:
     return ObservedImage(
         id=record.id,
         reference=record.reference,
@@ -94,6 +94,7 @@ def observed_image(record: ImageRecord) -> ObservedImage:
         size=record.size,
         layers=tuple(record.layers),
         config=dict(record.config),
+        login=login,
     )
 
 

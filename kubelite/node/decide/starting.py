@@ -130,11 +130,20 @@ class Starting(DecisionState):
             message = f'Failed to apply default image tag "{reference}": {wrong}'
             self._wait(container.name, Waiting("InvalidImageName", message), self.now + RETRY)
             return False
+        if policy == "Never" and reference in self.facts.unverified:
+            message = (
+                f'Container image "{reference}" is on this node, but this pod has no credentials that have pulled it, '
+                "and its pull policy is Never"
+            )
+            self._wait(container.name, Waiting("ErrImageNeverPull", message), self.now + RETRY)
+            return False
         if policy == "Never" and not here:
             message = f'Container image "{reference}" is not present with pull policy of Never'
             self._wait(container.name, Waiting("ErrImageNeverPull", message), self.now + RETRY)
             return False
         pulled = pull is not None and pull.phase is PullPhase.PULLED
+        if reference in self.facts.unverified and not pulled:
+            policy = "Always"  # the registry decides, as for an image that is not here
         if image is not None and (policy != "Always" or pulled or image.reference.startswith(LOCAL)):
             return True
         if pull is not None and self._gave_up(container, pull):

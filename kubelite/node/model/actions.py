@@ -77,6 +77,8 @@ class Facts:
     now: float
     #: By reference as in the manifest.
     images: Mapping[str, ObservedImage | None] = field(default_factory=dict)
+    #: References of present images that the pod may use only after a pull of its own (worker/pull_records.py).
+    unverified: frozenset[str] = frozenset()
     pulls: Mapping[tuple[str, int], PullStatus] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None

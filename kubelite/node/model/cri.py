@@ -111,6 +111,8 @@ class ObservedImage:
     layers: tuple[str, ...] = ()  # unpacked layer directories, topmost first (overlayfs order)
     #: "config" of the OCI image config: Entrypoint, Env, …
     config: dict[str, Any] = field(default_factory=dict)
+    #: After a pull: the login that the registry accepted, its source and its hash; None: without a login.
+    login: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ class NodeConfig:
     cores: Mapping[int, int] = field(default_factory=dict)  # online processor → its core
     reserved_cpus: frozenset[int] = frozenset()  # never assigned exclusively by the static policy
     pod_security: PodSecurity = field(default_factory=PodSecurity)
+    #: Kubelet's imagePullCredentialsVerificationPolicy, and the images that its allowlist admits.
+    image_verification: str = "NeverVerifyPreloadedImages"
+    images_not_verified: tuple[str, ...] = ()
     no_new_privileges: bool = False  # of containers without allowPrivilegeEscalation
     pod_pids_limit: int = 0  # kubelet's podPidsLimit; 0: none
     crash_back_off: BackOff = BackOff()

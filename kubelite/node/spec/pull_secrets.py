@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from kubelite.node.spec.env import Find, secret_data
@@ -17,11 +18,28 @@ _KEYS = {
 }
 
 
+class Secret(NamedTuple):
+    """A Secret, and the hash of its login for an image (runtime.images.registry.auth.login_hash)."""
+
+    uid: str
+    namespace: str
+    name: str
+    hash: str
+
+
 class PullSecrets(NamedTuple):
-    """The configs for `ImageClient.pull`, and a message for each secret that is missing or invalid."""
+    """The configs for `ImageClient.pull`, a message for each secret that is missing or invalid, and the uid, namespace
+    and name of the Secret of each config's source."""
 
     configs: tuple[dict[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
+    coordinates: Mapping[str, tuple[str, str, str]] = MappingProxyType({})
+
+    def accepted(self, login: tuple[str, str] | None) -> Secret | None:
+        """The Secret of a login (source and hash); None if the login is no Secret's."""
+        if login is None or login[0] not in self.coordinates:
+            return None
+        return Secret(*self.coordinates[login[0]], login[1])
 
 
 def collect(pod: Pod, find: Find, check: Callable[[dict[str, Any], str], object]) -> PullSecrets:
@@ -30,6 +48,7 @@ def collect(pod: Pod, find: Find, check: Callable[[dict[str, Any], str], object]
     namespace = pod.metadata.namespace or "default"
     configs: list[dict[str, Any]] = []
     problems: list[str] = []
+    coordinates: dict[str, tuple[str, str, str]] = {}
     for ref in pod.spec.image_pull_secrets:
         found = find("Secret", namespace, ref.name or "")
         if found is None:
@@ -54,4 +73,6 @@ def collect(pod: Pod, find: Find, check: Callable[[dict[str, Any], str], object]
             problems.append(f"{ref.name} ({error})")
         else:
             configs.append({"source": source, "config": config})
-    return PullSecrets(tuple(configs), tuple(problems))
+            uid = str((found.get("metadata") or {}).get("uid") or "")
+            coordinates[source] = (uid, namespace, ref.name or "")
+    return PullSecrets(tuple(configs), tuple(problems), coordinates)

@@ -42,11 +42,13 @@ from kubelite.node.probing.prober import Prober
 from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Scheduler
 from kubelite.node.spec.env import content_hash
+from kubelite.node.spec.image_verification import Policy
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
 from kubelite.node.worker.hooks import Hooks
 from kubelite.node.worker.memory import RETRY, Memory, Turn, timeless
 from kubelite.node.worker.parsed_pods import ParsedPods
+from kubelite.node.worker.pull_records import PullRecords
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, refresh_files, sync_pod
 from kubelite.node.worker.termination import with_messages
@@ -111,7 +113,11 @@ class PodWorker:
         self._provide = provide
         self._decided = decided
         self._clock = clock
-        puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=queue.add)
+        policy = Policy(config.image_verification, config.images_not_verified)
+        self.pull_records = PullRecords(config.root, policy, cri.image, clock)
+        puller = Puller(
+            cri, config.pull_back_off, self.pull_records, find=self._find, clock=clock, wake=queue.add
+        )
         hooks = Hooks(cri, config, wake=queue.add)
         self._node = Node(cri, config, puller, hooks, self._find, clock, observer, store.docs)
         self._usage = Usage(config, clock=clock, wake=queue.add)
@@ -339,9 +345,11 @@ class PodWorker:
             *(c.image for c in observed.containers if c.state is ContainerState.RUNNING),
         }
         memory.notice_loss(pod, observed, self.config.crash_back_off, self._clock())
+        images = {reference: self._cri.image(reference) for reference in references if reference}
         return Facts(
             now=self._clock(),
-            images={reference: self._cri.image(reference) for reference in references if reference},
+            images=images,
+            unverified=self._node.puller.unverified(pod, images),
             pulls=self._node.puller.states(pod.metadata.uid or "", wanted, pod),
             start_failures=memory.starts,
             sandbox_failure=memory.sandbox,

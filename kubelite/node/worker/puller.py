@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kubelite.node.model.actions import PullImage, PullPhase, PullStatus
-from kubelite.node.model.cri import Cri
+from kubelite.node.model.cri import Cri, ObservedImage
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
 from kubelite.node.spec import pull_secrets
 from kubelite.node.spec.env import Find
+from kubelite.node.spec.pull_secrets import PullSecrets, Secret
+from kubelite.node.worker.pull_records import PullRecords
 from manifests.types.core import Pod
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images import reference as references
-from runtime.images.registry.auth import read_config
+from runtime.images.registry.auth import login_hash, matching, read_config
 
 log = logging.getLogger(__name__)
 _REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed")
@@ -51,12 +52,14 @@ class Puller:
         self,
         cri: Cri,
         back_off: BackOff,
+        records: PullRecords,
         *,
         find: Find,
         clock: Callable[[], float],
         wake: Callable[[str], None],
     ) -> None:
         self._cri = cri
+        self._records = records
         self._find = find
         self._back_off = back_off
         self._clock = clock
@@ -101,9 +104,10 @@ class Puller:
                 "succeed."
             )
             events.pod(WARNING, "FailedToRetrieveImagePullSecret", message)
+        verifies = bool(self.unverified(pod, {wanted.reference: self._cri.image(wanted.reference)}))
         pull = _Pull(wanted.reference, PullStatus(PullPhase.PULLING), _secret_names(pod))
         pull.task = asyncio.get_running_loop().create_task(
-            self._pull(uid, wanted, pull, events, secrets.configs), name=f"pull-{wanted.reference}"
+            self._pull(uid, wanted, pull, events, secrets, verifies=verifies), name=f"pull-{wanted.reference}"
         )
         pulls[wanted.name, wanted.attempt] = pull
 
@@ -113,11 +117,13 @@ class Puller:
         wanted: PullImage,
         pull: _Pull,
         events: PodEvents,
-        secrets: Sequence[dict[str, Any]],
+        secrets: PullSecrets,
+        *,
+        verifies: bool,
     ) -> None:
         began, key = self._clock(), (uid, wanted.reference)
         try:
-            image = await self._cri.pull(uid, wanted.reference, secrets)
+            image = await self._recorded(uid, wanted.reference, secrets)
         except Exception as error:  # any error: the pod must not wait for a pull that has ended
             self._failures[key] = self._failures.get(key, 0) + 1
             now = self._clock()
@@ -126,7 +132,7 @@ class Puller:
             if not isinstance(error, (RuntimeFault, OSError)):
                 log.exception("pulling %s failed", wanted.reference)
             wait = self._back_off.wait(self._failures[key])
-            said = f"{error}{self._hint(wanted.reference, reason)}"
+            said = f"{error}{self._hint(wanted.reference, reason, verifies=verifies)}"
             pull.status = PullStatus(PullPhase.FAILED, reason, said, now, now + wait, self._failures[key])
             if reason == "InvalidImageName":
                 message = f'Failed to apply default image tag "{wanted.reference}": {error}'
@@ -147,10 +153,40 @@ class Puller:
         pull.task = None
         self._wake(uid)
 
-    def _hint(self, reference: str, reason: str) -> str:
+    async def _recorded(self, uid: str, reference: str, secrets: PullSecrets) -> ObservedImage:
+        """Pull an image, and record with which credentials. OSError if that cannot be recorded."""
+        await asyncio.to_thread(self._records.begin, reference)
+        image: ObservedImage | None = None
+        try:
+            image = await self._cri.pull(uid, reference, secrets.configs)
+        finally:
+            secret = secrets.accepted(image.login) if image is not None else None
+            await asyncio.shield(asyncio.to_thread(self._records.ended, reference, image, secret))
+        return image
+
+    def unverified(self, pod: Pod, images: Mapping[str, ObservedImage | None]) -> frozenset[str]:
+        """The references of present images that the pod may use only after a pull of its own."""
+        found: PullSecrets | None = None
+
+        def secrets(name: str) -> list[Secret]:
+            nonlocal found
+            found = found or pull_secrets.collect(pod, self._find, read_config)
+            configs = [read_config(one["config"], one["source"]) for one in found.configs]
+            logins = matching(references.parse(name), configs)
+            accepted = [found.accepted((login.source, login_hash(login))) for login in logins]
+            return [secret for secret in accepted if secret is not None]
+
+        return self._records.unverified(images, secrets)
+
+    def _hint(self, reference: str, reason: str, *, verifies: bool) -> str:
         """Advice to append to the error of a failed pull; "" if there is none."""
         if reason == "InvalidImageName":
             return ""
+        if verifies:
+            return (
+                "; the image is on this node, but a pod may use it only with credentials that have pulled it (setting "
+                "image_pull_credentials_verification_policy): add imagePullSecrets"
+            )
         if self._cri.image(reference) is not None:  # present but pulled: the policy is Always
             return (
                 "; the image is on this node, but imagePullPolicy is Always (the default for the tag latest or none): "

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import fnmatch
+import hashlib
 import json
 import os
 import pwd
@@ -98,6 +99,23 @@ def _login(entry: Any, where: str, source: str) -> Login | None:
     return Login(username, password, identity, token, source)
 
 
+def login_hash(login: Login) -> str:
+    """The hash by which kubelet recognizes credentials: SHA-256 of the login as JSON, in hexadecimal. Without the
+    e-mail address of old configs, which is no credential (hashAuthConfig in pkg/credentialprovider/keyring.go)."""
+    named = {
+        "username": login.username,
+        "password": login.password,
+        "identitytoken": login.identity_token,
+        "registrytoken": login.registry_token,
+    }
+    text = json.dumps(
+        {name: value for name, value in named.items() if value}, separators=(",", ":"), ensure_ascii=False
+    )
+    for sign in "<>&":  # Go's json.Marshal escapes them
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def split_key(key: str) -> tuple[str, str]:
     """(host, path) of a key: a host, a URL, or a host with a path. Every host name of Docker Hub becomes docker.io."""
     text = re.sub(r"^https?://", "", key.strip()).strip("/")
@@ -138,17 +156,18 @@ async def logins_for(
 ) -> list[Login]:
     """The logins to try, in order: every matching pull secret, the most specific first, then the login of the first
     file that has one for the registry."""
-    found = _matching(reference, secrets)
+    found = matching(reference, secrets)
     for config in files:
         helped = await _ask_helpers(reference, config, warn)
-        logins = [helped] if helped is not None else _matching(reference, [config])[:1]
+        logins = [helped] if helped is not None else matching(reference, [config])[:1]
         if logins:
             found += logins
             break
     return list(dict.fromkeys(found))
 
 
-def _matching(reference: Reference, configs: Sequence[AuthConfig]) -> list[Login]:
+def matching(reference: Reference, configs: Sequence[AuthConfig]) -> list[Login]:
+    """The logins of these configs for an image, the most specific first."""
     ranked = [
         (rank, login)
         for config in configs

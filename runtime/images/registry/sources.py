@@ -66,6 +66,11 @@ class Sources:
             return found
         raise _joined(failures)
 
+    @property
+    def login(self) -> Login | None:
+        """The login with which the manifest was fetched; None: without one."""
+        return self._accepted.get(self._endpoints[0])
+
     async def signatures(self, digest: str) -> list[Signature]:
         """Fetch the signatures of a manifest from all endpoints: a mirror may lack them. Raises ImageError if none
         could be asked."""

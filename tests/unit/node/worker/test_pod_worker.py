@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,7 +218,7 @@ def test_an_image_is_pulled_while_the_sandbox_is_created(run: Run) -> None:
         await node.put(container("app", image="remote:2", imagePullPolicy="Always"))
         await node.worker.reconcile(UID)
         assert node.state()["state"]["waiting"]["reason"] == "ContainerCreating"
-        await asyncio.sleep(0)
+        await node.pulled()
         assert node.woken == [UID]
         await node.settle()
         assert node.state()["state"]["running"]
@@ -234,7 +233,7 @@ def test_a_pull_that_fails_backs_off(run: Run) -> None:
         node.fake.pull_error = ImageError("registry says no")
         await node.put(container("app", image="gone:1"))
         await node.worker.reconcile(UID)
-        await asyncio.sleep(0)
+        await node.pulled()
         await node.worker.reconcile(UID)
         assert node.state()["state"]["waiting"] == {"reason": "ErrImagePull", "message": "registry says no"}
         node.fake.advance(1.0)
@@ -262,7 +261,7 @@ def test_a_crashed_pull_counts_as_failed(run: Run, error: Exception, monkeypatch
         monkeypatch.setattr(node.fake, "pull", pull)
         await node.put(container("app", image="gone:1"))
         await node.worker.reconcile(UID)
-        await asyncio.sleep(0)
+        await node.pulled()
         await node.worker.reconcile(UID)
         assert node.state()["state"]["waiting"] == {"reason": "ErrImagePull", "message": str(error)}
 

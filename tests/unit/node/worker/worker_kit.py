@@ -100,10 +100,17 @@ class Node:
             self.woken.clear()
             before = self.store.resource_version
             delay = await self.worker.reconcile(UID)
-            await asyncio.sleep(0)
+            await self.pulled()
             if delay != 0 and self.store.resource_version == before:
                 return delay
         raise AssertionError(f"it never settles: {self.worker.why(UID, 'web')}")
+
+    async def pulled(self) -> None:
+        """Wait for the end of the pulls that have begun."""
+        await asyncio.sleep(0)
+        pulls = [task for task in asyncio.all_tasks() if task.get_name().startswith("pull-")]
+        if pulls:
+            await asyncio.wait(pulls, timeout=30)
 
     @property
     def status(self) -> dict[str, Any]:

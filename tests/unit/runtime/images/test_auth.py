@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import stat
 from pathlib import Path
@@ -219,3 +220,12 @@ def test_a_file_that_is_not_a_config_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="is not JSON"):
         auth.write_login(str(path), "reg.test", Login("a", "1"))
     assert path.read_text() == "not json"
+
+
+def test_logins_are_hashed_as_kubelet_does() -> None:
+    """SHA-256 of what Go's json.Marshal makes of AuthConfig: empty fields left out, <, > and & escaped."""
+    text = '{"username":"alice","password":"a\\u003cb\\u0026ü"}'
+    login = auth.Login("alice", "a<b&ü", source="anywhere")
+    assert auth.login_hash(login) == hashlib.sha256(text.encode()).hexdigest()
+    token = auth.Login(identity_token="t", source="x")
+    assert auth.login_hash(token) == hashlib.sha256(b'{"identitytoken":"t"}').hexdigest()
