@@ -14,7 +14,7 @@ from kubelite.controllers.references import controller_of
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
-from kubelite.kube.objects import reference
+from kubelite.kube.objects import SOURCE, reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.storage.protection import protected
 from manifests.problems import InvalidObject
@@ -69,7 +69,7 @@ class Effects:
                 return self._event(effect)
 
     async def _create(self, given: Json) -> None:
-        doc = named(given)
+        doc = named(without_source(given))
         kind, metadata = doc["kind"], doc["metadata"]
         uid, now = new_uid(), self._clock()
         if kind == "Pod":
@@ -130,6 +130,16 @@ def named(doc: Json) -> Json:
     suffix = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
     name = metadata["generateName"][: _LONGEST - _RANDOM] + suffix
     return {**doc, "metadata": {**metadata, "name": name}}
+
+
+def without_source(doc: Json) -> Json:
+    """Return an object without the annotation of its manifest, which controllers copy with those of the owner: what a
+    controller creates comes from no manifest, and is deleted with its owner."""
+    annotations = doc["metadata"].get("annotations") or {}
+    if SOURCE not in annotations:
+        return doc
+    left = {key: value for key, value in annotations.items() if key != SOURCE}
+    return {**doc, "metadata": {**doc["metadata"], "annotations": left}}
 
 
 def rewritten(old: Json, new: Json) -> Json:

@@ -10,6 +10,14 @@ CONTROLLERS: tuple[Controller, ...] = (
     Controller("ReplicaSet", "apps/v1", ("Pod",), f"{_ROOM}.replica_set"),
     Controller("ReplicationController", "v1", ("Pod",), f"{_ROOM}.replica_set"),
     Controller("Deployment", "apps/v1", ("ReplicaSet",), f"{_ROOM}.deployment"),
+    Controller(
+        "StatefulSet",
+        "apps/v1",
+        ("Pod", "ControllerRevision", "PersistentVolumeClaim"),
+        f"{_ROOM}.stateful_set",
+        shares=("PersistentVolumeClaim",),
+    ),
+    Controller("DaemonSet", "apps/v1", ("Pod", "ControllerRevision"), f"{_ROOM}.daemon_set", sees_node=True),
     Controller("Job", "batch/v1", ("Pod",), f"{_ROOM}.job"),
     Controller("CronJob", "batch/v1", ("Job",), f"{_ROOM}.cron_job"),
 )

@@ -38,6 +38,8 @@ KINDS = Kinds(
     "ReplicationController",
     "ReplicaSet",
     "Deployment",
+    "StatefulSet",
+    "DaemonSet",
     "Job",
     "CronJob",
 )

@@ -10,7 +10,7 @@ import pytest
 
 from kubelite.controllers.references import owner_reference
 from kubelite.kube.json import Json
-from kubelite.kube.objects import mark_deleting
+from kubelite.kube.objects import SOURCE, mark_deleting
 from tests.unit.controllers import toy
 from tests.unit.controllers.manager_kit import pod, replica_set, running
 from tests.unit.state.store_kit import commits_of
@@ -28,6 +28,19 @@ async def test_a_created_pod_has_what_a_pod_of_the_directory_has(tmp_path: Path)
         assert metadata["ownerReferences"][0]["uid"] == "uid-web"
         assert record.uid in kit.offered, "the worker parses the spec again"
         assert ("SuccessfulCreate", f"Created pod: {record.name}") in await kit.said()
+
+
+async def test_a_created_object_comes_from_no_manifest(tmp_path: Path) -> None:
+    """A controller copies annotations of its owner. An object with this one would outlive its owner."""
+    doc = replica_set(replicas=1)
+    metadata = {
+        **doc["spec"]["template"]["metadata"],
+        "annotations": {SOURCE: "/manifests/web.yaml", "a": "b"},
+    }
+    doc["spec"]["template"] = {**doc["spec"]["template"], "metadata": metadata}
+    async with running(tmp_path, doc) as kit:
+        await kit.settled(lambda: len(kit.pods()) == 1)
+        assert kit.pods()[0].metadata["annotations"] == {"a": "b"}
 
 
 async def test_a_priority_class_ranks_a_created_pod(tmp_path: Path) -> None:
