@@ -2,6 +2,8 @@
 pkg/apis/core/helper/helpers.go)."""
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
 
 from manifests.names import qualified_name
 from manifests.problems import Path, Problem, duplicate, forbidden, invalid, required
@@ -135,9 +137,10 @@ def _amounts(given: Mapping[str, Quantity | None], name: str, path: Path) -> Ite
     if ratio is not None and ratio < Quantity(1):
         yield invalid(here, str(ratio), f"ratio {ratio} is less than 1")
     if ratio is not None and least is not None and most is not None and least.nanos:
-        largest = most.nanos / least.nanos
-        if float(ratio.exact()) > largest:
-            yield invalid(here, str(ratio), f"ratio {ratio} is greater than max/min = {largest:f}")
+        largest = Fraction(most.nanos, least.nanos)
+        if ratio.exact() > largest:
+            shown = Decimal(largest.numerator) / largest.denominator  # a float can be too small for it
+            yield invalid(here, str(ratio), f"ratio {ratio} is greater than max/min = {shown:.6f}")
     overcommit = ("/" not in name or "kubernetes.io/" in name) and not name.startswith(_HUGE[0])
     if not overcommit and limit is not None and request is not None and limit != request:
         sentence = f"default value {limit} must equal to defaultRequest value {request} in {name}"

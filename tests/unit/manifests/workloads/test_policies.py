@@ -120,6 +120,17 @@ L = "spec.limits[0]"
             f'{L}.maxLimitRequestRatio[memory]: Invalid value: "10": ratio 10 is greater than max/min = 4.000000',
         ),
         (
+            limits(
+                {
+                    "type": "Pod",
+                    "max": {"cpu": "1e300"},
+                    "min": {"cpu": "1m"},
+                    "maxLimitRequestRatio": {"cpu": "1e320"},
+                }
+            ),
+            f"{L}.maxLimitRequestRatio[cpu]: Invalid value: ",
+        ),
+        (
             limits({"type": "foo"}),
             f'{L}.type: Invalid value: "foo": must be a standard limit type or fully qual',
         ),
