@@ -102,7 +102,8 @@ def _fail_job_message(the: Round) -> str:
     policy = the.spec.get("podFailurePolicy")
     if policy is None:
         return ""
-    messages = (judge(policy, pod).message for pod in the.pods if rules.has_failed(pod, the.job))
+    failed = (pod for pod in (*the.pods, *the.past) if rules.has_failed(pod, the.job))
+    messages = (judge(policy, pod).message for pod in failed)
     return next((message for message in messages if message), "")
 
 

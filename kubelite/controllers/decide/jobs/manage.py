@@ -89,9 +89,11 @@ def _create(the: Round, missing: int) -> None:
 def _back_off(the: Round) -> float:
     """Return the seconds until pods may be created. Terminating pods that are no longer counted are left out: these
     were deleted by the Job itself, or were counted already."""
-    ended = [pod for pod in the.pods if pods.has_ended(pod) or rules.is_valid(pod, the.job)]
-    succeeded = [pod for pod in ended if pods.has_succeeded(pod)]
+    ended = [*the.past, *(pod for pod in the.pods if pods.has_ended(pod) or rules.is_valid(pod, the.job))]
     failed = [pod for pod in ended if rules.has_failed(pod, the.job)]
+    if not failed:
+        return 0.0
+    succeeded = [pod for pod in ended if pods.has_succeeded(pod)]
     return back_off.remaining(succeeded, failed, the.now)
 
 

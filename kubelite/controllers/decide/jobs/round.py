@@ -13,17 +13,20 @@ from kubelite.controllers.decide.jobs.indexes import Intervals
 from kubelite.controllers.decide.jobs.policies import judge
 from kubelite.controllers.model import Effect, View
 from kubelite.controllers.references import is_terminating
+from kubelite.kube.jobs import is_tracked
 from kubelite.kube.json import Json
 
 
 @dataclass(slots=True)
 class Round:
-    """`status`: a copy of the Job's, changed step by step. The counts of pods (`active`, `ready`, `terminating`) are
-    those after the effects. `outcome`: the condition that ends the Job, None as long as none does."""
+    """`pods`: without those that have ended and are counted, which are in `past`: a large Job has many. `status`: a
+    copy of the Job's, changed step by step. The counts of pods (`active`, `ready`, `terminating`) are those after the
+    effects. `outcome`: the condition that ends the Job, None as long as none does."""
 
     view: View
     job: Json
     pods: list[Json]
+    past: list[Json]
     status: dict[str, Any]
     active: list[Json] = field(default_factory=list)
     ready: int = 0
@@ -63,10 +66,13 @@ def begin(view: View, found: list[Json]) -> Round:
     job = view.owner
     status = copy.deepcopy(job.get("status") or {})
     status.setdefault("uncountedTerminatedPods", {})
-    active = [pod for pod in found if pods.is_active(pod)]
-    the = Round(view, job, found, status, active)
-    the.ready = sum(pods.is_ready(pod) for pod in active)
-    the.terminating = sum(pods.still_terminates(pod) for pod in found)
+    past: list[Json] = []
+    present: list[Json] = []
+    for pod in found:
+        (past if pods.has_ended(pod) and not is_tracked(pod) else present).append(pod)
+    the = Round(view, job, present, past, status, [pod for pod in present if pods.is_active(pod)])
+    the.ready = sum(pods.is_ready(pod) for pod in the.active)
+    the.terminating = sum(pods.still_terminates(pod) for pod in present)
     the.succeeded = status.get("succeeded", 0) + len(the.uncounted("succeeded")) + len(new_successes(the))
     policy = the.spec.get("podFailurePolicy")
     failures = sum(judge(policy, pod).counts for pod in new_failures(the))
