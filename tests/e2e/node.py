@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,23 @@ class Node:
 
     def restart(self, number: int = signal.SIGTERM) -> None:
         self.kill(number)
+        self.start()
+
+    def reboot(self) -> None:
+        """Lose everything but the disk, and start again."""
+        self.kill()
+        for state in (self.run_dir / "shims").glob(
+            "*/state.json"
+        ):  # also of a completed pod, if it still exists
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(json.loads(state.read_text())["pid"]), signal.SIGKILL)
+        waiting.until(
+            lambda: not [left for left in self.leftovers() if left.startswith("process")], "all to have ended"
+        )
+        self.remove_cgroups()
+        shutil.rmtree(self.run_dir)
+        self.run_dir.mkdir()
+        subprocess.run(self.in_netns(BUSYBOX, "ip", "link", "del", self.bridge), check=True)
         self.start()
 
     def destroy(self) -> None:

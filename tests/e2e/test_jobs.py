@@ -205,3 +205,27 @@ def test_a_cron_job_runs_and_takes_what_it_made_with_it(node: Node, tmp_path: Pa
     assert "tick" in node.cli("get", "cronjobs").out
     file.unlink()
     node.wait(lambda: not items(node, JOBS) and not items(node, PODS), "its jobs and pods to be gone")
+
+
+def test_a_reboot_runs_no_index_again_that_has_succeeded(node: Node, tmp_path: Path) -> None:
+    wait = "while [ $JOB_COMPLETION_INDEX = 2 ] && [ ! -e /out/go ]; do sleep 0.1; done"
+    script = f"echo $JOB_COMPLETION_INDEX >> /out/ran; {wait}"
+    fields = out_volume(tmp_path)
+    fields["containers"][0]["command"][2] = script
+    indexed = {"completionMode": "Indexed", "completions": 3, "parallelism": 1}
+    node.apply("done.yaml", job("done", "true"))
+    node.apply("sum.yaml", job("sum", script, pod=fields, **indexed))
+    node.wait(
+        lambda: has_ended(node, "done") and status(node, "sum").get("completedIndexes") == "0,1",
+        "two indexes",
+    )
+    ran = tmp_path / "ran"
+    node.wait(lambda: ran.read_text().split() == ["0", "1", "2"], "the third to begin")
+    finished = get(node, f"{JOBS}/done")
+    node.reboot()
+    node.wait(lambda: status(node, "sum").get("failed") == 1, "the lost pod to count as failed")
+    (tmp_path / "go").touch()
+    node.wait(lambda: has_ended(node, "sum"), "the job to complete")
+    assert condition(node, "sum", "Complete")
+    assert ran.read_text().split() == ["0", "1", "2", "2"], "only the lost one again"
+    assert get(node, f"{JOBS}/done") == finished

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -15,11 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import alive
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import KUBELITE, REPO, Node
-from tests.programs import BUSYBOX
-from tests.waiting import until
 
 TICK = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
 
@@ -183,20 +178,7 @@ def test_a_reboot(node: Node) -> None:
     node.wait_status("always", "Running")
     node.wait_status("done", "Completed")
     uid = node.pod("always")["metadata"]["uid"]
-    node.kill()
-    for state in (node.run_dir / "shims").glob(
-        "*/state.json"
-    ):  # also of the completed pod, if it still exists
-        pid = int(json.loads(state.read_text())["pid"])
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: not alive(pid), f"shim {pid} has ended")  # type: ignore[misc]
-    until(lambda: not [left for left in node.leftovers() if left.startswith("process")], "all to have ended")
-    node.remove_cgroups()
-    shutil.rmtree(node.run_dir)
-    node.run_dir.mkdir()
-    subprocess.run(node.in_netns(BUSYBOX, "ip", "link", "del", node.bridge), check=True)
-    node.start()
+    node.reboot()
     node.wait(lambda: node.container("always").get("restartCount") == 1, "it to run again")
     node.wait_status("always", "Running")
     assert node.pod("always")["metadata"]["uid"] == uid
