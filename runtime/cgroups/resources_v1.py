@@ -46,9 +46,10 @@ def plan(resources: Mapping[str, Any]) -> Plan:
 
 
 def hugetlb(huge: Mapping[str, Any], suffix: str, made: Plan) -> None:
-    """Limit used huge pages and, if the kernel supports it (since 5.7), reserved ones, as runc does."""
+    """Limit used huge pages and, if the kernel supports it (since 5.7), reserved ones, as runc does. A page size that
+    the kernel does not have is an error."""
     size, limit = huge["pageSize"], str(huge["limit"])
-    made.writes.append(Write("hugetlb", f"hugetlb.{size}.{suffix}", limit))
+    made.writes.append(Write("hugetlb", f"hugetlb.{size}.{suffix}", limit, required=True))
     made.writes.append(Write("hugetlb", f"hugetlb.{size}.rsvd.{suffix}", limit, optional=True))
 
 

@@ -50,6 +50,7 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("runc", "test_pidfd_through_a_socket"): "runc 1.1 has no --pidfd-socket",
     ("runc", "test_memory_policy"): "runc 1.1 does not know memoryPolicy, which came with 1.3",
     ("runc", "test_invalid_memory_policy"): "runc 1.1 does not know memoryPolicy",
+    ("runc", "test_an_empty_memory_policy"): "runc 1.1 does not know memoryPolicy",
     ("runc", "test_time_namespace_with_offsets"): "runc 1.1 has no time namespaces",
     ("runc", "test_a_bind_of_a_container_path_follows_no_link_out"): "runc takes it for a path of the host",
     ("runc", "test_ambiguous_sub_cgroups"): "runc 1.1 takes the last",

@@ -21,6 +21,14 @@ class Log:
     json: bool = False
     debugging: bool = False
 
+    def check(self) -> None:
+        """Create the file. Raises UsageError if it cannot be opened (as in runc): a caller that reads it would find
+        nothing."""
+        try:
+            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644))
+        except OSError as error:
+            raise UsageError(f"open {self.file}: {os.strerror(error.errno or 0).lower()}") from error
+
     def debug(self, message: str) -> None:
         if self.debugging:
             self._write("debug", message, aloud=not self.file)
@@ -86,8 +94,9 @@ def make(options: dict[str, Any]) -> Context:
     if style not in ("text", "json"):
         raise UsageError(f"unknown log-format {style!r}: use text or json")
     log = Log(options.get("log", ""), style == "json", options.get("debug", False))
-    if log.file and not os.path.isabs(log.file):
+    if log.file:
         log.file = os.path.abspath(log.file)
+        log.check()
     manager = options.get("cgroup-manager", "cgroupfs")
     if manager not in ("cgroupfs", "systemd", "disabled"):
         raise UsageError(f"unknown cgroup-manager {manager!r}: use cgroupfs, systemd or disabled")

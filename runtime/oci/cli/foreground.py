@@ -103,14 +103,13 @@ def _forward(numbers: bytes, pidfd: int, relay: _Relay | None, poll: select.poll
 
 
 def disable_onlcr(master: int) -> None:
-    """Turn off ONLCR if our stdin is not a terminal, before anything is written: lines then end as the program writes
-    them."""
+    """Turn off ONLCR before anything is written, as runc does (tty.go, recvtty): lines then end as the program writes
+    them. If our stdout is a terminal, it adds the carriage returns."""
     import termios
 
-    if not os.isatty(0):
-        settings = termios.tcgetattr(master)
-        settings[1] &= ~termios.ONLCR
-        termios.tcsetattr(master, termios.TCSANOW, settings)
+    settings = termios.tcgetattr(master)
+    settings[1] &= ~termios.ONLCR
+    termios.tcsetattr(master, termios.TCSANOW, settings)
 
 
 class _Relay:
@@ -182,7 +181,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _raw(attributes: list[Any]) -> list[Any]:
-    """The attributes of cfmakeraw(3). Output processing is off too: the inner terminal does it."""
+    """The attributes of cfmakeraw(3), but with output processing: the inner terminal does none (`disable_onlcr`)."""
     import termios
 
     iflag, oflag, cflag, lflag, *rest = attributes
@@ -190,7 +189,7 @@ def _raw(attributes: list[Any]) -> list[Any]:
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
         | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
     )  # fmt: skip
-    oflag &= ~termios.OPOST
+    oflag |= termios.OPOST
     lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
     cflag = (cflag & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
     return [iflag, oflag, cflag, lflag, *rest]

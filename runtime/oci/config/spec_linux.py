@@ -138,7 +138,7 @@ def memory_policy(linux: Mapping[str, Any]) -> tuple[int, frozenset[int]] | None
     """(mode with its flags, memory nodes) for set_mempolicy(2); None: unchanged. Source: config-linux.md, "Memory
     policy"."""
     policy = object_(linux, "memoryPolicy", "linux.")
-    if not policy:
+    if linux.get("memoryPolicy") is None:  # an empty object lacks the mode, which is required
         return None
     where = "linux.memoryPolicy."
     mode = string(policy, "mode", where)

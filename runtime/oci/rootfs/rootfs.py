@@ -363,7 +363,7 @@ def plan(
         operations.append(MakeDirectory(cwd))
     operations += late
     operations += [ReadonlyPath(path) for path in linux.get("readonlyPaths", [])]
-    if masked := tuple(linux.get("maskedPaths", [])):
+    if masked := tuple(dict.fromkeys(linux.get("maskedPaths", []))):
         operations.append(MaskPaths(masked, linux.get("mountLabel", "")))
     if spec["root"].get("readonly"):
         operations.append(Readonly("/"))
