@@ -35,7 +35,7 @@ GROUPS = {
         "delete": (
             "objects.delete",
             "delete",
-            "Delete manifests from the manifest directory, or pods and workloads by name",
+            "Delete manifests from the directory, or pods, workloads and claims by name",
         ),
         "edit": ("objects.edit", "edit", "Edit the manifest of an object in an editor"),
         "set": ("workloads.set", "set_", "Change fields of an object in its manifest"),

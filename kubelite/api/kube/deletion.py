@@ -1,4 +1,4 @@
-"""DELETE of a pod or a workload, with DeleteOptions: grace period, propagation policy, preconditions."""
+"""DELETE of a pod, a workload or a claim, with DeleteOptions: grace period, propagation policy, preconditions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 
+_CLAIM = "PersistentVolumeClaim"
 _POLICIES: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
 
 
@@ -23,7 +24,8 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
         raise not_found(resource.plural, name)
     metadata = doc["metadata"]
     source = (metadata.get("annotations") or {}).get(SOURCE, "")
-    if "delete" not in resource.verbs:
+    # A claim that a workload's controller created is in no manifest. All others are deleted with theirs.
+    if "delete" not in resource.verbs or (resource.kind == _CLAIM and source):
         words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
         remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
         raise ApiError("MethodNotAllowed", words + remedy)
@@ -34,7 +36,7 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
         raise ApiError(
             "Conflict", f'the uid in the precondition, {wanted_uid}, is not that of {kind} "{name}"'
         )
-    if resource.workload:
+    if resource.workload or resource.kind == _CLAIM:
         record: RecordLike | None = await node.delete_workload(metadata["uid"], policy(options))
     else:
         record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))

@@ -54,7 +54,7 @@ RESOURCES = {
         Resource("jobs", "Job", True, (), _DELETED, "batch/v1"),
         Resource("namespaces", "Namespace", False, ("ns",)),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
-        Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
+        Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), _DELETED),
         Resource("persistentvolumes", "PersistentVolume", False, ("pv",)),
         Resource("pods", "Pod", True, ("po",), _DELETED),
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),

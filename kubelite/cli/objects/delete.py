@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 @socket_option
 @click.pass_context
 def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...], **options: Any) -> None:
-    """Delete manifests from the manifest directory, or pods and workloads by name.
+    """Delete manifests from the directory, or pods, workloads and claims by name.
 
     If the manifest of an object that is deleted by name remains in the directory, the object is created again. So is a
     pod that belongs to a workload. The command names the file, or the workload. The manifest that `kubelite run` wrote
@@ -150,12 +150,25 @@ class _Deleter:
     def objects(self, what: Sequence[str]) -> None:
         for query in wanted(what):
             kind = query.type
-            if kind is not PODS and kind not in WORKLOADS:
+            if kind is not PODS and kind not in WORKLOADS and not self._are_unmanaged(kind, query.names):
                 self._refuse(kind, query.names)
             if query.names and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
             for namespace, name in [(self.namespace, name) for name in query.names] or self._selected(kind):
                 self._delete(kind, namespace, name)
+
+    def _are_unmanaged(self, kind: Type, names: Sequence[str]) -> bool:
+        """Whether these are claims that no manifest defines: those that a StatefulSet left. The daemon refuses others,
+        and one that is missing is reported like a missing pod."""
+        if kind.plural != "persistentvolumeclaims":
+            return False
+        from kubelite.kube.objects import SOURCE
+
+        docs = self.server.get(path_of(kind, self.namespace))["items"]
+        defined = {
+            doc["metadata"]["name"] for doc in docs if (doc["metadata"].get("annotations") or {}).get(SOURCE)
+        }
+        return not names or not defined.intersection(names)
 
     def _refuse(self, kind: Type, names: Sequence[str]) -> NoReturn:
         """Raise a CliError that says how to delete an object that is not a pod, with its manifest if that is known."""

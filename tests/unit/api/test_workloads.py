@@ -105,6 +105,15 @@ def http(tmp_path: Path) -> Iterator[Http]:
         owned = pod_doc("web-1")
         owned["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "web", "controller": True}]
         await fake.store.create("Pod", owned)
+        claim: Json = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": {}}
+        for name, noted in (("data-db-0", {}), ("mine", {SOURCE: "/manifests/mine.yaml"})):
+            metadata = {
+                "name": name,
+                "namespace": "default",
+                "uid": f"uid-{name}",
+                "annotations": noted,
+            }
+            await fake.store.create("PersistentVolumeClaim", {**claim, "metadata": metadata})
 
     client.runner.run(fill())
     yield client
@@ -159,3 +168,15 @@ def test_a_deletion_says_what_is_created_again(http: Http) -> None:
     assert "/manifests/job.yaml still defines job web, so it is recreated" in done.headers["Warning"]
     done = http.request("DELETE", "/api/v1/namespaces/default/pods/web-1")
     assert "pod web-1 belongs to replicaset web, which may replace it" in done.headers["Warning"]
+
+
+def test_a_claim_that_no_manifest_defines_is_deleted(http: Http) -> None:
+    """It is terminating until no pod uses it. One from a manifest is deleted with that."""
+    claims = "/api/v1/namespaces/default/persistentvolumeclaims"
+    done = http.request("DELETE", f"{claims}/data-db-0").json()
+    assert done["metadata"]["deletionTimestamp"]
+    assert done["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+    refused = http.request("DELETE", f"{claims}/mine")
+    assert refused.status_code == 405
+    assert "delete it with `kubelite delete -f /manifests/mine.yaml`" in refused.json()["message"]
+    assert "deletionTimestamp" not in http.get(f"{claims}/mine").json()["metadata"]

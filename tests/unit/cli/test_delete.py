@@ -31,12 +31,18 @@ class _Server:
             return {"metadata": {"annotations": {"kubelite.io/source": "/etc/m/app.yaml"}}}
         if path.endswith("/storageclasses/kubelite"):
             return {"metadata": {"name": "kubelite"}}
+        if path.endswith("/persistentvolumeclaims"):
+            source = {"kubelite.io/source": "/etc/m/data.yaml"}
+            claims = [{"name": "data-db-0"}, {"name": "data", "annotations": source}]
+            return {"items": [{"metadata": metadata} for metadata in claims]}
+        if path.endswith("/persistentvolumeclaims/data"):
+            return {"metadata": {"annotations": {"kubelite.io/source": "/etc/m/data.yaml"}}}
         return {"items": [POD]}
 
     def json(self, method: str, path: str, *, query: Any = None, body: bytes = b"", **_: Any) -> Any:
         if method == "POST":
             return {"objects": [self.entry]}
-        self.deleted.append((path, query, json.loads(body)))
+        self.deleted.append((path, query, json.loads(body or b"{}")))
         return POD
 
 
@@ -65,6 +71,17 @@ def test_an_object_that_no_manifest_defines_has_no_file() -> None:
     server: Any = _Server()
     with pytest.raises(CliError, match=r'^error: storageclass "kubelite" is in no manifest'):
         _Deleter(server, OPTIONS).objects(["storageclass", "kubelite"])
+
+
+def test_a_claim_that_no_manifest_defines_is_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a StatefulSet outlive it, and have no file to remove."""
+    server: Any = _Server()
+    _Deleter(server, {**OPTIONS, "cascade": "background"}).objects(["pvc", "data-db-0"])
+    (call,) = server.deleted
+    assert call[0] == "/api/v1/namespaces/default/persistentvolumeclaims/data-db-0"
+    assert capsys.readouterr().out == 'persistentvolumeclaim "data-db-0" deleted from default namespace\n'
+    with pytest.raises(CliError, match=r"kubelite delete -f /etc/m/data\.yaml$"):
+        _Deleter(server, OPTIONS).objects(["pvc", "data"])
 
 
 @pytest.mark.parametrize(("kind", "plural"), [("Pod", "pods"), ("StorageClass", "storageclasses")])

@@ -219,7 +219,10 @@ def test_logs_of_several_pods_are_followed_in_parallel(server: Served) -> None:
 
 
 def test_an_unreadable_log_ends_the_others_unless_ignored(server: Served) -> None:
-    write_log(server, pod_doc("web"), "app", "of web")  # db has no log yet
+    write_log(server, pod_doc("web"), "app", "of web")
+    waits = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    db = "uid-default-db"  # has no log yet
+    server.run(server.node.store.modify(db, lambda doc: {**doc, "status": {"phase": "Pending", **waits}}))
     selected = ("logs", "-l", "app in (web,db)")
     for follow in ((), ("-f",)):
         done = kubelite(server, *selected, *follow)
