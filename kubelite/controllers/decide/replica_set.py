@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from kubelite.controllers.decide.deployments import failed_pods
 from kubelite.controllers.decide.pods import (
     deletion_order,
     is_active,
@@ -42,9 +43,11 @@ def decide(view: View) -> Plan:
     terminating = [
         pod for pod in view.of("Pod") if still_terminates(pod) and controls(view.owner, pod) and matches(pod)
     ]
-    change = _Change() if is_terminating(view.owner) else _missing_or_excess(view, found)
+    own = [pod for pod in view.of("Pod") if controls(view.owner, pod)]
+    change = _Change() if is_terminating(view.owner) else _missing_or_excess(view, found, own)
     effects += [Create(pod) for pod in change.created]
     effects += [Delete(pod["metadata"]["uid"]) for pod in change.deleted]
+    effects += [Delete(pod["metadata"]["uid"]) for pod in change.outdated]
     effects += _events(view.owner, change)
     gone = {pod["metadata"]["uid"] for pod in change.deleted}
     left = [pod for pod in found if pod["metadata"]["uid"] not in gone]
@@ -52,30 +55,38 @@ def decide(view: View) -> Plan:
     status = _status(view, counts, change.failure)
     if status != (view.owner.get("status") or {}):
         effects.append(SetStatus(view.owner["metadata"]["uid"], status))
-    return Plan(effects, again=_again(view, left, status))
+    return Plan(effects, again=_again(view, left, status, change.wait))
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """Pods to create and to delete. `failure`: why pods that are missing are not created."""
+    """Pods to create and to delete. `outdated`: ended pods to delete; `failure`: why pods that are missing are not
+    created; `wait`: seconds until they are, because others have failed."""
 
     created: Sequence[Json] = ()
     deleted: Sequence[Json] = ()
+    outdated: Sequence[Json] = ()
     failure: str = ""
+    wait: float = 0.0
 
 
-def _missing_or_excess(view: View, found: Sequence[Json]) -> _Change:
-    """manageReplicas."""
-    difference = view.owner["spec"]["replicas"] - len(found)
+def _missing_or_excess(view: View, found: Sequence[Json], own: Sequence[Json]) -> _Change:
+    """manageReplicas. `own`: all pods that the owner controls, also those that have ended."""
+    replicas = view.owner["spec"]["replicas"]
+    difference = replicas - len(found)
+    outdated = failed_pods.too_many(own, replicas)
     if difference > 0:
         template = view.owner["spec"]["template"]
         if refused := view.refusal(pod_from_template(template, view.owner)):
-            return _Change(failure=refused)
-        return _Change(created=[pod_from_template(template, view.owner) for _ in range(difference)])
+            return _Change(outdated=outdated, failure=refused)
+        if wait := failed_pods.wait(own, replicas, view.now):
+            return _Change(outdated=outdated, wait=wait)
+        new = [pod_from_template(template, view.owner) for _ in range(difference)]
+        return _Change(created=new, outdated=outdated)
     if difference < 0:
         seconds = view.owner["spec"].get("minReadySeconds", 0)
-        return _Change(deleted=deletion_order(found, view.now, seconds)[:-difference])
-    return _Change()
+        return _Change(deleted=deletion_order(found, view.now, seconds)[:-difference], outdated=outdated)
+    return _Change(outdated=outdated)
 
 
 def _matcher(owner: Json) -> Callable[[Json], bool]:
@@ -147,9 +158,10 @@ def _failure_condition(owner: Json) -> Json | None:
     return None
 
 
-def _again(view: View, pods: Sequence[Json], status: Json) -> float | None:
-    """Decide again when a ready pod becomes available, and when a refused pod may be admitted."""
-    times = [next_availability(pods, view.owner["spec"].get("minReadySeconds", 0), view.now)]
+def _again(view: View, pods: Sequence[Json], status: Json, wait: float) -> float | None:
+    """Decide again when a ready pod becomes available, when failed pods may be replaced (`wait`), and when a refused
+    pod may be admitted."""
+    times = [next_availability(pods, view.owner["spec"].get("minReadySeconds", 0), view.now), wait or None]
     for condition in status.get("conditions") or ():
         if condition["type"] == REPLICA_FAILURE:
             refused = view.now - unix(condition["lastTransitionTime"])

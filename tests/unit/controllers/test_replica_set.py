@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from kubelite.controllers.decide import pods, replica_set
+from kubelite.controllers.decide.jobs.back_off import finished_at
 from kubelite.controllers.model import Create, Delete, Event, Plan, Rewrite, SetStatus
-from kubelite.controllers.references import controller_of, owner_reference
+from kubelite.controllers.references import controller_of, is_terminating, owner_reference
 from kubelite.kube.json import Json
 from manifests.types.annotations import DELETION_COST
 from tests.unit.controllers.world import START, WORLDS, World
@@ -247,6 +249,48 @@ def test_an_ended_pod_is_replaced_and_stays() -> None:
     world.fail(world.of("Pod")[0], reason="Evicted")
     world.settle()
     assert sorted(map(pods.phase, world.owned(web, "Pod"))) == ["Failed", "Running"]
+
+
+def fail_at_once(world: World, seconds: float) -> list[float]:
+    """Let every pod fail as soon as it is created, as on a node without room. Return when pods were created."""
+    until, created = world.now + seconds, []
+    while world.now < until:
+        again = world.run_controllers()
+        if active := [pod for pod in world.of("Pod") if pods.is_active(pod)]:
+            created.append(world.now)
+            for pod in active:
+                world.set_status(pod, phase="Failed", reason="OutOfmemory")
+        else:
+            assert again is not None, "nobody creates the missing pods"
+            world.now += again
+        for pod in world.of("Pod"):
+            if is_terminating(pod):
+                world.terminate(pod)
+    return [at - START for at in created]
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_pods_that_fail_again_and_again_are_replaced_more_and_more_slowly(replicas: int) -> None:
+    world, owner = world_of(replica_set_doc(replicas))
+    created = fail_at_once(world, 4 * 3600.0)
+    assert created[:6] == pytest.approx([0.0, 0.0, 1.0, 3.0, 7.0, 15.0])
+    assert min(later - before for before, later in pairwise(created[12:])) > 200.0
+    kept = world.of("Pod")
+    assert len(kept) == 10 * replicas
+    assert max(finished_at(pod) for pod in kept) == int(START + created[-1])  # the newest ones are kept
+
+    world.edit(owner, lambda new: new["spec"].update(replicas=0))
+    world.settle()
+    assert status_of(world, owner)["replicas"] == 0
+
+
+def test_all_replicas_that_are_evicted_together_are_replaced_at_once() -> None:
+    world, owner = world_of(replica_set_doc(5))
+    world.settle()
+    for pod in world.owned(owner, "Pod"):
+        world.fail(pod, reason="Evicted")
+    plan = world.sync(owner)
+    assert len(effects(plan, Create)) == 5
 
 
 def test_a_deleted_pod_is_replaced_at_once() -> None:
