@@ -31,6 +31,7 @@ _QUIET = {
     "LC_ALL": "C",
 }
 _KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_DEEPEST = 10  # levels of submodules
 _PAUSE = 0.05  # seconds between checks for cancellation
 
 
@@ -79,21 +80,24 @@ def check_out(
     if not host:
         _reachable(source.url)
     run = _Git(source.url, into, check, proxies)
+    url = source.url if host else _checked(source.url, run)
     run("init", "--quiet", "--template=", into)
     ref = source.ref or "HEAD"
     fetch = ("fetch", "--quiet", "--no-tags", "--force")
     try:
-        run(*fetch, "--depth=1", "--", source.url, ref)
+        run(*fetch, "--depth=1", "--", url, ref)
     except CopyError:  # the server has no shallow clones or refuses a commit id
         spec = "+refs/*:refs/fetched/*" if _COMMIT.fullmatch(ref) else ref
-        run(*fetch, "--", source.url, spec)
+        run(*fetch, "--", url, spec)
     wanted = ref if _COMMIT.fullmatch(ref) else "FETCH_HEAD"
     commit = run("rev-parse", "--verify", "--quiet", f"{wanted}^{{commit}}").strip()
     if checksum and not (len(checksum) >= 7 and commit.startswith(checksum)):
         raise CopyError(f"{source.url} is at commit {commit}, not {checksum}")
     run("-c", "advice.detachedHead=false", "checkout", "--quiet", "--force", "--detach", commit)
-    if os.path.exists(f"{into}/.gitmodules"):
-        _update_submodules(run, host=host)
+    if host and os.path.exists(f"{into}/.gitmodules"):
+        run("submodule", "--quiet", "update", "--init", "--recursive")
+    elif not host:
+        _update_submodules(run)
     if not keep:
         shutil.rmtree(f"{into}/.git")
         for fd, name, _ in walk(into):
@@ -102,15 +106,44 @@ def check_out(
     return commit
 
 
-def _update_submodules(run: _Git, *, host: bool) -> None:
-    """Check out the submodules. Raises CopyError."""
-    if not host:
-        run("submodule", "--quiet", "init")  # writes each URL, as `update` uses it, to .git/config
-        for entry in run("config", "--local", "--null", "--list").split("\0"):
-            key, _, url = entry.partition("\n")
-            if key.startswith("submodule.") and key.endswith(".url"):
-                _reachable(url)
-    run("submodule", "--quiet", "update", "--init", "--recursive")
+def _update_submodules(run: _Git, depth: int = 0) -> None:
+    """Check out the submodules and theirs, after a check of each URL. Raises CopyError."""
+    if not os.path.exists(f"{run.directory}/.gitmodules"):
+        return
+    if depth == _DEEPEST:
+        raise CopyError(f"the submodules of {run.url} are nested more than {_DEEPEST} levels deep")
+    run("submodule", "--quiet", "init")  # writes each URL, as `update` uses it, to .git/config
+    for entry in run("config", "--local", "--null", "--list").split("\0"):
+        key, _, url = entry.partition("\n")
+        if key.startswith("submodule.") and key.endswith(".url") and (final := _checked(url, run)) != url:
+            run("config", key, final)
+    run("submodule", "--quiet", "update")
+    for entry in run("ls-files", "--stage", "-z").split("\0"):
+        about, _, path = entry.partition("\t")
+        below = f"{run.directory}/{path}"
+        # A submodule that is not checked out has no .git. Without it, git would work on the repository around it.
+        if about.startswith("160000 ") and os.path.exists(f"{below}/.git"):
+            if os.path.realpath(below) != f"{os.path.realpath(run.directory)}/{path}":
+                raise CopyError(f"{run.url}: the submodule {path} is behind a link")
+            _update_submodules(run.within(below), depth + 1)
+
+
+def _checked(url: str, run: _Git) -> str:
+    """The URL to fetch from: the one to which `url` redirects. Raises CopyError if one on the way refers to one of the
+    host's own addresses. git then connects to the addresses that have been checked (not by ssh, nor by its own
+    protocol, nor through a proxy, which look the name up once more)."""
+    from runtime.builder.copy import reach
+
+    _reachable(url)  # also a submodule's
+    if not url.startswith(("http://", "https://")):
+        return url
+    final = reach.git_url(url, run.proxies)
+    _reachable(final)
+    resolved = ""
+    with suppress(OSError, ValueError):  # a name that only the proxy knows
+        resolved = reach.pinned(final)
+    run.pin(resolved)
+    return final
 
 
 def _reachable(url: str) -> None:
@@ -139,16 +172,31 @@ class _Git:
     """Runs git in one directory. Cancelling the build kills it."""
 
     def __init__(self, url: str, directory: str, check: Callable[[], None], proxies: dict[str, str]) -> None:
-        self._url, self._directory, self._check = url, directory, check
+        self.url, self.directory, self.proxies = url, directory, proxies
+        self._check = check
+        self._pins: list[str] = []
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self._environ = {**kept, **proxies, **_QUIET}
         os.makedirs(directory, exist_ok=True)
 
+    def pin(self, resolved: str) -> None:
+        """Follow no redirects from now on, and connect to these addresses of a host (reach.pinned); "": to any."""
+        if not self._pins:
+            self._pins += ["-c", "http.followRedirects=false"]
+        if resolved:
+            self._pins += ["-c", f"http.curloptResolve={resolved}"]
+
+    def within(self, directory: str) -> _Git:
+        """git in the checked out repository of a submodule."""
+        made = _Git(self.url, directory, self._check, self.proxies)
+        made._pins = self._pins
+        return made
+
     def __call__(self, *words: str) -> str:
-        safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
+        safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *self._pins)
         process = subprocess.Popen(
             ["git", *safe, *words],
-            cwd=self._directory,
+            cwd=self.directory,
             env=self._environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -171,7 +219,7 @@ class _Git:
             raise
         if process.returncode != 0:
             lines = err.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
-            raise CopyError(f"cannot fetch {self._url}: git {_shown(words)}: {lines[-1].strip()}")
+            raise CopyError(f"cannot fetch {self.url}: git {_shown(words)}: {lines[-1].strip()}")
         return out.decode(errors="replace")
 
 

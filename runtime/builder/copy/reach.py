@@ -4,16 +4,20 @@ otherwise copy answers of services that listen on the host's loopback, or of a c
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import ipaddress
 import socket
+import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
 from runtime.builder.copy.copying import CopyError
 
+_GIT_SECONDS: Final = 30.0
 HINT = "the host's own addresses are refused; `kubelite build --network host` allows them"
 
 
@@ -94,6 +98,72 @@ def _by_proxy(request: urllib.request.Request) -> bool:
     return True
 
 
-def opener(*, host: bool) -> urllib.request.OpenerDirector:
-    """Return urllib's opener, which follows redirects. `host`: the host's own addresses are allowed."""
-    return urllib.request.build_opener() if host else urllib.request.build_opener(_HttpHandler, _HttpsHandler)
+class _NoFtp(urllib.request.FTPHandler):
+    """urllib follows a redirect to FTP, and its FTP connects to any address."""
+
+    def ftp_open(self, req: urllib.request.Request) -> NoReturn:
+        raise CopyError(f"{req.full_url}: only http and https can be fetched")
+
+
+def opener(*, host: bool, proxies: dict[str, str] | None = None) -> urllib.request.OpenerDirector:
+    """Return urllib's opener, which follows redirects. `host`: the host's own addresses are allowed. `proxies`: scheme
+    → URL; None: those of the environment."""
+    if host:
+        return urllib.request.build_opener()
+    return urllib.request.build_opener(
+        _HttpHandler, _HttpsHandler, _NoFtp, urllib.request.ProxyHandler(proxies)
+    )
+
+
+_DISCOVERY: Final = "/info/refs?service=git-upload-pack"  # git's first request (gitprotocol-http(5))
+
+
+def git_url(url: str, variables: Mapping[str, str]) -> str:
+    """Follow the redirects of a git repository's http or https URL, and return the URL that they lead to: git itself
+    would follow them to any address. `variables`: HTTP_PROXY and the like, which git gets.
+
+    Raises CopyError for one of the host's own addresses, and if the repository's path is lost on the way. A server that
+    does not answer is left to git, which describes that.
+    """
+    parts = urllib.parse.urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    bare = urllib.parse.urlunsplit(parts._replace(netloc=place)).rstrip("/")
+    request = urllib.request.Request(bare + _DISCOVERY, headers={"User-Agent": "git/2"})
+    if at:
+        login = urllib.parse.unquote(user).encode()
+        request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(login).decode())
+    try:
+        with opener(host=False, proxies=_proxies(place, variables)).open(
+            request, timeout=_GIT_SECONDS
+        ) as answer:
+            final = str(answer.geturl())
+    except urllib.error.HTTPError as error:
+        with error:
+            final = str(error.url or bare + _DISCOVERY)
+    except (OSError, http.client.HTTPException, ValueError):
+        return url
+    if final == bare + _DISCOVERY:
+        return url
+    if not final.endswith(_DISCOVERY):
+        raise CopyError(f"{bare} redirects to {final}, which is not a git repository")
+    return final.removesuffix(_DISCOVERY)
+
+
+def _proxies(place: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """The proxies for urllib that git takes from these variables (curl(1), "ENVIRONMENT")."""
+    given = {name.lower(): value for name, value in variables.items() if value}
+    bypassed = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if bypassed(place, {"no": given.get("no_proxy", "")}):
+        return {}
+    found = {scheme: given.get(f"{scheme}_proxy", given.get("all_proxy", "")) for scheme in ("http", "https")}
+    return {scheme: value for scheme, value in found.items() if value}
+
+
+def pinned(url: str) -> str:
+    """The addresses of an http or https URL's host in the form of curl's --resolve, HOST:PORT:ADDRESS[,ADDRESS]. Raises
+    CopyError if one is refused; OSError if the host has none."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    found = dict.fromkeys(str(where[0]) for *_, where in resolve(parts.hostname or "", port))
+    addresses = ",".join(f"[{one}]" if ":" in one else one for one in found)
+    return f"{parts.hostname}:{port}:{addresses}"

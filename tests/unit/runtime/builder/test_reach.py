@@ -115,6 +115,13 @@ def test_a_redirect_does_not_lead_to_loopback(
     assert len(outside.asked) == 1 and resolved == ["outside.example"] and service.asked == []
 
 
+def test_a_redirect_does_not_lead_to_ftp(service: Service, tmp_path: Path) -> None:
+    """urllib's FTP would connect to any address."""
+    with pytest.raises(CopyError, match="only http and https"):
+        reach.opener(host=False).open(f"ftp://127.0.0.1:{service.port}/x")
+    assert service.asked == []
+
+
 def test_a_proxy_on_loopback_is_allowed(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,12 +167,12 @@ def test_a_submodule_does_not_reach_loopback(tmp_path: Path, name: str, url: str
     run = repository(tmp_path, f'[submodule "{name}"]\n\tpath = sub\n\turl = {url}\n')
     run("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
     with pytest.raises(CopyError, match=words):
-        git._update_submodules(run, host=False)
+        git._update_submodules(run)
 
 
 @pytest.mark.skipif(bool(need("git")), reason="needs git")
 def test_a_list_of_no_submodules_is_accepted(tmp_path: Path) -> None:
-    git._update_submodules(repository(tmp_path, ""), host=False)
+    git._update_submodules(repository(tmp_path, ""))
 
 
 def repository(path: Path, submodules: str) -> git._Git:
