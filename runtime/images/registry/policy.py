@@ -9,11 +9,11 @@ in containers/image: a policy that is understood only in part could allow what i
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runtime.errors import ImageError
 from runtime.images import reference
@@ -22,14 +22,55 @@ from runtime.images.reference import Reference
 REASON = "SignatureValidationFailed"  # kubelet's ErrSignatureValidation (pkg/kubelet/images/types.go)
 ACCEPT, REJECT, SIGSTORE = "insecureAcceptAnything", "reject", "sigstoreSigned"
 _IDENTITIES = ("matchRepoDigestOrExact", "matchExact", "matchRepository", "exactReference", "exactRepository")
+_KEYLESS_KEYS = frozenset(
+    {
+        "fulcio",
+        "pki",
+        "rekorPublicKeyPath",
+        "rekorPublicKeyPaths",
+        "rekorPublicKeyData",
+        "rekorPublicKeyDatas",
+    }
+)
+_KEYLESS = ": this version checks signatures with keys, not those of Fulcio, of a PKI, or in Rekor's log"
 _KEYS = frozenset({"keyPath", "keyPaths", "keyData", "keyDatas"})
 
 
 class Wrong(ImageError):
-    """The policy cannot be used: nothing is pulled."""
+    """The policy cannot be used: nothing is pulled. `line`: where the policy is wrong; 0: not at one line."""
 
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"the image policy {path} cannot be used: {why}", reason=REASON)
+    def __init__(self, path: str, why: str, line: int = 0) -> None:
+        where = f"{path}, line {line}," if line else path
+        super().__init__(f"the image policy {where} cannot be used: {why}", reason=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """The way to a value of the policy, by keys and indices."""
+
+    steps: tuple[str | int, ...] = ()
+
+    def __truediv__(self, step: str | int) -> _Where:
+        return _Where((*self.steps, step))
+
+    def __str__(self) -> str:
+        shown = ""
+        for number, step in enumerate(self.steps):
+            if isinstance(step, int):
+                shown += f"[{step}]"
+            elif self.steps[:2] == ("transports", "docker") and number == 2:
+                shown += f"[{step!r}]"  # a scope
+            else:
+                shown += f".{step}" if shown else step
+        return shown or "the policy"
+
+
+class _Invalid(ValueError):
+    """A value of the policy is invalid. The text follows the name of the value."""
+
+    def __init__(self, where: _Where, text: str, key: str = "") -> None:
+        super().__init__(f"{where}{text}")
+        self.where = where / key if key else where
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,77 +154,125 @@ def load(path: str) -> Policy:
     """Read a policy. Raises Wrong."""
     try:
         with open(path, "rb") as file:
-            document = json.load(file)
+            data = file.read()
+        text = data.decode(json.detect_encoding(data))
+        document = json.loads(text)
     except OSError as error:
         raise Wrong(path, str(error.strerror)) from error
-    except ValueError as error:
-        raise Wrong(path, f"it is not JSON: {error}") from error
-    return parse(document, path)
+    except (ValueError, RecursionError) as error:
+        raise Wrong(path, f"it is not JSON: {error}", getattr(error, "lineno", 0)) from error
+    return parse(document, path, text)
 
 
-def parse(document: Any, path: str) -> Policy:
-    """Parse a policy. Raises Wrong."""
+def parse(document: Any, path: str, text: str = "") -> Policy:
+    """Parse a policy. `text`: what the document was read from, for line numbers. Raises Wrong."""
+    everything = _Where()
     try:
-        given = _object(document, "the policy", {"default", "transports"})
+        given = _object(document, everything, {"default", "transports"})
         if "default" not in given:
-            raise ValueError("it has no default")
-        transports = _object(given.get("transports", {}), "transports", None)
-        named = _object(transports.get("docker", {}), "transports.docker", None)
-        scopes = {
-            scope: _requirements(found, f"transports.docker[{scope!r}]") for scope, found in named.items()
-        }
-        return Policy(path, _requirements(given["default"], "default"), scopes)
-    except ValueError as error:
-        raise Wrong(path, str(error)) from error
+            raise _Invalid(everything, ": it has no default")
+        transports = _object(given.get("transports", {}), everything / "transports", None)
+        docker = everything / "transports" / "docker"
+        named = _object(transports.get("docker", {}), docker, None)
+        scopes = {scope: _requirements(found, docker / scope) for scope, found in named.items()}
+        return Policy(path, _requirements(given["default"], everything / "default"), scopes)
+    except _Invalid as error:
+        raise Wrong(path, str(error), line_of(text, error.where.steps) if text else 0) from error
 
 
-def _object(value: Any, where: str, known: set[str] | None) -> dict[str, Any]:
+_DECODER: Final = json.JSONDecoder()
+_BLANK: Final = re.compile(r"[ \t\r\n]*")
+
+
+def line_of(text: str, steps: Sequence[str | int]) -> int:
+    """The line of a value in a JSON text, by the keys and indices that lead to it. A key that is not there: the line of
+    the object. The text is valid JSON."""
+    at = _skip(text, 0)
+    for step in steps:
+        found = _member(text, at, step)
+        if found < 0:
+            break
+        at = found
+    return text.count("\n", 0, at) + 1
+
+
+def _skip(text: str, at: int) -> int:
+    found = _BLANK.match(text, at)
+    return found.end() if found else at
+
+
+def _member(text: str, at: int, step: str | int) -> int:
+    """Where a member of the object or array at `at` begins; -1 if it has none. Of equal keys, the last one counts."""
+    if text[at] not in "[{":
+        return -1
+    is_object, place, found, index = text[at] == "{", _skip(text, at + 1), -1, 0
+    while text[place] not in "]}":
+        key: object = index
+        if is_object:
+            key, place = _DECODER.raw_decode(text, place)
+            place = _skip(text, _skip(text, place) + 1)  # past the colon
+        if key == step:
+            found = place
+        _, place = _DECODER.raw_decode(text, place)
+        place, index = _skip(text, place), index + 1
+        if text[place] == ",":
+            place = _skip(text, place + 1)
+    return found
+
+
+def _object(value: Any, where: _Where, known: set[str] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is not an object")
+        raise _Invalid(where, " is not an object")
     if known is not None and (other := sorted(value.keys() - known)):
-        raise ValueError(f"{where} has an unknown key {other[0]!r}")
+        hint = _KEYLESS if other[0] in _KEYLESS_KEYS else ""
+        raise _Invalid(where, f" has an unknown key {other[0]!r}{hint}", other[0])
     return value
 
 
-def _requirements(value: Any, where: str) -> tuple[Requirement, ...]:
+def _requirements(value: Any, where: _Where) -> tuple[Requirement, ...]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{where} is not a list of requirements")
-    return tuple(_requirement(one, f"{where}[{index}]") for index, one in enumerate(value))
+        raise _Invalid(where, " is not a list of requirements")
+    return tuple(_requirement(one, where / index) for index, one in enumerate(value))
 
 
-def _requirement(value: Any, where: str) -> Requirement:
+def _instead(kind: object) -> str:
+    return f" (signatures with GPG keys); it checks {SIGSTORE} with keys" if kind == "signedBy" else ""
+
+
+def _requirement(value: Any, where: _Where) -> Requirement:
     kind = _object(value, where, None).get("type")
     if kind in (ACCEPT, REJECT):
         _object(value, where, {"type"})
         return Requirement(kind)
     if kind != SIGSTORE:
-        raise ValueError(f"{where}: this version cannot check the type {kind!r}")
+        raise _Invalid(where, f": this version cannot check the type {kind!r}{_instead(kind)}")
     given = _object(value, where, {"type", "signedIdentity", *_KEYS})
     if len(given.keys() & _KEYS) != 1:
-        raise ValueError(f"{where} must have one of {', '.join(sorted(_KEYS))}")
+        raise _Invalid(where, f" must have one of {', '.join(sorted(_KEYS))}")
     paths = [given["keyPath"]] if "keyPath" in given else given.get("keyPaths", [])
     data = [given["keyData"]] if "keyData" in given else given.get("keyDatas", [])
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in (paths, data)):
-        raise ValueError(f"{where}: keys must be texts")
+        raise _Invalid(where, ": keys must be texts")
     try:
         decoded = tuple(base64.b64decode(text, validate=True) for text in data)
-    except binascii.Error as error:
-        raise ValueError(f"{where}: a key is not base64: {error}") from error
+    except ValueError as error:  # binascii.Error is one
+        raise _Invalid(where, f": a key is not base64: {error}") from error
     return Requirement(SIGSTORE, tuple(paths), decoded, _identity(given.get("signedIdentity"), where))
 
 
-def _identity(value: Any, where: str) -> Identity:
+def _identity(value: Any, where: _Where) -> Identity:
     if value is None:
         return Identity()
-    kind = _object(value, f"{where}.signedIdentity", None).get("type")
+    where = where / "signedIdentity"
+    kind = _object(value, where, None).get("type")
     if kind not in _IDENTITIES:
-        raise ValueError(f"{where}.signedIdentity: this version cannot check the type {kind!r}")
+        raise _Invalid(where, f": this version cannot check the type {kind!r}")
     name = {"exactReference": "dockerReference", "exactRepository": "dockerRepository"}.get(kind)
-    _object(value, f"{where}.signedIdentity", {"type", *([name] if name else [])})
+    _object(value, where, {"type", *([name] if name else [])})
     if name is None:
         return Identity(kind)
     try:
         reference.parse(str(value.get(name)))
     except ImageError as error:
-        raise ValueError(f"{where}.signedIdentity.{name}: {error}") from error
+        raise _Invalid(where / name, f": {error}") from error
     return Identity(kind, str(value[name]))

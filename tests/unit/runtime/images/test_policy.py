@@ -91,6 +91,7 @@ def test_all_requirements_of_a_scope_hold_at_once() -> None:
         ),
         ({"default": [{"type": "sigstoreSigned", "fulcio": {}}]}, "unknown key 'fulcio'"),
         ({"default": [{"type": "sigstoreSigned", "keyData": "%"}]}, "not base64"),
+        ({"default": [{"type": "sigstoreSigned", "keyData": "\ud800"}]}, "not base64"),
         ({"default": [{"type": "sigstoreSigned", "keyPath": 1}]}, "keys must be texts"),
         (
             {
@@ -107,6 +108,87 @@ def test_an_invalid_or_unsupported_policy_is_an_error(document: Any, words: str)
     with pytest.raises(Wrong, match="the image policy /p cannot be used") as caught:
         parse(document, "/p")
     assert words in str(caught.value)
+
+
+POLICY = """{
+  "default": [{"type": "reject"}],
+  "transports": {
+    "docker": {
+      "a.example": [{"type": "insecureAcceptAnything"}],
+      "b.example/x \\u007b": [
+        {"type": "insecureAcceptAnything"},
+        {
+          "type": "signedBy", "keyType": "GPGKeys",
+          "keyPath": "/etc/pki/key.gpg"
+        }
+      ]
+    },
+    "other": {"a": [1, {"]": "}"}]}
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        (
+            "", "", 8,
+            "transports.docker['b.example/x {'][1]: this version cannot check the type 'signedBy' (signatures with GPG "
+            "keys); it checks sigstoreSigned with keys",
+        ),
+        (
+            '"type": "signedBy", "keyType": "GPGKeys",', '"type": "sigstoreSigned", "fulcio": {},', 9,
+            "transports.docker['b.example/x {'][1] has an unknown key 'fulcio': this version checks signatures with "
+            "keys, not those of Fulcio, of a PKI, or in Rekor's log",
+        ),
+        (
+            '"type": "signedBy", "keyType": "GPGKeys",',
+            '"type": "sigstoreSigned", "keyData": "",\n"rekorPublicKeyPath": "/r",',
+            10, "'rekorPublicKeyPath': this version checks signatures with keys",
+        ),
+        ('"default": [{"type": "reject"}],', "", 1, "it has no default"),
+        ('[{"type": "reject"}]', "[{", 2, "it is not JSON"),
+    ],
+)  # fmt: skip
+def test_what_is_unsupported_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, words: str
+) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(POLICY.replace(old, new) if old else POLICY)
+    with pytest.raises(Wrong) as caught:
+        policy.load(str(path))
+    said = str(caught.value)
+    assert said.startswith(f"the image policy {path}, line {line}, cannot be used: ") and words in said, said
+
+
+def test_every_value_has_a_line() -> None:
+    for text in (
+        POLICY,
+        " [ ]",
+        "{}",
+        '[[], {}, "x\\"]", {"a": {"b": [1, [2]]}}]',
+        json.dumps(json.loads(POLICY)),
+    ):
+        at = {json.dumps(steps): line for steps, line in _lines(json.loads(text), text)}
+        assert all(1 <= line <= text.count("\n") + 1 for line in at.values())
+
+
+def test_of_equal_keys_the_last_one_counts() -> None:
+    assert policy.line_of('{"a": 1,\n"a": 2, "b": {}}', ("a",)) == 2
+    assert policy.line_of('{"a": 1,\n"b": [{}, \n{}]}', ("b", 1, "none")) == 3
+
+
+def _lines(
+    value: Any, text: str, steps: tuple[str | int, ...] = ()
+) -> list[tuple[tuple[str | int, ...], int]]:
+    found = [(steps, policy.line_of(text, steps))]
+    members = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for step, member in members:
+        found += _lines(member, text, (*steps, step))
+    return found
 
 
 def test_a_file_that_cannot_be_read_allows_nothing(tmp_path: Path) -> None:
