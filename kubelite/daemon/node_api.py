@@ -157,8 +157,10 @@ class NodeAgent:
         """Return the metrics pages. The first call creates them."""
         if self._pages is None:
             from kubelite.telemetry.metrics.pages import Pages
+            from runtime.cgroups.io_accounting import IoAccounting
 
-            self._pages = Pages(self)
+            accounting = IoAccounting(f"/{self.settings.cgroup_parent}/io-accounting")
+            self._pages = Pages(self, accounting.enable)
         return self._pages
 
     def volumes(self) -> list[Volume]:

@@ -48,14 +48,17 @@ PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 class Pages:
-    """Writes pages: `await render(name, …)` returns a metrics page, `await snapshot()` the values themselves."""
+    """Writes pages: `await render(name, …)` returns a metrics page, `await snapshot()` the values themselves.
+    `count_io`: makes the kernel count the block I/O of cgroups, where it does not by itself."""
 
-    def __init__(self, agent: NodeView) -> None:
+    def __init__(self, agent: NodeView, count_io: Callable[[], None] = lambda: None) -> None:
         self._agent = agent
         self._one_at_a_time = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._sampler = Sampler(
-            Finder(agent).find, descriptors=raise_descriptor_limit() - 2 * spare_descriptors()
+            Finder(agent).find,
+            descriptors=raise_descriptor_limit() - 2 * spare_descriptors(),
+            before=count_io,
         )
         self._containers = ContainerPage(agent.disk_usage.get, self._health)
         self._shelf = Shelf()

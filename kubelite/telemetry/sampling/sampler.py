@@ -113,8 +113,11 @@ class Sampler:
     """Samples the targets that `find()` returns. `descriptors`: how many the sampler may use. Not safe for
     concurrent calls."""
 
-    def __init__(self, find: Callable[[], Targets], *, descriptors: int) -> None:
+    def __init__(
+        self, find: Callable[[], Targets], *, descriptors: int, before: Callable[[], None] = lambda: None
+    ) -> None:
         self._find = find
+        self._before = before  # called at the beginning of each sample
         self._errors = 0
         self._left = int(descriptors * FD_BUDGET)
         self._kept: dict[str, _Kept] = {}
@@ -122,6 +125,7 @@ class Sampler:
         self._totals: dict[str, _Total] = {}  # by the file name in TOTALS
 
     def sample(self) -> Snapshot:
+        self._before()
         targets = self._find()
         self._forget(targets)
         self._errors = 0
