@@ -38,6 +38,7 @@ GROUPS = {
             "Delete manifests from the directory, or pods, workloads and claims by name",
         ),
         "edit": ("objects.edit", "edit", "Edit the manifest of an object in an editor"),
+        "scale": ("workloads.scale", "scale", "Set the number of pods of a workload"),
         "set": ("workloads.set", "set_", "Change fields of an object in its manifest"),
         "diff": ("objects.diff", "diff", "Show what applying a manifest would change"),
         "wait": ("objects.wait", "wait", "Wait for a condition of objects"),
@@ -66,7 +67,7 @@ GROUPS = {
             "history",
             "Show past status changes, events and decisions of a pod",
         ),
-        "why": ("diagnosis.why", "why", "Explain the state of a pod and the node's last decision"),
+        "why": ("diagnosis.why", "why", "Explain the state of a pod or a workload"),
         "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),
         "inspect": (
             "diagnosis.inspect",

@@ -13,7 +13,11 @@ _STOP = (
     "`systemctl stop kubelite` or `kubelite reset`"
 )
 _NODE = "`kubelite node label|taint|cordon|uncordon`"
-_NONE = "kubelite runs single pods, not replicas: each pod has its own manifest"
+_NO_SERVICES = (
+    "there are no Services yet: a container's ports[].hostPort exposes its port on the machine, and `kubelite "
+    "port-forward POD PORT` forwards one"
+)
+_NO_SWARM = "this is one machine: `kubelite get all` shows its workloads"
 
 #: A command of kubectl, docker or podman → the equivalent.
 ELSEWHERE = {
@@ -29,9 +33,8 @@ ELSEWHERE = {
     "uncordon": _NODE,
     "taint": _NODE,
     "drain": f"`kubelite node cordon`, then `kubelite delete pod --all`; {_NODE}",
-    "scale": _NONE,
-    "autoscale": _NONE,
-    "expose": f"{_NONE}; a container's ports[].hostPort exposes its port on the machine",
+    "autoscale": "there is no HorizontalPodAutoscaler yet: `kubelite scale --replicas=3 deployment/NAME`",
+    "expose": _NO_SERVICES,
     "ps": "`kubelite get pods -A`, `kubelite top containers -A`",
     "start": _RESTART,
     "stop": _STOP,
@@ -60,8 +63,8 @@ ELSEWHERE = {
     "port": "`kubelite get pod POD -o yaml` shows hostPort, `kubelite port-forward POD PORT` forwards one",
     "search": "search on the registry's web site, then `kubelite pull IMAGE`",
     "context": "select a daemon with --socket or KUBELITE_SOCKET",
-    "swarm": _NONE,
-    "service": _NONE,
+    "swarm": _NO_SWARM,
+    "service": _NO_SERVICES,
     "stack": "`kubelite apply -f DIR` applies all manifests of a directory",
     "pod": "`kubelite get pods`, `kubelite run IMAGE`, `kubelite delete pod NAME`",
     "generate": "`kubelite get pod POD -o yaml`, `kubelite run IMAGE --dry-run=client -o yaml`",

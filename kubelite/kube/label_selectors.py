@@ -39,7 +39,7 @@ def selector_text(selector: Json) -> str:
             "DoesNotExist": f"!{key}",
         }
         terms.append(operators.get(found["operator"], key))
-    return ",".join(sorted(terms))
+    return ",".join(sorted(terms, key=lambda term: term.removeprefix("!")))  # by key
 
 
 def labels_of(doc: Json) -> Mapping[str, Any]:

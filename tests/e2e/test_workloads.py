@@ -49,16 +49,19 @@ def pods(node: Node, name: str = "web") -> list[dict[str, Any]]:
 
 
 def processes(node: Node, word: str) -> int:
-    """How many containers run a script with this word, by /proc."""
-    count = 0
+    """How many containers run a script with this word, by /proc. A child between fork and exec has the command line of
+    its parent; it does not count."""
+    found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             inside = node.cgroup_parent in Path(f"/proc/{pid}/cgroup").read_text()
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
-        count += inside and word.encode() in line
-    return count
+        if inside and word.encode() in line:
+            found[pid] = parent
+    return sum(parent not in found for parent in found.values())
 
 
 def template(word: str, name: str = "web", **spec: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, Type, path_of, wanted
+from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, wanted
 from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -140,6 +140,11 @@ class _Describer:
             selector = f"spec.nodeName={doc['metadata']['name']},status.phase!=Succeeded,status.phase!=Failed"
             placed = self.server.get("/api/v1/pods", query={"fieldSelector": selector})["items"]
             return describe_node(doc, placed, events, self.now)
+        if kind in WORKLOADS:
+            from kubelite.cli.describe.workloads import describe_workload
+            from kubelite.cli.workloads.owned import owned_by
+
+            return describe_workload(doc, owned_by(self.server, doc), events, self.now)
         from kubelite.cli.describe.objects import DESCRIBERS, describe_any, describe_claim
 
         if kind.plural == "persistentvolumeclaims":

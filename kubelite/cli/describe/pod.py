@@ -24,13 +24,13 @@ def _pod_lines(pod: Json, now: float) -> list[str]:
     spec, status = pod.get("spec", {}), pod.get("status") or {}
     out = _head(pod, now)
     if spec.get("initContainers"):
-        out += _containers(
+        out += container_lines(
             "Init Containers", spec["initContainers"], status.get("initContainerStatuses"), pod
         )
-    out += _containers("Containers", spec.get("containers") or [], status.get("containerStatuses"), pod)
+    out += container_lines("Containers", spec.get("containers") or [], status.get("containerStatuses"), pod)
     if spec.get("ephemeralContainers"):
         ephemeral = status.get("ephemeralContainerStatuses")
-        out += _containers("Ephemeral Containers", spec["ephemeralContainers"], ephemeral, pod)
+        out += container_lines("Ephemeral Containers", spec["ephemeralContainers"], ephemeral, pod)
     conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
     if spec.get("readinessGates"):
         out += ["Readiness Gates:", "  Type\tStatus"]
@@ -44,7 +44,7 @@ def _pod_lines(pod: Json, now: float) -> list[str]:
     out += describe_volumes(spec.get("volumes") or [])
     out.append(f"QoS Class:\t{status.get('qosClass') or _qos(spec)}")
     out += label_lines("Node-Selectors", spec.get("nodeSelector") or {})
-    out += _tolerations(spec.get("tolerations") or [])
+    out += toleration_lines(spec.get("tolerations") or [])
     return out
 
 
@@ -90,7 +90,9 @@ def _phase(status: Json, metadata: Json, now: float) -> list[str]:
     return out + [f"{key.capitalize()}:\t{status[key]}" for key in ("reason", "message") if status.get(key)]
 
 
-def _containers(title: str, containers: list[Json], statuses: list[Json] | None, pod: Json) -> list[str]:
+def container_lines(title: str, containers: list[Json], statuses: list[Json] | None, pod: Json) -> list[str]:
+    """Return the lines of containers under their title. `pod`: the document from which environment variables get
+    fields; a pod template has none."""
     by_name = {s.get("name"): s for s in statuses or ()}
     out = [f"{title}:"]
     for container in containers:
@@ -252,7 +254,7 @@ def _mounts(container: Json) -> list[str]:
     return out
 
 
-def _tolerations(tolerations: list[Json]) -> list[str]:
+def toleration_lines(tolerations: list[Json]) -> list[str]:
     if not tolerations:
         return ["Tolerations:\t<none>"]
     texts = []

@@ -8,7 +8,7 @@ import click
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import pod_name
+from kubelite.cli.names import WORKLOADS, path_of, pod_name, resource_type
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.output.tables import print_json
@@ -34,19 +34,25 @@ _WHY = (
 
     # Print the reasons as JSON
     kubelite why web -o json
+
+    # Explain why a deployment is not available
+    kubelite why deployment/web
     """,
 )
-@click.argument("pod", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
 @namespace_option
 @click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
-    """Explain the state of a pod and the node's last decision.
+    """Explain the state of a pod or a workload.
 
-    Shows what the node observed, what it decided, and why.
+    Of a pod, it shows what the node observed, what it decided, and why. Of a deployment or another workload, it shows
+    the conditions that are not as they should be, and the pods that cause it, with the line of the manifest.
     """
     server = client(ctx)
+    if _explained_workload(server, pod, namespace or "default", output):
+        return
     try:
         answer = server.get(f"/kubelite/v1/why/{namespace or 'default'}/{pod_name(pod)}")
     except ServerError as error:
@@ -58,6 +64,22 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
         print_json(answer)
         return
     print("\n".join(why_lines(answer)))
+
+
+def _explained_workload(server: Client, argument: str, namespace: str, output: str | None) -> bool:
+    """Print the explanation of a workload, TYPE/NAME. Return False if the argument names a pod."""
+    word, slash, name = argument.partition("/")
+    if not slash or (kind := resource_type(word)) not in WORKLOADS:
+        return False
+    from kubelite.cli.diagnosis.why_workload import lines, why_workload
+    from kubelite.cli.workloads.changing import Target
+
+    answer = why_workload(server, Target(kind, server.get(path_of(kind, namespace, name))))
+    if output == "json":
+        print_json(answer)
+    else:
+        print("\n".join(lines(answer)))
+    return True
 
 
 def _broken(server: Client) -> list[str]:

@@ -1,6 +1,6 @@
-"""`kubelite rollout`: recreate a manifest's pods or wait for them; list its versions or restore one.
+"""`kubelite rollout`: of a manifest file or a pod, recreate its pods or wait for them, list or restore its versions.
 
-On a cluster, a Deployment is rolled out. Here it is a manifest: a file in the directory, or one object in it.
+Of a workload, `workloads/rollouts.py` does it as kubectl does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Group
-from kubelite.cli.names import PODS, path_of, resource_type
+from kubelite.cli.names import PODS, WORKLOADS, path_of, resource_type
 from kubelite.cli.objects.pod_progress import progress_of, settled
 from kubelite.cli.objects.wait import LOOK_SECONDS, states, until_of
 from kubelite.cli.options import client, complete_manifests, namespace_option, socket_option
@@ -24,21 +24,22 @@ from kubelite.cli.output.waiting import Waiting, waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
+    from kubelite.cli.workloads.changing import Target
     from kubelite.kube.json import Json
 
 
 PROGRESS_SECONDS = 600.0  # the default progressDeadlineSeconds of a Deployment
 DECISION_SECONDS = 5.0
 _IN_MANIFESTS = ("Pod", "ConfigMap", "Secret")
-_AT_ONCE = (
-    "an edit takes effect as soon as its file is written; `kubelite diff -f FILE` shows the effect in advance"
-)
 
 
 @click.group(
     cls=Group,
-    instead={"pause": _AT_ONCE, "resume": _AT_ONCE},
     examples="""
+    # Wait until a deployment has rolled out, and restore its previous revision
+    kubelite rollout status deployment/web
+    kubelite rollout undo deployment/web
+
     # Restart a pod, and wait until it runs
     kubelite rollout restart web
     kubelite rollout status web
@@ -50,12 +51,14 @@ _AT_ONCE = (
 def rollout() -> None:
     """Restart pods, wait for them, or restore earlier manifests.
 
-    On a cluster these commands work on a Deployment. Here they work on a manifest: a file in the manifest
-    directory, or an object in such a file.
+    These commands work on a deployment, daemon set or stateful set as kubectl's do: they change its manifest in the
+    manifest directory. They also work on a pod, and on a whole file of the directory.
     """
 
 
-_manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=complete_manifests)
+_manifest = click.argument(
+    "manifest", nargs=-1, required=True, metavar="FILE|TYPE/NAME", shell_complete=complete_manifests
+)
 
 
 @rollout.command(
@@ -66,6 +69,9 @@ _manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=
 
     # Print the second version of a manifest file
     kubelite rollout history web.yaml --revision 2
+
+    # List the revisions of a deployment
+    kubelite rollout history deployment/web
     """,
 )
 @_manifest
@@ -75,14 +81,26 @@ _manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=
 @socket_option
 @click.pass_context
 def rollout_history(
-    ctx: click.Context, manifest: str, namespace: str | None, revision: int | None, output: str | None
+    ctx: click.Context,
+    manifest: tuple[str, ...],
+    namespace: str | None,
+    revision: int | None,
+    output: str | None,
 ) -> None:
-    """List the versions of a manifest file.
+    """List the revisions of a workload, or the versions of a manifest file.
 
-    Name the file, or an object in it.
+    A workload's revisions are the pod templates that it has had. Of a file, name it or a pod in it.
     """
-    query = _reference(manifest, namespace) | ({"revision": revision} if revision else {})
-    answer = client(ctx).get("/kubelite/v1/revisions", query=query)
+    server, reference = client(ctx), _only(manifest, namespace)
+    if target := _workload(server, reference):
+        if output:
+            raise CliError("error: -o is only for manifest files: `kubelite get replicasets -o json`", code=2)
+        from kubelite.cli.workloads import rollouts
+
+        rollouts.history(server, target, revision)
+        return
+    query = reference | ({"revision": revision} if revision else {})
+    answer = server.get("/kubelite/v1/revisions", query=query)
     if output == "json":
         print_json(answer)
         return
@@ -105,28 +123,42 @@ def rollout_history(
 
     # Restore the second version of a manifest file
     kubelite rollout undo web.yaml --to-revision 2
+
+    # Restore the previous pod template of a deployment
+    kubelite rollout undo deployment/web
     """,
 )
 @_manifest
 @namespace_option
 @click.option(
     "--to-revision",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     metavar="N",
-    help="Version to restore. [default: the previous one]",
+    help="Revision or version to restore. [default: the previous one]",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @socket_option
 @click.pass_context
 def rollout_undo(
-    ctx: click.Context, manifest: str, namespace: str | None, to_revision: int | None, dry_run: bool
+    ctx: click.Context,
+    manifest: tuple[str, ...],
+    namespace: str | None,
+    to_revision: int | None,
+    dry_run: bool,
 ) -> None:
-    """Restore an earlier version of a manifest file.
+    """Restore an earlier version of a workload or a manifest file.
 
-    The whole file is written back to the manifest directory. A second undo restores the version before the first.
+    Of a workload, the fields of the pod template that differ are changed in its manifest. Of a pod or a file, the
+    whole file is written back to the manifest directory; a second undo restores the version before the first.
     """
-    wanted = {**_reference(manifest, namespace), "toRevision": to_revision, "dryRun": dry_run}
-    answer = client(ctx).post("/kubelite/v1/rollback", wanted)
+    server, reference = client(ctx), _only(manifest, namespace)
+    if target := _workload(server, reference):
+        from kubelite.cli.workloads import rollouts
+
+        rollouts.undo(server, target, to_revision or 0, dry_run="server" if dry_run else "none")
+        return
+    wanted = {**reference, "toRevision": to_revision or None, "dryRun": dry_run}
+    answer = server.post("/kubelite/v1/rollback", wanted)
     if dry_run:
         print(answer["diff"], end="")
         return
@@ -149,6 +181,9 @@ _manifests = click.argument(
 
     # Restart all pods of a manifest file
     kubelite rollout restart web.yaml
+
+    # Replace the pods of a deployment, as its strategy says
+    kubelite rollout restart deployment/web
     """,
 )
 @_manifests
@@ -156,18 +191,78 @@ _manifests = click.argument(
 @socket_option
 @click.pass_context
 def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None) -> None:
-    """Recreate the pods of a manifest.
+    """Replace the pods of a workload or a manifest.
 
-    All pods are deleted gracefully at the same time, and created again from their manifests, with new UIDs, empty
-    emptyDir volumes, and the current images and ConfigMaps. Completed pods run again. `kubelite rollout status`
-    waits for the pods.
+    A workload's pods are replaced as its strategy says: an annotation in its pod template gets the current time. Pods
+    of a manifest are deleted gracefully at the same time, and created again, with new UIDs, empty emptyDir volumes,
+    and the current images and ConfigMaps. Completed pods run again. `kubelite rollout status` waits for the pods.
     """
     server = Client(
         ctx.obj["socket"], warnings=False
     )  # omit the warning that the pods are recreated: that is the purpose
-    for pod in _pods(server, manifests, namespace, "restarting"):
+    pods, targets = _selected(server, manifests, namespace, "restarting")
+    for pod in pods:
         server.json("DELETE", path_of(PODS, pod.namespace, pod.name))
         print(f"pod/{pod.name} restarted", flush=True)
+    if targets:
+        from kubelite.cli.workloads import rollouts
+
+        for target in targets:
+            rollouts.restart(server, target)
+
+
+def _pausing(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None, *, paused: bool) -> None:
+    from kubelite.cli.workloads import rollouts
+
+    server, word = client(ctx), "pausing" if paused else "resuming"
+    pods, targets = _selected(server, manifests, namespace, word)
+    if pods:
+        raise CliError(
+            f'error: pods "{pods[0].name}" {word} is not supported: an edit takes effect as soon as its file is '
+            "written; `kubelite diff -f FILE` shows the effect in advance"
+        )
+    for target in targets:
+        rollouts.pause(server, target, paused=paused)
+
+
+@rollout.command(
+    "pause",
+    examples="""
+    # Edit a deployment several times, and roll it out once
+    kubelite rollout pause deployment/web
+    kubelite set image deployment/web app=nginx:1.27
+    kubelite rollout resume deployment/web
+    """,
+)
+@_manifests
+@namespace_option
+@socket_option
+@click.pass_context
+def rollout_pause(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None) -> None:
+    """Pause the rollout of a deployment.
+
+    Edits of its pod template take effect when it is resumed. spec.paused is set in its manifest.
+    """
+    _pausing(ctx, manifests, namespace, paused=True)
+
+
+@rollout.command(
+    "resume",
+    examples="""
+    # Roll out what has changed since the pause
+    kubelite rollout resume deployment/web
+    """,
+)
+@_manifests
+@namespace_option
+@socket_option
+@click.pass_context
+def rollout_resume(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None) -> None:
+    """Resume the rollout of a paused deployment.
+
+    spec.paused is removed from its manifest.
+    """
+    _pausing(ctx, manifests, namespace, paused=False)
 
 
 @rollout.command(
@@ -178,6 +273,9 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
 
     # Apply a manifest, and wait for its pods
     kubelite apply -f web.yaml && kubelite rollout status web.yaml
+
+    # Wait until a deployment has rolled out
+    kubelite rollout status deployment/web
     """,
 )
 @_manifests
@@ -200,19 +298,26 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
 def rollout_status(
     ctx: click.Context, manifests: tuple[str, ...], namespace: str | None, watch: bool, timeout: str
 ) -> None:
-    """Wait until pods run as their manifests say.
+    """Wait until pods and workloads run as their manifests say.
 
-    A pod is done if all its containers are ready, or have succeeded. The exit code is 1 if a pod has failed, is not
-    done in time, or has made no progress for ten minutes, which is the default progress deadline of a Deployment.
-    Progress is a new pod or one more ready container. What to do follows the error, as in `kubelite why`.
+    A workload is done as with kubectl. A pod is done if all its containers are ready, or have succeeded. The exit code
+    is 1 if a pod has failed, is not done in time, or has made no progress for ten minutes, which is the default
+    progress deadline of a Deployment. Progress is a new pod or one more ready container. What to do follows the error,
+    as in `kubelite why`.
     """
     server, now = client(ctx), time.monotonic()
     until: float | None = until_of(timeout, now)
     if until is not None and until <= now:
         until = None
     with waiting("the pods of the manifest") as line:
-        for pod in _pods(server, manifests, namespace, "waiting for"):
+        pods, targets = _selected(server, manifests, namespace, "waiting for")
+        for pod in pods:
             _follow(server, pod, until, line, watch=watch)
+        if targets:
+            from kubelite.cli.workloads import rollouts
+
+            for target in targets:
+                rollouts.status(server, target, until, line, watch=watch)
 
 
 class _Pod(NamedTuple):
@@ -282,25 +387,50 @@ def _advice(server: Client, pod: _Pod) -> str:
     return "".join(f"\n  {sentence}" for sentence in found)
 
 
-def _pods(server: Client, manifests: Sequence[str], namespace: str | None, doing: str) -> list[_Pod]:
-    """Return the selected pods. Raises CliError for an object that is neither a pod nor in a manifest."""
-    found: list[_Pod] = []
+def _selected(
+    server: Client, manifests: Sequence[str], namespace: str | None, doing: str
+) -> tuple[list[_Pod], list[Target]]:
+    """Return the selected pods and workloads. Raises CliError for any other object."""
+    pods: list[_Pod] = []
+    targets: list[Target] = []
     files: list[Json] = server.get("/kubelite/v1/manifests")["files"]
     for reference in [_reference(one, namespace) for one in _typed(manifests)]:
         if "file" in reference:
-            found += _in_file(reference["file"], files)
-            continue
-        if reference["kind"] != "Pod":
+            found = _in_file(reference["file"], files)
+            pods += [_Pod(where, name) for kind, where, name in found if kind == "pod"]
+            others = [{"kind": kind, "namespace": where, "name": name} for kind, where, name in found]
+            targets += [target for one in others if (target := _workload(server, one))]
+        elif target := _workload(server, reference):
+            targets.append(target)
+        elif reference["kind"] != "Pod":
             plural = resource_type(reference["kind"]).plural
-            raise CliError(f'error: {plural} "{reference["name"]}" {doing} is not supported: only pods run')
-        pod = _Pod(reference["namespace"], reference["name"])
-        if not any(f"pod/{pod.namespace}/{pod.name}" in file["objects"] for file in files):
-            server.get(path_of(PODS, *pod))  # a pod without a manifest; raises NotFound if it does not exist
-        found.append(pod)
-    return list(dict.fromkeys(found))
+            raise CliError(
+                f'error: {plural} "{reference["name"]}" {doing} is not supported: only pods and workloads run'
+            )
+        else:
+            pods.append(_known(server, _Pod(reference["namespace"], reference["name"]), files))
+    return list(dict.fromkeys(pods)), targets
 
 
-def _in_file(name: str, files: list[Json]) -> list[_Pod]:
+def _known(server: Client, pod: _Pod, files: list[Json]) -> _Pod:
+    """Return the pod. Raises NotFound if neither a manifest nor the node has it."""
+    if not any(f"pod/{pod.namespace}/{pod.name}" in file["objects"] for file in files):
+        server.get(path_of(PODS, *pod))
+    return pod
+
+
+def _workload(server: Client, reference: Json) -> Target | None:
+    """Return the workload of a reference with a kind; None for a file, or another kind."""
+    kind = resource_type(reference["kind"]) if "kind" in reference else None
+    if kind is None or kind not in WORKLOADS:
+        return None
+    from kubelite.cli.workloads.changing import Target
+
+    return Target(kind, server.get(path_of(kind, reference["namespace"], reference["name"])))
+
+
+def _in_file(name: str, files: list[Json]) -> list[tuple[str, str, str]]:
+    """Return kind, namespace and name of the pods and workloads of a manifest file. Raises CliError."""
     file = next((f for f in files if f["file"] == name or f["file"].endswith(f"/{name}")), None)
     if file is None:
         raise CliError(f"error: {name} is not a manifest of this node: `kubelite get manifests` lists them")
@@ -308,11 +438,21 @@ def _in_file(name: str, files: list[Json]) -> list[_Pod]:
         where = ":".join(str(part) for part in (file["file"], problem["line"]) if part)
         field = f"{problem['field']}: " if problem["field"] else ""
         print(f"Warning: {where}: {field}{problem['message']}", file=sys.stderr)
-    parts = [entry.split("/") for entry in file["objects"]]
-    pods = [_Pod(namespace, found) for kind, namespace, found in parts if kind == "pod"]
-    if not pods:
+    parts = [tuple(entry.split("/")) for entry in file["objects"]]
+    run = {"pod", *(kind.singular for kind in WORKLOADS)}
+    found = [(part[0], part[1], part[2]) for part in parts if len(part) == 3 and part[0] in run]
+    if not found:
         raise CliError(f"error: {file['file']} has no pods")
-    return pods
+    return found
+
+
+def _only(manifest: Sequence[str], namespace: str | None) -> Json:
+    """Return the reference of the only object or file that is named: `web.yaml`, `deployment/web`, `deployment web`.
+    Raises CliError."""
+    found = _typed(manifest)
+    if len(found) != 1:
+        raise CliError("error: name one file or one object", code=2)
+    return _reference(found[0], namespace)
 
 
 def _typed(manifests: Sequence[str]) -> list[str]:
@@ -339,6 +479,6 @@ def _reference(manifest: str, namespace: str | None) -> Json:
     if not slash:
         kind, name = "pod", manifest
     found = resource_type(kind)
-    if found.kind not in _IN_MANIFESTS:
+    if found.kind not in _IN_MANIFESTS and found not in WORKLOADS:
         raise CliError(f"error: {found.plural} are not defined in manifests", code=2)
     return {"kind": found.kind, "namespace": namespace or "default", "name": name}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 Path = Sequence[str | int]
+REMOVE = object()  # the value of a field that is removed
 
 dry_run_option = click.option(
     "--dry-run",
@@ -86,13 +87,18 @@ def _selected(server: Client, kind: Type, namespace: str, options: Json) -> Iter
 
 
 def change(server: Client, target: Target, changes: Sequence[tuple[Path, Any]], *, dry_run: str) -> str:
-    """Set fields in the object's manifest. Return the result: configured or unchanged. Raises ServerError, for example
-    if the file cannot be written; raises Exit after it has printed the errors of an invalid manifest."""
+    """Set fields in the object's manifest, or remove them (`REMOVE`). Return the result: configured or unchanged.
+
+    Raises ServerError, for example if the file cannot be written; raises Exit after it has printed the errors of an
+    invalid manifest."""
     wish = {
         "kind": target.type.kind,
         "namespace": target.namespace,
         "name": target.name,
-        "changes": [{"path": list(path), "value": value} for path, value in changes],
+        "changes": [
+            {"path": list(path), **({"remove": True} if value is REMOVE else {"value": value})}
+            for path, value in changes
+        ],
     }
     query = {} if dry_run == "none" else {"dryRun": "true"}
     try:

@@ -89,7 +89,7 @@ def test_a_selector_in_words() -> None:
         {"key": "new", "operator": "Exists"},
     ]
     found = selector_text({"matchLabels": {"app": "web"}, "matchExpressions": expressions})
-    assert found == "!old,app=web,new,tier in (a,b)"
+    assert found == "app=web,new,!old,tier in (a,b)"
 
 
 @pytest.fixture

@@ -318,7 +318,10 @@ def test_the_progress_of_a_pod() -> None:
         (("restart", "service/web"), 'doesn\'t have a resource type "service"'),
         (("restart",), "missing argument"),
         (("pause", "web"), "takes effect as soon as its file is written"),
-        (("statsu", "web"), 'kubelite rollout has history, restart, status, undo; did you mean "status"?'),
+        (
+            ("statsu", "web"),
+            'kubelite rollout has history, pause, restart, resume, status, undo; did you mean "status"?',
+        ),
     ],
 )
 def test_messages_of_rollout(server: Served, arguments: tuple[str, ...], words: str) -> None:
