@@ -207,7 +207,14 @@ def _standard_streams() -> None:
 
 
 #: commands whose arguments end with another program's command line → their first argument
-_WITH_COMMAND = {"kubelite exec": "POD", "kubelite debug": "POD", "kubelite run": "IMAGE"}
+_WITH_COMMAND = {
+    "kubelite exec": "POD",
+    "kubelite debug": "POD",
+    "kubelite run": "IMAGE",
+    "kubelite create deployment": "NAME",
+    "kubelite create job": "NAME",
+    "kubelite create cronjob": "NAME",
+}
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kubelite.cli.create import documents
+from kubelite.cli.create import documents, workloads
 from kubelite.cli.create.key_values import read_bytes, read_values
 from kubelite.cli.create.writing import create as create_objects
 from kubelite.cli.create.writing import dry_run_option, output_option, write
@@ -22,8 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOT_RUN = "kubelite does not run objects of this kind; `kubelite api-resources` lists those that it knows"
 _BY_HAND = "kubectl has no generator either: `kubelite explain pvc.spec` describes the fields of a manifest"
 _OTHER_KINDS = (
-    "clusterrole", "clusterrolebinding", "cronjob", "deployment", "ingress", "job", "poddisruptionbudget", "quota",
-    "role", "rolebinding", "service", "serviceaccount", "token",
+    "clusterrole", "clusterrolebinding", "ingress", "poddisruptionbudget", "quota", "role", "rolebinding", "service",
+    "serviceaccount", "token",
 )  # fmt: skip
 _INSTEAD = {
     "pod": "use `kubelite run IMAGE`",
@@ -44,6 +44,9 @@ _INSTEAD = {
     # Create a ConfigMap and a Secret
     kubelite create configmap app --from-file=app.conf --from-literal=level=info
     kubelite create secret generic db --from-literal=password=s3cret
+
+    # Create a deployment
+    kubelite create deployment web --image=nginx --replicas=3
 
     # Print a manifest instead
     kubelite create configmap app --from-file=conf.d --dry-run=client -o yaml >app.yaml
@@ -325,3 +328,9 @@ def namespace(ctx: click.Context, name: str, dry_run: str, output: str) -> None:
 
 
 create.add_command(namespace, "ns")
+
+create.add_command(workloads.deployment)
+create.add_command(workloads.deployment, "deploy")
+create.add_command(workloads.job)
+create.add_command(workloads.cronjob)
+create.add_command(workloads.cronjob, "cj")

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
-def _filled(fields: Json) -> Json:
+def filled(fields: Json) -> Json:
     """Return the fields that are neither empty nor false."""
     return {key: value for key, value in fields.items() if value}
 
 
-def _named(kind: str, name: str, namespace: str | None, *, version: str = "v1") -> Json:
+def named(kind: str, name: str, namespace: str | None, *, version: str = "v1") -> Json:
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
@@ -50,8 +50,8 @@ def pod(name: str, image: str, words: Sequence[str], options: Json) -> Json:
     CliError."""
     labels = pairs_of(options["labels"], "label") or {"run": name}
     annotations = [pairs_of(one, "annotation") for one in options["annotations"]]
-    document = _named("Pod", name, options["namespace"])
-    document["metadata"] |= {"labels": labels} | _filled(
+    document = named("Pod", name, options["namespace"])
+    document["metadata"] |= {"labels": labels} | filled(
         {"annotations": {k: v for a in annotations for k, v in a.items()}}
     )
     container = {
@@ -67,7 +67,7 @@ def pod(name: str, image: str, words: Sequence[str], options: Json) -> Json:
         "securityContext": {"privileged": True} if options["privileged"] else {},
     }
     document["spec"] = {
-        "containers": [_filled(container)],
+        "containers": [filled(container)],
         "dnsPolicy": "ClusterFirst",
         "restartPolicy": options["restart"],
     }
@@ -89,30 +89,30 @@ def config_map(name: str, namespace: str | None, values: Mapping[str, bytes]) ->
             text[key] = value.decode()
         except UnicodeDecodeError:
             binary[key] = base64.b64encode(value).decode()
-    return _named("ConfigMap", name, namespace) | _filled({"data": text, "binaryData": binary})
+    return named("ConfigMap", name, namespace) | filled({"data": text, "binaryData": binary})
 
 
 def secret(name: str, namespace: str | None, values: Mapping[str, bytes], kind: str = "") -> Json:
     """Return a Secret of this type."""
     data = {key: base64.b64encode(value).decode() for key, value in values.items()}
-    return _named("Secret", name, namespace) | _filled({"type": kind, "data": data})
+    return named("Secret", name, namespace) | filled({"type": kind, "data": data})
 
 
 def docker_config(server: str, username: str, password: str, email: str) -> bytes:
     """Return the content of a .dockerconfigjson with one registry."""
     auth = base64.b64encode(f"{username}:{password}".encode()).decode()
-    entry = _filled({"username": username, "password": password, "email": email}) | {"auth": auth}
+    entry = filled({"username": username, "password": password, "email": email}) | {"auth": auth}
     return json.dumps({"auths": {server: entry}}, separators=(",", ":")).encode()
 
 
 def priority_class(name: str, options: Json) -> Json:
     """Return a PriorityClass."""
-    document = _named("PriorityClass", name, None, version="scheduling.k8s.io/v1")
+    document = named("PriorityClass", name, None, version="scheduling.k8s.io/v1")
     document["value"] = options["value"]
     optional = {"globalDefault": options["global_default"], "description": options["description"]}
-    return document | _filled(optional) | {"preemptionPolicy": options["preemption_policy"]}
+    return document | filled(optional) | {"preemptionPolicy": options["preemption_policy"]}
 
 
 def namespace_object(name: str) -> Json:
     """Return a Namespace."""
-    return _named("Namespace", name, None)
+    return named("Namespace", name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,11 @@ def print_yaml(document: Any, *, first: bool = True) -> None:
     sys.stdout.flush()
 
 
+STRING = "tag:yaml.org,2002:str"
+#: strings without quotes that Go's YAML reads as booleans or numbers, and PyYAML does not: y, 08, 0o14, 1e3
+_GO_READS = re.compile(r"[yYnN]|[-+]?(0[oO][0-7]+|0[bB][01]+|\d+(\.\d*)?([eE][-+]?\d+)?)")
+
+
 def to_yaml(document: Any, *, sort_keys: bool = True) -> str:
     """Write YAML as kubectl does: sorted keys, literal blocks, double quotes where quotes are needed."""
     import yaml
@@ -80,9 +86,9 @@ def to_yaml(document: Any, *, sort_keys: bool = True) -> str:
         style = None
         if "\n" in data and not any(line.endswith((" ", "\t")) for line in data.split("\n")):
             style = "|"
-        elif resolve(dumper, yaml.ScalarNode, data, (True, False)) != "tag:yaml.org,2002:str":
+        elif _GO_READS.fullmatch(data) or resolve(dumper, yaml.ScalarNode, data, (True, False)) != STRING:
             style = '"'
-        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+        return dumper.represent_scalar(STRING, data, style=style)
 
     Dumper.add_representer(str, text)
     form: dict[str, Any] = {"default_flow_style": False, "allow_unicode": True, "width": 2**31}

@@ -14,6 +14,7 @@ from kubelite.cli.names import TYPES, duration, pod_name, wanted
 from kubelite.cli.objects.events import _about
 from kubelite.cli.output.tables import TablePrinter, to_yaml
 from kubelite.kube.json import Json
+from manifests.yaml.document import YamlDocument, read_documents
 from tests.unit.api.fake_node import event_doc, pod_doc
 
 NOW = 1_000_000_000.0  # 2001-09-09T01:46:40Z
@@ -155,3 +156,14 @@ def test_images_as_docker_shows_them() -> None:
     assert repository_and_tag("quay.io/a/b@sha256:12") == ("quay.io/a/b", "sha256:12")
     assert repository_and_tag("") == ("<none>", "<none>")
     assert [size(n) for n in (0, 999, 4_500_000, 188_000_000)] == ["0B", "999B", "4.5MB", "188MB"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["y", "N", "08", "0o14", "0b1", "1e3", "1.", "014", "on", "null", "1.27.3", "10.88.0.7", "v1", "a"],
+)
+def test_a_string_in_yaml_stays_a_string_for_the_nodes_reader(value: str) -> None:
+    """The reader's rules are those of Go's YAML, not PyYAML's."""
+    (found,) = read_documents(to_yaml({"a": value}))
+    assert isinstance(found, YamlDocument) and found.data == {"a": value}
+    assert ('"' in to_yaml({"a": value})) == (value not in ("1.27.3", "10.88.0.7", "v1", "a"))

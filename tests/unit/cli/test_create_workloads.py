@@ -1,0 +1,101 @@
+"""`kubelite create deployment|job|cronjob` make what kubectl's generators make."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from manifests.yaml.loader import load_text
+from tests.unit.api.server import Served
+from tests.unit.cli.kit import kubelite, ok, server
+from tests.unit.cli.test_create import DRY, kubectl
+from tests.unit.cli.workload_docs import workload
+
+__all__ = ["server"]
+
+COMMAND = ("--", "sh", "-c", "echo $A")
+CREATED = [
+    ("deployment", "web", "--image=nginx"),
+    ("deploy", "web", "--image=quay.io/org/nginx:1.27", "--replicas=3", "--port=80", "-n", "prod"),
+    ("deployment", "web", "--image=nginx", "--image=redis:8"),
+    ("deployment", "web", "--image=nginx", "-r", "0", *COMMAND),
+    ("job", "one", "--image=busybox"),
+    ("job", "one", "--image=busybox", "-n", "prod", *COMMAND),
+    ("cronjob", "nightly", "--image=busybox", "--schedule=0 3 * * *"),
+    ("cj", "nightly", "--image=busybox", "--schedule=@daily", "--restart=Never", *COMMAND),
+]
+
+
+def dry(arguments: tuple[str, ...]) -> list[str]:
+    """The arguments with the options of a dry run, before the command."""
+    found = [*arguments]
+    found[2:2] = DRY
+    return found
+
+
+@pytest.mark.parametrize("arguments", CREATED, ids=" ".join)
+def test_create_makes_the_object_that_kubectl_makes(server: Served, arguments: tuple[str, ...]) -> None:
+    ours = json.loads(ok(server, "create", *dry(arguments)))
+    assert ours == kubectl(server, "create", *dry(arguments))
+
+
+@pytest.mark.parametrize("arguments", CREATED, ids=" ".join)
+def test_the_node_accepts_what_is_created(server: Served, arguments: tuple[str, ...]) -> None:
+    given = [*arguments]
+    given[2:2] = ("--dry-run=client", "-o", "yaml")
+    text = ok(server, "create", *given)
+    assert not load_text(text, file="x.yaml").errors, text
+
+
+def test_create_writes_a_manifest_into_the_directory(server: Served) -> None:
+    assert ok(server, "create", "deployment", "shop", "--image=nginx") == "deployment.apps/shop created\n"
+    (written,) = Path(server.node.manifests_dir).iterdir()
+    assert written.name == "deployment-shop.yaml"
+    assert yaml.safe_load(written.read_text())["spec"]["replicas"] == 1
+    again = kubelite(server, "create", "deployment", "shop", "--image=nginx")
+    assert again.returncode == 1 and 'deployments "shop" already exists' in again.stderr
+
+
+def test_a_job_of_a_cron_job(server: Served) -> None:
+    template = {
+        "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
+        "spec": {
+            "backoffLimit": 1,
+            "template": {
+                "spec": {"containers": [{"name": "x", "image": "y"}], "restartPolicy": "Never"},
+            },
+        },
+    }
+    made = workload("CronJob", "nightly", schedule="@daily", jobTemplate=template)
+    server.run(server.node.store.create("CronJob", made))
+    arguments = ("job", "now", "--from=cronjob/nightly")
+    ours = json.loads(ok(server, "create", *dry(arguments)))
+    theirs = kubectl(server, "create", *dry(arguments))
+    assert theirs["metadata"].pop("ownerReferences")[0]["name"] == "nightly"
+    for document in (ours, theirs):
+        document["metadata"].pop("namespace", None)
+    assert ours == theirs
+    assert ok(server, "create", *arguments) == "job.batch/now created\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("deployment", "web"), "missing option '--image'"),
+        (("deployment", "web", "--image=a", "--image=b", *COMMAND),
+         "cannot specify multiple --image options and command"),
+        (("job", "one"), "either --image or --from must be specified"),
+        (("job", "one", "--image=a", "--from=cronjob/b"), "either --image or --from must be specified"),
+        (("job", "one", "--from=cronjob/b", *COMMAND), "cannot specify --from and command"),
+        (("job", "one", "--from=pod/b"), "from must be an existing cronjob"),
+        (("job", "one", "--from=cronjob/none"), 'cronjobs "none" not found'),
+        (("cronjob", "one", "--image=a"), "missing option '--schedule'"),
+        (("job", "one", "--image=a", "--nix"), "put the command and its options after --"),
+    ],
+)  # fmt: skip
+def test_create_says_what_is_wrong(server: Served, arguments: tuple[str, ...], words: str) -> None:
+    done = kubelite(server, "create", *arguments)
+    assert done.returncode != 0 and words in done.stderr
