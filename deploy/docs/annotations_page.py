@@ -80,8 +80,9 @@ READ: Final = {
 WRITTEN: Final = {
     SOURCE: ("every object of a manifest", "Path of the manifest, relative to the manifest directory."),
     CREATED_BY: (
-        "Pod",
-        "`run`, in the manifest that `kubelite run` wrote: `kubelite delete pod` deletes the manifest with the pod.",
+        "Pod, workloads",
+        "`run` or `create`, in a manifest that this command wrote: `kubelite delete TYPE NAME` deletes the manifest "
+        "with the object.",
     ),
     PROVISIONED_BY: (
         "PersistentVolume",

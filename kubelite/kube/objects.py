@@ -10,7 +10,7 @@ from kubelite.kube.times import rfc3339
 from state.records import Record
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file that defines the object
-CREATED_BY = "kubelite.io/created-by"  # annotation: "run" in the manifest that `kubelite run` wrote
+CREATED_BY = "kubelite.io/created-by"  # annotation of a manifest: the command that wrote it, run or create
 
 #: Kinds without namespaces.
 CLUSTER_SCOPED = frozenset(

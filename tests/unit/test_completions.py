@@ -64,7 +64,7 @@ def in_bash(share: Path, command: str, line: str) -> list[str]:
 
 def test_bash(share: Path) -> None:
     assert in_bash(share, "kubelite", "kubelite lo") == ["logs", "login", "logout", "load"]
-    assert in_bash(share, "kubelite", "kubelite rollout re") == ["restart"]
+    assert in_bash(share, "kubelite", "kubelite rollout re") == ["restart", "resume"]
     assert in_bash(share, "kubelite", "kubelite get --watch") == ["--watch", "--watch-only"]
     assert in_bash(share, "kubelite-oci", "kubelite-oci st") == ["start", "state"]
     assert in_bash(share, "kubelite-oci", "kubelite-oci --root /x st") == ["start", "state"]

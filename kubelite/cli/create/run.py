@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.create import documents
-from kubelite.cli.create.writing import create, dry_run_option, output_option, write, yaml_of
+from kubelite.cli.create.writing import create, dry_run_option, mark, output_option, write, yaml_of
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, duration, path_of
@@ -111,7 +111,7 @@ def run(ctx: click.Context, /, first: str, command_words: tuple[str, ...], **opt
     options["restart"] = options["restart"] or ("Never" if options["remove"] else "Always")
     document = documents.pod(name, image, command_words, options)
     if options["dry_run"] == "none":
-        _mark(document)
+        mark(document, "run")
     server = client(ctx)
     if not attach:
         write(server, document, dry_run=options["dry_run"], output=options["output"])
@@ -123,13 +123,6 @@ def run(ctx: click.Context, /, first: str, command_words: tuple[str, ...], **opt
         if options["remove"]:
             undo.callback(_remove, server, document, quiet=options["quiet"])
         return _attached(server, options["namespace"] or "default", name, options)
-
-
-def _mark(document: Json) -> None:
-    """Say in the manifest that this command wrote it, so that `kubelite delete pod` deletes the manifest, too."""
-    from kubelite.kube.objects import CREATED_BY
-
-    document["metadata"].setdefault("annotations", {})[CREATED_BY] = "run"
 
 
 def _names(first: str, options: Json) -> tuple[str, str]:

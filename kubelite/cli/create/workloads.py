@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kubelite.cli.create import workload_documents as documents
-from kubelite.cli.create.writing import dry_run_option, output_option, write
+from kubelite.cli.create.writing import dry_run_option, mark, output_option, write
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.options import client, complete_images, namespace_option, socket_option
@@ -65,7 +65,7 @@ def deployment(ctx: click.Context, /, name: str, command_words: tuple[str, ...],
     if command_words and len(options["image"]) > 1:
         raise CliError("error: cannot specify multiple --image options and command", code=2)
     document = documents.deployment(name, options["namespace"], options["image"], command_words, options)
-    write(client(ctx), document, dry_run=options["dry_run"], output=options["output"])
+    _write(client(ctx), document, options)
 
 
 @click.command(
@@ -103,6 +103,12 @@ def job(ctx: click.Context, /, name: str, command_words: tuple[str, ...], **opti
         document = documents.job_of(name, options["namespace"], _cron_job(server, options))
     else:
         document = documents.job(name, options["namespace"], options["image"], command_words)
+    _write(server, document, options)
+
+
+def _write(server: Client, document: Json, options: dict[str, Any]) -> None:
+    if options["dry_run"] == "none":
+        mark(document, "create")
     write(server, document, dry_run=options["dry_run"], output=options["output"])
 
 
@@ -149,4 +155,4 @@ def cronjob(ctx: click.Context, /, name: str, command_words: tuple[str, ...], **
     COMMAND replaces the image's entrypoint.
     """
     document = documents.cron_job(name, options["namespace"], options["image"], command_words, options)
-    write(client(ctx), document, dry_run=options["dry_run"], output=options["output"])
+    _write(client(ctx), document, options)

@@ -45,6 +45,13 @@ def yaml_of(document: Json) -> str:
     return to_yaml(document, sort_keys=False)
 
 
+def mark(document: Json, command: str) -> None:
+    """Say in the manifest that a command wrote it, so that `kubelite delete TYPE NAME` deletes the manifest, too."""
+    from kubelite.kube.objects import CREATED_BY
+
+    document["metadata"].setdefault("annotations", {})[CREATED_BY] = command
+
+
 def write(server: Client, document: Json, *, dry_run: str, output: str) -> None:
     """Create the object in a new file in the manifest directory, and report it as kubectl does. Raises ServerError with
     the reason AlreadyExists if a manifest already has the object."""

@@ -78,8 +78,8 @@ def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...],
     """Delete manifests from the directory, or pods, workloads and claims by name.
 
     If the manifest of an object that is deleted by name remains in the directory, the object is created again. So is a
-    pod that belongs to a workload. The command names the file, or the workload. The manifest that `kubelite run` wrote
-    is deleted with its pod.
+    pod that belongs to a workload. The command names the file, or the workload. The manifests that `kubelite run` and
+    `kubelite create` wrote for pods and workloads are deleted with them.
     """
     if bool(what) == bool(files):
         raise click.UsageError("specify what to delete: either -f FILE, or TYPE NAME")
@@ -201,7 +201,7 @@ class _Deleter:
         return {} if grace is None or grace < 0 else {"gracePeriodSeconds": grace}
 
     def _delete(self, kind: Type, namespace: str, name: str) -> None:
-        if kind is PODS and self._run_made(namespace, name):
+        if (kind is PODS or kind in WORKLOADS) and self._command_made(kind, namespace, name):
             return
         options = (
             self._grace() if kind is PODS else {"propagationPolicy": self.options["cascade"].capitalize()}
@@ -217,26 +217,32 @@ class _Deleter:
         print(f'{kind.qualified} "{name}"{forced} deleted from {namespace} namespace', flush=True)
         self.waiting.append((kind, namespace, name, doc["metadata"]["uid"]))
 
-    def _run_made(self, namespace: str, name: str) -> bool:
-        """Delete a pod with the manifest that `kubelite run` wrote for it. Return False for another pod."""
+    def _command_made(self, kind: Type, namespace: str, name: str) -> bool:
+        """Delete an object with the manifest that `kubelite run` or `create` wrote for it. Return False for another
+        object, and for one whose pods shall stay."""
         from kubelite.kube.objects import CREATED_BY, SOURCE
 
+        if kind is not PODS and self.options["cascade"] == "orphan":
+            return False
         try:
-            pod = self.server.get(path_of(PODS, namespace, name))
+            doc = self.server.get(path_of(kind, namespace, name))
         except ServerError as error:
             if error.reason != "NotFound":
                 raise
             return False
-        annotations = pod["metadata"].get("annotations") or {}
-        if annotations.get(CREATED_BY) != "run" or not annotations.get(SOURCE):
+        annotations = doc["metadata"].get("annotations") or {}
+        if annotations.get(CREATED_BY) not in ("run", "create") or not annotations.get(SOURCE):
             return False
-        text = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}}
+        head = {"apiVersion": doc["apiVersion"], "kind": kind.kind}
+        text = {**head, "metadata": {"name": name, "namespace": namespace}}
         body = json.dumps(text).encode()
         answer = self.server.json("POST", "/kubelite/v1/remove", body=body, headers=YAML_BODY)
         (entry,) = answer["objects"]
         if entry["result"] == "missing":  # only its annotation says that a manifest defines it
             return False
-        self._removed(entry, pod["metadata"]["uid"])
+        self._removed(entry, doc["metadata"]["uid"])
+        if kind is not PODS:
+            self.waiting.append((kind, namespace, name, doc["metadata"]["uid"]))
         return True
 
     def wait(self) -> None:

@@ -57,6 +57,12 @@ def test_create_writes_a_manifest_into_the_directory(server: Served) -> None:
     assert yaml.safe_load(written.read_text())["spec"]["replicas"] == 1
     again = kubelite(server, "create", "deployment", "shop", "--image=nginx")
     assert again.returncode == 1 and 'deployments "shop" already exists' in again.stderr
+    kept = kubelite(server, "delete", "deployment", "shop", "--cascade=orphan", "--no-wait")
+    assert written.exists() and f"{written} still defines deployment shop" in kept.stderr
+    server.run(server.node.rescan())
+    done = ok(server, "delete", "deployment", "shop", "--no-wait")
+    assert done == 'deployment "shop" deleted from default namespace\n'
+    assert not written.exists()
 
 
 def test_a_job_of_a_cron_job(server: Served) -> None:
