@@ -110,6 +110,7 @@ class NodeAgent:
             time.time(),
             not_ready="" if ready else why,
             pressure_since=self.pressure_since,
+            images=self.images_client.store.list(),
         )
         record = self.store.get(NODE, "", self.node_name)
         facts = self.worker.scheduler.node.facts()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
@@ -13,6 +13,9 @@ from kubelite.node.model.node_facts import architecture, shown_taints
 from kubelite.node.model.schedule import NodeFacts
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.version import version
+
+if TYPE_CHECKING:
+    from runtime.images.store.store import ImageRecord
 
 #: condition → (reason, message) when it is true, and when it is false, as kubelet words them
 #: (Kubernetes pkg/kubelet/nodestatus/setters.go).
@@ -32,6 +35,7 @@ _PRESSURE = {
 }
 
 HEARTBEAT_SECONDS = 300
+MOST_IMAGES, MOST_NAMES = 50, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class AgentState:
     now: float
     not_ready: str = ""  # why the node is not ready; "" = it is ready
     pressure_since: Mapping[str, float] | None = None  # condition → Unix seconds it last changed
+    images: Sequence[ImageRecord] = ()  # one for each name of an image
 
 
 def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any], agent: AgentState) -> Json:
@@ -79,8 +84,28 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
                 {**c, "lastHeartbeatTime": rfc3339(_heartbeat(agent))} for c in _conditions(facts, agent)
             ],
             "nodeInfo": _node_info(),
+            **({"images": _images(agent.images)} if agent.images else {}),
         },
     }
+
+
+def _images(records: Iterable[ImageRecord]) -> list[Json]:
+    """The images of the node, the largest first, as kubelet lists them (Kubernetes pkg/kubelet/nodestatus/setters.go,
+    Images: nodeStatusMaxImages, MaxNamesPerImageInNodeStatus)."""
+    names: dict[str, dict[str, None]] = {}
+    sizes: dict[str, int] = {}
+    for record in records:
+        sizes[record.id] = record.size
+        own = names.setdefault(record.id, {})
+        own.update(dict.fromkeys([*record.repo_digests, *([record.reference] if record.reference else [])]))
+    order = sorted(sizes, key=lambda identity: (-sizes[identity], identity))[:MOST_IMAGES]
+    return [
+        {
+            "names": sorted(names[identity], key=lambda name: "@" not in name)[:MOST_NAMES],
+            "sizeBytes": sizes[identity],
+        }
+        for identity in order
+    ]
 
 
 def amounts(found: Mapping[str, int]) -> dict[str, str]:
