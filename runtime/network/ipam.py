@@ -130,7 +130,7 @@ class LeaseStore:
                 try:
                     with open(path) as file:
                         lease = Lease.from_json({**json.load(file), "ready": ready})
-                except (ValueError, TypeError, KeyError) as error:
+                except (ValueError, TypeError, KeyError, RecursionError) as error:
                     if ready:
                         os.rename(path, f"{path}.damaged")
                         self.warnings.append(f"lease {path} is damaged and was set aside: {error}")

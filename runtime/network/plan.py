@@ -109,9 +109,13 @@ class Lease:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Lease:
         """Build a lease from JSON. Unknown fields are ignored, so pods of a newer version keep their addresses. Raises
-        KeyError or TypeError for anything else."""
+        KeyError, TypeError or ValueError for anything else."""
         known = {field.name for field in fields(cls)}
         ports = tuple(PortMapping(**port) for port in data["ports"])
+        texts = ("uid", "ip", "mac", "host_ifname", "netns", "netns_id")
+        if wrong := [name for name in texts if not isinstance(data[name], str)]:
+            raise TypeError(f"{wrong[0]} is not a text")
+        ipaddress.IPv4Address(data["ip"])
         return cls(**{**{key: value for key, value in data.items() if key in known}, "ports": ports})
 
 

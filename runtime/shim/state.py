@@ -57,7 +57,7 @@ def read_json(run_dir: str, name: str) -> dict[str, Any] | None:
     full)."""
     try:
         data = json.loads(read_bytes(f"{run_dir}/{name}"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 

@@ -1,15 +1,17 @@
 """`make fuzz`: config.json and state files from a seed; each results in a container or in one clean error.
 
-python -m tests.fuzz [--cases 100000] [--real 2000] [--state 500] [--seed N] [--first K]
+python -m tests.fuzz [--cases 100000] [--real 2000] [--state 500] [--foreign 100000] [--seed N] [--first K]
 
 `cases` are decided in this process: reading, validation, the plans for mounts, cgroups, capabilities and seccomp.
 `real` of them (from `--first` on) are then tried with the command, and `state` containers have their files damaged
-(root only). The first that is neither ends it, with how to repeat that one alone.
+(root only). The first that is neither ends it, with how to repeat that one alone. `foreign` cases are bytes for the
+parsers of what others write (foreign.py), for each parser in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--real", type=int, default=2_000)
     parser.add_argument("--state", type=int, default=500)
+    parser.add_argument("--foreign", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     options = parser.parse_args()
@@ -55,6 +58,8 @@ def _all(base: Path, options: argparse.Namespace) -> int:
 
     if not _each("cases", decided, range(first, first + options.cases), seed):
         return 1
+    if not _foreign(base, options):
+        return 1
     if not options.real and not options.state:
         return 0
     (base / "ground").mkdir()
@@ -73,20 +78,42 @@ def _all(base: Path, options: argparse.Namespace) -> int:
         ground.close()
 
 
-def _each(kind: str, attempt: Callable[[int], str], numbers: range, seed: int) -> bool:
+def _foreign(base: Path, options: argparse.Namespace) -> bool:
+    from tests.fuzz import foreign  # imports the node, which the other cases do not need
+
+    logging.getLogger("kubelite").addHandler(logging.NullHandler())  # what it says of damaged files
+    names, where = list(foreign.PARSERS), base / "foreign"
+    where.mkdir()
+
+    def parsed(number: int) -> str:
+        name = names[number % len(names)]
+        data = foreign.case(foreign.PARSERS[name], options.seed, number)
+        try:
+            return CONTAINER if foreign.attempt(name, data, where) else "an error"
+        except AssertionError as error:
+            raise Unclean(str(error)) from error
+
+    return _each(
+        "foreign", parsed, range(options.first, options.first + options.foreign), options.seed, "values"
+    )
+
+
+def _each(
+    kind: str, attempt: Callable[[int], str], numbers: range, seed: int, good: str = "containers"
+) -> bool:
     began, ended = time.monotonic(), Counter[bool]()
     for number in numbers:
         try:
             ended[attempt(number) == CONTAINER] += 1
         except Unclean as error:
-            only = {"cases": 0, "real": 0, "state": 0, kind: 1}
+            only = {"cases": 0, "real": 0, "state": 0, "foreign": 0, kind: 1}
             flags = " ".join(f"--{name} {count}" for name, count in only.items())
             print(f"FAILED at {kind} {number}: {error}")
             print(f"to repeat: python -m tests.fuzz --seed {seed} --first {number} {flags}", flush=True)
             return False
     took = time.monotonic() - began
     print(
-        f"{kind}: {len(numbers)}, {ended[True]} containers and {ended[False]} clean errors, in {took:.0f} s",
+        f"{kind}: {len(numbers)}, {ended[True]} {good} and {ended[False]} clean errors, in {took:.0f} s",
         flush=True,
     )
     return True

@@ -15,12 +15,12 @@ from runtime.errors import SpecError, StateError
 from runtime.oci.cli import lifecycle, store
 from runtime.oci.config import shape
 from runtime.oci.config import spec as oci
-from tests.fuzz import cases, decide
+from tests.fuzz import cases, decide, foreign
 from tests.fuzz.run import Ground
 from tests.programs import BUSYBOX
 
 SEED = 20
-DECIDED, REAL, STATE = 1000, 25, 10
+DECIDED, REAL, STATE, FOREIGN = 1000, 25, 10, 300
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -44,6 +44,18 @@ def test_each_case_is_decided_cleanly(tmp_path: Path) -> None:
         except decide.Unclean as error:
             pytest.fail(f"case {number} of seed {SEED}: {error}")
     assert DECIDED // 10 < containers < DECIDED * 9 // 10  # otherwise the grammar is useless
+
+
+@pytest.mark.parametrize("name", foreign.PARSERS)
+def test_foreign_bytes_end_in_a_value_or_in_the_parsers_error(tmp_path: Path, name: str) -> None:
+    parser = foreign.PARSERS[name]
+    for sample in parser.samples():
+        assert foreign.attempt(name, sample, tmp_path), f"the sample is no good: {sample[:200]!r}"
+    sound = sum(
+        foreign.attempt(name, foreign.case(parser, SEED, number), tmp_path) for number in range(FOREIGN)
+    )
+    assert sound > 0
+    assert sound < FOREIGN or not parser.allowed
 
 
 def _on_ground(base: Path) -> None:

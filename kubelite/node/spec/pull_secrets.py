@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -67,7 +66,7 @@ def collect(pod: Pod, find: Find, check: Callable[[dict[str, Any], str], object]
             check(config, source)
         except KeyError:
             problems.append(f"{ref.name} (it has no {key})")
-        except (ValueError, binascii.Error):
+        except (ValueError, RecursionError):  # binascii.Error is a ValueError
             problems.append(f"{ref.name} (its {key} is not base64 of JSON)")
         except ImageError as error:
             problems.append(f"{ref.name} ({error})")

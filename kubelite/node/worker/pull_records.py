@@ -223,9 +223,10 @@ def _read_record(path: str) -> dict[str, _Users]:
     found = {}
     for name, users in mapping.items() if isinstance(mapping, dict) else ():
         if isinstance(users, dict):
+            listed = users.get("kubernetesSecrets")
             secrets = [
                 Secret(*(str(one.get(key) or "") for key in ("uid", "namespace", "name", "credentialHash")))
-                for one in users.get("kubernetesSecrets") or ()
+                for one in (listed if isinstance(listed, list) else ())
                 if isinstance(one, dict)
             ]
             found[str(name)] = _Users(users.get("nodePodsAccessible") is True, secrets)

@@ -63,23 +63,36 @@ def read(text: str) -> Ignore:
     return Ignore(patterns)
 
 
+_WITHIN, _DIRECTORIES, _ANYTHING = "[^/]*", "(?:.*/)?", ".*"
+
+
+def _wildcard(out: list[str], wildcard: str) -> None:
+    """Append a wildcard that is not covered by the one before it. Without that, re tries every way to divide a path
+    among a row of stars."""
+    if out and out[-1] == _WITHIN and wildcard == _ANYTHING:
+        out.pop()
+    if not out or not (out[-1] == _ANYTHING or out[-1] == wildcard):
+        out.append(wildcard)
+
+
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Convert a pattern of Go's filepath.Match, extended by `**`, to a regular expression for a whole path. Raises
     PatternError."""
-    out, at = [], 0
+    out: list[str] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
             if pattern[at : at + 1] != "*":
-                out.append("[^/]*")
+                _wildcard(out, _WITHIN)
                 continue
             at += 1
             if pattern[at : at + 1] == "/":
                 at += 1
-                out.append("(?:.*/)?")
+                _wildcard(out, _DIRECTORIES)
             else:
-                out.append(".*")
+                _wildcard(out, _ANYTHING)
         elif char == "?":
             out.append("[^/]")
         elif char == "\\" and at < len(pattern):
@@ -89,7 +102,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             end = pattern.find("]", at + 1)
             if end < 0:
                 raise PatternError(f'"{pattern}" lacks a closing "]"')
-            inside = pattern[at:end].replace("\\", "\\\\")
+            # re warns of what may become an operation of sets
+            inside = re.sub(r"[\\\[&~|]", r"\\\g<0>", pattern[at:end])
             out.append(f"[{inside}]")
             at = end + 1
         else:

@@ -273,7 +273,7 @@ def read_files(paths: Sequence[str], warn: Warn) -> list[AuthConfig]:
                 found.append(read_config(json.loads(file.read() or b"{}"), path))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
             warn(f"{path} is ignored: {words}")
         except ImageError as error:

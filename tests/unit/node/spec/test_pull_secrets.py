@@ -21,6 +21,10 @@ def secret(kind: str, **data: Any) -> dict[str, Any]:
 
 
 SECRETS = {
+    ("apps", "deep"): {
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": "[" * 100_000},
+    },
     ("apps", "new"): secret("kubernetes.io/dockerconfigjson", dockerconfigjson={"auths": LOGIN}),
     ("apps", "old"): secret("kubernetes.io/dockercfg", dockercfg=LOGIN),
     ("apps", "plain"): {
@@ -46,6 +50,7 @@ SECRETS = {
         ("keyless", "it has no .dockerconfigjson"),
         ("broken", "not base64 of JSON"),
         ("nojson", "not base64 of JSON"),
+        ("deep", "not base64 of JSON"),
         ("noauth", "a is not an object"),
         ("missing", "not found"),
         ("elsewhere", "not found"),

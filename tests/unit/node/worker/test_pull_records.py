@@ -145,7 +145,18 @@ def test_failed_and_parallel_pulls(tmp_path: Path) -> None:
     assert may(found)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"credentialMapping": 7}', "[" * 5000, "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"credentialMapping": 7}',
+        '{"credentialMapping": {"r.example.com/app": {"kubernetesSecrets": 7}}}',
+        "[" * 5000,
+        "\0",
+    ],
+)
 def test_a_damaged_record_gives_the_image_to_nobody(tmp_path: Path, text: str) -> None:
     pulled(records(tmp_path), None)
     (file,) = files(tmp_path, "pulled")

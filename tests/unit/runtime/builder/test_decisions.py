@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from typing import Any
 
 import pytest
@@ -105,6 +106,26 @@ def test_ignored(patterns: str, ignored: list[str], kept: list[str]) -> None:
     found = ignore.read(patterns)
     assert [path for path in ignored if not found.matches(path)] == []
     assert [path for path in kept if found.matches(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ignored", "kept"),
+    [
+        ("*" * 60 + "/x", "a/b/c/x", "a/b/c/y"),
+        ("**/" * 30 + "x", "x", "y"),
+        ("a***", "ab/c", "b/a"),
+        ("*" * 31 + "b", "a/a/b", "a" * 200),
+        ("[[a&&b]", "&", "c"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_rows_of_stars_take_no_time(pattern: str, ignored: str, kept: str) -> None:
+    """re would try every way to divide a path among them."""
+    began = time.process_time()
+    found = ignore.read(pattern)
+    assert found.matches(ignored) and not found.matches(kept)
+    assert not ignore.read(f"{pattern}-").matches("a/" * 60 + "b")
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("text", ["[a", "!"])

@@ -229,3 +229,10 @@ def test_logins_are_hashed_as_kubelet_does() -> None:
     assert auth.login_hash(login) == hashlib.sha256(text.encode()).hexdigest()
     token = auth.Login(identity_token="t", source="x")
     assert auth.login_hash(token) == hashlib.sha256(b'{"identitytoken":"t"}').hexdigest()
+
+
+def test_a_file_that_is_nested_too_deeply_is_ignored(tmp_path: Path) -> None:
+    path, said = tmp_path / "auth.json", list[str]()
+    path.write_text("[" * 100_000)
+    assert auth.read_files([str(path)], said.append) == []
+    assert len(said) == 1 and said[0].startswith(f"{path} is ignored: ")

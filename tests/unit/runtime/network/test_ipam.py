@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_leases_outlive_the_process(tmp_path: Path) -> None:
     assert second.get("a") == made and made.ready
     assert sorted((lease.uid, lease.ready) for lease in second.all()) == [("a", True), ("b", False)]
     assert take(second, "c").ip == "10.1.0.4"
+
+
+@pytest.mark.parametrize("change", [{"uid": {"x": None}}, {"ip": 7}, {"ip": "10.1.0.x"}, {"netns": None}])
+def test_a_lease_with_values_of_other_types_is_set_aside(tmp_path: Path, change: dict[str, object]) -> None:
+    first = store(tmp_path)
+    first.mark_ready(take(first, "a"))
+    path = tmp_path / "leases/a.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    leases = store(tmp_path)
+    assert leases.all() == [] and "a.json is damaged" in leases.warnings[0]
 
 
 def test_a_half_written_lease_is_ignored(tmp_path: Path) -> None:

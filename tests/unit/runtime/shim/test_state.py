@@ -40,7 +40,7 @@ def test_fields_of_a_newer_shim_are_ignored_and_missing_ones_get_their_default(t
 
 def test_an_invalid_record_is_ignored(tmp_path: Path) -> None:
     assert state.read_state(str(tmp_path / "nowhere")) is None
-    for content in (b"", b'{"version":1', b"[]", b'{"version":1}', b"\xff\xfe"):
+    for content in (b"", b'{"version":1', b"[]", b'{"version":1}', b"\xff\xfe", b"[" * 100_000):
         (tmp_path / state.STATE).write_bytes(content)
         assert state.read_state(str(tmp_path)) is None, content
 
