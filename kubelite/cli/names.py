@@ -26,7 +26,7 @@ class Type(NamedTuple):
         return f"{self.singular}.{group[0]}" if root == "apis" else self.singular
 
 
-_APPS, _BATCH = "/apis/apps/v1", "/apis/batch/v1"
+_APPS, _BATCH, _RBAC = "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
 TYPES = (
     Type("pods", "Pod", True, ("po",)),
     Type("replicationcontrollers", "ReplicationController", True, ("rc",)),
@@ -45,6 +45,11 @@ TYPES = (
     Type("storageclasses", "StorageClass", False, ("sc",), "/apis/storage.k8s.io/v1"),
     Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("clustertrustbundles", "ClusterTrustBundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
+    Type("serviceaccounts", "ServiceAccount", True, ("sa",)),
+    Type("roles", "Role", True, (), _RBAC),
+    Type("rolebindings", "RoleBinding", True, (), _RBAC),
+    Type("clusterroles", "ClusterRole", False, (), _RBAC),
+    Type("clusterrolebindings", "ClusterRoleBinding", False, (), _RBAC),
     Type("namespaces", "Namespace", False, ("ns",)),
     Type("nodes", "Node", False, ("no",)),
     Type("manifests", "Manifest", False),

@@ -14,7 +14,16 @@ CREATED_BY = "kubelite.io/created-by"  # annotation of a manifest: the command t
 
 #: Kinds without namespaces.
 CLUSTER_SCOPED = frozenset(
-    {"ClusterTrustBundle", "Namespace", "Node", "PersistentVolume", "PriorityClass", "StorageClass"}
+    {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ClusterTrustBundle",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PriorityClass",
+        "StorageClass",
+    }
 )
 
 #: Kinds whose objects controllers turn into other objects.

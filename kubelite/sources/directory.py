@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import mark_deleting, source_of
+from kubelite.kube.objects import mark_deleting, object_name, source_of
 from kubelite.node.model.priority import Classes, admitted
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
@@ -56,6 +56,7 @@ from kubelite.sources.plan import (
     plan,
 )
 from kubelite.sources.tree_watch import TreeWatch
+from kubelite.sources.workloads import without_effect
 from manifests.types.core import Pod, PodSpec
 from manifests.yaml.loader import load_text
 from runtime.identity import new_uid
@@ -301,6 +302,9 @@ class Sources:
             if isinstance(obj, Pod):
                 self._typed[file, document.key] = obj.spec, doc["spec"]
             objects[document.key] = bound(doc, self._node_name)
+            if said := without_effect(doc):
+                name = object_name(*document.key)
+                problems += (Problem(said, document.line, kind="unsupported", object=name),)
         # Ignored: no document has a kind that the node supports
         status = "Loaded" if objects else "Ignored" if problems else "Empty"
         if objects:

@@ -17,6 +17,12 @@ from state.store import Record
 
 #: The kinds, in the order in which they are applied.
 KINDS = (
+    "Namespace",
+    "ServiceAccount",
+    "ClusterRole",
+    "Role",
+    "ClusterRoleBinding",
+    "RoleBinding",
     "ClusterTrustBundle",
     "PriorityClass",
     "StorageClass",

@@ -10,6 +10,28 @@ from kubelite.kube.json import Json
 _OF_CONTROLLERS = ("deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
 
 
+_NO_USERS = "it is stored and shown, and has no effect: kubelite has no users, roles or tokens"
+
+#: Kinds that are accepted so that a folder for a cluster can be used as it is, and what they do not do here.
+_WITHOUT_EFFECT = {
+    "ClusterRole": _NO_USERS,
+    "ClusterRoleBinding": _NO_USERS,
+    "Role": _NO_USERS,
+    "RoleBinding": _NO_USERS,
+    "ServiceAccount": "it is stored and shown, and has no effect: pods get no token, and no imagePullSecrets from it",
+}
+
+
+def without_effect(doc: Json) -> str:
+    """Return what an object of a manifest does not do on this node; "" if it does what it does on a cluster."""
+    if doc["kind"] != "Namespace":
+        return _WITHOUT_EFFECT.get(doc["kind"], "")
+    labels = doc["metadata"].get("labels") or {}
+    if any(key.startswith("pod-security.kubernetes.io/") for key in labels):
+        return "its Pod Security labels have no effect: the setting pod_security_namespaces has the levels"
+    return ""
+
+
 def own_annotations(annotations: Json) -> Json:
     """Return the annotations that a controller has written."""
     return {key: value for key, value in annotations.items() if key.startswith(_OF_CONTROLLERS)}

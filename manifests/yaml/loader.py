@@ -42,6 +42,12 @@ KINDS = Kinds(
     "DaemonSet",
     "Job",
     "CronJob",
+    "Namespace",
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
 )
 
 

@@ -34,6 +34,8 @@ class Resource(NamedTuple):
         return self.kind not in ("Namespace", "Node")
 
 
+_LEVELS = "pod-security.kubernetes.io/"  # labels that say which levels apply: those of the settings
+_RBAC = "rbac.authorization.k8s.io/v1"
 _DELETED = ("delete", "get", "list", "watch")
 
 RESOURCES = {
@@ -45,6 +47,8 @@ RESOURCES = {
             False,
             group_version="certificates.k8s.io/v1beta1",
         ),
+        Resource("clusterrolebindings", "ClusterRoleBinding", False, group_version=_RBAC),
+        Resource("clusterroles", "ClusterRole", False, group_version=_RBAC),
         Resource("configmaps", "ConfigMap", True, ("cm",)),
         Resource("controllerrevisions", "ControllerRevision", True, group_version="apps/v1"),
         Resource("cronjobs", "CronJob", True, ("cj",), _DELETED, "batch/v1"),
@@ -60,7 +64,10 @@ RESOURCES = {
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
         Resource("replicasets", "ReplicaSet", True, ("rs",), _DELETED, "apps/v1", scaled=True),
         Resource("replicationcontrollers", "ReplicationController", True, ("rc",), _DELETED, scaled=True),
+        Resource("rolebindings", "RoleBinding", True, group_version=_RBAC),
+        Resource("roles", "Role", True, group_version=_RBAC),
         Resource("secrets", "Secret", True),
+        Resource("serviceaccounts", "ServiceAccount", True, ("sa",)),
         Resource("statefulsets", "StatefulSet", True, ("sts",), _DELETED, "apps/v1", scaled=True),
         Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
@@ -178,7 +185,8 @@ def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Js
 
 
 def _namespaces(node: NodeApi) -> list[Json]:
-    """Derive the namespaces from the stored objects. A namespace is as old as its oldest object."""
+    """Return the namespaces: those of manifests, and those that a stored object is in, which are as old as their oldest
+    object."""
     started = str(node.node()["metadata"].get("creationTimestamp", ""))
     born = {"default": started}
     for resource in RESOURCES.values():
@@ -187,20 +195,26 @@ def _namespaces(node: NodeApi) -> list[Json]:
         for record in node.store.list(resource.kind):
             made = str(record.doc["metadata"].get("creationTimestamp") or started)
             born[record.namespace] = min(born.get(record.namespace, made), made)
+    defined = {record.name: record.doc["metadata"] for record in node.store.list("Namespace")}
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": name,
-                "creationTimestamp": at,
-                "labels": {"kubernetes.io/metadata.name": name, **node.pod_security.levels(name).labels},
-            },
-            "spec": {"finalizers": ["kubernetes"]},
-            "status": {"phase": "Active"},
-        }
-        for name, at in sorted(born.items())
+        _namespace(node, name, born.get(name, ""), defined.get(name)) for name in sorted({*born, *defined})
     ]
+
+
+def _namespace(node: NodeApi, name: str, born: str, defined: Json | None) -> Json:
+    """`defined`: the metadata of the namespace's manifest, if it has one."""
+    metadata = {"name": name, "creationTimestamp": born, **(defined or {})}
+    given = {
+        key: value for key, value in (metadata.get("labels") or {}).items() if not key.startswith(_LEVELS)
+    }
+    own = {"kubernetes.io/metadata.name": name, **node.pod_security.levels(name).labels}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {**metadata, "labels": {**given, **own}},
+        "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    }
 
 
 def list_document(resource: Resource, items: Sequence[Json], resource_version: int) -> Json:

@@ -1,4 +1,4 @@
-"""The Table columns of workloads, as Kubernetes' API server prints them.
+"""The Table columns of workloads, accounts and roles, as Kubernetes' API server prints them.
 
 Source: Kubernetes pkg/printers/internalversion/printers.go (printDeployment, printReplicaSet, printDaemonSet, printJob,
 printReplicationController, printStatefulSet, printCronJob, printControllerRevision).
@@ -55,6 +55,16 @@ _CRON_JOB = (
     Column("Last Schedule"),
     AGE,
     *_WIDE,
+)
+_ACCOUNT = (NAME, Column("Secrets", "string"), AGE)
+_ROLE = (NAME, Column("Created At", "date"))  # apiserver pkg/registry/rest/table.go, the default columns
+_BINDING = (
+    NAME,
+    Column("Role"),
+    AGE,
+    Column("Users", priority=1),
+    Column("Groups", priority=1),
+    Column("ServiceAccounts", priority=1),
 )
 _REVISION = (NAME, Column("Controller"), Column("Revision"), AGE)
 
@@ -182,6 +192,25 @@ def revision_cells(doc: Json, now: float) -> Cells:
     return [name, controller, doc.get("revision", 0), age]
 
 
+def account_cells(doc: Json, now: float) -> Cells:
+    _, _, name, age = _parts(doc, now)
+    return [name, len(doc.get("secrets") or ()), age]
+
+
+def role_cells(doc: Json, _now: float) -> Cells:
+    return [doc["metadata"]["name"], doc["metadata"].get("creationTimestamp", "")]
+
+
+def binding_cells(doc: Json, now: float) -> Cells:
+    _, _, name, age = _parts(doc, now)
+    subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
+    for subject in doc.get("subjects") or ():
+        where = f"{subject['namespace']}/" if subject.get("namespace") else ""
+        subjects.setdefault(subject["kind"], []).append(where + subject["name"])
+    columns = (", ".join(subjects[kind]) for kind in ("User", "Group", "ServiceAccount"))
+    return [name, f"{doc['roleRef']['kind']}/{doc['roleRef']['name']}", age, *columns]
+
+
 PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] = {
     "Deployment": (_DEPLOYMENT, deployment_cells),
     "ReplicaSet": (_REPLICAS, replica_set_cells),
@@ -191,4 +220,9 @@ PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] =
     "Job": (_JOB, job_cells),
     "CronJob": (_CRON_JOB, cron_job_cells),
     "ControllerRevision": (_REVISION, revision_cells),
+    "ServiceAccount": (_ACCOUNT, account_cells),
+    "Role": (_ROLE, role_cells),
+    "ClusterRole": (_ROLE, role_cells),
+    "RoleBinding": (_BINDING, binding_cells),
+    "ClusterRoleBinding": (_BINDING, binding_cells),
 }

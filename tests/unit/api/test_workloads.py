@@ -180,3 +180,36 @@ def test_a_claim_that_no_manifest_defines_is_deleted(http: Http) -> None:
     assert refused.status_code == 405
     assert "delete it with `kubelite delete -f /manifests/mine.yaml`" in refused.json()["message"]
     assert "deletionTimestamp" not in http.get(f"{claims}/mine").json()["metadata"]
+
+
+def test_the_columns_of_accounts_and_roles() -> None:
+    metadata = {"name": "web", "creationTimestamp": CREATED}
+    subjects = [
+        {"kind": "ServiceAccount", "name": "web", "namespace": "shop"},
+        {"kind": "User", "name": "jo"},
+        {"kind": "Group", "name": "ops"},
+    ]
+    bound = {"metadata": metadata, "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": subjects}
+    for kind, found, cells in (
+        ("ServiceAccount", {"metadata": metadata}, ["web", 0, "5m"]),
+        ("ClusterRole", {"metadata": metadata}, ["web", CREATED]),
+        ("RoleBinding", bound, ["web", "ClusterRole/view", "5m", "jo", "ops", "shop/web"]),
+    ):
+        assert table(kind, [found], now=NOW, resource_version=1)["rows"][0]["cells"] == cells
+
+
+def test_a_namespace_of_a_manifest_has_its_labels_and_exists_without_objects(http: Http) -> None:
+    labels = {"team": "a", "pod-security.kubernetes.io/enforce": "restricted"}
+    shop = {"metadata": {"name": "shop", "uid": "uid-shop", "creationTimestamp": CREATED, "labels": labels}}
+    http.runner.run(http.node.store.create("Namespace", shop))
+    found = http.get("/api/v1/namespaces/shop").json()
+    assert found["status"] == {"phase": "Active"} and found["metadata"]["creationTimestamp"] == CREATED
+    assert found["metadata"]["labels"]["team"] == "a"
+    levels = {key: value for key, value in found["metadata"]["labels"].items() if "pod-security" in key}
+    assert levels == http.node.pod_security.levels("shop").labels, (
+        "the levels that apply are those of the settings"
+    )
+    assert [one["metadata"]["name"] for one in http.get("/api/v1/namespaces").json()["items"]] == [
+        "default",
+        "shop",
+    ]

@@ -157,3 +157,22 @@ def test_an_edit_in_words(kind: str, old: Any, new: Any, said: list[str]) -> Non
 def test_a_new_workload_in_words() -> None:
     assert list(creation_words({"kind": "Deployment", "spec": {"replicas": 3}})) == ["3 pods are created"]
     assert list(creation_words({"kind": "ReplicaSet", "spec": {"replicas": 1}})) == ["1 pod is created"]
+
+
+async def test_a_kind_without_effect_is_stored_and_said_once(directory: Path, store: Store) -> None:
+    said: list[str] = []
+    sources = Sources(
+        str(directory), store, report=lambda state: said.extend(p.message for p in state.problems)
+    )
+    level = "pod-security.kubernetes.io/enforce"
+    (directory / "shop.yaml").write_text(
+        f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{level}: restricted}}}}\n---\n"
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop}\n"
+    )
+    await sources.scan()
+    await sources.scan()
+    assert store.get("Namespace", "", "shop") and store.get("ServiceAccount", "shop", "web")
+    (state,) = sources.states()
+    assert state.status == "Loaded" and state.rejected == ""
+    assert [problem.object for problem in state.problems] == ["Namespace shop", "ServiceAccount shop/web"]
+    assert len(said) == 2 and "pods get no token" in said[1]
