@@ -337,3 +337,16 @@ def test_no_more_than_500_pods_are_counted_or_created_at_once() -> None:
     world.run_controllers()
     assert now(world, job)["status"]["succeeded"] == 1200
     assert finished_condition(now(world, job)) is not None
+
+
+def test_an_evicted_pod_that_the_policy_ignores_is_replaced_and_not_counted() -> None:
+    """TestSyncJobWithJobPodFailurePolicy: "ignore pod failure based on OnPodConditions"."""
+    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    world, job = new_world(
+        job_doc(parallelism=1, completions=1, backoffLimit=0, podFailurePolicy={"rules": [rule]})
+    )
+    add_pod(world, job, "Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}])
+    plan = world.sync(job)
+    assert [type(effect) for effect in plan.effects].count(Create) == 1 and released(plan) == 1
+    status = now(world, job)["status"]
+    assert "failed" not in status and "conditions" not in status
