@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,6 +79,7 @@ class PullRecords:
         self._policy = policy
         self._pulling = f"{root}/image_manager/pulling"
         self._pulled = f"{root}/image_manager/pulled"
+        self._lock = threading.Lock()  # several pods may pull one image at the same time, each in a thread
         self._running: dict[str, int] = {}  # reference → pulls that have begun
         self._records: dict[str, dict[str, _Users]] = {}  # file → name of the image → its users
         for file in _names(self._pulled):
@@ -99,22 +101,24 @@ class PullRecords:
         """Record that a pull begins. OSError if that cannot be written: then nothing may be pulled."""
         if self._policy.name == NEVER:
             return
-        self._running[reference] = self._running.get(reference, 0) + 1
         document = {"apiVersion": _API, "kind": "ImagePullIntent", "image": reference}
-        try:
-            _write(f"{self._pulling}/{_file(reference)}", document)
-        except OSError:
-            self._ended(reference)
-            raise
+        with self._lock:
+            self._running[reference] = self._running.get(reference, 0) + 1
+            try:
+                _write(f"{self._pulling}/{_file(reference)}", document)
+            except OSError:
+                self._ended(reference)
+                raise
 
     def ended(self, reference: str, image: ObservedImage | None, secret: Secret | None) -> None:
         """Record the end of a pull. `image`: None if it failed. `secret`: the one that the registry accepted; None:
         it was pulled without a login, or with the node's own."""
         if self._policy.name == NEVER:
             return
-        if image is not None:
-            self._add(image, secret)
-        self._ended(reference)
+        with self._lock:
+            if image is not None:
+                self._add(image, secret)
+            self._ended(reference)
 
     def _ended(self, reference: str) -> None:
         left = self._running.get(reference, 1) - 1

@@ -6,6 +6,7 @@ import base64
 import json
 import stat
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def test_an_image_that_no_pod_has_pulled_is_for_all(tmp_path: Path) -> None:
     assert may(records(tmp_path))
     assert not may(records(tmp_path, "AlwaysVerify"))
     assert not (tmp_path / "image_manager").exists()
+
+
+def test_several_pods_pull_one_image_at_the_same_time(tmp_path: Path) -> None:
+    """As the replicas of a Deployment do. Each pull begins and ends in a thread of its own."""
+    found = records(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        for pull in [threads.submit(pulled, found, OURS) for _ in range(200)]:
+            pull.result(timeout=60)
+    assert not files(tmp_path, "pulling")
+    assert [path.suffix for path in files(tmp_path, "pulled")] == [""]
+    assert may(records(tmp_path), OURS)
 
 
 def test_a_secret_has_pulled_for_those_who_have_it(tmp_path: Path) -> None:
