@@ -23,6 +23,7 @@ KIND, CLASS_KIND = "PersistentVolume", "StorageClass"
 BUILT_IN = "kubelite"  # the class of the volumes that the node provisions
 PROVISIONER, NO_PROVISIONER = "kubelite.io/directory", "kubernetes.io/no-provisioner"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 ON_FIRST_USE = "WaitForFirstConsumer"
 NONE_THERE = "no persistent volumes available for this claim"
@@ -50,11 +51,19 @@ class Verdict(NamedTuple):
     message: str = ""
 
 
+def named_class(doc: Doc) -> str | None:
+    """The class that a claim or a volume names: in the annotation of before 1.6, which comes first, or in its spec
+    (Kubernetes component-helpers storage/volume/helpers.go, GetPersistentVolumeClaimClass)."""
+    annotations = doc["metadata"].get("annotations") or {}
+    found: str | None = annotations.get(CLASS_ANNOTATION, doc["spec"].get("storageClassName"))
+    return found
+
+
 def class_of(claim: Doc, classes: Mapping[str, Doc]) -> str:
     """The requested class, else the default: the newest class marked so, preferring manifests over the built-in one."""
-    asked = claim["spec"].get("storageClassName")
+    asked = named_class(claim)
     if asked is not None:
-        return str(asked)
+        return asked
     marked = [
         c for c in classes.values() if (c["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
     ]
@@ -115,7 +124,7 @@ def _mismatch(claim: Doc, volume: Doc, shelf: Shelf) -> str:
     spec = volume["spec"]
     if _size(volume) < _requested(claim):
         return "requested PV is too small"
-    if (spec.get("storageClassName") or "") != class_of(claim, shelf.classes):
+    if (named_class(volume) or "") != class_of(claim, shelf.classes):
         return "storageClassName does not match"
     if _mode(volume) != _mode(claim):
         return "incompatible volumeMode"
@@ -145,7 +154,7 @@ def find_volume(claim: Doc, shelf: Shelf, remembered: str = "") -> Doc | None:
         for volume in fits
         if not volume["spec"].get("claimRef")
         and not volume["metadata"].get("deletionTimestamp")
-        and (volume["spec"].get("storageClassName") or "") == name
+        and (named_class(volume) or "") == name
         and (selector is None or selector.matches(volume["metadata"].get("labels") or {}))
     ]
 
@@ -160,7 +169,7 @@ def _none_made(claim: Doc, shelf: Shelf, used: Callable[[], bool]) -> Verdict | 
     """Why no volume is provisioned for a claim that matches none; None if one is."""
     name, spec = class_of(claim, shelf.classes), claim["spec"]
     found = shelf.classes.get(name)
-    by_hand = found is None and any(v["spec"].get("storageClassName") == name for v in shelf.volumes.values())
+    by_hand = found is None and any(named_class(v) == name for v in shelf.volumes.values())
     if not name:
         return Verdict("Pending", reason="FailedBinding", message=f"{NONE_THERE} and no storage class is set")
     if found is not None and found.get("volumeBindingMode") == ON_FIRST_USE and not used():
@@ -267,7 +276,7 @@ def made_volume(claim: Doc, path: str, policy: str) -> Json:
         "accessModes": list(claim["spec"].get("accessModes") or ()),
         "capacity": dict((claim.get("status") or {}).get("capacity") or {}),
         "persistentVolumeReclaimPolicy": policy,
-        "storageClassName": claim["spec"].get("storageClassName") or "",
+        "storageClassName": named_class(claim) or "",
         "volumeMode": _mode(claim),
     }
     spec |= {"local": {"path": path}} if _mode(claim) == "Block" else {"hostPath": {"path": path, "type": ""}}
@@ -313,7 +322,7 @@ def unbound(pod: Pod, find: Find, node: NodeFacts) -> Unbound | None:
             words = f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{own}"'
             return Unbound(words)
         if phase != "Bound":
-            found = find(CLASS_KIND, "", claim["spec"].get("storageClassName") or "")
+            found = find(CLASS_KIND, "", named_class(claim) or "")
             if found is not None and found.get("volumeBindingMode") == ON_FIRST_USE:
                 return Unbound("node(s) didn't find available persistent volumes to bind", here=True)
             return Unbound("pod has unbound immediate PersistentVolumeClaims")

@@ -8,7 +8,16 @@ import pytest
 
 from kubelite.kube.json import Json
 from kubelite.node.model.schedule import Unbound
-from kubelite.node.scheduling.volume_binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
+from kubelite.node.scheduling.volume_binding import (
+    CLASS_ANNOTATION,
+    NONE_THERE,
+    Shelf,
+    Verdict,
+    bind,
+    by_name,
+    unbound,
+)
+from kubelite.node.storage.claims import bound
 from kubelite.sources.plan import created, merged
 from manifests.yaml.loader import load_text
 from tests.unit.node.storage.volume_kit import (
@@ -26,6 +35,16 @@ from tests.unit.node.storage.volume_kit import (
     storage_class,
     volume,
 )
+
+
+def annotated(doc: Json) -> Json:
+    """The object with the annotation that named the class before Kubernetes 1.6, as kubernetes/examples have it."""
+    return {**doc, "metadata": {**doc["metadata"], "annotations": {CLASS_ANNOTATION: "fast"}}}
+
+
+def test_a_claim_with_the_annotation_gets_its_class() -> None:
+    doc = annotated(claim())
+    assert bound(doc, {})["spec"]["storageClassName"] == "fast"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +79,8 @@ from tests.unit.node.storage.volume_kit import (
         ),
         ("no other class", claim(), [volume("a")], ""),
         ("the default class", claim(), [volume("a", storageClassName="kubelite")], "a"),
+        ("the class of an annotation", annotated(claim()), [volume("a"), annotated(volume("b"))], "b"),
+        ("an annotation before the spec", annotated(MANUAL), [volume("a"), annotated(volume("b"))], "b"),
         ("no class", claim(storageClassName=""), [volume("a", storageClassName=""), volume("b")], "a"),
         (
             "the mode",
