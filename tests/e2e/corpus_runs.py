@@ -66,9 +66,9 @@ def path_of(file: str) -> Path:
 def objects(run: Json, namespace: str) -> tuple[list[Json], list[str]]:
     """Return the objects of the manifest and those it needs, in one namespace, as JSON; and the names of the pods that
     are compared."""
-    own = _loaded(run["file"])
-    beside = [doc for file in run.get("beside", ()) for doc in _loaded(file)]
-    found = [*_needed(run), *beside, *own]
+    own = loaded(run["file"])
+    beside = [doc for file in run.get("beside", ()) for doc in loaded(file)]
+    found = [*needed(run), *beside, *own]
     if not any(doc["kind"] == "Pod" for doc in own):
         own = [_reader([doc for doc in own if doc["kind"] != "PersistentVolume"])]
         found += own
@@ -84,13 +84,13 @@ def objects(run: Json, namespace: str) -> tuple[list[Json], list[str]]:
     return found, [doc["metadata"]["name"] for doc in own if doc["kind"] == "Pod"]
 
 
-def _loaded(file: str) -> list[Json]:
+def loaded(file: str) -> list[Json]:
     loaded = load_file(path_of(file))
     assert not [error for error in loaded.errors if error.kind is not ErrorKind.UNSUPPORTED], file
     return [document.obj.to_json() for document in loaded.documents]
 
 
-def _needed(run: Json) -> Iterator[Json]:
+def needed(run: Json) -> Iterator[Json]:
     for kind, named in run.get("with", {}).items():
         for name, data in named.items():
             doc: Json = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
@@ -325,7 +325,7 @@ def environment(found: Comparison) -> None:
         entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
         known = dict(entry.partition("=")[::2] for entry in entries)
         for name, value in wanted.items():
-            found.check(f"{name} of {container}", known.get(name), value)
+            found.check(f"{name} of {container}", known.get(name), found.told(value))
 
 
 def files(found: Comparison) -> None:

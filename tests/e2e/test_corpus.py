@@ -54,8 +54,8 @@ pytestmark = pytest.mark.timeout(300)  # the first test starts the nodes
 ORDER = sorted(range(len(RUNS)), key=lambda index: ("restarts" in RUNS[index], "node" not in RUNS[index]))
 
 
-def pack(node: Node) -> None:
-    """Pack every named image from busybox and tests/corpus/stand-in."""
+def pack_stand_ins(node: Node) -> None:
+    """Pack the images that stand in for all others, from busybox and tests/corpus/stand-in."""
     files = [
         word
         for path in sorted((CORPUS / "stand-in").iterdir())
@@ -63,6 +63,11 @@ def pack(node: Node) -> None:
     ]
     for image, program in STAND_INS.items():
         node.cli("image", "pack", PACKED_BUSYBOX, "-t", image, program, *files)
+
+
+def pack(node: Node) -> None:
+    """Give every named image to the node."""
+    pack_stand_ins(node)
     plain, program = STAND_INS
     for image in sorted(
         {image for index, run in enumerate(RUNS) for doc in objects(run, "")[0] for image in image_names(doc)}

@@ -14,6 +14,7 @@ from manifests.types.meta import Quantity
 from manifests.yaml.document import SyntaxProblem, read_documents
 from manifests.yaml.loader import KINDS, ErrorKind, load_file
 from tests.e2e.corpus_runs import path_of, runs
+from tests.e2e.corpus_workloads import PATHS, all_workload_runs
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 SUFFIXES = (".yaml", ".json")
@@ -99,6 +100,19 @@ def test_what_is_loaded_is_run_and_nothing_else() -> None:
     }
     found = [file for run in runs() for file in (run["file"], *run.get("beside", ()))]
     assert {path_of(file) for file in found} == loaded
+
+
+def test_each_loaded_workload_is_run_or_left_out_with_a_reason() -> None:
+    """Every valid file with a workload is in corpus/runs-workloads.yaml, and nothing else is."""
+    valid = set()
+    for name in files():
+        loaded = load_file(CORPUS / name, file=name)
+        refused = [error for error in loaded.errors if error.kind is not ErrorKind.UNSUPPORTED]
+        if not refused and any(document.kind in PATHS for document in loaded.documents):
+            valid.add(CORPUS / name)
+    found = [run[key] for run in all_workload_runs() for key in ("file", "then") if key in run]
+    assert {path_of(file) for file in found} == valid
+    assert len(found) == len(valid), "each once"
 
 
 def without_empties(value: Any, key: str = "") -> Any:
