@@ -51,6 +51,7 @@ class Bout:
     def run(self) -> None:
         plan = self.plan
         self._turns("one pod", self._one, plan.rounds, "first", "cpu", "ended", "gone")
+        self._turns("user namespaces", self._own_users, plan.rounds, "users", "userscpu")
         self._turns("edit and restart", self._change, plan.rounds, "edited", "restart")
         self._turns("engines alone", self._engine, plan.rounds * 2, "engine")
         life = ("run", "create", "start", "exec", "delete", "rest")
@@ -104,6 +105,23 @@ class Bout:
         self._add(turn, "cpu", peer, cpu)
         self._add(turn, "ended", peer, (ended() - span.began) / 1e6)
         self._add(turn, "gone", peer, span.ms)
+        time.sleep(SETTLED)
+
+    def _own_users(self, peer: Peer, turn: int) -> None:
+        """As `_one`, of a pod in a user namespace: the difference is what the setting user_namespaces costs."""
+        if not isinstance(peer, Kubelite):
+            raise CannotDo
+        name = f"users{turn + 1}"
+        used = peer.account.used_ms()
+        began = peer.start([name], own_users=True)
+        first = peer.wait_stamps([name])[0]
+        time.sleep(SETTLED)
+        self._add(turn, "users", peer, (first - began) / 1e6)
+        self._add(turn, "userscpu", peer, peer.account.used_ms() - used)
+        (pid,) = containers(name)
+        if os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user"):
+            raise Refused("the pod is in the host's user namespace")
+        peer.remove([name])
         time.sleep(SETTLED)
 
     def _change(self, peer: Peer, turn: int) -> None:

@@ -100,12 +100,13 @@ class Kubelite(Peer):
             finally:
                 server.kill()
 
-    def start(self, names: list[str], *, probed: int = 0) -> int:
+    def start(self, names: list[str], *, probed: int = 0, own_users: bool = False) -> int:
         """All files are first written outside the directory and then renamed into it together."""
         ready = self.base / "ready"
         ready.mkdir(exist_ok=True)
         for name in names:
-            (ready / f"{name}.yaml").write_text(pod_manifest(name, self.stamps, probed=probed))
+            text = pod_manifest(name, self.stamps, probed=probed, own_users=own_users)
+            (ready / f"{name}.yaml").write_text(text)
         began = time.time_ns()
         for name in names:
             (ready / f"{name}.yaml").rename(self.node.manifests / f"{name}.yaml")

@@ -136,17 +136,21 @@ class Peer:
         return found
 
 
-def pod_manifest(name: str, stamps: Path, *, edited: bool = False, probed: int = 0) -> str:
-    """`probed`: a port of the node's own loopback that is asked each second whether the container lives."""
+def pod_manifest(
+    name: str, stamps: Path, *, edited: bool = False, probed: int = 0, own_users: bool = False
+) -> str:
+    """`probed`: a port of the node's own loopback that is asked each second whether the container lives. `own_users`:
+    in a user namespace."""
     port = f"httpGet: {{host: 127.0.0.1, port: {probed}, path: /{name}}}, periodSeconds: 1"
     probe = f"    livenessProbe: {{{port}}}\n" if probed else ""
+    users = "  hostUsers: false\n" if own_users else ""
     command = f"[/stamp, {name}, edited]" if edited else f"[/stamp, {name}]"
     return f"""apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, labels: {{app: bench}}}}
 spec:
   terminationGracePeriodSeconds: {GRACE}
-  containers:
+{users}  containers:
   - name: main
     image: {IMAGE}
     imagePullPolicy: Never

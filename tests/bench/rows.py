@@ -61,6 +61,8 @@ ROWS = (
     ),
     Row("hundred", "start {many} pods at once: all running", "s", "< 2", _below(2.0), 2),
     Row("cpu", "CPU time of a pod start, all processes", "ms", "< 25", _below(25.0)),
+    Row("users", "start one pod with two volumes in a user namespace → first instruction", "ms"),
+    Row("userscpu", "CPU time of a pod start in a user namespace, all processes", "ms"),
     Row("removed", "remove {many} pods: nothing left", "s", "< 3", _below(3.0), 2),
     Row("ended", "remove a pod that exits on SIGTERM: process ended", "ms"),
     Row("gone", "remove a pod that exits on SIGTERM: nothing left", "ms", "< 100", _below(100.0)),
