@@ -2,7 +2,7 @@
 
 Concurrent pulls of the same image share one worker. Cancelling a call ends its worker by SIGTERM (the worker cleans
 up), and by SIGKILL after a grace period (the next worker cleans up). If the daemon is killed, the worker's standard
-input ends, which cancels the worker too.
+input ends, which cancels the worker too. A worker that gives no sign of life is killed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from runtime.images.store.store import ImageRecord, ImageStore, Removed
 Progress = Callable[[dict[str, Any]], None]
 PullSecret = dict[str, Any]  # {"source": name for messages, "config": the content of a docker config.json}
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+HEARTBEAT = 5.0  # seconds between two signs of life of a worker
+SILENT = 60.0  # seconds without one after which a worker is killed: it is stopped, or stuck in the kernel
 _LINE_MAX = 16 << 20  # bytes of one answer: a config with labels may be large
 
 
@@ -280,11 +282,14 @@ class ImageClient:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         errors = asyncio.ensure_future(process.stderr.read())
         try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            async for line in process.stdout:
+            process.stdin.write(json.dumps({**request, "heartbeat": HEARTBEAT}).encode() + b"\n")
+            while line := await _line(process, process.stdout):
                 event = json.loads(line)
+                if event["event"] == "alive":
+                    continue
                 if event["event"] == "done":
-                    await process.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(process.wait(), _GRACE)
                     return dict(event)
                 if event["event"] == "error":
                     raise ImageError(event["message"], reason=event["reason"], retriable=event["retriable"])
@@ -297,6 +302,20 @@ class ImageClient:
         finally:
             await asyncio.shield(_end(process))
             errors.cancel()
+
+
+async def _line(process: asyncio.subprocess.Process, output: asyncio.StreamReader) -> bytes:
+    """Return the worker's next line; b"" at the end. Kills a silent worker and raises ImageError."""
+    try:
+        async with asyncio.timeout(SILENT):
+            return await output.readline()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        raise ImageError(
+            f"the image worker (pid {process.pid}) gave no sign of life for {SILENT:.0f} s and was killed",
+            retriable=True,
+        ) from None
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

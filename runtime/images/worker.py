@@ -2,8 +2,9 @@
 
 `python -m runtime.images.worker` reads one request, a JSON object on one line, from standard input. It answers in JSON
 lines on standard output: progress events, then `{"event": "done", …}` or `{"event": "error", "reason", "message",
-"retriable"}`. The client keeps standard input open while it waits. End of input or SIGTERM cancels the operation, and
-the session's directory is removed. If a worker is killed, the next one removes its leftovers.
+"retriable"}`. If the request has `heartbeat`, `{"event": "alive"}` comes each so many seconds. The client keeps
+standard input open while it waits. End of input or SIGTERM cancels the operation, and the session's directory is
+removed. If a worker is killed, the next one removes its leftovers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import ModuleType
@@ -212,9 +215,19 @@ def _print_line(event: dict[str, Any]) -> None:
         os.write(1, json.dumps(event).encode() + b"\n")
 
 
+def _beat(seconds: float) -> None:
+    """Report at intervals that this process runs. In a thread, because the event loop may be busy for long."""
+    while True:
+        time.sleep(seconds)
+        _print_line({"event": "alive"})
+
+
 async def _serve(line: bytes) -> int:
     loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(perform(json.loads(line), _print_line))
+    request = json.loads(line)
+    if seconds := request.get("heartbeat"):
+        threading.Thread(target=_beat, args=(seconds,), daemon=True).start()
+    task = asyncio.ensure_future(perform(request, _print_line))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     _cancel_at_end_of_input(loop, task)
