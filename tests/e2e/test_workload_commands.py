@@ -79,3 +79,66 @@ def test_a_deployment_by_commands(node: Node) -> None:
     assert [row.split()[0] for row in history[2:] if row] == ["1", "3", "4"]
     file.unlink()
     node.wait(lambda: not pods(node), "all pods to be gone")
+
+
+SETS = """\
+apiVersion: apps/v1
+kind: {kind}
+metadata: {{name: db}}
+spec:
+  selector: {{matchLabels: {{app: web}}}}
+  {more}
+  template:
+    metadata:
+      labels: {{app: web}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: main
+        image: {image}
+        imagePullPolicy: Never
+        command: [sh, -c, ": the-{word}; trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "count", "words"),
+    [
+        ("StatefulSet", "serviceName: db\n  replicas: 2", 2, "statefulset rolling update complete 2 pods"),
+        ("DaemonSet", "minReadySeconds: 0", 1, 'daemon set "db" successfully rolled out'),
+    ],
+)
+def test_a_set_is_restarted_and_rolled_back(node: Node, kind: str, more: str, count: int, words: str) -> None:
+    def text(word: str) -> str:
+        return SETS.format(kind=kind, more=more, image=IMAGE, word=word)
+
+    name = f"{kind.lower()}/db"
+    file = node.apply("db.yaml", text("old"))
+    node.wait(lambda: node.cli("get", name, check=False).code == 0, "the set")
+    assert words in node.cli("rollout", "status", name, "--timeout=60s").out
+    node.apply("db.yaml", text("new"))
+    node.wait(lambda: "new" in node.cli("get", name, "-o", "yaml").out, "the edit")
+    assert words in node.cli("rollout", "status", "db.yaml", "--timeout=60s").out
+    node.wait(lambda: processes(node, "the-new") == count, "the new pods")
+    history = node.cli("rollout", "history", name).out.splitlines()
+    assert [row.split()[0] for row in history[2:] if row] == ["1", "2"]
+    assert node.cli("rollout", "undo", name).out.endswith("/db rolled back\n")
+    assert words in node.cli("rollout", "status", name, "--timeout=60s").out
+    node.wait(lambda: processes(node, "the-old") == count, "the old pods again")
+    assert file.read_text() == text("old")
+    file.unlink()
+    node.wait(lambda: not pods(node), "all pods to be gone")
+
+
+def test_a_job_from_a_line(node: Node) -> None:
+    said = node.cli(
+        "create", "cronjob", "later", f"--image={IMAGE}", "--schedule=0 0 1 1 *", "--", "true"
+    ).out
+    assert said == "cronjob.batch/later created\n"
+    node.wait(lambda: node.cli("get", "cronjob", "later", check=False).code == 0, "the cron job")
+    assert node.cli("create", "job", "now", "--from=cronjob/later").out == "job.batch/now created\n"
+    assert "condition met" in node.cli("wait", "--for=condition=Complete", "job/now", "--timeout=60s").out
+    assert "1 Succeeded / 0 Failed" in node.cli("describe", "job", "now").out
+    node.cli("delete", "job", "now")
+    node.cli("delete", "cronjob", "later")
+    assert list(node.manifests.iterdir()) == []
