@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.jobs import finished_condition
 from kubelite.kube.json import Json
+from kubelite.kube.objects import source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.node_facts import own_labels
 from kubelite.settings import Settings
 from runtime.shim.client import read_state, shim_alive
 from runtime.shim.protocol import SandboxRecord
 from state.database import DatabaseError, Summary, summary
+from state.records import Record
 
 GRACE = 30.0  # seconds for a pod that sets no grace period or has no record, Kubernetes' default
 NAMES = 8  # pods that the text names; it counts the others
@@ -75,9 +78,19 @@ def _words(found: Summary, pods: int, node_name: str) -> Iterable[str]:
         what = f"{found.entries} entries, {found.revisions} versions of manifests"
         since = f" since {rfc3339(found.since)}" if found.since else ""
         yield f"the history{since}: {what} (kubelite history, kubelite rollout undo)"
+    if jobs := sorted(f"{r.namespace}/{r.name}" for r in found.objects if _has_run(r)):
+        more = f" and {len(jobs) - NAMES} more" if len(jobs) > NAMES else ""
+        which, again = ("job", "it runs") if len(jobs) == 1 else ("jobs", "they run")
+        names = ", ".join(jobs[:NAMES])
+        yield f"that the {which} {names}{more} finished: {again} again when the daemon starts"
     for record in found.objects:
         if record.kind == "Node":
             yield from _node_words(record.doc, node_name)
+
+
+def _has_run(record: Record) -> bool:
+    """Whether a record is of a finished Job that its manifest would create, and so run, again."""
+    return record.kind == "Job" and bool(source_of(record)) and finished_condition(record.doc) is not None
 
 
 def _node_words(doc: Mapping[str, Any], node_name: str) -> Iterable[str]:

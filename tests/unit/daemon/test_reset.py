@@ -9,6 +9,7 @@ import pytest
 from kubelite.daemon import drain, reset
 from kubelite.daemon.losses import described, find_losses
 from kubelite.kube.json import Json
+from kubelite.kube.objects import SOURCE
 from kubelite.settings import Settings
 from runtime.network.plan import NetworkConfig
 from runtime.shim.protocol import SandboxRecord
@@ -84,3 +85,22 @@ async def test_the_question_names_the_manifest_directory_of_the_daemon(tmp_path:
     lines = described(find_losses(settings), now=False, timeout=None)
     where = recorded or "/etc/manifests"
     assert lines[-1] == f"This keeps: images, manifests ({where}), the data of volumes and claims"
+
+
+async def test_the_question_names_the_finished_jobs_that_will_run_again(tmp_path: Path) -> None:
+    """Only the record of a finished Job says that it has run; its manifest stays."""
+    store = Store.open(str(tmp_path / "state.db"))
+    for name, source, condition in (
+        ("done", "/m/done.yaml", {"type": "Complete", "status": "True"}),
+        ("broken", "/m/broken.yaml", {"type": "Failed", "status": "True"}),
+        ("runs", "/m/runs.yaml", {"type": "Suspended", "status": "False"}),
+        ("nightly-29000000", "", {"type": "Complete", "status": "True"}),  # of a CronJob
+    ):
+        annotations = {SOURCE: source} if source else {}
+        metadata = {"name": name, "namespace": "default", "uid": name, "annotations": annotations}
+        await store.create("Job", {"metadata": metadata, "spec": {}, "status": {"conditions": [condition]}})
+    await store.close()
+    settings = Settings.load({}, {"KUBELITE_ROOT": str(tmp_path), "KUBELITE_RUN_DIR": str(tmp_path)})
+    lines = described(find_losses(settings), now=False, timeout=None)
+    wanted = "  that the jobs default/broken, default/done finished: they run again when the daemon starts"
+    assert wanted in lines
