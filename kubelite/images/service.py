@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from kubelite.kube.json import Json
+from kubelite.kube.objects import WORKLOADS, source_of
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.claim_names import claim_name_in
 from runtime.errors import ImageError
@@ -37,16 +38,22 @@ class NodeImages:
     forget: Callable[[Iterable[str]], None] = lambda _removed: None  # called with the ids of removed images
 
     async def in_use(self) -> set[str]:
-        """Return the ids of images that containers or mounts use, or that pods name. No other task runs between the
-        last check and the return, so a removal that begins at once (`PullLimits.removal`) cannot race with a start."""
+        """Return the ids of images that containers or mounts use, or that pods or manifests name. No other task runs
+        between the last check and the return, so a removal that begins at once (`PullLimits.removal`) cannot race with
+        a start."""
         used = set(mounted_images())
         for record in self.store.list("Pod"):
             used |= {c.image_id for c in (await self.cri.observe(record.uid)).containers}
         return used | self._named()
 
     def _named(self) -> set[str]:
-        """Return the ids of images that pods name, including pods that were added while containers were observed."""
-        names = {reference for record in self.store.list("Pod") for reference in references_of(record.doc)}
+        """Return the ids of images that pods name, including pods that were added while containers were observed, and
+        that the workloads of manifests name: a CronJob has no pod between two runs. The earlier templates of a
+        Deployment, in its ReplicaSets, do not count."""
+        named = [record.doc for record in self.store.list("Pod")]
+        workloads = (record for kind in WORKLOADS for record in self.store.list(kind))
+        named += [template_of(record.doc) for record in workloads if source_of(record)]
+        names = {reference for doc in named for reference in references_of(doc)}
         return {found.id for found in map(self.cri.image, names) if found is not None}
 
     def images(self) -> list[Json]:
@@ -272,6 +279,14 @@ def _image_items(records: list[ImageRecord], sizes: Mapping[str, int], used: set
         found = {"size": shared + unique, "shared": shared, "unique": unique, "active": record.id in used}
         items.append({"reference": record.reference, "id": record.id, "created": record.created, **found})
     return items
+
+
+def template_of(workload: Json) -> Json:
+    """Return a workload's template of pods."""
+    spec = workload.get("spec") or {}
+    spec = (spec.get("jobTemplate") or {}).get("spec") or spec
+    found: Json = spec.get("template") or {}
+    return found
 
 
 def references_of(pod: Json) -> set[str]:
