@@ -164,6 +164,24 @@ def test_a_stopped_shim_does_not_keep_its_pod(node: Node) -> None:
     node.wait(lambda: node.doctor() == [], "nothing to complain about")
 
 
+def test_a_start_does_not_wait_long_for_a_stopped_shim(node: Node) -> None:
+    node.apply("p.yaml", pod("p", container(script=SERVER)))
+    node.wait_status("p", "Running")
+    uid, pid = node.pod("p")["metadata"]["uid"], node.pid("p")
+    shim = shim_pid(node, uid)
+    node.kill(signal.SIGKILL)
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        node.start(wait=False)
+        node.wait(node.answers, "the daemon to answer", timeout=20)
+        node.apply("q.yaml", pod("q"))
+        node.wait_status("q", "Running")
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    node.wait(lambda: node.pid("p") == pid, "the pod to be found again", timeout=60)
+    node.wait(lambda: node.doctor() == [], "nothing to complain about")
+
+
 def test_a_stopped_network_helper_holds_nothing_up_for_good(node: Node) -> None:
     node.apply("p.yaml", pod("p"))
     node.wait_status("p", "Running")

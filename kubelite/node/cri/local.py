@@ -59,6 +59,7 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
+ADOPT_SECONDS = 10.0  # for a shim to answer at the daemon's start; later, its pod's own rounds wait for it
 DYING = 3.0  # seconds that a shim may take to exit after it closed its connection
 
 
@@ -114,11 +115,13 @@ class LocalCri:
             log.error("ended a pod's shim, whose files were removed or damaged", extra={"uid": uid})
         directory = f"{self._settings.run_dir}/shims"
         uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
-        found = await asyncio.gather(*(self._shim(uid) for uid in uids), return_exceptions=True)
+        waits = (asyncio.wait_for(self._shim(uid), ADOPT_SECONDS) for uid in uids)
+        found = await asyncio.gather(*waits, return_exceptions=True)
         for uid, result in zip(uids, found, strict=True):
             if isinstance(result, (RuntimeFault, StoreError, OSError)):
                 # the pod's own rounds meet the error again and report it
-                log.error("cannot adopt or clean up a pod's shim: %s", result, extra={"uid": uid})
+                said = str(result) or "it does not answer"
+                log.error("cannot adopt or clean up a pod's shim: %s", said, extra={"uid": uid})
             elif isinstance(result, BaseException):
                 raise result
         running = {uid: shim.record for uid, shim in self._shims.items()}
@@ -241,7 +244,11 @@ class LocalCri:
             on_event=lambda event: self._on_event(uid, event),
             on_close=lambda: self._on_close(uid),
         )
-        shim = RunningShim(await client.subscribe(), client)
+        try:
+            shim = RunningShim(await client.subscribe(), client)
+        except BaseException:
+            client.close()
+            raise
         other = self._shims.get(uid)
         if other is not None and not other.client.closed:  # the API connected at the same time
             client.close()
