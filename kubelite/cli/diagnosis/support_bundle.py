@@ -33,6 +33,16 @@ _PRIVATE = frozenset({"command", "args", "data", "stringData", "binaryData", "ht
 _PROGRAMS = frozenset({"terminated"})
 #: Events whose message contains a program's output.
 _TELLING = frozenset({"Unhealthy", "ProbeWarning", "FailedPostStartHook", "FailedPreStopHook"})
+#: The lists of workloads. Those that are empty are left out.
+_WORKLOADS = (
+    "/apis/apps/v1/deployments",
+    "/apis/apps/v1/replicasets",
+    "/apis/apps/v1/statefulsets",
+    "/apis/apps/v1/daemonsets",
+    "/apis/batch/v1/jobs",
+    "/apis/batch/v1/cronjobs",
+    "/api/v1/replicationcontrollers",
+)
 _HOST = (
     "/proc/version",
     "/proc/meminfo",
@@ -66,8 +76,8 @@ _HOST = (
 def support_bundle(ctx: click.Context, file: str | None) -> None:
     """Collect diagnostic data in an archive.
 
-    The archive has the state of the node, events, history, traces, the findings of `kubelite doctor`, and facts
-    about the machine.
+    The archive has the state of the node, its pods and workloads, events, history, traces, the findings of
+    `kubelite doctor`, and facts about the machine.
     """
     server = client(ctx)
     contents, errors = gather(server)
@@ -119,6 +129,10 @@ def gather(server: Client) -> tuple[dict[str, str], list[str]]:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         ask(f"traces/{namespace}_{name}.json", f"/kubelite/v1/trace/{namespace}/{name}")
         ask(f"history/{namespace}_{name}.json", f"/kubelite/v1/history/{namespace}/{name}", {"limit": PAST})
+    for path in _WORKLOADS:
+        name = f"{path.rpartition('/')[2]}.json"
+        if not (ask(name, path) or {}).get("items"):
+            found.pop(name, None)
     return found, errors
 
 

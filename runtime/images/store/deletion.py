@@ -40,7 +40,9 @@ def remove_image(
         kept = [r for r in store.list() if r.id == record.id and r not in gone]
         if not kept and record.id in in_use and not force:
             shown = record.reference or record.id
-            raise ImageError(f"{shown} is in use by a container; delete the pod first", reason="ImageInUse")
+            raise ImageError(
+                f"{shown} is in use by a pod or a workload; delete that first", reason="ImageInUse"
+            )
         names = {r.reference for r in gone}
         if not force:
             _refuse_several(text, names - {""})

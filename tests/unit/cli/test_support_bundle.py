@@ -75,6 +75,27 @@ def test_the_content_of_a_bundle(server: Served, tmp_path: Path) -> None:
     assert not any("secret" in name or "configmap" in name for name in names)
 
 
+def test_workloads_are_in_a_bundle(server: Served, tmp_path: Path) -> None:
+    container = {"name": "app", "image": "x", "args": ["hunter2"], "env": [{"name": "A", "value": "hunter2"}]}
+    spec = {"template": {"metadata": {}, "spec": {"containers": [container]}}}
+    doc = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop", "namespace": "default", "uid": "uid-shop"},
+        "spec": spec,
+        "status": {"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]},
+    }
+    server.run(server.node.store.create("Deployment", doc))
+    path = tmp_path / "b.tar.gz"
+    assert "missing" not in ok(server, "support-bundle", "-f", str(path))
+    with tarfile.open(path) as archive:
+        assert "kubelite/cronjobs.json" not in archive.getnames()
+        file = archive.extractfile("kubelite/deployments.json")
+        assert file is not None
+        text = file.read().decode()
+    assert "ProgressDeadlineExceeded" in text and "hunter2" not in text
+
+
 def test_an_unwritable_destination(server: Served, tmp_path: Path) -> None:
     done = kubelite(server, "support-bundle", "-f", f"{tmp_path}/missing/b.tar.gz")
     assert done.returncode == 1
