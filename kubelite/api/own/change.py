@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 async def change(request: Request) -> Response:
     """Body: {"kind", "namespace", "name", "changes": [{"path": ["spec", "replicas"], "value": 3} or {"path": […],
-    "remove": true}]}; `dryRun=true` only validates. Answer: as for apply."""
+    "remove": true}]}; `dryRun=true` only validates. Answer: as for apply, and with `dryRun=true` "diff": the change of
+    the file as a unified diff, without values of Secrets."""
     from kubelite.sources.fields import CannotChange, changed
 
     node = node_of(request)
@@ -39,7 +40,8 @@ async def change(request: Request) -> Response:
         except CannotChange as error:
             raise ApiError("Conflict", f"{source}: {error}") from error
 
-    plan = edits.plan_change(edits.read_candidates([source], [key]), key, change_text)
+    before = edits.read_candidates([source], [key])
+    plan = edits.plan_change(before, key, change_text)
     headers: dict[str, str] = {}
     for text in plan.writes.values():
         chunks = [
@@ -47,7 +49,26 @@ async def change(request: Request) -> Response:
         ]
         validated(chunks[0].text, source)
         headers = admitted(request, node, chunks)
-    return await carry_out(request, node, plan, headers)
+    more: Json = {}
+    if request.query_params.get("dryRun") == "true":
+        more["diff"] = "".join(
+            _difference(path, before.get(path, ""), plan.writes[path]) for path in plan.writes
+        )
+    return await carry_out(request, node, plan, headers, more=more)
+
+
+def _difference(path: str, old: str, new: str | None) -> str:
+    """Return a unified diff of a file's texts; "" if the values of its Secrets cannot be left out."""
+    import difflib
+
+    from kubelite.history.redaction import redact
+
+    before, after = redact(old), redact(new or "")
+    if before is None or after is None:
+        return ""
+    texts = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    lines = difflib.unified_diff(*texts, f"{path} (now)", f"{path} (changed)")
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
 def _key(wanted: Json) -> edits.Key:

@@ -217,7 +217,10 @@ async def carry_out(
     headers: dict[str, str] | None = None,
     *,
     unsupported: Sequence[str] = (),
+    more: Json | None = None,
 ) -> Response:
+    """Make the changes, unless the request is a dry run, and answer with their results. `more`: further fields of the
+    answer."""
     if request.query_params.get("dryRun") != "true" and plan.writes:
         edits.execute(plan)
         await node.rescan()
@@ -232,7 +235,8 @@ async def carry_out(
         }
         for o in plan.outcomes
     ]
-    return JSONResponse({"objects": objects, "unsupported": list(unsupported)}, headers=headers)
+    answer = {"objects": objects, "unsupported": list(unsupported), **(more or {})}
+    return JSONResponse(answer, headers=headers)
 
 
 async def diff(request: Request) -> Response:

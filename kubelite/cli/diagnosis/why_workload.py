@@ -10,6 +10,7 @@ from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.workloads.owned import owned_by
 from kubelite.cli.workloads.pod_template import POD_SPECS, at
+from kubelite.cli.workloads.rollout_states import ROLLED_OUT, namespace_flag
 from kubelite.kube.objects import SOURCE
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _BAD = {
     "Failed": "True",
     "Suspended": "True",
 }
+#: the kinds whose status has observedGeneration
+_OBSERVING = ("Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet")
+_NO_TIME_HELPS = ("BackOff", "Err", "Invalid", "Failed")  # in the state of a pod that needs somebody's help
 #: part of a sentence → the field of the container that it is about
 _FIELDS = (
     ("readiness probe", "readinessProbe"),
@@ -52,7 +56,8 @@ class PodReason(NamedTuple):
 
 
 def why_workload(server: Client, target: Target) -> Json:
-    """Return the explanation of a workload: {"object", "status", "manifest", "conditions", "pods", "events"}."""
+    """Return the explanation of a workload: {"object", "status", "manifest", "conditions", "pods", "advice",
+    "events"}."""
     doc = target.doc
     owned = owned_by(server, doc)
     troubled = [pod for pod in owned.pods if not _is_well(pod)]
@@ -60,13 +65,14 @@ def why_workload(server: Client, target: Target) -> Json:
     source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
     return {
         "object": f"{doc['kind']} {target.namespace}/{target.name}",
-        "status": status_words(doc),
+        "status": status_words(doc, owned.sets),
         "manifest": source,
         "conditions": list(condition_words(doc)),
         "pods": [
             {**one._asdict(), "path": list(one.path), "line": line_of(source, doc, one.path)} for one in told
         ],
         "more": len(troubled) - len(told),
+        "advice": rollout_advice(doc, [one.status for one in told]),
         "events": _warnings(server, doc),
     }
 
@@ -79,7 +85,7 @@ def reasons_of(server: Client, target: Target) -> list[str]:
         for one in found["pods"]
         for sentence in one["advice"] or one["reasons"]
     ]
-    return [*found["conditions"], *pods]
+    return [*found["conditions"], *pods, *found["advice"]]
 
 
 def lines(found: Json) -> list[str]:
@@ -95,15 +101,15 @@ def lines(found: Json) -> list[str]:
         out += [f"      {indented(sentence, ' ' * 6)}" for sentence in (*one["reasons"], *one["advice"])]
     if found["more"]:
         out.append(f"  - {found['more']} more")
-    return out + _section("Warnings", found["events"])
+    return out + _section("Try", found["advice"]) + _section("Warnings", found["events"])
 
 
 def _section(title: str, sentences: Sequence[str]) -> list[str]:
     return [f"{title}:", *(f"  - {indented(one, '    ')}" for one in sentences)] if sentences else []
 
 
-def status_words(doc: Json) -> str:
-    """Return the state of a workload in a few words."""
+def status_words(doc: Json, sets: Sequence[Json] = ()) -> str:
+    """Return the state of a workload in a few words. `sets`: the ReplicaSets of a Deployment."""
     spec, status = doc.get("spec") or {}, doc.get("status") or {}
     if doc["metadata"].get("deletionTimestamp"):
         return "it is being deleted"
@@ -116,7 +122,10 @@ def status_words(doc: Json) -> str:
         )
     if doc["kind"] == "Job":
         active, good, bad = (status.get(key) or 0 for key in ("active", "succeeded", "failed"))
-        return f"{good} of {spec.get('completions') or 1} completions, {active} pods active, {bad} failed"
+        counts = f"{good} of {spec.get('completions') or 1} completions, {active} pods active, {bad} failed"
+        return f"{ended}; {counts}" if (ended := _job_end(status)) else counts
+    if rolling := _rollout_words(doc, sets):
+        return rolling
     if doc["kind"] == "DaemonSet":
         ready, wanted = status.get("numberReady") or 0, status.get("desiredNumberScheduled") or 0
     else:
@@ -127,16 +136,81 @@ def status_words(doc: Json) -> str:
 
 def condition_words(doc: Json) -> Iterator[str]:
     """Yield a sentence for each condition that is not as it should be."""
-    status, metadata = doc.get("status") or {}, doc["metadata"]
-    if (status.get("observedGeneration") or 0) < (metadata.get("generation") or 0) and doc[
-        "kind"
-    ] != "CronJob":
+    status = doc.get("status") or {}
+    if doc["kind"] in _OBSERVING and not _is_observed(doc):
         yield "its last change has not been observed yet"
     for one in status.get("conditions") or ():
         if _BAD.get(one["type"]) == one.get("status") or one.get("reason") == "DeploymentPaused":
             yield f"{one['type']} is {one.get('status')} ({one.get('reason')}): {one.get('message', '')}".rstrip(
                 ": "
             )
+
+
+def _is_observed(doc: Json) -> bool:
+    seen = (doc.get("status") or {}).get("observedGeneration") or 0
+    return bool(seen >= (doc["metadata"].get("generation") or 0))
+
+
+def _job_end(status: Json) -> str:
+    """Return `Complete` or `Failed`, with the condition's reason; "" while the Job runs."""
+    for one in status.get("conditions") or ():
+        if one["type"] in ("Complete", "Failed") and one.get("status") == "True":
+            return f"{one['type']} ({one['reason']})" if one.get("reason") else str(one["type"])
+    return ""
+
+
+def is_rolling(doc: Json) -> bool:
+    """Whether pods of an earlier template are still to be replaced. Pods that only start are no rollout."""
+    spec, status = doc.get("spec") or {}, doc.get("status") or {}
+    if doc["kind"] not in ROLLED_OUT or not _is_observed(doc):
+        return False
+    if doc["kind"] == "DaemonSet":
+        updated, every = status.get("updatedNumberScheduled") or 0, status.get("currentNumberScheduled") or 0
+        return bool(updated < every)
+    updated, every = status.get("updatedReplicas") or 0, status.get("replicas") or 0
+    if doc["kind"] == "StatefulSet":  # those below the partition keep the earlier template
+        updates = (spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
+        every = min(every, spec.get("replicas", 1) - (updates.get("partition") or 0))
+    return bool(updated < every)
+
+
+def _rollout_words(doc: Json, sets: Sequence[Json]) -> str:
+    """Say how far a rollout has come, and which pods serve meanwhile; "" without a rollout."""
+    if not is_rolling(doc):
+        return ""
+    spec, status = doc["spec"], doc["status"]
+    if doc["kind"] == "DaemonSet":
+        updated, wanted = status.get("updatedNumberScheduled") or 0, status.get("desiredNumberScheduled") or 0
+        ready = status.get("numberReady") or 0
+    else:
+        updated, wanted = status.get("updatedReplicas") or 0, spec.get("replicas", 1)
+        ready = status.get("readyReplicas") or 0
+    state = "the rollout is paused" if spec.get("paused") else "a rollout is in progress"
+    serving = f"{ready} pods are ready"
+    if doc["kind"] == "Deployment" and sets:
+        newest = max(sets, key=_revision)
+        old = sum((one.get("status") or {}).get("readyReplicas") or 0 for one in sets if one is not newest)
+        serving = f"{old} old pod{' serves' if old == 1 else 's serve'} meanwhile"
+    return f"{state}: {updated} of {wanted} pods are updated, {serving}"
+
+
+def _revision(one: Json) -> int:
+    number = (one["metadata"].get("annotations") or {}).get("deployment.kubernetes.io/revision", "")
+    return int(number) if number.isdigit() else 0
+
+
+def rollout_advice(doc: Json, states: Sequence[str]) -> list[str]:
+    """Return what helps with a rollout that does not end by itself. `states`: of its pods that are not ready. Pure."""
+    if not is_rolling(doc):
+        return []
+    name, where = f"{doc['kind'].lower()}/{doc['metadata']['name']}", namespace_flag(doc)
+    if doc["spec"].get("paused"):
+        return [f"resume the rollout: kubelite rollout resume {name}{where}"]
+    conditions = doc["status"].get("conditions") or ()
+    late = any(one.get("reason") == "ProgressDeadlineExceeded" for one in conditions)
+    if late or any(word in state for state in states for word in _NO_TIME_HELPS):
+        return [f"correct the manifest, or restore the revision before: kubelite rollout undo {name}{where}"]
+    return []
 
 
 def _is_well(pod: Json) -> bool:
@@ -154,8 +228,16 @@ def _pod_reason(server: Client, doc: Json, pod: Json) -> PodReason:
             raise
         return PodReason(name, "Pending", ["the node has not looked at it yet"], [])
     reasons, advice = list(found.get("reasons") or ()), list(found.get("advice") or ())
+    reasons = [one for one in reasons if _wait_of(one) not in reasons]
     path = path_of_trouble(doc, [*reasons, *advice])
     return PodReason(name, str(found.get("status") or ""), reasons, advice, path)
+
+
+def _wait_of(sentence: str) -> str:
+    """Return how the decision says that a container is not ready for this reason ("container a waits: …"), for a
+    sentence that repeats it; "" for another."""
+    container, found, why = sentence.partition(" is not ready: ")
+    return f"{container} waits: {why}" if found else ""
 
 
 def path_of_trouble(doc: Json, sentences: Sequence[str]) -> tuple[str | int, ...]:

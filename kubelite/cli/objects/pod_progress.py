@@ -10,6 +10,7 @@ from kubelite.diagnosis.unready import probe_words
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
+PROGRESS_SECONDS = 600.0  # the default progressDeadlineSeconds of a Deployment
 _PASSING = ("ContainerCreating", "PodInitializing")  # waiting reasons that resolve by themselves
 
 

@@ -16,7 +16,7 @@ import click
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Group
 from kubelite.cli.names import PODS, WORKLOADS, path_of, resource_type
-from kubelite.cli.objects.pod_progress import progress_of, settled
+from kubelite.cli.objects.pod_progress import PROGRESS_SECONDS, progress_of, settled
 from kubelite.cli.objects.wait import LOOK_SECONDS, states, until_of
 from kubelite.cli.options import client, complete_manifests, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-PROGRESS_SECONDS = 600.0  # the default progressDeadlineSeconds of a Deployment
 DECISION_SECONDS = 5.0
 _IN_MANIFESTS = ("Pod", "ConfigMap", "Secret")
 
@@ -303,7 +302,8 @@ def rollout_status(
     A workload is done as with kubectl. A pod is done if all its containers are ready, or have succeeded. The exit code
     is 1 if a pod has failed, is not done in time, or has made no progress for ten minutes, which is the default
     progress deadline of a Deployment. Progress is a new pod or one more ready container. What to do follows the error,
-    as in `kubelite why`.
+    as in `kubelite why`. A paused deployment with pods to replace, and a workload whose manifest has an error, end the
+    wait at once.
     """
     server, now = client(ctx), time.monotonic()
     until: float | None = until_of(timeout, now)

@@ -86,8 +86,9 @@ def _selected(server: Client, kind: Type, namespace: str, options: Json) -> Iter
         yield Target(kind, doc)
 
 
-def change(server: Client, target: Target, changes: Sequence[tuple[Path, Any]], *, dry_run: str) -> str:
-    """Set fields in the object's manifest, or remove them (`REMOVE`). Return the result: configured or unchanged.
+def change(server: Client, target: Target, changes: Sequence[tuple[Path, Any]], *, dry_run: str) -> Json:
+    """Set fields in the object's manifest, or remove them (`REMOVE`). Return the node's answer; that to a dry
+    run has the change of the file in "diff".
 
     Raises ServerError, for example if the file cannot be written; raises Exit after it has printed the errors of an
     invalid manifest."""
@@ -102,7 +103,7 @@ def change(server: Client, target: Target, changes: Sequence[tuple[Path, Any]], 
     }
     query = {} if dry_run == "none" else {"dryRun": "true"}
     try:
-        answer = server.json(
+        answer: Json = server.json(
             "POST", "/kubelite/v1/change", query=query, body=json.dumps(wish).encode(), headers=JSON_BODY
         )
     except ServerError as error:
@@ -112,7 +113,7 @@ def change(server: Client, target: Target, changes: Sequence[tuple[Path, Any]], 
 
         say_invalid(error)
         raise Exit(1) from error
-    return str(answer["objects"][0]["result"])
+    return answer
 
 
 class Each:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.objects.pod_progress import Progress
+from kubelite.cli.objects.pod_progress import PROGRESS_SECONDS, Progress
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 ROLLED_OUT = ("Deployment", "DaemonSet", "StatefulSet")
+_ENDLESS = (
+    2**31 - 1
+)  # progressDeadlineSeconds of a Deployment without a deadline (deploymentutil.HasProgressDeadline)
+_CONTROLLER_SECONDS = 30.0  # in which the controller of a Deployment says itself that its deadline has passed
 _ONLY_ROLLING = "error: rollout status is only available for RollingUpdate strategy type"
 
 
@@ -26,6 +30,16 @@ def rollout_of(kind: str, doc: Json | None) -> Progress:
     return state(doc, doc["metadata"]["name"], doc["spec"], doc.get("status") or {})
 
 
+def patience_of(doc: Json) -> float | None:
+    """Return for how many seconds a rollout may make no progress; None: without limit. The controller of a Deployment
+    observes its progressDeadlineSeconds itself. A pod of a set counts minReadySeconds after it is ready."""
+    spec = doc["spec"]
+    if doc["kind"] != "Deployment":
+        return PROGRESS_SECONDS + float(spec.get("minReadySeconds") or 0)
+    own = spec.get("progressDeadlineSeconds", PROGRESS_SECONDS)
+    return None if own == _ENDLESS else max(PROGRESS_SECONDS, own) + _CONTROLLER_SECONDS
+
+
 def _deployment(doc: Json, name: str, spec: Json, status: Json) -> Progress:
     if not _is_observed(doc):
         return _going("Waiting for deployment spec update to be observed...")
@@ -34,6 +48,10 @@ def _deployment(doc: Json, name: str, spec: Json, status: Json) -> Progress:
         return Progress(done=False, failed=True, words=f'deployment "{name}" exceeded its progress deadline')
     wanted, updated = spec.get("replicas", 1), status.get("updatedReplicas") or 0
     every, available = status.get("replicas") or 0, status.get("availableReplicas") or 0
+    # A paused Deployment is scaled, but gets no pods of a new template. kubectl waits for ever.
+    if spec.get("paused") and (every > updated or (wanted and not every)):
+        said = f"is paused: resume it with kubelite rollout resume deployment/{name}{namespace_flag(doc)}"
+        return Progress(done=False, failed=True, words=f'deployment "{name}" {said}')
     waits, mark = f'Waiting for deployment "{name}" rollout to finish: ', updated + available
     if updated < wanted:
         return _going(f"{waits}{updated} out of {wanted} new replicas have been updated...", mark)
@@ -82,6 +100,12 @@ def _stateful_set(doc: Json, name: str, spec: Json, status: Json) -> Progress:
         return _going(f"waiting for statefulset rolling update to complete {said}", ready + updated)
     current = status.get("currentReplicas") or 0
     return _done(f"statefulset rolling update complete {current} pods at revision {revision}...")
+
+
+def namespace_flag(doc: Json) -> str:
+    """Return ` -n NAMESPACE` for a command about the object; "" in the default namespace."""
+    namespace = doc["metadata"].get("namespace") or "default"
+    return "" if namespace == "default" else f" -n {namespace}"
 
 
 def _is_observed(doc: Json) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from kubelite.cli.objects.wait import states
 from kubelite.cli.output.waiting import Waiting
 from kubelite.cli.workloads.changing import REMOVE, Target, change, suffix
 from kubelite.cli.workloads.revisions import chosen, revisions_of, template_changes
-from kubelite.cli.workloads.rollout_states import ROLLED_OUT, rollout_of
+from kubelite.cli.workloads.rollout_states import ROLLED_OUT, patience_of, rollout_of
 
 if TYPE_CHECKING:
     from kubelite.cli.transport.client import Client
@@ -89,27 +90,40 @@ def undo(server: Client, target: Target, number: int, *, dry_run: str) -> None:
             flush=True,
         )
         return
-    change(server, target, changes, dry_run=dry_run)
+    answer = change(server, target, changes, dry_run=dry_run)
+    print(answer.get("diff", ""), end="")
     print(f"{target} rolled back{suffix(dry_run)}", flush=True)
 
 
 def status(server: Client, target: Target, until: float | None, line: Waiting, *, watch: bool) -> None:
     """Print each change of the rollout's progress. Raises CliError if it fails, or does not end in time."""
-    if target.type.kind not in ROLLED_OUT:
-        raise CliError(f"error: no status viewer has been implemented for {target.type.kind}")
-    said = ""
-    with contextlib.closing(states(server, target.type, target.namespace, target.name, until)) as every:
-        for doc in every:
-            found = rollout_of(target.type.kind, doc)
-            if found.failed:
-                raise CliError(f"error: {found.words}{_advice(server, target)}")
-            if found.words != said:
-                said = found.words
-                line.print(said)
-                line.now(str(target))
-            if found.done or not watch:
-                return
-    raise CliError(f"error: timed out waiting for the condition{_advice(server, target)}")
+    kind = target.type.kind
+    if kind not in ROLLED_OUT:
+        raise CliError(f"error: no status viewer has been implemented for {kind}")
+    said, mark, patience = "", None, patience_of(target.doc)
+    stuck = None if patience is None else time.monotonic() + patience
+    while True:
+        stop = min((moment for moment in (stuck, until) if moment is not None), default=None)
+        with contextlib.closing(states(server, target.type, target.namespace, target.name, stop)) as every:
+            for doc in every:
+                found = rollout_of(kind, doc)
+                if found.failed:
+                    paused = doc is not None and doc["spec"].get("paused")
+                    raise CliError(f"error: {found.words}{'' if paused else _advice(server, target)}")
+                if found.words != said:
+                    said = found.words
+                    line.print(said)
+                    line.now(str(target))
+                if found.done or not watch:
+                    return
+                if doc is not None and mark != (mark := (doc["metadata"].get("generation"), found)):
+                    patience = patience_of(doc)
+                    stuck = None if patience is None else time.monotonic() + patience
+        now = time.monotonic()
+        if until is not None and now >= until:
+            raise CliError(f"error: timed out waiting for the condition{_advice(server, target)}")
+        if stuck is not None and now >= stuck:
+            raise CliError(f"error: {target} exceeded its progress deadline{_advice(server, target)}")
 
 
 def _advice(server: Client, target: Target) -> str:

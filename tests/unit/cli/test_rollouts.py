@@ -163,7 +163,9 @@ def test_undo_writes_what_differs_and_keeps_the_comments(server: Served, manifes
     assert "no rollout history found for deployment.apps/shop" in done.stderr
     revisions(server)
     dry = ok(server, "rollout", "undo", "deployment/shop", "--dry-run")
-    assert dry == "deployment.apps/shop rolled back (server dry run)\n"
+    assert dry.splitlines()[:2] == [f"--- {manifest} (now)", f"+++ {manifest} (changed)"]
+    assert {"-        image: nginx:2", "+        image: nginx:1"} <= {*dry.splitlines()}
+    assert dry.endswith("\ndeployment.apps/shop rolled back (server dry run)\n")
     assert manifest.read_text() == SHOP
     assert ok(server, "rollout", "undo", "deployment/shop") == "deployment.apps/shop rolled back\n"
     assert manifest.read_text() == SHOP.replace("nginx:2", "nginx:1").replace(
@@ -196,6 +198,7 @@ def test_status_waits_for_the_workloads_of_a_file(server: Served, manifest: Path
     assert late_one.stderr.splitlines() == [
         'error: deployment "shop" exceeded its progress deadline',
         "  Progressing is False (ProgressDeadlineExceeded): too slow",
+        "  correct the manifest, or restore the revision before: kubelite rollout undo deployment/shop",
     ]
 
 
