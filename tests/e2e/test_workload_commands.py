@@ -40,6 +40,10 @@ def node(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Nod
         yield found
 
 
+def names(node: Node) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods(node)}
+
+
 def test_a_deployment_by_commands(node: Node) -> None:
     file = node.apply("web.yaml", SHOP)
     rolled_out = 'deployment "web" successfully rolled out\n'
@@ -55,6 +59,10 @@ def test_a_deployment_by_commands(node: Node) -> None:
     assert processes(node, "the-first") == 3
     assert file.read_text() == SHOP.replace("replicas: 2 # for now", "replicas: 3 # for now")
     assert "NewReplicaSet:" in node.cli("describe", "deployment", "web").out
+
+    assert node.cli("exec", "deploy/web", "--", "hostname").out.strip() in names(node)
+    told = node.cli("logs", "deployment/web").err
+    assert told in {f"Found 3 pods, using pod/{name}\n" for name in names(node)}
 
     before = {pod["metadata"]["uid"] for pod in pods(node)}
     node.cli("rollout", "restart", "deployment/web")

@@ -15,15 +15,20 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from kubelite.cli.containers.chosen_pod import only_pod_name
 from kubelite.cli.containers.logs import default_container
-from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, path_of, pod_name
+from kubelite.cli.names import PODS, WORKLOADS, path_of, pod_name
 from kubelite.cli.options import client, complete_cp, container_option, namespace_option, socket_option
+
+if TYPE_CHECKING:
+    from kubelite.cli.transport.client import Client
+    from kubelite.kube.json import Json
 
 # How long the transfer may take to end after SIGTERM, in seconds.
 GRACE = 2.0
@@ -88,7 +93,7 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
     if not from_.pod and not to.pod:
         raise CliError("error: one of src or dest must be a remote file specification", code=2)
     server, there = client(ctx), from_ if from_.pod else to
-    pod = server.get(path_of(PODS, there.namespace, there.pod))  # fail early if the pod is missing
+    pod = _pod(server, there, namespace)  # fail early if the pod is missing
     # -P: import no package of this name from the current directory
     execute = [sys.executable, "-P", "-m", "kubelite", "--socket", server.path]
     execute += ["exec", "--user-agent", "kubelite cp", "-q", "-n", there.namespace]
@@ -99,6 +104,19 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
         _out(execute, from_, to.path, where)
     else:
         _in(execute, from_.path, to, where, keep=not options["no_preserve"])
+
+
+def _pod(server: Client, there: Place, namespace: str) -> Json:
+    """Return the pod. `deployment/web:/x` reads as pod web of a namespace: without such a pod, name the pods of the
+    deployment. Raises CliError."""
+    try:
+        found: Json = server.get(path_of(PODS, there.namespace, there.pod))
+    except ServerError:
+        if any(there.namespace in (kind.plural, kind.singular, *kind.short) for kind in WORKLOADS):
+            with contextlib.suppress(ServerError):  # neither: the first error says what was asked for
+                only_pod_name(server, namespace, f"{there.namespace}/{there.pod}", "kubelite cp")
+        raise
+    return found
 
 
 def _in(execute: list[str], source: str, to: Place, where: str, *, keep: bool) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.containers.attachment import attach_when_started
+from kubelite.cli.containers.chosen_pod import only_pod_name
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, path_of, pod_name
+from kubelite.cli.names import PODS, path_of
 from kubelite.cli.options import client, complete_images, complete_pods, namespace_option, socket_option
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: 
 
     The container remains until the pod ends.
     """
-    server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
+    server, namespace = client(ctx), options["namespace"] or "default"
+    name = only_pod_name(server, namespace, pod, "kubelite debug")
     path = path_of(PODS, namespace, name)
     made = options["container"] or f"debugger-{secrets.token_hex(3)[:5]}"
     if options["target"] and not options["quiet"]:

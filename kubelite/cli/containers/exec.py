@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.containers.chosen_pod import pod_of, running_timeout_option
 from kubelite.cli.containers.logs import default_container
 from kubelite.cli.containers.session import (
     exit_code,
@@ -15,7 +16,7 @@ from kubelite.cli.containers.session import (
 )
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, path_of, pod_name
+from kubelite.cli.names import PODS, path_of
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     # Open a shell in a certain container
     kubelite exec -it web -c app -- sh
 
+    # Run a command in a pod of a deployment
+    kubelite exec deployment/web -- date
+
     # Pipe data to a command
     tar c . | kubelite exec -i web -- tar x -C /data
     """,
@@ -41,20 +45,21 @@ if TYPE_CHECKING:
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input to the command.")
 @click.option("-t", "--tty", is_flag=True, help="Connect this terminal to the command.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the output of the command.")
+@running_timeout_option("1m")
 @click.option("--user-agent", default="", hidden=True)  # that of `kubelite cp`, which runs this command
 @socket_option
-@click.argument("pod", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG...]")
 @click.pass_context
 def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: Any) -> int:
     """Run a command in a container.
 
-    The exit code is that of the command.
+    The exit code is that of the command. Of a workload, TYPE/NAME, one pod is chosen as kubectl chooses it.
     """
-    container, namespace, name = options["container"], options["namespace"] or "default", pod_name(pod)
+    container, namespace = options["container"], options["namespace"] or "default"
     server = client(ctx)
-    path = path_of(PODS, namespace, name)
-    document = server.get(path)
+    document = pod_of(server, namespace, pod, options["pod_running_timeout"])
+    path = path_of(PODS, namespace, document["metadata"]["name"])
     phase = document.get("status", {}).get("phase")
     if phase in ("Succeeded", "Failed"):
         raise CliError(f"error: cannot exec into a container in a completed pod; current phase is {phase}")

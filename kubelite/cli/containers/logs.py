@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.containers.chosen_pod import pod_of, running_timeout_option
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, duration, path_of, pod_name
+from kubelite.cli.names import PODS, duration, path_of
 from kubelite.cli.options import (
     client,
     complete_pods,
@@ -42,6 +43,10 @@ SELECTED_TAIL = 10  # lines per pod with a selector, as in kubectl
     # Print the log of the previous instance of a container
     kubelite logs -p web -c app
 
+    # Print the log of a pod of a deployment, and of a job
+    kubelite logs deployment/web
+    kubelite logs job/import
+
     # Print the logs of all pods with a label
     kubelite logs -l app=web --prefix
 
@@ -49,7 +54,7 @@ SELECTED_TAIL = 10  # lines per pod with a selector, as in kubectl
     kubelite logs --since 1h web
     """,
 )
-@click.argument("pod", required=False, shell_complete=complete_pods)
+@click.argument("pod", required=False, metavar="[POD | TYPE/NAME]", shell_complete=complete_pods)
 @click.argument("container_name", required=False, metavar="[CONTAINER]")
 @namespace_option
 @container_option
@@ -83,9 +88,7 @@ SELECTED_TAIL = 10  # lines per pod with a selector, as in kubectl
     help="Maximum number of logs to follow at the same time.",
 )
 @click.option("--ignore-errors", is_flag=True, help="If a log cannot be read, continue with the others.")
-@click.option(
-    "--pod-running-timeout", hidden=True
-)  # kubectl's; accepted and ignored: kubelite does not wait for a pod
+@running_timeout_option("20s")
 @click.option(
     "--insecure-skip-tls-verify-backend", is_flag=True, hidden=True
 )  # kubectl's; accepted and ignored: there is no kubelet certificate
@@ -94,7 +97,8 @@ SELECTED_TAIL = 10  # lines per pod with a selector, as in kubectl
 def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **options: Any) -> None:
     """Print the logs of containers.
 
-    Without a selector, the log is that of one container of POD.
+    Without a selector, the log is that of one container of POD. Of a workload, TYPE/NAME, one pod is chosen as kubectl
+    chooses it.
     """
     if (pod is None) is (not options["selector"]):
         words = "only a selector (-l) or a POD name is allowed" if pod else "specify a POD, or -l SELECTOR"
@@ -109,7 +113,7 @@ def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **o
         )
     printers = [
         printer
-        for document in _pods(server, namespace, pod, options["selector"])
+        for document in _pods(server, namespace, pod, options)
         for printer in _printers(server, document, options)
     ]
     if len(printers) > 1 and options["follow"]:
@@ -119,10 +123,11 @@ def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **o
         printer.run()
 
 
-def _pods(server: Client, namespace: str, pod: str | None, selector: str) -> list[Json]:
+def _pods(server: Client, namespace: str, pod: str | None, options: Json) -> list[Json]:
     if pod is not None:
-        return [server.get(path_of(PODS, namespace, pod_name(pod)))]
-    found: list[Json] = server.get(path_of(PODS, namespace), query={"labelSelector": selector})["items"]
+        return [pod_of(server, namespace, pod, options["pod_running_timeout"], logs=True)]
+    query = {"labelSelector": options["selector"]}
+    found: list[Json] = server.get(path_of(PODS, namespace), query=query)["items"]
     if not found:
         print(f"No resources found in {namespace} namespace.", file=sys.stderr)
     return found

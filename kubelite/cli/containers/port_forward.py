@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import click
 
+from kubelite.cli.containers.chosen_pod import pod_of, running_timeout_option
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, complete_ports, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
 
@@ -64,6 +64,9 @@ def pair_of(text: str, named: Mapping[str, int] = MappingProxyType({})) -> Pair:
     # Forward local port 8080 to port 80 of a pod
     kubelite port-forward web 8080:80
 
+    # Forward local port 8080 to port 80 of a pod of a deployment
+    kubelite port-forward deployment/web 8080:80
+
     # Forward a free local port, which is printed
     kubelite port-forward web :80
 
@@ -74,7 +77,7 @@ def pair_of(text: str, named: Mapping[str, int] = MappingProxyType({})) -> Pair:
     kubelite port-forward --address 0.0.0.0 web 8080:80
     """,
 )
-@click.argument("pod", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
 @click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]REMOTE...", shell_complete=complete_ports)
 @namespace_option
 @click.option(
@@ -84,23 +87,26 @@ def pair_of(text: str, named: Mapping[str, int] = MappingProxyType({})) -> Pair:
     metavar="ADDRESS,...",
     help="Addresses to listen on; 0.0.0.0 for all.",
 )
+@running_timeout_option("1m")
 @socket_option
 @click.pass_context
 def port_forward(
-    ctx: click.Context, pod: str, ports: tuple[str, ...], namespace: str | None, address: str
+    ctx: click.Context, /, pod: str, ports: tuple[str, ...], namespace: str | None, **options: Any
 ) -> None:
     """Forward local ports to a pod.
 
-    TCP connections are forwarded until the command ends. REMOTE is a number, or the name of a port in the manifest.
+    TCP connections are forwarded until the command ends. REMOTE is a number, or the name of a port in the manifest. Of
+    a workload, TYPE/NAME, one pod is chosen as kubectl chooses it: forwarding ends with that pod.
     """
-    server, where = client(ctx), (namespace or "default", pod_name(pod))
-    pod_now = server.get(path_of(PODS, *where))
+    server = client(ctx)
+    pod_now = pod_of(server, namespace or "default", pod, options["pod_running_timeout"])
+    where = (namespace or "default", str(pod_now["metadata"]["name"]))
     pairs = [pair_of(text, ports_of(pod_now["spec"])) for text in ports]
     # Report missing permission or a missing sandbox before listening.
     os.close(_namespace(server, where, pairs[0].remote))
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as listeners:
         for pair in pairs:
-            for listener in _listening(address, pair.local):
+            for listener in _listening(options["address"], pair.local):
                 listeners.register(stack.enter_context(listener), selectors.EVENT_READ, pair)
                 name, port, *_ = listener.getsockname()
                 shown = f"[{name}]" if ":" in name else name

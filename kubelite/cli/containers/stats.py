@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.containers.chosen_pod import only_pod_name
 from kubelite.cli.containers.top import INTERVAL
 from kubelite.cli.errors import Exit
 from kubelite.cli.groups import Command
-from kubelite.cli.names import pod_name
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
@@ -57,7 +57,8 @@ def stats(ctx: click.Context, /, pods: tuple[str, ...], **options: Any) -> None:
     The output is like that of `docker stats`.
     """
     server = client(ctx)
-    wanted = {pod_name(pod) for pod in pods}
+    where = options["namespace"] or "default"
+    wanted = {only_pod_name(server, where, pod, "kubelite stats") for pod in pods}
     screen = sys.stdout.isatty() and not options["no_stream"]
     before = server.get("/kubelite/v1/usage")
     while True:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.containers.chosen_pod import only_pod_name
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Group
-from kubelite.cli.names import pod_name
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
@@ -184,15 +184,15 @@ def _show(ctx: click.Context, what: str, pod: str | None, options: Json) -> None
     server = client(ctx)
     every = options["all_namespaces"]
     namespace = options["namespace"] or "default"
+    if pod:
+        pod = only_pod_name(server, namespace, pod, f"kubelite top {what}")
     found = _chosen(server, what, pod, options)
     if options["output"] == "json":
         print_json({"items": found})
         return
     if not found:
         if pod:
-            raise CliError(
-                f'Error from server (NotFound): nothing of pod "{pod_name(pod)}" runs in {namespace}'
-            )
+            raise CliError(f'Error from server (NotFound): nothing of pod "{pod}" runs in {namespace}')
         print("No resources found" + ("" if every else f" in {namespace} namespace."), file=sys.stderr)
         return
     if options["sort_by"]:
@@ -232,7 +232,7 @@ def _chosen(server: Client, what: str, pod: str | None, options: Json) -> list[J
     if not options["all_namespaces"]:
         found = [one for one in found if one["namespace"] == (options["namespace"] or "default")]
     if pod:
-        found = [one for one in found if one["pod"] == pod_name(pod)]
+        found = [one for one in found if one["pod"] == pod]
     if options["selector"]:
         items = server.get("/api/v1/pods", query={"labelSelector": options["selector"]})["items"]
         uids = {item["metadata"]["uid"] for item in items}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
+from kubelite.cli.errors import ServerError
 from kubelite.cli.groups import Command
+from kubelite.cli.names import WORKLOADS
 from kubelite.cli.options import client, complete_inspectable, namespace_option, socket_option
 from kubelite.cli.output.formats import document_options, print_documents
+from kubelite.cli.transport.client import Client
 
 
 @click.command(
@@ -35,5 +40,20 @@ def inspect(ctx: click.Context, ref: str, namespace: str | None, output: str, fo
     the functions that docker and kubectl have in common; define, template and break do not.
     """
     name = ref.partition("/")[2] if ref.startswith(("pod/", "po/", "pods/")) else ref
-    found = client(ctx).get(f"/kubelite/v1/inspect/{f'{namespace}/{name}' if namespace else name}")
+    server = client(ctx)
+    try:
+        found = server.get(f"/kubelite/v1/inspect/{f'{namespace}/{name}' if namespace else name}")
+    except ServerError:
+        _name_pods(server, namespace or "default", ref)
+        raise
     print_documents([found], output, form, many=False)
+
+
+def _name_pods(server: Client, namespace: str, ref: str) -> None:
+    """Raise CliError with the pods of a workload, if `ref` names one. An image may be named like TYPE/NAME, too."""
+    from kubelite.cli.containers.chosen_pod import only_pod_name
+
+    word = ref.partition("/")[0]
+    if "/" in ref and any(word in (kind.plural, kind.singular, *kind.short) for kind in WORKLOADS):
+        with contextlib.suppress(ServerError):  # there is no such workload either
+            only_pod_name(server, namespace, ref, "kubelite inspect")

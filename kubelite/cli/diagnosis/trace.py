@@ -6,8 +6,8 @@ import sys
 
 import click
 
+from kubelite.cli.containers.chosen_pod import only_pod_name
 from kubelite.cli.groups import Command
-from kubelite.cli.names import pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output import trace_formats
 from kubelite.cli.output.tables import TablePrinter, print_json
@@ -43,7 +43,9 @@ def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | Non
 
     The first step is the change of the manifest, the last is the start of the container's program.
     """
-    answer = client(ctx).get(f"/kubelite/v1/trace/{namespace or 'default'}/{pod_name(pod)}")
+    server, where = client(ctx), namespace or "default"
+    name = only_pod_name(server, where, pod, "kubelite trace")
+    answer = server.get(f"/kubelite/v1/trace/{where}/{name}")
     if output == "json":
         print_json(answer)
         return
