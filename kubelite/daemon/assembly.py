@@ -191,6 +191,7 @@ def _sources(
         relist=settings.relist_seconds,
         uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
         report=lambda state: _say_problems(events, state),
+        refused=lambda doc, words: events.event(reference(doc), "Warning", "FailedValidation", words),
         applied=applied,
         on_valid=partial(record_version, store) if _keeps_history(settings) else lambda _file, _text: None,
         offer=parsed.offer,

@@ -55,6 +55,7 @@ from kubelite.sources.plan import (
     merged,
     plan,
 )
+from kubelite.sources.refused import Refused
 from kubelite.sources.tree_watch import TreeWatch
 from kubelite.sources.workloads import without_effect
 from manifests.types.core import Pod, PodSpec
@@ -84,6 +85,7 @@ class Sources:
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
+        refused: Callable[[Json, str], None] = lambda _doc, _sentence: None,
         applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
         on_valid: Callable[[str, str], None] = lambda _file, _text: None,
         refusal: Callable[[Pod], str] = lambda _pod: "",
@@ -100,6 +102,7 @@ class Sources:
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
+        self._refused = Refused(store, refused)  # with an object's document, and why its edit has no effect
         self._applied = applied  # called with a pod's uid after its manifest is in the store
         self._offer = offer  # called with a pod's uid, its stored spec, and the typed form of that spec
         self._refusal = refusal  # returns why a pod is not admitted, "" if it is
@@ -330,7 +333,7 @@ class Sources:
 
     async def _apply(self, settle: float) -> None:
         wanted = plan(self._files.values(), self._recorded(), self._lost, priorities=self._priorities)
-        self._duplicates = wanted.duplicates
+        self._duplicates = self._refused.located(wanted.duplicates, self._files)
         now = self._clock()
         # First restore volumes and claims: a new claim that finds no volume would get a directory.
         restored = {key for key, _, _ in wanted.update if self._terminating(key)}

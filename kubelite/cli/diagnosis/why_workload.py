@@ -10,6 +10,7 @@ from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.workloads.owned import owned_by
 from kubelite.cli.workloads.pod_template import POD_SPECS, at
+from kubelite.cli.workloads.rejected import rejected
 from kubelite.cli.workloads.rollout_states import ROLLED_OUT, namespace_flag
 from kubelite.kube.objects import SOURCE
 
@@ -56,24 +57,26 @@ class PodReason(NamedTuple):
 
 
 def why_workload(server: Client, target: Target) -> Json:
-    """Return the explanation of a workload: {"object", "status", "manifest", "conditions", "pods", "advice",
-    "events"}."""
+    """Return the explanation of a workload: {"object", "status", "manifest", "rejected", "conditions", "pods", "more",
+    "advice", "events"}. `rejected`: the errors for which an earlier version of the manifest applies."""
     doc = target.doc
     owned = owned_by(server, doc)
     troubled = [pod for pod in owned.pods if not _is_well(pod)]
     told = [_pod_reason(server, doc, pod) for pod in troubled[:SHOWN]]
     source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
+    errors = rejected(server, doc)
     return {
         "object": f"{doc['kind']} {target.namespace}/{target.name}",
         "status": status_words(doc, owned.sets),
         "manifest": source,
+        "rejected": errors,
         "conditions": list(condition_words(doc)),
         "pods": [
             {**one._asdict(), "path": list(one.path), "line": line_of(source, doc, one.path)} for one in told
         ],
         "more": len(troubled) - len(told),
         "advice": rollout_advice(doc, [one.status for one in told]),
-        "events": _warnings(server, doc),
+        "events": [said for said in _warnings(server, doc) if not any(error in said for error in errors)],
     }
 
 
@@ -85,13 +88,14 @@ def reasons_of(server: Client, target: Target) -> list[str]:
         for one in found["pods"]
         for sentence in one["advice"] or one["reasons"]
     ]
-    return [*found["conditions"], *pods, *found["advice"]]
+    return [*found["rejected"], *found["conditions"], *pods, *found["advice"]]
 
 
 def lines(found: Json) -> list[str]:
     """Return the explanation as text."""
     out = [f"{found['object']}: {found['status']}"]
     out += [f"Manifest: {found['manifest']}"] if found["manifest"] else []
+    out += _section("Errors in the manifest, so that an earlier version of it runs", found["rejected"])
     out += _section("Conditions", found["conditions"])
     if found["pods"]:
         out.append("Pods:")

@@ -13,6 +13,7 @@ from kubelite.cli.names import path_of
 from kubelite.cli.objects.wait import states
 from kubelite.cli.output.waiting import Waiting
 from kubelite.cli.workloads.changing import REMOVE, Target, change, suffix
+from kubelite.cli.workloads.rejected import rejected
 from kubelite.cli.workloads.revisions import chosen, revisions_of, template_changes
 from kubelite.cli.workloads.rollout_states import ROLLED_OUT, patience_of, rollout_of
 
@@ -100,6 +101,8 @@ def status(server: Client, target: Target, until: float | None, line: Waiting, *
     kind = target.type.kind
     if kind not in ROLLED_OUT:
         raise CliError(f"error: no status viewer has been implemented for {kind}")
+    if errors := rejected(server, target.doc):
+        raise CliError("\n  ".join((f"error: {target}: an earlier version of its manifest runs", *errors)))
     said, mark, patience = "", None, patience_of(target.doc)
     stuck = None if patience is None else time.monotonic() + patience
     while True:

@@ -168,3 +168,30 @@ def test_why_says_how_a_job_has_ended() -> None:
     assert why.status_words(failed).startswith("Failed (BackoffLimitExceeded); 0 of 2 completions")
     assert list(why.condition_words(failed)) == [f"Failed is True (BackoffLimitExceeded): {words}"]
     assert why.status_words(job(active=1)) == "0 of 2 completions, 1 pods active, 0 failed"
+
+
+def test_a_manifest_that_is_not_what_runs_is_said(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"{server.node.manifests_dir}/web.yaml"
+    status = {"observedGeneration": 1, "updatedReplicas": 1, "replicas": 1, "availableReplicas": 1}
+    source = {"kubelite.io/source": file}
+    doc = workload("Deployment", status=status, annotations=source, replicas=1)
+    server.run(server.node.store.create("Deployment", doc))
+    error = {"line": 9, "field": "spec.selector", "message": "field is immutable", "kind": "invalid"}
+    error["object"] = "Deployment default/web"
+    entry: Json = {"file": file, "status": "Loaded", "objects": ["deployment/default/web"], "loadedAt": ""}
+
+    def served(**more: object) -> None:
+        monkeypatch.setattr(server.node, "manifests", lambda: [{**entry, **more}])
+
+    sentence = f"{file}:9: spec.selector: field is immutable"
+    for more in ({"errors": [error]}, {"status": "Invalid", "errors": [{**error, "object": ""}]}):
+        served(**more)
+        done = kubelite(server, "rollout", "status", "deployment/web")
+        assert (done.returncode, done.stdout) == (1, "")
+        said = "error: deployment.apps/web: an earlier version of its manifest runs"
+        assert done.stderr == f"{said}\n  {sentence}\n"
+        assert ok(server, "why", "deployment/web").count(sentence) == 1
+    for other in ({"kind": "unsupported"}, {"object": "Deployment default/other"}):
+        served(errors=[{**error, **other}])
+        assert "successfully rolled out" in ok(server, "rollout", "status", "deployment/web")
+        assert sentence not in ok(server, "why", "deployment/web")

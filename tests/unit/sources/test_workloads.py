@@ -10,6 +10,7 @@ import pytest
 from kubelite.kube.json import Json
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import bound, created, merged
+from kubelite.sources.refused import line_of
 from kubelite.sources.workloads import creation_words, edit_words
 from state.store import Record, Store
 from tests.unit.sources.kit import directory, sources
@@ -73,9 +74,62 @@ async def test_a_field_that_cannot_change_is_a_problem_of_the_file(
     (state,) = sources.states()
     assert [problem.field for problem in state.problems] == ["spec.selector"]
     assert "kubelite delete replicaset web" in state.rejected
+    line = file.read_text().splitlines().index("  selector: {matchLabels: {app: other}}") + 1
+    assert [problem.line for problem in state.problems] == [line]
     file.write_text(REPLICA_SET)
     await sources.scan()
     assert sources.states()[0].problems == ()
+
+
+async def test_a_refused_edit_is_reported_once_on_its_object(directory: Path, store: Store) -> None:
+    said: list[tuple[str, str]] = []
+    found = Sources(
+        str(directory), store, refused=lambda doc, words: said.append((doc["metadata"]["uid"], words))
+    )
+    file, other = directory / "web.yaml", REPLICA_SET.replace("app: web", "app: other")
+    file.write_text(REPLICA_SET)
+    await found.scan()
+    for text in (other, other, "# moved\n" + other):
+        file.write_text(text)
+        await found.scan()
+    ((uid, words),) = said
+    assert uid == _found(store).uid
+    assert f"applies, because of an error: {file}:7: spec.selector: " in words
+    assert found.states()[0].problems[0].line == 8
+    file.write_text(REPLICA_SET)
+    await found.scan()
+    assert len(said) == 1 and not found.states()[0].problems
+    file.write_text(other)
+    await found.scan()
+    assert len(said) == 2
+
+
+WHOLE = """\
+kind: List
+items:
+- kind: StatefulSet
+  metadata: {name: a}
+- kind: StatefulSet
+  metadata: {name: b, namespace: prod}
+  spec:
+    volumeClaimTemplates:
+    - metadata: {name: x}
+    - metadata: {name: y}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "line"),
+    [
+        ("StatefulSet prod/b", "spec.volumeClaimTemplates[1].metadata", 10),
+        ("StatefulSet prod/b", "spec.selector", 7),
+        ("StatefulSet prod/b", "", 5),
+        ("StatefulSet default/b", "spec", 0),
+    ],
+)
+def test_the_line_of_a_refused_field(name: str, field: str, line: int) -> None:
+    assert line_of(WHOLE, name, field) == line
+    assert line_of("{", name, field) == 0
 
 
 async def test_a_removed_document_deletes_its_object(
