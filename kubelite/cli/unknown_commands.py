@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kubelite.cli.names import nearest
 
-_FILES = "edit the manifest's file (`kubelite edit POD`) or `kubelite apply -f FILE`"
+_FILES = "edit the manifest's file (`kubelite edit TYPE/NAME`) or `kubelite apply -f FILE`"
 _RESTART = "`kubelite rollout restart POD` recreates it; `kubelite delete -f FILE` deletes it for good"
 _STOP = (
     "a pod runs while its manifest is in the directory: `kubelite delete -f FILE` ends it; to end the node, "
@@ -59,7 +59,7 @@ ELSEWHERE = {
     "pause": "there is no freezing of containers; `kubelite delete -f FILE` ends a pod",
     "unpause": "there is no freezing of containers",
     "rename": "a pod's name is metadata.name in its manifest; images: `kubelite tag`",
-    "update": "edit resources in the manifest: `kubelite edit POD`; limits change without a restart where they can",
+    "update": "edit resources in the manifest: `kubelite edit TYPE/NAME`; limits change without a restart if possible",
     "port": "`kubelite get pod POD -o yaml` shows hostPort, `kubelite port-forward POD PORT` forwards one",
     "search": "search on the registry's web site, then `kubelite pull IMAGE`",
     "context": "select a daemon with --socket or KUBELITE_SOCKET",

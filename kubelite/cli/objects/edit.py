@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     # Edit the manifest of a pod
     kubelite edit pod/web
 
+    # Edit the manifest of a deployment
+    kubelite edit deployment/web
+
     # Edit a file in the manifest directory
     kubelite edit web.yaml
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Group
-from kubelite.cli.names import PODS, WORKLOADS, path_of, resource_type
+from kubelite.cli.names import PODS, path_of
 from kubelite.cli.objects.pod_progress import PROGRESS_SECONDS, progress_of, settled
+from kubelite.cli.objects.rollout_selection import Pod, only, selected, workload
 from kubelite.cli.objects.wait import LOOK_SECONDS, states, until_of
 from kubelite.cli.options import client, complete_manifests, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
@@ -24,12 +24,10 @@ from kubelite.cli.output.waiting import Waiting, waiting
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
-    from kubelite.cli.workloads.changing import Target
     from kubelite.kube.json import Json
 
 
 DECISION_SECONDS = 5.0
-_IN_MANIFESTS = ("Pod", "ConfigMap", "Secret")
 
 
 @click.group(
@@ -90,8 +88,8 @@ def rollout_history(
 
     A workload's revisions are the pod templates that it has had. Of a file, name it or a pod in it.
     """
-    server, reference = client(ctx), _only(manifest, namespace)
-    if target := _workload(server, reference):
+    server, reference = client(ctx), only(manifest, namespace)
+    if target := workload(server, reference):
         if output:
             raise CliError("error: -o is only for manifest files: `kubelite get replicasets -o json`", code=2)
         from kubelite.cli.workloads import rollouts
@@ -150,8 +148,8 @@ def rollout_undo(
     Of a workload, the fields of the pod template that differ are changed in its manifest. Of a pod or a file, the
     whole file is written back to the manifest directory; a second undo restores the version before the first.
     """
-    server, reference = client(ctx), _only(manifest, namespace)
-    if target := _workload(server, reference):
+    server, reference = client(ctx), only(manifest, namespace)
+    if target := workload(server, reference):
         from kubelite.cli.workloads import rollouts
 
         rollouts.undo(server, target, to_revision or 0, dry_run="server" if dry_run else "none")
@@ -168,7 +166,11 @@ def rollout_undo(
 
 
 _manifests = click.argument(
-    "manifests", nargs=-1, required=True, metavar="FILE|[TYPE/]NAME...", shell_complete=complete_manifests
+    "manifests",
+    nargs=-1,
+    required=True,
+    metavar="FILE|TYPE|[TYPE/]NAME...",
+    shell_complete=complete_manifests,
 )
 
 
@@ -181,8 +183,9 @@ _manifests = click.argument(
     # Restart all pods of a manifest file
     kubelite rollout restart web.yaml
 
-    # Replace the pods of a deployment, as its strategy says
+    # Replace the pods of a deployment, as its strategy says, and of all deployments of a namespace
     kubelite rollout restart deployment/web
+    kubelite rollout restart deployment -n shop
     """,
 )
 @_manifests
@@ -199,22 +202,26 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
     server = Client(
         ctx.obj["socket"], warnings=False
     )  # omit the warning that the pods are recreated: that is the purpose
-    pods, targets = _selected(server, manifests, namespace, "restarting")
+    pods, targets = selected(server, manifests, namespace, "restarting")
     for pod in pods:
         server.json("DELETE", path_of(PODS, pod.namespace, pod.name))
         print(f"pod/{pod.name} restarted", flush=True)
     if targets:
         from kubelite.cli.workloads import rollouts
+        from kubelite.cli.workloads.changing import Each
 
+        each = Each()
         for target in targets:
-            rollouts.restart(server, target)
+            with each:
+                rollouts.restart(server, target)
+        each.finish()
 
 
 def _pausing(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None, *, paused: bool) -> None:
     from kubelite.cli.workloads import rollouts
 
     server, word = client(ctx), "pausing" if paused else "resuming"
-    pods, targets = _selected(server, manifests, namespace, word)
+    pods, targets = selected(server, manifests, namespace, word)
     if pods:
         raise CliError(
             f'error: pods "{pods[0].name}" {word} is not supported: an edit takes effect as soon as its file is '
@@ -310,7 +317,7 @@ def rollout_status(
     if until is not None and until <= now:
         until = None
     with waiting("the pods of the manifest") as line:
-        pods, targets = _selected(server, manifests, namespace, "waiting for")
+        pods, targets = selected(server, manifests, namespace, "waiting for")
         for pod in pods:
             _follow(server, pod, until, line, watch=watch)
         if targets:
@@ -320,12 +327,7 @@ def rollout_status(
                 rollouts.status(server, target, until, line, watch=watch)
 
 
-class _Pod(NamedTuple):
-    namespace: str
-    name: str
-
-
-def _follow(server: Client, pod: _Pod, until: float | None, line: Waiting, *, watch: bool) -> None:
+def _follow(server: Client, pod: Pod, until: float | None, line: Waiting, *, watch: bool) -> None:
     """Print each change of the progress. Raises CliError if the pod fails, is stuck, or is not done in time."""
     said, mark = "", None
     stuck = time.monotonic() + PROGRESS_SECONDS
@@ -356,7 +358,7 @@ def _follow(server: Client, pod: _Pod, until: float | None, line: Waiting, *, wa
             raise CliError(f'error: pod "{pod.name}" exceeded its progress deadline{_advice(server, pod)}')
 
 
-def _decision(server: Client, pod: _Pod) -> Json:
+def _decision(server: Client, pod: Pod) -> Json:
     """Return the node's last decision about the pod; {} if there is none. After its start, a daemon has one within
     DECISION_SECONDS."""
     until = time.monotonic() + DECISION_SECONDS
@@ -378,107 +380,10 @@ def _mark(document: Json | None, ready: int) -> tuple[str, int, int]:
     return str(metadata.get("uid")), metadata.get("generation") or 0, ready
 
 
-def _advice(server: Client, pod: _Pod) -> str:
+def _advice(server: Client, pod: Pod) -> str:
     """Return the node's advice for the pod, one line each, as `kubelite why` gives it."""
     try:
         found = server.get(f"/kubelite/v1/why/{pod.namespace}/{pod.name}").get("advice") or ()
     except CliError:  # no decision yet, or the daemon is gone
         return ""
     return "".join(f"\n  {sentence}" for sentence in found)
-
-
-def _selected(
-    server: Client, manifests: Sequence[str], namespace: str | None, doing: str
-) -> tuple[list[_Pod], list[Target]]:
-    """Return the selected pods and workloads. Raises CliError for any other object."""
-    pods: list[_Pod] = []
-    targets: list[Target] = []
-    files: list[Json] = server.get("/kubelite/v1/manifests")["files"]
-    for reference in [_reference(one, namespace) for one in _typed(manifests)]:
-        if "file" in reference:
-            found = _in_file(reference["file"], files)
-            pods += [_Pod(where, name) for kind, where, name in found if kind == "pod"]
-            others = [{"kind": kind, "namespace": where, "name": name} for kind, where, name in found]
-            targets += [target for one in others if (target := _workload(server, one))]
-        elif target := _workload(server, reference):
-            targets.append(target)
-        elif reference["kind"] != "Pod":
-            plural = resource_type(reference["kind"]).plural
-            raise CliError(
-                f'error: {plural} "{reference["name"]}" {doing} is not supported: only pods and workloads run'
-            )
-        else:
-            pods.append(_known(server, _Pod(reference["namespace"], reference["name"]), files))
-    return list(dict.fromkeys(pods)), targets
-
-
-def _known(server: Client, pod: _Pod, files: list[Json]) -> _Pod:
-    """Return the pod. Raises NotFound if neither a manifest nor the node has it."""
-    if not any(f"pod/{pod.namespace}/{pod.name}" in file["objects"] for file in files):
-        server.get(path_of(PODS, *pod))
-    return pod
-
-
-def _workload(server: Client, reference: Json) -> Target | None:
-    """Return the workload of a reference with a kind; None for a file, or another kind."""
-    kind = resource_type(reference["kind"]) if "kind" in reference else None
-    if kind is None or kind not in WORKLOADS:
-        return None
-    from kubelite.cli.workloads.changing import Target
-
-    return Target(kind, server.get(path_of(kind, reference["namespace"], reference["name"])))
-
-
-def _in_file(name: str, files: list[Json]) -> list[tuple[str, str, str]]:
-    """Return kind, namespace and name of the pods and workloads of a manifest file. Raises CliError."""
-    file = next((f for f in files if f["file"] == name or f["file"].endswith(f"/{name}")), None)
-    if file is None:
-        raise CliError(f"error: {name} is not a manifest of this node: `kubelite get manifests` lists them")
-    for problem in file["errors"]:
-        where = ":".join(str(part) for part in (file["file"], problem["line"]) if part)
-        field = f"{problem['field']}: " if problem["field"] else ""
-        print(f"Warning: {where}: {field}{problem['message']}", file=sys.stderr)
-    parts = [tuple(entry.split("/")) for entry in file["objects"]]
-    run = {"pod", *(kind.singular for kind in WORKLOADS)}
-    found = [(part[0], part[1], part[2]) for part in parts if len(part) == 3 and part[0] in run]
-    if not found:
-        raise CliError(f"error: {file['file']} has no pods")
-    return found
-
-
-def _only(manifest: Sequence[str], namespace: str | None) -> Json:
-    """Return the reference of the only object or file that is named: `web.yaml`, `deployment/web`, `deployment web`.
-    Raises CliError."""
-    found = _typed(manifest)
-    if len(found) != 1:
-        raise CliError("error: name one file or one object", code=2)
-    return _reference(found[0], namespace)
-
-
-def _typed(manifests: Sequence[str]) -> list[str]:
-    """Accept `pod web db` as `pod/web pod/db`, as kubectl does."""
-    first, *names = manifests
-    if not names or "/" in first or first.endswith((".yaml", ".yml", ".json")) or not _is_type(first):
-        return list(manifests)
-    return [f"{first}/{name}" for name in names]
-
-
-def _is_type(word: str) -> bool:
-    try:
-        resource_type(word)
-    except CliError:
-        return False
-    return True
-
-
-def _reference(manifest: str, namespace: str | None) -> Json:
-    """Parse `web.yaml` or an absolute path as a file; `pod/web` or `cm/app` as an object."""
-    if manifest.endswith((".yaml", ".yml", ".json")) or manifest.startswith("/"):
-        return {"file": manifest}
-    kind, slash, name = manifest.partition("/")
-    if not slash:
-        kind, name = "pod", manifest
-    found = resource_type(kind)
-    if found.kind not in _IN_MANIFESTS and found not in WORKLOADS:
-        raise CliError(f"error: {found.plural} are not defined in manifests", code=2)
-    return {"kind": found.kind, "namespace": namespace or "default", "name": name}

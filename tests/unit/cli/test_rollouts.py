@@ -202,6 +202,58 @@ def test_status_waits_for_the_workloads_of_a_file(server: Served, manifest: Path
     ]
 
 
+JOB = """\
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: import}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: app, image: nginx}]
+"""
+
+
+def test_the_jobs_of_a_file_are_left_out(server: Served, manifest: Path) -> None:
+    status = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "observedGeneration": 1}
+    manifest.write_text(SHOP + JOB)
+    alone = manifest.with_name("jobs.yaml")
+    alone.write_text(JOB.replace("import", "alone"))
+    server.run(server.node.rescan())
+    server.run(server.node.store.update("Deployment", {**shop(server), "status": status}))
+    said = (
+        "job.batch/import has no rollout, it is left out: "
+        "`kubelite wait --for=condition=Complete job/import` waits for it\n"
+    )
+    for verb, out in (
+        ("status", 'deployment "shop" successfully rolled out\n'),
+        ("restart", "deployment.apps/shop restarted\n"),
+    ):
+        done = kubelite(server, "rollout", verb, "shop.yaml")
+        assert (done.returncode, done.stdout, done.stderr) == (0, out, said)
+    done = kubelite(server, "rollout", "status", "jobs.yaml")
+    assert done.returncode == 1 and done.stderr.endswith("jobs.yaml has nothing that is rolled out\n")
+    done = kubelite(server, "rollout", "status", "job/import")
+    assert done.stderr == "error: no status viewer has been implemented for Job\n"
+
+
+def test_all_workloads_of_a_type(server: Served, manifest: Path) -> None:
+    manifest.write_text(SHOP.replace("---\n", "---\n" + SHOP.replace("name: shop", "name: tea") + "---\n"))
+    server.run(server.node.rescan())
+    both = "deployment.apps/shop restarted\ndeployment.apps/tea restarted\n"
+    assert ok(server, "rollout", "restart", "deploy") == both
+    assert manifest.read_text().count("kubectl.kubernetes.io/restartedAt") == 2
+    ok(server, "rollout", "pause", "deployment/shop")
+    done = kubelite(server, "rollout", "restart", "deployments")
+    assert (done.returncode, done.stdout) == (1, "deployment.apps/tea restarted\n")
+    assert "can't restart paused deployment" in done.stderr
+    none = kubelite(server, "rollout", "restart", "daemonsets")
+    assert (none.returncode, none.stderr) == (0, "No resources found in default namespace.\n")
+    none = kubelite(server, "rollout", "status", "deploy", "-n", "shop")
+    assert (none.returncode, none.stderr) == (0, "No resources found in shop namespace.\n")
+
+
 def test_why_names_condition_pod_and_line(server: Served, manifest: Path) -> None:
     deployment = shop(server)
     deployment["metadata"]["generation"] = 1
