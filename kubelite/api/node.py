@@ -183,9 +183,11 @@ class RevisionLike(Protocol):
 class HistoryApi(Protocol):
     """The node's history. Methods raise ApiError: NotFound, or Expired for a time before the history starts."""
 
-    async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
-        """Return {"pod", "since": start of history, "entries": [{"time", "uid", "what", "reason", "message"}]}, with
-        the oldest entry first."""
+    async def of_object(
+        self, namespace: str, name: str, *, kind: str, since: float, limit: int | None
+    ) -> Json:
+        """Return {"pod" or, in lower case, another kind, "since": start of history, "entries": [{"time", "uid", "what",
+        "reason", "message"}]}, with the oldest entry first."""
         ...
 
     async def pods_at(self, at: float) -> list[Json]:

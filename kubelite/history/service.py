@@ -32,14 +32,17 @@ class NodeHistory:
         self._rescan = rescan
         self._pruned = 0.0  # time of the last pruning on the monotonic clock
 
-    async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
-        """Return the history entries of all pods of this name, oldest first. Raises ApiError NotFound."""
-        question = Question(kind="Pod", namespace=namespace, name=name, since=since, limit=limit)
+    async def of_object(
+        self, namespace: str, name: str, *, kind: str, since: float, limit: int | None
+    ) -> Json:
+        """Return the history entries of all pods of this name, or of all workloads of a kind, oldest first. Of
+        a workload, history has its events. Raises ApiError NotFound."""
+        question = Question(kind=kind, namespace=namespace, name=name, since=since, limit=limit)
         entries, known = await self._store.history(question)
-        if not entries and self._store.get("Pod", namespace, name) is None:
-            raise not_found("pods", name)
+        if not entries and self._store.get(kind, namespace, name) is None:
+            raise not_found(f"{kind.lower()}s", name)
         return {
-            "pod": f"{namespace}/{name}",
+            "pod" if kind == "Pod" else kind.lower(): f"{namespace}/{name}",
             "since": rfc3339(known),
             "entries": [
                 {

@@ -10,16 +10,22 @@ from kubelite.api.audit import note
 from kubelite.api.kube.routes import node_of, number_of
 from kubelite.api.own.routes import json_body
 from kubelite.kube.errors import bad_request
+from kubelite.kube.objects import WORKLOADS
 from kubelite.kube.times import parse_time, rfc3339
 
 
 async def history(request: Request) -> Response:
+    """Return the history of a pod, or with ?kind of a workload."""
     node = node_of(request)
+    kind = request.query_params.get("kind", "Pod")
+    if kind != "Pod" and kind not in WORKLOADS:
+        raise bad_request(f"history is only kept for pods and workloads, not for kind {kind!r}")
     await node.events_settled()
     since = request.query_params.get("since", "")
-    answer = await node.history.of_pod(
+    answer = await node.history.of_object(
         request.path_params["namespace"],
         request.path_params["pod"],
+        kind=kind,
         since=moment(since, "since") if since else 0.0,
         limit=number_of(request, "limit", least=1),
     )

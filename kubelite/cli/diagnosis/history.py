@@ -1,4 +1,4 @@
-"""`kubelite history`: show a pod's past changes, events and decisions."""
+"""`kubelite history`: show a pod's past changes, events and decisions, or a workload's past events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.groups import Command
-from kubelite.cli.names import moment, pod_name
+from kubelite.cli.names import PODS, WORKLOADS, Type, moment, pod_name, resource_type
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
     # Show the last hour, also of a deleted pod
     kubelite history web --since "1h ago"
+
+    # Show the past events of a deployment
+    kubelite history deployment/web
     """,
 )
-@click.argument("pod", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
 @namespace_option
 @click.option(
     "--since", default="", metavar="WHEN", help='Only show later entries: "1h ago", or an RFC 3339 time.'
@@ -39,17 +42,23 @@ if TYPE_CHECKING:
 def history(ctx: click.Context, /, pod: str, namespace: str | None, **options: Any) -> None:
     """Show past status changes, events and decisions of a pod.
 
-    The oldest entry comes first. Deleted pods have a history, too.
+    The oldest entry comes first. Deleted pods have a history, too. Of a deployment or another workload, TYPE/NAME, it
+    shows the events; `kubelite rollout history` lists its revisions, and its pods have a history of their own.
     """
     query: Json = {"since": moment(options["since"], time.time())} if options["since"] else {}
     if options["limit"]:
         query["limit"] = options["limit"]
-    answer = client(ctx).get(f"/kubelite/v1/history/{namespace or 'default'}/{pod_name(pod)}", query=query)
+    kind, name = _object_of(pod)
+    query |= {"kind": kind.kind} if kind is not PODS else {}
+    answer = client(ctx).get(f"/kubelite/v1/history/{namespace or 'default'}/{name}", query=query)
     if options["output"] == "json":
         print_json(answer)
         return
     if not answer["entries"]:
-        print(f"No history of {answer['pod']} since {answer['since']}.", file=sys.stderr)
+        shown, instead = f"{namespace or 'default'}/{name}", ""
+        if kind is not PODS:
+            shown, instead = f"{kind.singular} {shown}", f" `kubelite why {pod}` explains its present state."
+        print(f"No history of {shown} since {answer['since']}.{instead}", file=sys.stderr)
         return
     rows = [
         (entry["time"], _WORDS.get(entry["what"], entry["what"]), entry["reason"], entry["message"])
@@ -58,6 +67,15 @@ def history(ctx: click.Context, /, pod: str, namespace: str | None, **options: A
         or entry["what"] != "MODIFIED"  # hide changes of bookkeeping fields: a time, an observed generation
     ]
     TablePrinter().print(("Time", "What", "Reason", "Message"), rows)
+
+
+def _object_of(argument: str) -> tuple[Type, str]:
+    """Return the type and the name of POD or TYPE/NAME. Raises CliError for a type that has no history."""
+    word, slash, name = argument.partition("/")
+    kind = resource_type(word) if slash else PODS
+    if kind not in WORKLOADS:
+        return PODS, pod_name(argument)
+    return kind, name
 
 
 _WORDS = {"ADDED": "Made", "MODIFIED": "Status", "DELETED": "Removed"}

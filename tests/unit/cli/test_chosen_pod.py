@@ -10,7 +10,7 @@ import pytest
 
 from kubelite.cli.containers.chosen_pod import for_logs, to_attach
 from kubelite.kube.json import Json
-from tests.unit.api.fake_node import pod_doc
+from tests.unit.api.fake_node import event_doc, pod_doc
 from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite, ok, server, started
 from tests.unit.cli.workload_docs import owned, pod, workload
@@ -194,6 +194,24 @@ def test_commands_that_take_a_pod_name_those_of_the_workload(
         f'error: "deploy/shop" is not a pod, and `{command}` takes a pod: its pods are shop-b, shop-a; '
         "`kubelite get pods -l app=shop` lists them\n"
     )
+
+
+def test_the_history_of_a_workload_has_its_events(server: Served, shop: Json) -> None:
+    none = kubelite(server, "history", "deploy/shop")
+    assert none.returncode == 0 and not none.stdout
+    assert none.stderr.startswith("No history of deployment default/shop since ")
+    assert none.stderr.endswith(" `kubelite why deploy/shop` explains its present state.\n")
+    event = event_doc("e2", "shop", "ScalingReplicaSet", "Scaled up replica set shop-1 from 0 to 2")
+    about = {**event["involvedObject"], "kind": "Deployment"}
+    create(server, {**event, "involvedObject": about})
+    for extra in ((), ("--limit", "1")):
+        lines = ok(server, "history", "deploy/shop", *extra).splitlines()
+        assert len(lines) == 2 and "Scaled up replica set shop-1 from 0 to 2" in lines[1]
+    missing = kubelite(server, "history", "statefulset/shop")
+    assert missing.stderr == 'Error from server (NotFound): statefulsets "shop" not found\n'
+    assert "is not a pod" in kubelite(server, "history", "cm/shop").stderr
+    pods_own = kubelite(server, "history", "shop")
+    assert 'pods "shop" not found' in pods_own.stderr
 
 
 def test_what_is_neither_a_pod_nor_a_workload_is_not_found(server: Served) -> None:
