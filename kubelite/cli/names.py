@@ -88,6 +88,12 @@ def resource_type(word: str) -> Type:
     return found
 
 
+def qualified(kind: str) -> str:
+    """Return how kubectl names a kind before an object's name: pod, deployment.apps."""
+    found = _BY_WORD.get(kind.lower())
+    return found.qualified if found is not None else kind.lower()
+
+
 def wanted(arguments: Sequence[str]) -> list[Wanted]:
     """Parse `pods`, `pods web db`, `pod/web cm/app`, `pods,events` into types and names. Raises CliError."""
     if not arguments:

@@ -14,6 +14,7 @@ from kubelite.cli.create.writing import create as create_objects
 from kubelite.cli.create.writing import dry_run_option, output_option, write
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Group
+from kubelite.cli.names import qualified
 from kubelite.cli.objects.manifest_files import read_manifests, say_unsupported
 from kubelite.cli.options import client, files_option, namespace_option, recursive_option, socket_option
 
@@ -80,7 +81,7 @@ def create(
         failed |= say_unsupported(found)
         for entry in found["objects"]:
             suffix = "" if dry_run == "none" else " (dry run)"
-            print(f"{entry['kind'].lower()}/{entry['name']} created{suffix}")
+            print(f"{qualified(entry['kind'])}/{entry['name']} created{suffix}")
     if failed:
         raise Exit(1)
 

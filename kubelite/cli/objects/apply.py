@@ -8,6 +8,7 @@ import click
 
 from kubelite.cli.errors import Exit, ServerError
 from kubelite.cli.groups import Command
+from kubelite.cli.names import qualified
 from kubelite.cli.objects.manifest_files import (
     YAML_BODY,
     kustomize_option,
@@ -88,4 +89,4 @@ def apply(
 
 
 def _title(entry: Json) -> str:
-    return f"{entry['kind'].lower()}/{entry['name']}"
+    return f"{qualified(entry['kind'])}/{entry['name']}"

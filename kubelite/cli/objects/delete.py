@@ -13,7 +13,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, resource_type, wanted
+from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, qualified, resource_type, wanted
 from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
@@ -122,7 +122,7 @@ class _Deleter:
             self._missing(f'{resource_type(entry["kind"]).plural} "{entry["name"]}" not found')
             return
         where = f" from {entry['namespace']} namespace" if entry["namespace"] else ""
-        print(f'{entry["kind"].lower()} "{entry["name"]}" deleted{where}', flush=True)
+        print(f'{qualified(entry["kind"])} "{entry["name"]}" deleted{where}', flush=True)
         if entry["kind"] == "Pod" and uid:
             self._shorten(entry["namespace"], entry["name"], uid)
             self.waiting.append((PODS, entry["namespace"], entry["name"], uid))

@@ -61,8 +61,35 @@ def test_create_writes_a_manifest_into_the_directory(server: Served) -> None:
     assert written.exists() and f"{written} still defines deployment shop" in kept.stderr
     server.run(server.node.rescan())
     done = ok(server, "delete", "deployment", "shop", "--no-wait")
-    assert done == 'deployment "shop" deleted from default namespace\n'
+    assert done == 'deployment.apps "shop" deleted from default namespace\n'
     assert not written.exists()
+
+
+ONE_OF_EACH = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec: {containers: [{name: a, image: nginx}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: page}
+"""
+
+
+def test_objects_of_a_group_are_named_as_kubectl_names_them(server: Served) -> None:
+    done = ok(server, "create", "-f", "-", stdin=ONE_OF_EACH)
+    assert done.splitlines() == ["deployment.apps/shop created", "configmap/page created"]
+    again = ok(server, "apply", "-f", "-", stdin=ONE_OF_EACH.replace("image: nginx", "image: nginx:2"))
+    assert again.splitlines() == ["deployment.apps/shop configured", "configmap/page unchanged"]
+    gone = ok(server, "delete", "-f", "-", "--no-wait", stdin=ONE_OF_EACH).splitlines()
+    assert gone == [
+        f"{name} deleted from default namespace" for name in ('deployment.apps "shop"', 'configmap "page"')
+    ]
 
 
 def test_a_job_of_a_cron_job(server: Served) -> None:
