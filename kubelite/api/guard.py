@@ -73,6 +73,12 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
     given = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
     if given in JSON_TYPES or (given == ARCHIVE and scope["path"] == LOAD):
         return None
+    from kubelite.api.kube.resources import not_served
+
+    if said := not_served(
+        scope["path"]
+    ):  # kubectl sends some kinds as protobuf: another format would not help
+        return ApiError("NotFound", said)
     words = f"the body of the request was in an unknown format ({given or 'no Content-Type'}): use application/json"
     return ApiError("UnsupportedMediaType", f"{words}, or application/yaml for manifests")
 

@@ -87,6 +87,28 @@ def find_resource(group_version: str, plural: str) -> Resource | None:
     return found if found is not None and found.group_version == group_version else None
 
 
+def not_served(path: str) -> str:
+    """Return why a path of Kubernetes' API has no objects here: "" if it has, or is of another form."""
+    parts = path.strip("/").split("/")
+    if parts[:2] == ["api", "v1"]:
+        version, rest = "v1", parts[2:]
+    elif parts[0] == "apis" and len(parts) > 2:
+        version, rest = f"{parts[1]}/{parts[2]}", parts[3:]
+    else:
+        return ""
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    # Requests about access are answered elsewhere: there are no objects of them on a cluster either.
+    if not rest or version.partition("/")[0] in ("authentication.k8s.io", "authorization.k8s.io"):
+        return ""
+    if find_resource(version, rest[0]) is not None:
+        return ""
+    return (
+        f"{rest[0]} of {version} are not supported: kubelite runs no such kind. `kubelite api-resources` lists those "
+        "that it has"
+    )
+
+
 def api_resource_list(group_version: str = "v1") -> Json:
     """Return the discovery document of a group version: v1 for /api/v1, or GROUP/VERSION."""
     entries = [

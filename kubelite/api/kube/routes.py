@@ -30,6 +30,7 @@ from kubelite.api.kube.resources import (
     complete,
     find_resource,
     list_document,
+    not_served,
     read_list,
     read_one,
     scale_of,
@@ -323,13 +324,21 @@ async def write_refused(request: Request) -> Response:
             "this node has no RBAC: root may do everything, and members of the group that the setting api_group names "
             "may read everything but Secrets",
         )
+    if said := not_served(request.url.path):
+        raise ApiError("NotFound", said)
     words = (
         f"{request.method} is not supported: the source of truth on this node is the manifests directory "
         f"{node_of(request).manifests_dir}; use `kubelite apply -f FILE` (or put the file there)"
     )
     if request.method in ("PATCH", "PUT") and (file := _source_of(request)):
+        from kubelite.api.kube.remedies import remedy
+
         kind, name = request.path_params["resource"], request.path_params["name"]
         namespace = request.path_params.get("namespace", "default")
+        partial = request.method == "PATCH" or request.url.path.endswith("/scale")
+        if partial and (command := remedy(kind, name, namespace, await request.body())):
+            words = f"{request.method} is not supported: use `{command}`, which changes {file}"
+            raise ApiError("MethodNotAllowed", words)
         where = "" if namespace == "default" else f" -n {namespace}"
         words += f". {kind}/{name} is defined by {file}: `kubelite edit {kind} {name}{where}`"
     raise ApiError("MethodNotAllowed", words)
@@ -452,6 +461,7 @@ def routes() -> list[BaseRoute]:
         Route(f"{of_namespace}/{{name}}", delete_one, methods=["DELETE"]),
         Route(f"{of_namespace}/{{name}}", write_refused, methods=write),
         Route(f"{of_namespace}/{{name}}/scale", get_scale),
+        Route(f"{of_namespace}/{{name}}/scale", write_refused, methods=["PATCH", "PUT"]),
         Route(f"{of_namespace}/{{name}}/status", get_status),
         Route(f"{group}/{{resource}}", list_or_watch),
         Route(f"{group}/{{resource}}", write_refused, methods=[*write, "DELETE"]),
@@ -469,6 +479,7 @@ def routes() -> list[BaseRoute]:
         Route("/api/v1/namespaces/{namespace}/{resource}", write_refused, methods=[*write, "DELETE"]),
         Route(one, get_one),
         Route(f"{one}/scale", get_scale),
+        Route(f"{one}/scale", write_refused, methods=["PATCH", "PUT"]),
         Route(f"{one}/status", get_status),
         Route(one, delete_one, methods=["DELETE"]),
         Route(one, write_refused, methods=write),
