@@ -65,7 +65,10 @@ def test_a_deployment_by_commands(node: Node) -> None:
     assert told in {f"Found 3 pods, using pod/{name}\n" for name in names(node)}
 
     before = {pod["metadata"]["uid"] for pod in pods(node)}
-    node.cli("rollout", "restart", "deployment/web")
+    assert "ScalingReplicaSet" in node.cli("history", "deployment/web").out
+    refused = node.cli("cp", "deployment/web:/etc/hosts", str(node.base / "hosts"), check=False)
+    assert refused.code == 1 and "`kubelite get pods -l app=web` lists them" in refused.err
+    assert node.cli("rollout", "restart", "deploy").out == "deployment.apps/web restarted\n"
     assert node.cli("rollout", "status", "deployment/web", "--timeout=60s").out.endswith(rolled_out)
     node.wait(lambda: before.isdisjoint(pod["metadata"]["uid"] for pod in pods(node)), "new pods")
 
@@ -146,6 +149,9 @@ def test_a_job_from_a_line(node: Node) -> None:
     node.wait(lambda: node.cli("get", "cronjob", "later", check=False).code == 0, "the cron job")
     assert node.cli("create", "job", "now", "--from=cronjob/later").out == "job.batch/now created\n"
     assert "condition met" in node.cli("wait", "--for=condition=Complete", "job/now", "--timeout=60s").out
+    assert node.cli("logs", "job/now").out == ""
+    cron = node.cli("logs", "cronjob/later", check=False)
+    assert cron.code == 1 and "selects no pods" in cron.err and "`kubelite get jobs`" in cron.err
     assert "1 Succeeded / 0 Failed" in node.cli("describe", "job", "now").out
     node.cli("delete", "job", "now")
     node.cli("delete", "cronjob", "later")

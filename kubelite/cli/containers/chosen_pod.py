@@ -145,7 +145,7 @@ def _jobs(server: Client, doc: Json) -> str:
         reverse=True,
     )
     if not jobs:
-        return ", and has no jobs now: name a job, job/NAME"
+        return ", and no job of its schedule is left: name a job, job/NAME; `kubelite get jobs` lists them"
     return f": name one of its jobs, {_listed(jobs, 'job/')}"
 
 

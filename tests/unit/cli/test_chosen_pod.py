@@ -130,7 +130,8 @@ def test_a_cron_job_has_no_pods_of_its_own(server: Served) -> None:
     done = kubelite(server, "logs", "cronjob/night")
     assert (done.returncode, done.stderr) == (
         1,
-        "error: cronjob.batch/night selects no pods, and has no jobs now: name a job, job/NAME\n",
+        "error: cronjob.batch/night selects no pods, and no job of its schedule is left: name a job, job/NAME; "
+        "`kubelite get jobs` lists them\n",
     )
     create(server, owned(workload("Job", "night-1"), cron))
     for command in (("logs", "cj/night"), ("exec", "cj/night", "--", "true"), ("trace", "cj/night")):
