@@ -73,8 +73,10 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
     given = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
     if given in JSON_TYPES or (given == ARCHIVE and scope["path"] == LOAD):
         return None
-    from kubelite.api.kube.resources import not_served
+    from kubelite.api.kube.resources import NO_RBAC, not_served
 
+    if scope["path"].startswith("/apis/authorization.k8s.io/"):  # kubectl auth can-i
+        return ApiError("MethodNotAllowed", NO_RBAC)
     if said := not_served(
         scope["path"]
     ):  # kubectl sends some kinds as protobuf: another format would not help

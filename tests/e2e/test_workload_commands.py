@@ -75,19 +75,52 @@ def test_a_deployment_by_commands(node: Node) -> None:
     node.cli("rollout", "pause", "deployment/web")
     node.cli("set", "image", "deployment/web", "main=localhost/nowhere:1")
     assert {pod["spec"]["containers"][0]["image"] for pod in pods(node)} == {IMAGE}
+    paused = node.cli("rollout", "status", "deployment/web", check=False)
+    assert (
+        paused.code == 1 and "is paused: resume it with kubelite rollout resume deployment/web" in paused.err
+    )
     node.cli("rollout", "resume", "deployment/web")
     node.wait(lambda: "ErrImageNeverPull" in node.cli("why", "deployment/web").out, "the reason to be told")
     told = node.cli("why", "deployment/web").out
     line = 1 + file.read_text().splitlines().index("        image: localhost/nowhere:1")
     assert f"{file}:{line}" in told
+    state = "a rollout is in progress: 1 of 3 pods are updated, 3 old pods serve meanwhile"
+    assert told.startswith(f"Deployment default/web: {state}\n")
+    assert "kubelite rollout undo deployment/web" in told.splitlines()[told.splitlines().index("Try:") + 1]
     late = node.cli("rollout", "status", "deployment/web", "--timeout=1s", check=False)
     assert late.code == 1 and "localhost/nowhere:1 is not on the node" in late.err
 
+    dry = node.cli("rollout", "undo", "deployment/web", "--dry-run").out
+    assert "-        image: localhost/nowhere:1\n" in dry and f"+        image: {IMAGE}\n" in dry
     assert node.cli("rollout", "undo", "deployment/web").out == "deployment.apps/web rolled back\n"
     assert node.cli("rollout", "status", "deployment/web", "--timeout=60s").out.endswith(rolled_out)
     assert f"        # as old as the hills\n        image: {IMAGE}\n" in file.read_text()
     history = node.cli("rollout", "history", "deployment/web").out.splitlines()
     assert [row.split()[0] for row in history[2:] if row] == ["1", "3", "4"]
+    file.unlink()
+    node.wait(lambda: not pods(node), "all pods to be gone")
+
+
+def test_a_refused_edit_is_not_rolled_out(node: Node) -> None:
+    file = node.apply("web.yaml", SHOP)
+    node.wait(lambda: node.cli("get", "deployment", "web", check=False).code == 0, "the deployment")
+    node.cli("rollout", "status", "deployment/web", "--timeout=60s")
+    before = names(node)
+    edited = SHOP.replace("app: web", "app: other")
+    node.apply("web.yaml", edited)
+    line = 1 + edited.splitlines().index("  selector:")
+    error = f"{file}:{line}: spec.selector: "
+    node.wait(lambda: error in node.cli("get", "manifests").out, "the error to be seen")
+    refused = node.cli("rollout", "status", "deployment/web", check=False)
+    assert refused.code == 1 and error in refused.err and "successfully" not in refused.out
+    assert node.cli("why", "deployment/web").out.count(error) == 1
+    about = ("events", "--for", "deployment/web", "--types=Warning")
+    node.wait(lambda: error in node.cli(*about).out, "the event")
+    assert node.cli(*about).out.count("FailedValidation") == 1
+    assert names(node) == before
+    node.apply("web.yaml", SHOP)
+    node.wait(lambda: error not in node.cli("get", "manifests").out, "the error to be gone")
+    assert "successfully" in node.cli("rollout", "status", "deployment/web").out
     file.unlink()
     node.wait(lambda: not pods(node), "all pods to be gone")
 

@@ -34,6 +34,10 @@ class Resource(NamedTuple):
         return self.kind not in ("Namespace", "Node")
 
 
+NO_RBAC = (
+    "this node has no RBAC: root may do everything, and members of the group that the setting api_group names may read "
+    "everything but Secrets"
+)
 _LEVELS = "pod-security.kubernetes.io/"  # labels that say which levels apply: those of the settings
 _RBAC = "rbac.authorization.k8s.io/v1"
 _DELETED = ("delete", "get", "list", "watch")

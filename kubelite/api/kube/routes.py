@@ -21,6 +21,7 @@ from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import container_status, open_log, pick_container
 from kubelite.api.kube.printers import table
 from kubelite.api.kube.resources import (
+    NO_RBAC,
     RESOURCES,
     Resource,
     api_group,
@@ -319,11 +320,7 @@ async def pod_portforward(request: Request) -> Response:
 async def write_refused(request: Request) -> Response:
     """Refuse a write with a sentence that names kubelite's way to do it."""
     if "/authorization.k8s.io/" in request.url.path:  # kubectl auth can-i
-        raise ApiError(
-            "MethodNotAllowed",
-            "this node has no RBAC: root may do everything, and members of the group that the setting api_group names "
-            "may read everything but Secrets",
-        )
+        raise ApiError("MethodNotAllowed", NO_RBAC)
     if said := not_served(request.url.path):
         raise ApiError("NotFound", said)
     words = (
