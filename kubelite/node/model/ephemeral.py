@@ -55,16 +55,25 @@ def target_of(pod: Pod, name: str) -> str:
 def changed(doc: Mapping[str, Any], wanted: list[dict[str, Any]]) -> dict[str, Any]:
     """The pod's document with these ephemeral containers: the existing ones, unchanged, and new ones. Raises
     InvalidObject."""
-    before = list(doc["spec"].get(FIELD) or [])
-    given = Pod.parse({**doc, "spec": {**doc["spec"], FIELD: wanted}})
+    before = _without_empty_resources(doc["spec"].get(FIELD) or [])
+    given = Pod.parse({**doc, "spec": {**doc["spec"], FIELD: _without_empty_resources(wanted)}})
     pod = default_pod(given)
-    problems = list(_problems(pod, Pod.parse(dict(doc)).spec))
+    old = Pod.parse({**doc, "spec": {**doc["spec"], FIELD: before}})
+    problems = list(_problems(pod, old.spec))
     if problems:
         raise InvalidObject(problems)
     after = [container.to_json() for container in pod.spec.ephemeral_containers]
     generation = int(doc["metadata"].get("generation", 1)) + (after != before)
     metadata = {**doc["metadata"], "generation": generation}
     return {**doc, "metadata": metadata, "spec": {**doc["spec"], FIELD: after}}
+
+
+def _without_empty_resources(containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the containers without `resources: {}`. Clients add it, and the API adds it to what they read."""
+    return [
+        {key: value for key, value in container.items() if value or key != "resources"}
+        for container in containers
+    ]
 
 
 def _problems(pod: Pod, old: PodSpec) -> list[Problem]:

@@ -68,6 +68,16 @@ def test_existing_ephemeral_containers_cannot_change() -> None:
         changed(before, [])
     with pytest.raises(InvalidObject, match="may not be changed"):
         changed(before, [{**there, "image": "other"}])
+    with_default = [{**there, "resources": {}}]  # as the API returns it
+    assert changed(before, with_default)["spec"] == before["spec"]
+    stored = {**before, "spec": {**before["spec"], "ephemeralContainers": with_default}}
+    assert [
+        c["name"]
+        for c in changed(stored, [*with_default, {**DEBUG, "name": "b"}])["spec"]["ephemeralContainers"]
+    ] == [
+        "debug",
+        "b",
+    ]
     edited = merged(before, {**doc(), "metadata": {"name": "web"}}, "f.yaml")
     assert edited is not None
     assert edited["spec"]["ephemeralContainers"] == [there], "an edit of the manifest leaves it"
