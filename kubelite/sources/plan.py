@@ -71,11 +71,6 @@ class Problem:
         return f"{place}: {self.field + ': ' if self.field else ''}{self.message}"
 
 
-def not_applied(error: str) -> str:
-    """Return the sentence that says what an error in a manifest means for what runs."""
-    return f"the last valid version of the manifest applies, because of an error: {error}"
-
-
 @dataclass(frozen=True, slots=True)
 class ManifestState:
     """The known state of a file. `objects`: those of its last valid version, None if there was none; `loaded_at`: when
@@ -94,7 +89,7 @@ class ManifestState:
         found = next((problem for problem in self.problems if problem.kind != "unsupported"), None)
         if found is None:
             return ""
-        return not_applied(found.sentence(self.file))
+        return f"the last valid version of the manifest applies, because of an error: {found.sentence(self.file)}"
 
     @property
     def changed_at(self) -> float:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kubelite.kube.json import Json
 from kubelite.sources.files import read_text
-from kubelite.sources.plan import ManifestState, Problem, not_applied
+from kubelite.sources.plan import ManifestState, Problem
 from state.store import Store
 
 Problems = Mapping[str, tuple[Problem, ...]]
@@ -53,7 +53,9 @@ class Refused:
             if record is not None:
                 own = [one for one in new if one.object == name]
                 sentences = [one.sentence(file) for one in _with_lines(file, own)]
-                self._report(record.doc, not_applied("; ".join(sentences)))
+                self._report(
+                    record.doc, f"{'; '.join(sentences)}; an earlier version of the manifest applies"
+                )
 
 
 def _with_lines(file: str, problems: tuple[Problem, ...] | list[Problem]) -> Iterator[Problem]:

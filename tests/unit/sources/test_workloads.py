@@ -12,6 +12,7 @@ from kubelite.sources.directory import Sources
 from kubelite.sources.plan import bound, created, merged
 from kubelite.sources.refused import line_of
 from kubelite.sources.workloads import creation_words, edit_words
+from kubelite.telemetry.web import public
 from state.store import Record, Store
 from tests.unit.sources.kit import directory, sources
 
@@ -94,7 +95,11 @@ async def test_a_refused_edit_is_reported_once_on_its_object(directory: Path, st
         await found.scan()
     ((uid, words),) = said
     assert uid == _found(store).uid
-    assert f"applies, because of an error: {file}:7: spec.selector: " in words
+    assert words.startswith(f"{file}:7: spec.selector: ")
+    assert words.endswith("; an earlier version of the manifest applies")
+    # The public page shows where the error is, and not the values.
+    shown = public.event({"reason": "FailedValidation", "message": words})["message"]
+    assert shown == "web.yaml:7: spec.selector"
     assert found.states()[0].problems[0].line == 8
     file.write_text(REPLICA_SET)
     await found.scan()
