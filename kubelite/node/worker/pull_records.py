@@ -1,8 +1,8 @@
 """Which credentials pulled which image, and whether a pod may use an image that is present (KEP-2535).
 
-Kubernetes: pkg/kubelet/images/pullmanager. Without it, a pod that names a private image which another namespace's
-Secret has pulled would start without that Secret. Two kinds of files below the node's directory, as kubelet writes
-them:
+Kubernetes: pkg/kubelet/images/pullmanager. Without these records, a pod that names a private image which another
+namespace's Secret has pulled would start without that Secret. Two kinds of files below the node's directory have
+kubelet's format; its version is `encodeVersion` in fs_pullrecords.go:
 
 - image_manager/pulling/sha256-…: a pull that has begun (ImagePullIntent). After a crash, an image of such a pull counts
   as pulled with unknown credentials.
@@ -65,7 +65,7 @@ class _Users:
 
 
 class PullRecords:
-    """The records of one node. Writing waits for the disk: `begin` and `ended` are for a thread."""
+    """The records of one node. `begin` and `ended` wait for the disk each time: call them in a thread."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class PullRecords:
             self._recover(file, image)
 
     def _recover(self, file: str, image: Callable[[str], ObservedImage | None]) -> None:
-        """The pull's end has not been recorded: nobody knows with which credentials its image came."""
+        """Turn the record of a pull without an end into one of an image that was pulled with unknown credentials."""
         reference = str(_read(f"{self._pulling}/{file}").get("image") or "")
         found = image(reference) if reference else None
         if found is not None and _file(found.id) not in self._records:
@@ -149,10 +149,11 @@ class PullRecords:
 
     def forget(self, identities: Iterable[str]) -> None:
         """Delete the records of removed images."""
-        for identity in identities:
-            if self._records.pop(_file(identity), None) is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self._pulled}/{_file(identity)}")
+        with self._lock:
+            for identity in identities:
+                if self._records.pop(_file(identity), None) is not None:
+                    with contextlib.suppress(OSError):
+                        os.unlink(f"{self._pulled}/{_file(identity)}")
 
     def unverified(
         self, images: Mapping[str, ObservedImage | None], secrets: Callable[[str], Iterable[Secret]]
@@ -184,12 +185,14 @@ class PullRecords:
         return users.everyone or any(self._knows(image, users, secret) for secret in secrets(name))
 
     def _knows(self, image: ObservedImage, users: _Users, secret: Secret) -> bool:
-        """Whether a Secret has pulled the image: this very one, whatever is in it now, or one with the same login. It
-        is recorded, so that it suffices alone from then on."""
+        """Whether a Secret has pulled the image: this Secret, with its present or an earlier content, or one with the
+        same login. A Secret that is accepted is recorded, and from then on needs no other one."""
         if not any(one[:3] == secret[:3] or (one.hash and one.hash == secret.hash) for one in users.secrets):
             return False
-        if secret not in users.secrets and len(users.secrets) < MOST_SECRETS:
-            self._add(image, secret)
+        if secret not in users.secrets:
+            with self._lock:
+                if len(users.secrets) < MOST_SECRETS:
+                    self._add(image, secret)
         return True
 
 
@@ -238,13 +241,18 @@ def _read_record(path: str) -> dict[str, _Users]:
 
 
 def _write(path: str, document: Mapping[str, Any]) -> None:
-    """Write a file so that a power cut leaves the old one or the new one."""
+    """Write a file so that a power cut leaves the old one or the new one. OSError leaves no part of the new one."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(f"{path}.new", path)
+    try:
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(f"{path}.new", path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.new")
+        raise
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

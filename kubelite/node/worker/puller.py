@@ -155,14 +155,24 @@ class Puller:
 
     async def _recorded(self, uid: str, reference: str, secrets: PullSecrets) -> ObservedImage:
         """Pull an image, and record with which credentials. OSError if that cannot be recorded."""
-        await asyncio.to_thread(self._records.begin, reference)
+        begun = asyncio.ensure_future(asyncio.to_thread(self._records.begin, reference))
         image: ObservedImage | None = None
         try:
+            await asyncio.shield(begun)
             image = await self._cri.pull(uid, reference, secrets.configs)
         finally:
             secret = secrets.accepted(image.login) if image is not None else None
-            await asyncio.shield(asyncio.to_thread(self._records.ended, reference, image, secret))
+            await asyncio.shield(self._end(begun, reference, image, secret))
         return image
+
+    async def _end(
+        self, begun: asyncio.Future[None], reference: str, image: ObservedImage | None, secret: Secret | None
+    ) -> None:
+        """Record the end of a pull, unless its beginning could not be recorded. A thread cannot be cancelled: if the
+        pull was, the thread that records the beginning ends first."""
+        await asyncio.wait([begun])
+        if not begun.cancelled() and begun.exception() is None:
+            await asyncio.to_thread(self._records.ended, reference, image, secret)
 
     def unverified(self, pod: Pod, images: Mapping[str, ObservedImage | None]) -> frozenset[str]:
         """The references of present images that the pod may use only after a pull of its own."""

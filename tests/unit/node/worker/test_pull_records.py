@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import errno
 import json
+import os
 import stat
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -62,6 +66,38 @@ def test_several_pods_pull_one_image_at_the_same_time(tmp_path: Path) -> None:
     assert not files(tmp_path, "pulling")
     assert [path.suffix for path in files(tmp_path, "pulled")] == [""]
     assert may(records(tmp_path), OURS)
+
+
+def test_a_secret_is_accepted_while_others_pull(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The node's loop and the threads of pulls write one file."""
+    found = pulled(records(tmp_path), OURS)
+    with ThreadPoolExecutor(2) as threads:
+        pulls = [threads.submit(pulled, found, THEIRS._replace(uid=f"t{number}")) for number in range(100)]
+        for number in range(MOST_SECRETS):
+            assert may(found, Secret(f"n{number}", "ns", "copy", "h1"))
+        for pull in pulls:
+            pull.result(timeout=60)
+    assert not caplog.records
+    assert [path.suffix for path in files(tmp_path, "pulled")] == [""]
+    assert may(records(tmp_path), OURS)
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pulled(records(tmp_path), OURS)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            found.begin("r.example.com/other:1")
+        found.ended(APP, IMAGE, THEIRS)
+    assert files(tmp_path, "pulling") == []
+    assert [path.suffix for path in files(tmp_path, "pulled")] == [""]
+    assert may(records(tmp_path), OURS) and not may(records(tmp_path), THEIRS)
 
 
 def test_a_secret_has_pulled_for_those_who_have_it(tmp_path: Path) -> None:
@@ -252,6 +288,37 @@ def test_nothing_is_pulled_that_cannot_be_recorded(run: Run) -> None:
         await node.pulled()
         await node.worker.reconcile(UID)
         assert node.state()["state"]["waiting"]["reason"] == "ErrImagePull"
+        assert ("pull", APP) not in node.fake.calls
+
+    run(story)
+
+
+def test_a_pull_that_is_cancelled_while_its_beginning_is_recorded(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes the record goes on. Without an end, the image would need credentials until a restart."""
+
+    async def story(node: Node) -> None:
+        node.fake.pullable[APP] = IMAGE
+        found = node.worker.pull_records
+        begin, entered, go = found.begin, threading.Event(), threading.Event()
+
+        def slow(reference: str) -> None:
+            entered.set()
+            assert go.wait(60)
+            begin(reference)
+
+        monkeypatch.setattr(found, "begin", slow)
+        await node.put(container("app", image=APP))
+        await node.worker.reconcile(UID)
+        assert await asyncio.to_thread(entered.wait, 60)
+        (pull,) = [task for task in asyncio.all_tasks() if task.get_name() == f"pull-{APP}"]
+        pull.cancel()
+        go.set()
+        await asyncio.wait([pull], timeout=60)
+        assert pull.cancelled()
+        assert files(Path(node.config.root), "pulling") == []
+        assert may(found)
         assert ("pull", APP) not in node.fake.calls
 
     run(story)
