@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.names import PODS, WORKLOADS, path_of, resource_type
+from kubelite.cli.workloads.rollout_states import ROLLED_OUT
 
 if TYPE_CHECKING:
     from kubelite.cli.transport.client import Client
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 _IN_MANIFESTS = ("Pod", "ConfigMap", "Secret")
-_ROLLED_OUT = ("Deployment", "DaemonSet", "StatefulSet")
 #: what the command does → the kinds of a file that it works on; the others are left out
-_DONE_TO = {"restarting": _ROLLED_OUT, "waiting for": _ROLLED_OUT}
+_DONE_TO = {"restarting": ROLLED_OUT, "waiting for": ROLLED_OUT}
 
 
 class Pod(NamedTuple):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.names import Type, path_of, resource_type, wanted
+from kubelite.cli.names import Type, path_of, wanted
+from kubelite.cli.options import (
+    files_option,
+    namespace_option,
+    recursive_option,
+    selector_option,
+    socket_option,
+)
 from kubelite.cli.transport.client import JSON_BODY, Client
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Path = Sequence[str | int]
 REMOVE = object()  # the value of a field that is removed
 
-dry_run_option = click.option(
+_dry_run_option = click.option(
     "--dry-run",
     type=click.Choice(["none", "client", "server"]),
     default="none",
@@ -29,7 +36,15 @@ dry_run_option = click.option(
     metavar="[=client|server|none]",
     help="Only validate the change; client and server are the same.",
 )
-all_option = click.option("--all", "everything", is_flag=True, help="Select all objects of the types.")
+_all_option = click.option("--all", "everything", is_flag=True, help="Select all objects of the types.")
+
+
+def target_options(command: F) -> F:
+    """Add the options that select the objects of `targets`, --dry-run and --socket."""
+    selecting = (files_option, recursive_option, namespace_option, selector_option, _all_option)
+    for option in reversed((*selecting, _dry_run_option, socket_option)):
+        command = option(command)
+    return command
 
 
 class Target(NamedTuple):
@@ -138,8 +153,3 @@ class Each:
 
 def suffix(dry_run: str) -> str:
     return {"none": "", "client": " (dry run)", "server": " (server dry run)"}[dry_run]
-
-
-def kinds_of(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the kinds that these words name. Raises CliError."""
-    return tuple(resource_type(word).kind for word in words)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 ROLLED_OUT = ("Deployment", "DaemonSet", "StatefulSet")
-_ENDLESS = (
-    2**31 - 1
-)  # progressDeadlineSeconds of a Deployment without a deadline (deploymentutil.HasProgressDeadline)
-_CONTROLLER_SECONDS = 30.0  # in which the controller of a Deployment says itself that its deadline has passed
+#: progressDeadlineSeconds of a Deployment without a deadline (deploymentutil.HasProgressDeadline)
+_ENDLESS = 2**31 - 1
+#: time in which the controller of a Deployment reports by itself that the deadline has passed
+_CONTROLLER_SECONDS = 30.0
 _ONLY_ROLLING = "error: rollout status is only available for RollingUpdate strategy type"
 
 

@@ -8,16 +8,8 @@ import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
-from kubelite.cli.options import (
-    client,
-    complete_types,
-    files_option,
-    namespace_option,
-    recursive_option,
-    selector_option,
-    socket_option,
-)
-from kubelite.cli.workloads.changing import Each, Target, all_option, change, dry_run_option, suffix, targets
+from kubelite.cli.options import client, complete_types
+from kubelite.cli.workloads.changing import Each, Target, change, suffix, target_options, targets
 
 if TYPE_CHECKING:
     from kubelite.cli.transport.client import Client
@@ -48,13 +40,7 @@ SCALED = ("Deployment", "ReplicaSet", "ReplicationController", "StatefulSet")
     help="Only change it if this is the present number.",
 )
 @click.option("--timeout", default="0s", metavar="DURATION", help="Wait until the object has so many pods.")
-@files_option
-@recursive_option
-@namespace_option
-@selector_option
-@all_option
-@dry_run_option
-@socket_option
+@target_options
 @click.pass_context
 def scale(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
     """Set the number of pods of a workload.

@@ -9,16 +9,8 @@ import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Group
-from kubelite.cli.options import (
-    client,
-    complete_types,
-    files_option,
-    namespace_option,
-    recursive_option,
-    selector_option,
-    socket_option,
-)
-from kubelite.cli.workloads.changing import Each, Target, all_option, change, dry_run_option, suffix, targets
+from kubelite.cli.options import client, complete_types
+from kubelite.cli.workloads.changing import Each, Target, change, suffix, target_options, targets
 from kubelite.cli.workloads.pod_template import POD_SPECS, at
 
 if TYPE_CHECKING:
@@ -53,13 +45,7 @@ def set_() -> None:
 @click.argument(
     "what", nargs=-1, metavar="TYPE/NAME... | TYPE NAME... CONTAINER=IMAGE...", shell_complete=complete_types
 )
-@files_option
-@recursive_option
-@namespace_option
-@selector_option
-@all_option
-@dry_run_option
-@socket_option
+@target_options
 @click.pass_context
 def image(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
     """Change the images of containers.

@@ -30,7 +30,7 @@ CREATED = [
 
 
 def dry(arguments: tuple[str, ...]) -> list[str]:
-    """The arguments with the options of a dry run, before the command."""
+    """Insert the options of a dry run before the `--` of the command."""
     found = [*arguments]
     found[2:2] = DRY
     return found

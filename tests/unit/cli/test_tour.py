@@ -1,4 +1,4 @@
-"""The list of the tour's stations, the page of each station, and the repository paths that the stations name."""
+"""The stations of `kubelite tour`, their pages, and the removal of a station's directory."""
 
 from __future__ import annotations
 
