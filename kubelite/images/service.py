@@ -185,7 +185,7 @@ class NodeImages:
         """Report disk usage as `docker system df`: totals of each kind, the part in use, and the reclaimable rest.
 
         With `verbose`, each kind but the build cache has `items`: images, containers, emptyDir volumes and claims.
-        Sizes are in bytes. Reclaimable is what `prune` of all images frees, and of the build cache what it frees then.
+        Sizes are in bytes. An image is reclaimable if `prune` of all images removes it. All of the build cache is.
         """
         used = await self.in_use()
         usage = await self.client.usage(used)

@@ -20,7 +20,7 @@ DISKS = "/sys/block"
 
 
 class IoAccounting:
-    """`path`: a cgroup that does not exist otherwise. It exists for a moment while a rule is written."""
+    """`path`: a cgroup that exists only while a rule is written."""
 
     def __init__(self, path: str, found: Layout | None = None) -> None:
         mount = (found or layout()).v1.get("blkio")
@@ -28,8 +28,8 @@ class IoAccounting:
         self._done: set[str] = set()
 
     def enable(self) -> None:
-        """Turn the count on for each disk that has come since the last call. No effect on cgroup v2, which counts
-        anyway. A disk for which it fails is left out."""
+        """Turn the count on for each disk that is new since the last call. No effect on cgroup v2, which always counts.
+        Each disk is tried once: if its rule cannot be written, it is not counted."""
         if not self._directory or not (new := _disks() - self._done):
             return
         self._done |= new
@@ -44,7 +44,7 @@ class IoAccounting:
 
 
 def _disks() -> set[str]:
-    """The whole disks that have a size, as MAJOR:MINOR. A rule cannot name a partition."""
+    """Return the disks that have a size, as MAJOR:MINOR, without partitions, for which no rule is possible."""
     found = set()
     with contextlib.suppress(OSError):
         for name in os.listdir(DISKS):

@@ -65,9 +65,7 @@ def enter(job: Job, report: Reporter) -> None:
     try:
         clone_successor(report)
     except SyscallError as error:
-        if (
-            error.errno == errno.ENOMEM
-        ):  # the kernel's answer if the namespace's init is dead (handshake.stub_failed)
+        if error.errno == errno.ENOMEM:  # the namespace's init is dead (as in handshake.stub_failed)
             raise StateError("cannot join the pid namespace: its init process is dead") from error
         raise
     _die_with_parent(job)

@@ -99,7 +99,7 @@ def remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> N
         remove_links(f"{log_dir}/containers", path)
     if remove_trees(found):
         remove_trees([directory])
-    else:  # the directory, empty, says that the logs are to be removed (daemon/relist.py, remove_orphans)
+    else:  # because of the empty directory, remove_orphans (daemon/relist.py) tries to remove the logs again
         remove_trees(f"{directory}/{name}" for name in _names(directory))
         with contextlib.suppress(OSError):
             os.makedirs(directory, mode=0o750, exist_ok=True)

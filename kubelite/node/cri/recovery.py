@@ -33,9 +33,7 @@ def end_unreachable(settings: EngineSettings) -> list[str]:
     found = dict(_unreachable(shims, f"/{settings.cgroup_parent}/shims"))
     for pid, uid in found.items():
         _kill(pid)
-        if occupied(
-            f"{shims}/{uid}"
-        ):  # another shim of this pod can be reached: the cgroup is that one's, too
+        if occupied(f"{shims}/{uid}"):  # another shim of the pod, which can be reached, uses the cgroup
             continue
         for tier in ("", "/burstable", "/besteffort"):
             group = open_cgroup(f"/{settings.cgroup_parent}{tier}/pod{uid}")

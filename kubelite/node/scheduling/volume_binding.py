@@ -52,8 +52,8 @@ class Verdict(NamedTuple):
 
 
 def named_class(doc: Doc) -> str | None:
-    """The class that a claim or a volume names: in the annotation of before 1.6, which comes first, or in its spec
-    (Kubernetes component-helpers storage/volume/helpers.go, GetPersistentVolumeClaimClass)."""
+    """Return the class that a claim or a volume names; None if it names none. The annotation, which is older than the
+    field, takes precedence (Kubernetes component-helpers storage/volume/helpers.go, GetPersistentVolumeClaimClass)."""
     annotations = doc["metadata"].get("annotations") or {}
     found: str | None = annotations.get(CLASS_ANNOTATION, doc["spec"].get("storageClassName"))
     return found

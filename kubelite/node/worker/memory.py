@@ -34,9 +34,8 @@ class Memory:
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
     sandbox_failures: int = 0  # consecutive: not created, or lost early
-    mount_failures: dict[str, int] = field(
-        default_factory=dict
-    )  # container → consecutive failures of its mounts
+    #: container → consecutive failures of its mounts
+    mount_failures: dict[str, int] = field(default_factory=dict)
     volumes: VolumeFailure | None = None
     volume_failures: int = 0  # consecutive
     sandbox_since: float = 0.0  # Unix time when the current sandbox was created; 0 = no sandbox should exist
@@ -102,7 +101,7 @@ class Memory:
         self, name: str, failure: StartFailure, before: StartFailure | None, now: float
     ) -> StartFailure:
         """Delay the retry of a mount longer after each failure (Kubernetes pkg/util/goroutinemap/exponentialbackoff).
-        An edit of the container begins anew."""
+        An edit of the container resets the delay."""
         if failure.reason not in _MOUNTING:
             self.mount_failures.pop(name, None)
             return failure

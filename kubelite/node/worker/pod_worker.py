@@ -418,8 +418,8 @@ class PodWorker:
             kept = [*(c for c in ours if c["type"] in NODE_CONDITIONS), *others]
             return {**doc, "status": {**written, "conditions": kept}}
 
-        # The status of a pod being deleted only serves watchers: after a power failure the deletion starts again. A Job
-        # counts it, and must not run again what has succeeded.
+        # The status of a pod being deleted only serves watchers: after a power failure the deletion starts again. But a
+        # Job counts its pods by their statuses, and must not run again what has succeeded.
         durable = not pod.metadata.deletion_timestamp or TRACKING_FINALIZER in pod.metadata.finalizers
         began = time.perf_counter()
         record = await self._store.modify(turn.uid, change, durable=durable)

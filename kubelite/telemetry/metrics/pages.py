@@ -49,7 +49,7 @@ PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 class Pages:
     """Writes pages: `await render(name, …)` returns a metrics page, `await snapshot()` the values themselves.
-    `count_io`: makes the kernel count the block I/O of cgroups, where it does not by itself."""
+    `count_io`: called before each sample, to make the kernel count the block I/O of cgroups (IoAccounting)."""
 
     def __init__(self, agent: NodeView, count_io: Callable[[], None] = lambda: None) -> None:
         self._agent = agent

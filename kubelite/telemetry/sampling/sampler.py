@@ -26,7 +26,7 @@ from runtime.cgroups.reading.reader import TOTALS, Reader
 from runtime.cgroups.reading.stats import Stats
 from runtime.errors import NotFoundError, RuntimeFault
 
-FD_BUDGET = 0.85  # fraction of the descriptor limit for files that stay open; others are opened each time
+FD_BUDGET = 0.85  # fraction of the descriptors for files that stay open; others are opened each time
 NO_LIMITS = Spec()
 _SMALL = 479  # initial bytes of a buffer for net/dev, small enough for Python's allocator instead of malloc
 SPEC_AGE = 300.0  # maximum seconds for which limits are reused while nothing indicates a change
@@ -110,14 +110,17 @@ class _Total:
 
 
 class Sampler:
-    """Samples the targets that `find()` returns. `descriptors`: how many the sampler may use. Not safe for
-    concurrent calls."""
+    """Samples the targets that `find()` returns. Not safe for concurrent calls.
+
+    `descriptors`: how many file descriptors are available. Files stay open in FD_BUDGET of them. `before`: called at
+    the beginning of each sample.
+    """
 
     def __init__(
         self, find: Callable[[], Targets], *, descriptors: int, before: Callable[[], None] = lambda: None
     ) -> None:
         self._find = find
-        self._before = before  # called at the beginning of each sample
+        self._before = before
         self._errors = 0
         self._left = int(descriptors * FD_BUDGET)
         self._kept: dict[str, _Kept] = {}

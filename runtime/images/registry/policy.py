@@ -37,7 +37,7 @@ _KEYS = frozenset({"keyPath", "keyPaths", "keyData", "keyDatas"})
 
 
 class Wrong(ImageError):
-    """The policy cannot be used: nothing is pulled. `line`: where the policy is wrong; 0: not at one line."""
+    """The policy cannot be used: nothing is pulled. `line`: the line of the error; 0: unknown."""
 
     def __init__(self, path: str, why: str, line: int = 0) -> None:
         where = f"{path}, line {line}," if line else path
@@ -185,8 +185,8 @@ _BLANK: Final = re.compile(r"[ \t\r\n]*")
 
 
 def line_of(text: str, steps: Sequence[str | int]) -> int:
-    """The line of a value in a JSON text, by the keys and indices that lead to it. A key that is not there: the line of
-    the object. The text is valid JSON."""
+    """Return the line of a value in a valid JSON text. `steps`: the keys and indices that lead to the value. If one is
+    missing, return the line of the object or array that lacks it."""
     at = _skip(text, 0)
     for step in steps:
         found = _member(text, at, step)

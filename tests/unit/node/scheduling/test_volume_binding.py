@@ -38,7 +38,7 @@ from tests.unit.node.storage.volume_kit import (
 
 
 def annotated(doc: Json) -> Json:
-    """The object with the annotation that named the class before Kubernetes 1.6, as kubernetes/examples have it."""
+    """Return the object with the annotation that named the class before Kubernetes 1.6. Examples still use it."""
     return {**doc, "metadata": {**doc["metadata"], "annotations": {CLASS_ANNOTATION: "fast"}}}
 
 
