@@ -140,6 +140,7 @@ def become_stub(job: Job, last: execve_stub.Exec) -> None:
     execve_stub.execute(made)
     for fd in handed:
         os.set_inheritable(fd, False)
+    capabilities.clear_ambient()
 
 
 def await_start(job: Job, report: Reporter) -> None:

@@ -49,6 +49,7 @@ def become_stub(job: Job, last: execve_stub.Exec) -> None:
     os.set_inheritable(job.channel.fileno(), True)
     execve_stub.execute(made)
     os.set_inheritable(job.channel.fileno(), False)
+    capabilities.clear_ambient()
 
 
 def _has_terminal(job: Job) -> bool:

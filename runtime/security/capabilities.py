@@ -111,8 +111,7 @@ def set_process(sets: CapSets) -> None:
     """Set all but the bounding set with capset(2) and prctl(2). Call it after setuid, which must run with
     PR_SET_KEEPCAPS."""
     capset(sets.effective, sets.permitted, sets.inheritable)
-    with contextlib.suppress(SyscallError):  # EINVAL: before Linux 4.3 there is no ambient set
-        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    clear_ambient()
     for number in range(last_cap() + 1):
         if sets.ambient >> number & 1:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
@@ -123,6 +122,12 @@ def raise_ambient(bits: int) -> None:
     for number in range(last_cap() + 1):
         if bits >> number & 1:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+
+
+def clear_ambient() -> None:
+    """Empty the ambient set."""
+    with contextlib.suppress(SyscallError):  # EINVAL: before Linux 4.3 there is no ambient set
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 
 
 def apply(caps: Mapping[str, Iterable[str]] | None) -> list[str]:

@@ -7,12 +7,14 @@ import socket
 import termios
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.errors import SpecError, StartError, StateError
 from runtime.oci import execve_stub, spawn
 from runtime.oci.container import Stdio
+from runtime.oci.init_protocol import Command
 from runtime.security import capabilities, seccomp
 from tests.kernel.conftest import Engine
 from tests.waiting import until
@@ -169,6 +171,19 @@ def test_exec_within_the_smallest_limits(oci: Engine, kind: str) -> None:
     spec["process"]["rlimits"] = [{"type": kind, "soft": least, "hard": least}]
     container = oci.start(spec)
     assert oci.exec(container, "sh", "-c", "exit 3").code == 3
+
+
+@pytest.mark.parametrize("kind", ["CapPrm", "CapEff", "CapAmb"])
+def test_without_the_stub_a_program_has_no_more_capabilities(oci: Engine, kind: str) -> None:
+    """What the stub would have needed does not reach the program: by execve, a user other than root gets the ambient
+    capabilities only (capabilities(7))."""
+    words = ("grep", "-q", f"^{kind}:.0000000000000000$", "/proc/self/status")
+    limits = [{"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0}]
+    given = {kind: ["CAP_NET_RAW"] for kind in ("bounding", "effective", "permitted", "inheritable")}
+    process: dict[str, Any] = {"user": {"uid": 1000, "gid": 1000}, "capabilities": given}
+    container = oci.start(oci.spec("sleep", "60", rlimits=limits))
+    assert oci.exec(container, *words, **process).code == 0
+    assert oci.run(oci.spec(*words, rlimits=limits, **process), command=Command()).code == 0
 
 
 def test_exec_of_a_program_that_only_the_container_can_name(oci: Engine) -> None:
