@@ -1,0 +1,67 @@
+"""Ports of Services as plain data: where each is reachable, and where its packets go.
+
+Nothing here touches the kernel, and imports are cheap: the daemon decides these values, and the network helper carries
+them out. Every choice (ready or terminating endpoints, traffic policies, allocated addresses) has been made before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The address and port of a pod, or of a machine, that serves a Service."""
+
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of one Service.
+
+    `name` identifies it: "namespace/name:port name or number/protocol". `protocol` is TCP, UDP or SCTP. It is reachable
+    at `port` of `addresses` (the cluster IPs) and of `external` (externalIPs and the addresses of a load balancer), and
+    at `node_port` of every address of the node (0: none).
+
+    `endpoints` are for connections from pods and this host to `addresses`, with internalTrafficPolicy applied;
+    `external_endpoints` are for `external` and `node_port`, with externalTrafficPolicy applied. No endpoints means that
+    connections are refused. `affinity` is the timeout of ClientIP session affinity in seconds (0: none).
+    `preserve_source` is externalTrafficPolicy: Local, which keeps the client's address. `sources` are the networks that
+    may connect to `external` (loadBalancerSourceRanges); empty means all.
+    """
+
+    name: str
+    protocol: str
+    port: int
+    addresses: tuple[str, ...]
+    external: tuple[str, ...] = ()
+    node_port: int = 0
+    endpoints: tuple[Endpoint, ...] = ()
+    external_endpoints: tuple[Endpoint, ...] = ()
+    affinity: int = 0
+    preserve_source: bool = False
+    sources: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ServicePort:
+        """Build a port from to_json()'s form. Raises KeyError or TypeError for anything else."""
+        lists = {name: tuple(data[name]) for name in ("addresses", "external", "sources")}
+        endpoints = {
+            name: tuple(Endpoint(**endpoint) for endpoint in data[name])
+            for name in ("endpoints", "external_endpoints")
+        }
+        return cls(**{**data, **lists, **endpoints})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNetwork:
+    """The networks of Services: the CIDR of their cluster IPs, and the first and last node port."""
+
+    service_cidr: str
+    node_port_range: tuple[int, int]
