@@ -4,6 +4,7 @@ Read like `manifests.types.descriptions`; a test checks that every field of ever
 """
 
 from manifests.types.descriptions import parse
+from manifests.types.services.descriptions import SERVICE_KINDS, SERVICES
 from manifests.types.workloads.descriptions_policies import POLICIES
 
 # a type, then its fields by their JSON names
@@ -281,6 +282,7 @@ ControllerRevision
 
 #: kind → what it is for
 KIND_DESCRIPTIONS = {
+    **SERVICE_KINDS,
     "Deployment": "Keeps a number of equal pods running, and replaces them little by little when the template changes.",
     "ReplicaSet": "Keeps a number of equal pods running. Usually a Deployment creates it.",
     "ReplicationController": "Keeps a number of equal pods running; the predecessor of ReplicaSet.",
@@ -302,4 +304,4 @@ KIND_DESCRIPTIONS = {
 }
 
 #: (type, JSON name of the field) → description
-DESCRIPTIONS = parse(_TABLE) | parse(POLICIES)
+DESCRIPTIONS = parse(_TABLE) | parse(POLICIES) | parse(SERVICES)

@@ -11,7 +11,8 @@ from manifests.types.meta import Object
 
 Key = tuple[str, str]  # apiVersion and kind
 
-#: module in this package whose class has the name of the kind; of several API versions, the newest comes first
+#: module whose class has the name of the kind, relative to this package (".services": the room beside it); of several
+#: API versions, the newest comes first
 WORKLOADS: dict[Key, str] = {
     ("apps/v1", "ControllerRevision"): "revision",
     ("apps/v1", "DaemonSet"): "daemon_set",
@@ -27,10 +28,13 @@ WORKLOADS: dict[Key, str] = {
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "rbac",
     ("rbac.authorization.k8s.io/v1", "Role"): "rbac",
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): "rbac",
+    ("discovery.k8s.io/v1", "EndpointSlice"): ".services.endpoints",
+    ("v1", "Endpoints"): ".services.endpoints",
     ("v1", "LimitRange"): "limits",
     ("v1", "Namespace"): "namespace",
     ("v1", "ReplicationController"): "replica_set",
     ("v1", "ResourceQuota"): "limits",
+    ("v1", "Service"): ".services.service",
     ("v1", "ServiceAccount"): "namespace",
 }
 

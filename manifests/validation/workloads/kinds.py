@@ -7,7 +7,7 @@ from manifests.problems import Problem
 from manifests.types.meta import Object
 from manifests.validation.meta import validate_meta
 
-#: kind → module in this package, and the first part of its rules' names: `deployment_problems(obj)`, and
+#: kind → module relative to this package, and the first part of its rules' names: `deployment_problems(obj)`, and
 #: `deployment_update_problems(old, new)` if some fields must not change
 RULES = {
     "ClusterRole": ("policies", "cluster_role"),
@@ -16,6 +16,8 @@ RULES = {
     "CronJob": ("job", "cron_job"),
     "DaemonSet": ("sets", "daemon_set"),
     "Deployment": ("deployment", "deployment"),
+    "Endpoints": (".services.endpoints", "endpoints"),
+    "EndpointSlice": (".services.endpoints", "endpoint_slice"),
     "HorizontalPodAutoscaler": ("autoscaler", "horizontal_pod_autoscaler"),
     "Job": ("job", "job"),
     "LimitRange": ("limits", "limit_range"),
@@ -26,6 +28,7 @@ RULES = {
     "ResourceQuota": ("limits", "resource_quota"),
     "Role": ("policies", "role"),
     "RoleBinding": ("policies", "role_binding"),
+    "Service": (".services.service", "service"),
     "ServiceAccount": ("policies", "service_account"),
     "StatefulSet": ("sets", "stateful_set"),
 }

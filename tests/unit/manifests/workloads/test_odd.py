@@ -12,6 +12,7 @@ from manifests.types.meta import Object
 from manifests.types.workloads.kinds import workload
 from manifests.validation.workloads.kinds import workload_update_problems
 from manifests.yaml import loader
+from tests.unit.manifests.services import test_services as services
 from tests.unit.manifests.test_odd import mutated
 from tests.unit.manifests.workloads import test_autoscaler as hpas
 from tests.unit.manifests.workloads import test_jobs as jobs
@@ -63,6 +64,17 @@ DOCUMENTS: list[Doc] = [
     policies.binding("ClusterRoleBinding"),
     hpas.hpa(**hpas.behavior(tolerance="0.1", stabilizationWindowSeconds=1)),
     hpas.hpa(**hpas.metric(type="Pods", pods={"metric": hpas.NAMED, "target": hpas.AVERAGE})),
+    services.service(
+        type="LoadBalancer",
+        clusterIP="10.89.0.9",
+        sessionAffinity="ClientIP",
+        externalIPs=["203.0.113.1"],
+        loadBalancerSourceRanges=["192.0.2.0/24"],
+        ports=[{"port": 80, "name": "http", "targetPort": "web", "nodePort": 30080}],
+    ),
+    services.service(clusterIP="None", selector=None, ports=[]),
+    services.endpoints({"addresses": [services.ADDRESS], "ports": [{"port": 80}]}),
+    services.endpoint_slice({"addresses": ["192.0.2.1"], "conditions": {"ready": False}, "hostname": "a"}),
     hpas.v1(**{"spec.targetCPUUtilizationPercentage": 50}),
 ]
 
