@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
 
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
@@ -110,6 +112,23 @@ class Plan:
     classes: Classes = field(default_factory=lambda: classes_of((), {}))  # from which pods get their priority
 
 
+class _Step(Enum):
+    """What happens to the object of a document."""
+
+    CREATE = auto()
+    UPDATE = auto()
+    REPLACE = auto()
+    KEEP = auto()
+
+
+class _Verdict(NamedTuple):
+    """The decision about one document. `doc`: the object to create, or what it is changed to."""
+
+    step: _Step
+    doc: Json
+    problems: tuple[Problem, ...] = ()
+
+
 def plan(
     files: Iterable[ManifestState],
     recorded: Iterable[Record],
@@ -121,9 +140,7 @@ def plan(
     valid since the daemon started, or is in a directory that cannot be read (`lost`). `priorities`: the PriorityClasses
     of the node's settings."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
-    unreadable = tuple(f"{directory}/" for directory in lost)
     files = sorted(files, key=lambda f: f.file)
-    keep = {f.file for f in files if f.objects is None}
     claims: dict[Key, list[str]] = {}
     for state in files:
         for key in state.objects or ():
@@ -131,47 +148,73 @@ def plan(
     owners = {key: _owner(found, known.get(key)) for key, found in claims.items()}
     documents = {state.file: state.objects or {} for state in files}
     duplicates = _duplicates(claims, owners)
+    gone = _gone(known, owners, files, lost)
+    classes = _classes(owners, documents, known, gone, priorities or {})
     uids = {r.uid: key for key, r in known.items()}
-    gone = [
+    verdicts: dict[Key, _Verdict] = {}
+    for key, file in owners.items():
+        doc, record = admitted(documents[file][key], classes), known.get(key)
+        uid = doc["metadata"].get("uid") if key[0] == "Pod" and record is None else None
+        holder = uids.setdefault(uid, key) if uid else key
+        found = verdicts[key] = _verdict(key, doc, file, record, holder)
+        if found.problems:
+            duplicates[file] = (*duplicates.get(file, ()), *found.problems)
+    replaced = tuple(key for key, found in verdicts.items() if found.step is _Step.REPLACE)
+    create, update = (_ordered(verdicts, owners, step) for step in (_Step.CREATE, _Step.UPDATE))
+    return Plan(create, update, tuple(gone), replaced, duplicates, classes)
+
+
+def _gone(
+    known: Mapping[Key, Record],
+    owners: Mapping[Key, str],
+    files: Iterable[ManifestState],
+    lost: Iterable[str],
+) -> list[Key]:
+    """Return the recorded objects that no file defines any more."""
+    unreadable = tuple(f"{directory}/" for directory in lost)
+    keep = {f.file for f in files if f.objects is None}
+    return [
         key
         for key, record in known.items()
         if key not in owners and (source := source_of(record)) and not record.deleting
         if source not in keep and not source.startswith(unreadable)
     ]
-    classes = _classes(owners, documents, known, gone, priorities or {})
-    create, update, renew = [], [], []
-    for key, file in owners.items():
-        record, doc = known.get(key), admitted(documents[file][key], classes)
-        uid = doc["metadata"].get("uid") if key[0] == "Pod" else None
-        if record is None and uid and uids.setdefault(uid, key) != key:
-            words = f"{object_name(*uids[uid])} has this uid"
-            problem = Problem(words, field="metadata.uid", kind="duplicate")
-            duplicates[file] = (*duplicates.get(file, ()), problem)
-        elif record is None:
-            create.append((key, doc, file))
-        elif record.metadata.get("ownerReferences") and not source_of(record):  # not from a manifest
-            owner = record.metadata["ownerReferences"][0]
-            words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
-            problem = Problem(words, field="metadata.name", kind="duplicate")
-            duplicates[file] = (*duplicates.get(file, ()), problem)
-        elif (not record.deleting or key[0] in FINALIZERS) and (
-            wanted := merged(record.doc, doc, file)
-        ) is not None:
-            if key[0] in WORKLOADS and (forbidden := unchangeable(record.doc, wanted)):
-                if replaceable(record.doc):
-                    renew.append(key)
-                    continue
-                problems = (_unchangeable(key, *found) for found in forbidden)
-                duplicates[file] = (*duplicates.get(file, ()), *problems)
-            elif not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
-                update.append((key, wanted, file))
-            # A changed priority class is not an edit of the pod.
-            elif apart(wanted["spec"]) != apart(record.doc["spec"]):
-                renew.append(key)
+
+
+def _verdict(key: Key, doc: Json, file: str, record: Record | None, holder: Key) -> _Verdict:
+    """Decide about the document of an object. `holder`: which object has the uid that the document asks for."""
+    if record is None:
+        if holder != key:
+            problem = Problem(f"{object_name(*holder)} has this uid", field="metadata.uid", kind="duplicate")
+            return _Verdict(_Step.KEEP, doc, (problem,))
+        return _Verdict(_Step.CREATE, doc)
+    if record.metadata.get("ownerReferences") and not source_of(record):  # not from a manifest
+        owner = record.metadata["ownerReferences"][0]
+        words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
+        return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
+    if record.deleting and key[0] not in FINALIZERS:
+        return _Verdict(_Step.KEEP, doc)
+    wanted = merged(record.doc, doc, file)
+    if wanted is None:
+        return _Verdict(_Step.KEEP, doc)
+    if key[0] in WORKLOADS and (forbidden := unchangeable(record.doc, wanted)):
+        if replaceable(record.doc):
+            return _Verdict(_Step.REPLACE, wanted)
+        return _Verdict(_Step.KEEP, doc, tuple(_unchangeable(key, *found) for found in forbidden))
+    if not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
+        return _Verdict(_Step.UPDATE, wanted)
+    # A changed priority class is not an edit of the pod.
+    edited = apart(wanted["spec"]) != apart(record.doc["spec"])
+    return _Verdict(_Step.REPLACE if edited else _Step.KEEP, wanted)
+
+
+def _ordered(
+    verdicts: Mapping[Key, _Verdict], owners: Mapping[Key, str], step: _Step
+) -> tuple[tuple[Key, Json, str], ...]:
+    """Return the objects with a verdict, with document and file, in the order of KINDS."""
     rank = {kind: place for place, kind in enumerate(KINDS)}
-    create.sort(key=lambda entry: rank[entry[0][0]])
-    update.sort(key=lambda entry: rank[entry[0][0]])
-    return Plan(tuple(create), tuple(update), tuple(gone), tuple(renew), duplicates, classes)
+    found = [(key, verdict.doc, owners[key]) for key, verdict in verdicts.items() if verdict.step is step]
+    return tuple(sorted(found, key=lambda entry: rank[entry[0][0]]))
 
 
 def _classes(
