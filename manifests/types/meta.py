@@ -31,7 +31,7 @@ from manifests.types.quantity import Form, Quantity
 __all__ = [
     "Bool", "BytesMap", "Form", "Int32", "Int64", "IntOrString", "LabelSelector", "LabelSelectorRequirement",
     "LocalObjectReference", "ManagedFieldsEntry", "Model", "Object", "ObjectMeta", "ObjectReference", "OwnerReference",
-    "Quantities", "Quantity", "Str", "StrMap", "Time",
+    "Quantities", "Quantity", "StatusCondition", "Str", "StrMap", "Time",
     "parse_selector",
 ]  # fmt: skip
 
@@ -215,6 +215,16 @@ class ObjectReference(Model):
     namespace: Str | None = None
     resource_version: Str | None = None
     uid: Str | None = None
+
+
+class StatusCondition(Model):
+    """The fields that the conditions of all kinds have."""
+
+    status: Str
+    type: Str
+    last_transition_time: Time | None = None
+    message: Str | None = None
+    reason: Str | None = None
 
 
 class Object(Model):

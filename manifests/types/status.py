@@ -6,17 +6,12 @@ The node agent writes the status; a manifest never sets it.
 from pydantic import Field
 
 from manifests.types.container import ResourceRequirements
-from manifests.types.meta import Bool, Int32, Int64, Model, Quantities, Str, Time
+from manifests.types.meta import Bool, Int32, Int64, Model, Quantities, StatusCondition, Str, Time
 
 
-class PodCondition(Model):
-    status: Str
-    type: Str
+class PodCondition(StatusCondition):
     last_probe_time: Time | None = None
-    last_transition_time: Time | None = None
-    message: Str | None = None
     observed_generation: Int64 | None = None
-    reason: Str | None = None
 
 
 class ResourceHealth(Model):

@@ -4,7 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Int32, Int64, LabelSelector, Model, Object, ObjectMeta, Quantity, Str, Time
+from manifests.types.meta import (
+    Int32,
+    Int64,
+    LabelSelector,
+    Model,
+    Object,
+    ObjectMeta,
+    Quantity,
+    StatusCondition,
+    Str,
+    Time,
+)
 
 DEFAULT_CPU_UTILIZATION = 80  # percent of the requests
 
@@ -131,12 +142,8 @@ class MetricStatus(Model):
     resource: ResourceMetricStatus | None = None
 
 
-class HorizontalPodAutoscalerCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
+class HorizontalPodAutoscalerCondition(StatusCondition):
+    pass
 
 
 class HorizontalPodAutoscalerStatus(Model):

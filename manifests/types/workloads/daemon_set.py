@@ -13,8 +13,8 @@ from manifests.types.meta import (
     Model,
     Object,
     ObjectMeta,
+    StatusCondition,
     Str,
-    Time,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -37,12 +37,8 @@ class DaemonSetSpec(Model):
     update_strategy: DaemonSetUpdateStrategy = Field(default_factory=DaemonSetUpdateStrategy)
 
 
-class DaemonSetCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
+class DaemonSetCondition(StatusCondition):
+    pass
 
 
 class DaemonSetStatus(Model):

@@ -14,6 +14,7 @@ from manifests.types.meta import (
     Model,
     Object,
     ObjectMeta,
+    StatusCondition,
     Str,
     Time,
 )
@@ -41,13 +42,8 @@ class DeploymentSpec(Model):
     strategy: DeploymentStrategy = Field(default_factory=DeploymentStrategy)
 
 
-class DeploymentCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
+class DeploymentCondition(StatusCondition):
     last_update_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
 
 
 class DeploymentStatus(Model):

@@ -5,10 +5,19 @@ Read like `manifests.types.descriptions`; a test checks that every field of ever
 
 from manifests.types.descriptions import parse
 from manifests.types.services.descriptions import SERVICE_KINDS, SERVICES
-from manifests.types.workloads.descriptions_policies import POLICIES
+from manifests.types.workloads.descriptions_policies import CONDITION, POLICIES
+
+# fields that several types share
+_REPLICAS = """\
+  availableReplicas  Pods that have been ready for minReadySeconds.
+  conditions  ReplicaFailure, if pods cannot be created or deleted.
+  fullyLabeledReplicas  Pods that have all labels of the template.
+  observedGeneration  The generation that this status describes.
+  readyReplicas  Pods that are ready.
+  replicas  Pods that exist, without terminating ones."""
 
 # a type, then its fields by their JSON names
-_TABLE = """
+_TABLE = f"""
 PodTemplateSpec
   metadata  Labels and annotations of the pods. The name is made from the owner's.
   spec  What each pod looks like.
@@ -20,7 +29,7 @@ LabelSelectorRequirement
   operator  In, NotIn, Exists or DoesNotExist.
   values  Values for In and NotIn.
 ObjectReference
-  fieldPath  Part of the object, like spec.containers{web}.
+  fieldPath  Part of the object, like spec.containers{{web}}.
   name  Name of the object.
   namespace  Namespace of the object.
   resourceVersion  Version of the object that is meant.
@@ -54,11 +63,8 @@ DeploymentStatus
   unavailableReplicas  Pods that are missing, or not available yet.
   updatedReplicas  Pods of the current template.
 DeploymentCondition
-  lastTransitionTime  When status last changed.
+{CONDITION}
   lastUpdateTime  When the condition was last written.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
   type  Available, Progressing or ReplicaFailure.
 ReplicaSet
   spec  The desired state.
@@ -69,18 +75,10 @@ ReplicaSetSpec
   selector  Labels of the pods that belong to it. Must match the template's labels, and cannot change.
   template  What each pod looks like. A change applies to new pods only.
 ReplicaSetStatus
-  availableReplicas  Pods that have been ready for minReadySeconds.
-  conditions  ReplicaFailure, if pods cannot be created or deleted.
-  fullyLabeledReplicas  Pods that have all labels of the template.
-  observedGeneration  The generation that this status describes.
-  readyReplicas  Pods that are ready.
-  replicas  Pods that exist, without terminating ones.
+{_REPLICAS}
   terminatingReplicas  Pods that are being deleted.
 ReplicaSetCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  ReplicaFailure.
 ReplicationController
   spec  The desired state.
@@ -91,17 +89,9 @@ ReplicationControllerSpec
   selector  Labels of the pods that belong to it; default: the template's labels.
   template  What each pod looks like. A change applies to new pods only.
 ReplicationControllerStatus
-  availableReplicas  Pods that have been ready for minReadySeconds.
-  conditions  ReplicaFailure, if pods cannot be created or deleted.
-  fullyLabeledReplicas  Pods that have all labels of the template.
-  observedGeneration  The generation that this status describes.
-  readyReplicas  Pods that are ready.
-  replicas  Pods that exist, without terminating ones.
+{_REPLICAS}
 ReplicationControllerCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  ReplicaFailure.
 Job
   spec  The desired state.
@@ -158,10 +148,7 @@ UncountedTerminatedPods
   succeeded  Uids of succeeded pods.
 JobCondition
   lastProbeTime  When the condition was last checked.
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  SuccessCriteriaMet, Complete, FailureTarget, Failed or Suspended.
 CronJob
   spec  The desired state.
@@ -220,10 +207,7 @@ StatefulSetStatus
   updateRevision  Revision of the current template.
   updatedReplicas  Pods of updateRevision.
 StatefulSetCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  Type of the condition.
 PersistentVolumeClaimSpec
   volumeAttributesClassName  Shown only.
@@ -270,10 +254,7 @@ DaemonSetStatus
   observedGeneration  The generation that this status describes.
   updatedNumberScheduled  1 if the pod is of the current template.
 DaemonSetCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  Type of the condition.
 ControllerRevision
   data  The template and what else belongs to the revision.

@@ -1,6 +1,13 @@
 """Descriptions of the fields of namespaces, limits, budgets, roles and autoscalers (see `descriptions`)."""
 
-POLICIES = """
+#: Fields that the conditions of all kinds have.
+CONDITION = """\
+  lastTransitionTime  When status last changed.
+  message  Details, for people.
+  reason  Reason for the last change, as one word.
+  status  True, False or Unknown."""
+
+POLICIES = f"""
 Namespace
   spec  Finalizers.
   status  The current state; written by the node, ignored in a manifest.
@@ -10,10 +17,7 @@ NamespaceStatus
   conditions  What a deletion still waits for.
   phase  Active or Terminating.
 NamespaceCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  Type of the condition.
 ServiceAccount
   automountServiceAccountToken  Ignored: this node mounts no tokens.
@@ -65,11 +69,8 @@ PodDisruptionBudgetStatus
   expectedPods  Pods that the budget counts.
   observedGeneration  The generation that this status describes.
 Condition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
+{CONDITION}
   observedGeneration  The generation that the condition describes.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
   type  Type of the condition.
 Role
   rules  What is allowed. Shown only: this node does not distinguish users.
@@ -174,10 +175,7 @@ HorizontalPodAutoscalerStatusV1
   lastScaleTime  When the number was last changed.
   observedGeneration  The generation that this status describes.
 HorizontalPodAutoscalerCondition
-  lastTransitionTime  When status last changed.
-  message  Details, for people.
-  reason  Reason for the last change, as one word.
-  status  True, False or Unknown.
+{CONDITION}
   type  ScalingActive, AbleToScale or ScalingLimited.
 MetricStatus
   containerResource  cpu or memory of one container of each pod.

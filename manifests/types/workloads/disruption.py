@@ -12,20 +12,16 @@ from manifests.types.meta import (
     Model,
     Object,
     ObjectMeta,
+    StatusCondition,
     Str,
     Time,
 )
 
 
-class Condition(Model):
+class Condition(StatusCondition):
     """meta/v1 Condition, which newer kinds share."""
 
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
     observed_generation: Int64 | None = None
-    reason: Str | None = None
 
 
 class PodDisruptionBudgetSpec(Model):

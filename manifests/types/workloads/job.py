@@ -17,6 +17,7 @@ from manifests.types.meta import (
     Object,
     ObjectMeta,
     ObjectReference,
+    StatusCondition,
     Str,
     Time,
 )
@@ -79,13 +80,8 @@ class UncountedTerminatedPods(Model):
     succeeded: list[Str] = Field(default_factory=list)
 
 
-class JobCondition(Model):
-    status: Str
-    type: Str
+class JobCondition(StatusCondition):
     last_probe_time: Time | None = None
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
 
 
 class JobStatus(Model):

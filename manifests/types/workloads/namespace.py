@@ -11,8 +11,8 @@ from manifests.types.meta import (
     Object,
     ObjectMeta,
     ObjectReference,
+    StatusCondition,
     Str,
-    Time,
 )
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -22,12 +22,8 @@ class NamespaceSpec(Model):
     finalizers: list[Str] = Field(default_factory=list)
 
 
-class NamespaceCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
+class NamespaceCondition(StatusCondition):
+    pass
 
 
 class NamespaceStatus(Model):

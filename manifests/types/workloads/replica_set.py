@@ -5,16 +5,21 @@ from typing import Literal
 from pydantic import Field
 
 from manifests.types.defaults import default_template
-from manifests.types.meta import Int32, Int64, LabelSelector, Model, Object, ObjectMeta, Str, StrMap, Time
+from manifests.types.meta import (
+    Int32,
+    Int64,
+    LabelSelector,
+    Model,
+    Object,
+    ObjectMeta,
+    StatusCondition,
+    StrMap,
+)
 from manifests.types.pod import PodTemplateSpec
 
 
-class ReplicaSetCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
+class ReplicaSetCondition(StatusCondition):
+    pass
 
 
 class ReplicaSetSpec(Model):
@@ -48,12 +53,8 @@ class ReplicaSet(Object):
         default_template(self.spec.template.spec)
 
 
-class ReplicationControllerCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
+class ReplicationControllerCondition(StatusCondition):
+    pass
 
 
 class ReplicationControllerSpec(Model):
@@ -80,7 +81,7 @@ class ReplicationController(Object):
     status: ReplicationControllerStatus = Field(default_factory=ReplicationControllerStatus)
 
     def set_defaults(self) -> None:
-        """Take the selector and the labels from the template's labels if there are none.
+        """Without a selector or labels of its own, the object has those of the template.
 
         Kubernetes: SetDefaults_ReplicationController (pkg/apis/core/v1/defaults.go).
         """

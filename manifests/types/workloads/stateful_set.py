@@ -14,8 +14,8 @@ from manifests.types.meta import (
     Model,
     Object,
     ObjectMeta,
+    StatusCondition,
     Str,
-    Time,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -55,12 +55,8 @@ class StatefulSetSpec(Model):
     volume_claim_templates: list[PersistentVolumeClaim] = Field(default_factory=list)
 
 
-class StatefulSetCondition(Model):
-    status: Str
-    type: Str
-    last_transition_time: Time | None = None
-    message: Str | None = None
-    reason: Str | None = None
+class StatefulSetCondition(StatusCondition):
+    pass
 
 
 class StatefulSetStatus(Model):

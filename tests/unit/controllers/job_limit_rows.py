@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.unit.controllers.job_rows import (
     DONE,
     EACH,
@@ -14,6 +16,16 @@ from tests.unit.controllers.job_rows import (
     on_exit,
     target,
 )
+
+#: The plan of a Job with two indexes, of which the first has failed for good and the second gets its pod.
+FIRST_INDEX_FAILED: dict[str, Any] = {
+    "created": 1,
+    "created_indexes": [1],
+    "active": 1,
+    "failed": 1,
+    "failed_indexes": "0",
+    "released": 1,
+}
 
 LIMIT_ROWS = [
     # TestSyncJobPastDeadline; the Job started 15 s ago
@@ -86,24 +98,14 @@ LIMIT_ROWS = [
         "single failed index due to exceeding the backoff limit per index, the job continues",
         EACH,
         of_index=[(0, "Failed", 1)],
-        created=1,
-        created_indexes=[1],
-        active=1,
-        failed=1,
-        failed_indexes="0",
-        released=1,
+        **FIRST_INDEX_FAILED,
     ),
     Row(
         "single failed index due to FailIndex action, the job continues",
         {**EACH, "podFailurePolicy": on_exit("FailIndex")},
         of_index=[(0, "Failed", 0)],
         exits=3,
-        created=1,
-        created_indexes=[1],
-        active=1,
-        failed=1,
-        failed_indexes="0",
-        released=1,
+        **FIRST_INDEX_FAILED,
     ),
     Row(
         "job failed index due to FailJob action",
