@@ -27,10 +27,12 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Replace an object, except for its status. `doc` is a changed copy of a document of the view: its metadata, its
-    spec, or what an object without a spec has in its place (`data` and `revision` of a ControllerRevision). If the
-    object has changed since (its resourceVersion is another one), the plan ends and the controller decides again. A
-    changed spec increments `metadata.generation`."""
+    """Replace an object, except for its status.
+
+    `doc` is a copy of a document of the view, with changes to its metadata, its spec, or the fields that a kind without
+    a spec has (`data` and `revision` of a ControllerRevision). A changed spec increments `metadata.generation`.
+    If the object's resourceVersion in the store differs from that of `doc`, the rest of the plan is dropped and the
+    controller decides again."""
 
     doc: Json
 

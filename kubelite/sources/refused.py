@@ -28,7 +28,7 @@ class _Known(NamedTuple):
 
 
 class Refused:
-    """Remembers what was refused. `report` is called with an object's document and a sentence, once for each edit."""
+    """Remembers which edits were refused, and reports each once. `report` gets the object's document and a sentence."""
 
     def __init__(self, store: Store, report: Callable[[Json, str], None]) -> None:
         self._store = store

@@ -1,8 +1,10 @@
-"""Deployment: rollouts by ReplicaSets, one for each template.
+"""Decides about a Deployment: it has a ReplicaSet for each template, and a rollout scales these up and down.
 
 Source: Kubernetes pkg/controller/deployment: deployment_controller.go, sync.go, rolling.go, recreate.go.
-In one thing this is stricter: a step is taken only after each ReplicaSet has carried out the one before. Kubernetes
-counts what a ReplicaSet's spec says; a slow ReplicaSet controller may let a rollout exceed its limits for a moment.
+
+One rule is stricter here. Kubernetes counts the replicas in the specs of ReplicaSets, so a rollout may exceed its
+limits while a ReplicaSet is still behind its spec. Here, the next step waits until every ReplicaSet has the pods that
+its spec asks for.
 """
 
 from __future__ import annotations

@@ -114,11 +114,18 @@ def pod_from_template(template: Json, owner: Json) -> Json:
 def deletion_order(pods: Iterable[Json], now: float, min_ready_seconds: int = 0) -> list[Json]:
     """Sort active pods so that those which are deleted first come first (ActivePodsWithRanks).
 
-    The rules: without a node; pending before unknown before running; not ready; lower deletion cost; ready for a
-    shorter time; more restarts; younger. Times are compared by the binary logarithm of their age, equal ones by uid.
-    Kubernetes' rank by pods of the same owner on one node makes no difference on one node. With `min_ready_seconds`, a
-    ready pod that is not available yet comes before an available one: Kubernetes has this as a TODO, and may delete an
-    available pod of an old ReplicaSet that the rollout counts on.
+    Of two pods, the first rule that distinguishes them decides. First comes the one
+    - that has no node;
+    - that is pending, then one of unknown phase, then a running one;
+    - that is not ready;
+    - that is not available yet, with `min_ready_seconds` (a TODO in Kubernetes, which may therefore delete an available
+      pod of an old ReplicaSet that a rollout needs);
+    - with the lower deletion cost;
+    - that has been ready for a shorter time;
+    - with more restarts;
+    - that is younger.
+    Times are compared by the binary logarithm of their age; if these are equal, by uid. Kubernetes also ranks pods by
+    how many of the same owner are on their node, which makes no difference on one node.
     """
     ranks = (_rank(pod, now, min_ready_seconds) for pod in pods)
     return [rank.pod for rank in sorted(ranks, key=cmp_to_key(_compare))]

@@ -1,6 +1,7 @@
 """Which images on the node need credentials: kubelet's imagePullCredentialsVerificationPolicy (KEP-2535).
 
-Kubernetes: pkg/kubelet/images/pullmanager/image_pull_policies.go.
+Kubernetes: pkg/kubelet/images/pullmanager/image_pull_policies.go. The default is from SetDefaults_KubeletConfiguration
+(pkg/kubelet/apis/config/v1beta1/defaults.go) with the feature gate KubeletEnsureSecretPulledImages, on since 1.35.
 """
 
 from __future__ import annotations

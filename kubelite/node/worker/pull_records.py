@@ -2,7 +2,8 @@
 
 Kubernetes: pkg/kubelet/images/pullmanager. Without these records, a pod that names a private image which another
 namespace's Secret has pulled would start without that Secret. Two kinds of files below the node's directory have
-kubelet's format; its version is `encodeVersion` in fs_pullrecords.go:
+kubelet's format in its version v1beta1, to which kubelet also converts older files (fs_pullrecords_test.go,
+TestNewFSPullRecordsAccessor):
 
 - image_manager/pulling/sha256-…: a pull that has begun (ImagePullIntent). After a crash, an image of such a pull counts
   as pulled with unknown credentials.

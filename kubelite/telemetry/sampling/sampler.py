@@ -112,8 +112,8 @@ class _Total:
 class Sampler:
     """Samples the targets that `find()` returns. Not safe for concurrent calls.
 
-    `descriptors`: how many file descriptors are available. Files stay open in FD_BUDGET of them. `before`: called at
-    the beginning of each sample.
+    `descriptors`: the number of file descriptors that the process may open. The sampler keeps at most the share
+    FD_BUDGET of them open between samples. `before`: called at the beginning of each sample.
     """
 
     def __init__(

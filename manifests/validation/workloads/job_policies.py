@@ -125,10 +125,8 @@ def _success(rule: SuccessPolicyRule, completions: int, path: Path) -> Iterator[
 
 
 def count_indexes(text: str, completions: int) -> int:
-    """Return how many indexes a list like `1,3-5` has. Raises ValueError if it is malformed or not increasing.
-
-    Kubernetes: validateIndexesFormat.
-    """
+    """Return the number of indexes in a list such as `1,3-5`. Raises ValueError for a list that is malformed or whose
+    indexes do not increase (Kubernetes: validateIndexesFormat)."""
     total, last = 0, -1
     for interval in text.split(",") if text else ():
         parts = interval.split("-")

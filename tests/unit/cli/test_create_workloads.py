@@ -30,7 +30,7 @@ CREATED = [
 
 
 def dry(arguments: tuple[str, ...]) -> list[str]:
-    """Insert the options of a dry run before the `--` of the command."""
+    """Return the arguments with the options of a dry run after the type and the name."""
     found = [*arguments]
     found[2:2] = DRY
     return found

@@ -1,4 +1,4 @@
-"""The stations of `kubelite tour`, their pages, and the removal of a station's directory."""
+"""`kubelite tour`: its stations, the page of docs/ for each, and how a station removes its working directory."""
 
 from __future__ import annotations
 

@@ -47,21 +47,21 @@ def test_a_pod_is_created_on_the_node(strategy: Json) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_deleted_daemon_set_does_nothing(strategy: Json) -> None:
-    """TestDontDoAnythingIfBeingDeleted."""
+    """A daemon set that is being deleted plans nothing (TestDontDoAnythingIfBeingDeleted)."""
     world, ds = world_of(strategy)
     world.edit(ds, lambda new: new["metadata"].update(deletionTimestamp=rfc3339(world.now)))
     assert world.decide(ds) == Plan()
 
 
 def test_an_empty_selector_does_nothing() -> None:
-    """TestPodIsNotDeletedByDaemonsetWithEmptyLabelSelector."""
+    """No pod is created or deleted, and an event says why (TestPodIsNotDeletedByDaemonsetWithEmptyLabelSelector)."""
     world, ds = world_of(ON_DELETE, selector={})
     plan = world.decide(ds)
     assert counts(plan) == (0, 0) and reasons(plan) == ["SelectingAll"]
 
 
 def test_a_pod_that_is_not_admitted() -> None:
-    """TestSimpleDaemonSetPodCreateErrors."""
+    """A refused pod is reported as FailedCreate and tried again (TestSimpleDaemonSetPodCreateErrors)."""
     world, ds = world_of(ON_DELETE)
     world.refuse = lambda made: f'pods "{made["metadata"]["generateName"]}x" is forbidden: exceeded quota: q'
     plan = world.sync(ds)
@@ -191,7 +191,7 @@ def test_a_terminating_pod_is_waited_for(strategy: Json, creates: int) -> None:
 
 
 def test_a_terminating_pod_that_has_ended_is_not_waited_for() -> None:
-    """TestGetNodesToDaemonPods."""
+    """A pod that is terminating and has failed is replaced at once (TestGetNodesToDaemonPods)."""
     world, ds = world_of(unavailable())
     pod(world, ds, "p0", {"phase": "Failed"}, deletionTimestamp=rfc3339(world.now))
     assert counts(world.decide(ds)) == (1, 0)
@@ -209,7 +209,8 @@ def test_pods_for_another_node_are_deleted() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, "50%", 0])
 def test_a_rolling_update_deletes_before_it_creates(most: int | str) -> None:
-    """TestDaemonSetUpdatesPods. maxUnavailable 0 without a surge counts as 1 (updatedDesiredNodeCounts)."""
+    """The old pod is deleted, then the new one is created (TestDaemonSetUpdatesPods). maxUnavailable 0 without a surge
+    counts as 1 (updatedDesiredNodeCounts)."""
     world, ds = world_of(unavailable(most))
     settled(world, ds)
     set_image(world, ds, "web:2")
@@ -221,7 +222,7 @@ def test_a_rolling_update_deletes_before_it_creates(most: int | str) -> None:
 
 
 def test_a_surge_creates_before_it_deletes() -> None:
-    """TestDaemonSetUpdatesPodsWithMaxSurge."""
+    """The old pod is deleted once the new one is ready (TestDaemonSetUpdatesPodsWithMaxSurge)."""
     world, ds = world_of(surge())
     settled(world, ds)
     set_image(world, ds, "web:2")
@@ -265,7 +266,7 @@ def test_on_delete_leaves_the_pod() -> None:
 
 
 def test_an_edit_beside_the_template_changes_no_pod() -> None:
-    """TestDaemonSetUpdatesNoTemplateChanged."""
+    """A changed update strategy replaces no pod and makes no revision (TestDaemonSetUpdatesNoTemplateChanged)."""
     world, ds = world_of(unavailable())
     settled(world, ds)
     world.edit(ds, lambda new: new["spec"].update(updateStrategy=unavailable(3)))
@@ -294,7 +295,7 @@ def test_a_surge_keeps_one_old_and_one_new_pod(new_status: Json, min_ready: int,
 
 
 def test_a_surge_deletes_old_pods_that_are_not_ready() -> None:
-    """TestSurgeDeletesUnreadyOldPods."""
+    """Old pods that are not ready do not wait for the new one (TestSurgeDeletesUnreadyOldPods)."""
     world, ds = world_of(surge())
     world.sync(ds, most=1)
     labels = {revisions.POD_LABEL: current_hash(world)}

@@ -59,7 +59,7 @@ def recreate_doc(replicas: int = 3) -> Json:
 
 
 def test_a_new_deployment_creates_its_replica_set() -> None:
-    """TestSyncDeploymentCreatesReplicaSet."""
+    """The first plan creates a ReplicaSet of the template (TestSyncDeploymentCreatesReplicaSet)."""
     world, doc = world_of(deployment_doc(3))
     world.edit(doc, lambda new: new["metadata"].update(annotations={"team": "a", SOURCE: "web.yaml"}))
     plan = world.sync(doc)
@@ -275,7 +275,7 @@ def test_a_change_to_recreate_in_a_rollout_with_another_size() -> None:
 
 
 def test_a_terminating_deployment_only_counts() -> None:
-    """TestSyncDeploymentDontDoAnythingDuringDeletion."""
+    """During its deletion only the status changes (TestSyncDeploymentDontDoAnythingDuringDeletion)."""
     world, doc = world_of(deployment_doc(3))
     world.settle()
     ends = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
@@ -288,7 +288,7 @@ def test_a_terminating_deployment_only_counts() -> None:
 
 @pytest.mark.parametrize("selector", [{}, None, {"matchLabels": {}}])
 def test_an_empty_selector_selects_nothing(selector: Json | None) -> None:
-    """TestDontSyncDeploymentsWithEmptyPodSelector."""
+    """An empty selector makes an event and no ReplicaSet (TestDontSyncDeploymentsWithEmptyPodSelector)."""
     world, doc = world_of(deployment_doc(3, selector=selector))
     world.settle()
     assert not world.of("ReplicaSet")
@@ -306,7 +306,8 @@ def orphan_set(world: World, name: str, image: str, labels: Json, **metadata: An
 
 
 def test_adoption_and_release() -> None:
-    """TestGetReplicaSetsForDeploymentAdoptRelease."""
+    """A ReplicaSet that the selector matches is adopted, one that it does not match is released
+    (TestGetReplicaSetsForDeploymentAdoptRelease)."""
     world, doc = world_of(deployment_doc(1))
     adopted = orphan_set(world, "adopted", "v1", LABELS)
     released = orphan_set(world, "released", "v2", {"app": "x"}, ownerReferences=[owner_reference(doc)])

@@ -150,7 +150,7 @@ def test_an_unknown_scale_allows_nothing(owner: Json, message: str) -> None:
 
 
 def test_announced_deletions() -> None:
-    """TestUpdateDisruptedPods."""
+    """An announced deletion counts until it begins or expires (TestUpdateDisruptedPods)."""
     announced = {
         "p1": rfc3339(NOW),  # its deletion has begun
         "p2": rfc3339(NOW - 180),  # expired

@@ -104,7 +104,7 @@ def test_a_new_set_creates_its_pods(doc: Json) -> None:
 
 
 def test_nothing_is_done_at_rest() -> None:
-    """TestSyncReplicaSetDoesNothing."""
+    """With as many pods as it shall have, it plans nothing (TestSyncReplicaSetDoesNothing)."""
     world, web = world_of(replica_set_doc(2))
     world.settle()
     assert world.decide(web) == Plan([])
@@ -209,7 +209,7 @@ def test_adoption_and_release() -> None:
 
 
 def test_a_terminating_set_only_counts() -> None:
-    """TestDoNotAdoptOrCreateIfBeingDeleted."""
+    """During its deletion it neither adopts nor creates pods (TestDoNotAdoptOrCreateIfBeingDeleted)."""
     world, web = world_of(replica_set_doc(5))
     put_pod(world, web)
     put_pod(world, None)

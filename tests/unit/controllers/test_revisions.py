@@ -93,7 +93,7 @@ def test_sorting() -> None:
 
 
 def test_equality_is_the_template_alone() -> None:
-    """TestFindEqualRevisions."""
+    """Two revisions of the same template are equal, whatever their numbers (TestFindEqualRevisions)."""
     assert revisions.is_same(revision("a", 7), template())
     assert not revisions.is_same(revision("a"), template("web:2"))
 
@@ -112,7 +112,7 @@ def test_a_default_that_is_new_makes_no_other_template() -> None:
 
 
 def test_renumbering_writes_only_a_change() -> None:
-    """TestRealHistory_UpdateControllerRevision."""
+    """A revision that has the number already is not written (TestRealHistory_UpdateControllerRevision)."""
     given = revision("a", 2)
     assert revisions.renumber(given, 2) == (given, [])
     changed, effects = revisions.renumber(given, 5)

@@ -93,13 +93,14 @@ SET = stateful()
     ],
 )
 def test_unusual_owners(scaled: str, references: list[Json], right: bool) -> None:
-    """TestClaimOwnerUpToDateEdgeCases. The pod is scaled down."""
+    """A claim's owners fit the policy or not, for a pod that is scaled down (TestClaimOwnerUpToDateEdgeCases)."""
     found = claims.has_right_owners(claim(*references), stateful(scaled, "Delete"), POD, True)
     assert found == right
 
 
 def test_another_controller_ends_the_policy() -> None:
-    """TestUpdateClaimOwnerRefForSetAndPod: "unexpected controller"; TestHasUnexpectedController."""
+    """A claim that another controller owns keeps that owner alone (TestUpdateClaimOwnerRefForSetAndPod: "unexpected
+    controller"; TestHasUnexpectedController)."""
     of = stateful("Delete", "Delete")
     given = claim(_ref(of), UNKNOWN, _ref(POD))
     assert claims.has_other_controller(given, of, POD)
@@ -122,7 +123,8 @@ def test_another_controller_ends_the_policy() -> None:
     ],
 )
 def test_the_reference_to_the_set(given: list[Json], expected: list[Json] | None) -> None:
-    """TestUpdateClaimControllerRef. (A controller of another kind is an unexpected one.)"""
+    """The reference to the set is added or corrected; a controller of another kind stays alone
+    (TestUpdateClaimControllerRef)."""
     found = owners(claims.with_owners(claim(*given), stateful("Delete", "Delete"), POD, False))
     assert found == (given if expected is None else expected)
 

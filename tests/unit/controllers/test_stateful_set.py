@@ -261,7 +261,7 @@ def test_pods_below_the_partition_are_recreated_from_the_old_revision() -> None:
 
 
 def test_on_delete_updates_a_pod_that_is_deleted() -> None:
-    """TestStatefulSetControlOnDeleteUpdate."""
+    """With OnDelete, only a pod that the user deletes gets the new image (TestStatefulSetControlOnDeleteUpdate)."""
     world, web = world_of(2, **ON_DELETE)
     course(world, web)
     edit(world, web, "web:2")
@@ -348,7 +348,7 @@ def test_revisions() -> None:
 
 
 def test_a_default_that_is_new_replaces_no_pod() -> None:
-    """TestStatefulSetCompatibility."""
+    """A template that differs only by filled-in defaults replaces no pod (TestStatefulSetCompatibility)."""
     world, web = world_of(2)
     course(world, web)
     given = PodTemplateSpec.parse(web["spec"]["template"])

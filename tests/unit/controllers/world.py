@@ -1,4 +1,4 @@
-"""A simulator for the tests of controllers: documents in memory, effects applied to them, pods that live and end.
+"""A simulator for the tests of controllers. It holds documents in memory, applies effects, and starts and ends pods.
 
     world = World(seed=1)
     world.use("ReplicaSet", replica_set.decide, "Pod")
@@ -6,8 +6,9 @@
     world.settle()                      # controllers decide, pods start and become ready, until nothing changes
     assert len(world.of("Pod")) == 3
 
-A `World` is what the store and the node are to a controller: it gives uids, resourceVersions and generations, refuses a
-stale `Rewrite` and a name that is taken, cascades deletions, and terminates pods. Its own randomness is seeded.
+A `World` takes the place of the store and the node. It assigns uids, resourceVersions and generations. It refuses a
+stale `Rewrite` and a name that is taken. It deletes what a deleted object owns, and terminates pods. `seed` determines
+its random choices.
 """
 
 from __future__ import annotations
@@ -234,11 +235,11 @@ class World:
         raise NotSettled(f"the controllers still act after {most_rounds} rounds")
 
     def settle(self, live: Callable[[World], bool] | None = None, *, most_steps: int = 500) -> None:
-        """Let controllers act and pods live until neither changes anything and no controller waits for a time.
+        """Run controllers and the node in turns until neither changes anything and no controller waits for a time.
 
-        `live`: the node's part of a step; it returns whether it changed something (default: `start_and_vanish`).
-        Time passes by a second a step, and up to what a controller waits for when nothing else happens. Raises
-        NotSettled after `most_steps` steps."""
+        `live`: what the node does in a step; it returns whether it changed something (default: `start_and_vanish`).
+        After a step that changed something, the clock moves by a second. After any other, it moves to the time that a
+        controller waits for. Raises NotSettled after `most_steps` steps."""
         for _ in range(most_steps):
             again = self.run_controllers()
             if (live or World.start_and_vanish)(self):
@@ -251,7 +252,7 @@ class World:
         raise NotSettled(f"the world still changes after {most_steps} steps")
 
     def start_and_vanish(self) -> bool:
-        """Start pending pods, make running ones ready, and remove terminating ones; return whether one changed."""
+        """Start pending pods, make running ones ready, and remove terminating ones. Return whether a pod changed."""
         changed = False
         for pod in self.of("Pod"):
             if is_terminating(pod):

@@ -38,7 +38,7 @@ from tests.unit.node.storage.volume_kit import (
 
 
 def annotated(doc: Json) -> Json:
-    """Return the object with the annotation that named the class before Kubernetes 1.6. Examples still use it."""
+    """Return the object with its storage class in an annotation, as before Kubernetes 1.6; examples still have that."""
     return {**doc, "metadata": {**doc["metadata"], "annotations": {CLASS_ANNOTATION: "fast"}}}
 
 
