@@ -64,10 +64,11 @@ FLOORS: Final = (
     (("daemon", "starts and joins everything"), ("cli", "the commands"), ("ui", "the terminal")),
     (("api", "Kubernetes REST"), ("telemetry", "metrics, traces"), ("diagnosis", "doctor, advice")),
     (
-        ("sources", "the directory"),
+        ("sources", "directory"),
         ("controllers", "Deployments, Jobs, …"),
         ("history", "versions, undo"),
         ("images", "pulls, builds"),
+        ("settings", "flags, file"),
     ),
 )
 NODE: Final = (

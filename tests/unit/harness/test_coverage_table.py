@@ -10,7 +10,7 @@ from tests.coverage_table import Counts, counts, room, table
 @pytest.mark.parametrize(
     "path, expected",
     [
-        ("kubelite/settings.py", "kubelite"),
+        ("kubelite/version.py", "kubelite"),
         ("kubelite/api/server.py", "kubelite/api"),
         ("kubelite/api/kube/routes.py", "kubelite/api"),
         ("kubelite/node/config.py", "kubelite/node"),

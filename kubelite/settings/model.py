@@ -1,51 +1,30 @@
-"""A node's settings: one frozen value, from flags, environment and a file.
-
-A flag takes precedence over `KUBELITE_<NAME>` in the environment, which takes precedence over the configuration file
-(`/etc/kubelite/config.yaml`, or `--config`/`KUBELITE_CONFIG`), which takes precedence over the defaults. Names are the
-same everywhere: `--pod-cidr`, `KUBELITE_POD_CIDR`, `pod_cidr:` (or `podCidr:`/`pod-cidr:`) in the file.
-"""
+"""The model: each setting with its type, default, description and checks."""
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import os
-import re
-import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kubelite.kube.pod_security import Level, Levels, PodSecurity, parse_levels
 from kubelite.kube.setting_types import Amounts, ByPriority, Duration, Numbers, Seconds, Texts, Thresholds
-
-DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
-PREFIX = "KUBELITE_"
-#: Environment variables with the prefix that are not settings of the node.
-OTHER_VARIABLES = frozenset({"CONFIG", "LOG_FORMAT", "LOG_LEVEL", "SOCKET"})
-
+from kubelite.settings import checks
+from kubelite.settings.loading import (
+    DEFAULT_CONFIG,
+    KUBELETS,
+    PREFIX,
+    SettingsError,
+    check_known,
+    from_environment,
+    from_file,
+)
 
 EVICTION_HARD = (
     "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,"
     "imagefs.available<15%,imagefs.inodesFree<5%"
 )
-
-_KUBELETS = {"max_parallel_image_pulls": "max_parallel_pulls"}  # kubelet's name -> ours, where they differ
-
-
-class SettingsError(Exception):
-    """A setting is unknown or has an invalid value. The message names it and its origin."""
 
 
 class Settings(BaseModel):
@@ -214,196 +193,32 @@ class Settings(BaseModel):
     priority_classes: Numbers = Field(default_factory=dict)
     """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
-    @field_validator(
-        "manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file", "metrics_token_file",
-        "audit_log_path", "image_policy",
-    )  # fmt: skip
-    @classmethod
-    def _absolute(cls, value: str, info: ValidationInfo) -> str:
-        if not value and cls.model_fields[info.field_name or ""].default == "":
-            return ""
-        if value == "none" and info.field_name == "audit_log_path":
-            return value
-        if not value:
-            raise ValueError("must name a directory")
-        return os.path.abspath(os.path.expanduser(value))
-
-    @field_validator("listen")
-    @classmethod
-    def _host_and_port(cls, value: str) -> str:
-        if value in ("", "none"):
-            return ""
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
-            raise ValueError("must be HOST:PORT, for example 127.0.0.1:10255")
-        return f"{host or '127.0.0.1'}:{port}"
-
-    @field_validator("runtime_classes")
-    @classmethod
-    def _runtimes(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, path in value.items():
-            if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
-                raise ValueError(f"{name!r} is not a valid RuntimeClass name: use a DNS name in lower case")
-            if not path.startswith("/"):
-                raise ValueError(
-                    f"{name}: must be the absolute path of an OCI runtime, for example /usr/bin/runc"
-                )
-        return value
-
-    @field_validator("priority_classes")
-    @classmethod
-    def _priorities(cls, value: dict[str, int]) -> dict[str, int]:
-        """Check names and values as the API server does: it reserves the prefix system- and values above a billion."""
-        for name, priority in value.items():
-            if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
-                raise ValueError(f"{name!r} is not a valid PriorityClass name: use a DNS name in lower case")
-            if name.startswith("system-"):
-                raise ValueError(f"{name}: the prefix system- is reserved for Kubernetes")
-            if not -(1 << 31) <= priority <= 1_000_000_000:
-                raise ValueError(f"{name}: must be at most 1000000000")
-        return value
-
-    @field_validator("web_hosts")
-    @classmethod
-    def _names(cls, value: str) -> str:
-        names = [name.strip().lower() for name in value.split(",") if name.strip()]
-        for name in names:
-            if not re.fullmatch(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?", name):
-                raise ValueError(
-                    f"{name!r} is not a DNS name; give it without a port, for example node-1.example.org"
-                )
-        return ",".join(names)
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _collector(cls, value: str) -> str:
-        """Add the path that OTLP/HTTP uses for traces if the URL has none."""
-        if not value:
-            return ""
-        try:
-            found = urlsplit(value)
-            port = found.port
-        except ValueError as error:
-            raise ValueError(f"must be a URL, for example http://127.0.0.1:4318: {error}") from None
-        if found.scheme not in ("http", "https") or not found.hostname or port == 0:
-            raise ValueError("must be an http or https URL with a host, for example http://127.0.0.1:4318")
-        if found.username or found.query or found.fragment:
-            raise ValueError("must not have a login, a query or a fragment")
-        path = found.path if found.path.strip("/") else "/v1/traces"
-        return f"{found.scheme}://{found.netloc}{path}"
-
-    @field_validator("shutdown_grace_period_critical_pods")
-    @classmethod
-    def _of_the_whole(cls, value: float, info: ValidationInfo) -> float:
-        if value > info.data.get("shutdown_grace_period", value):
-            raise ValueError("must not exceed shutdown_grace_period, of which it is a part")
-        return value
-
-    @field_validator("shutdown_grace_period_by_pod_priority")
-    @classmethod
-    def _one_of_the_two(cls, value: dict[int, float], info: ValidationInfo) -> dict[int, float]:
-        """Check as Kubernetes does (ValidateKubeletConfiguration in pkg/kubelet/apis/config/validation)."""
-        for other in ("shutdown_grace_period", "shutdown_grace_period_critical_pods"):
-            if value and info.data.get(other):
-                raise ValueError(f"cannot be set together with {other}: both set the pods' grace periods")
-        return value
-
-    @field_validator("bridge")
-    @classmethod
-    def _interface_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", value):
-            raise ValueError("must be an interface name of at most 15 letters, digits, '-', '_' or '.'")
-        return value
-
-    @field_validator("pod_cidr")
-    @classmethod
-    def _network(cls, value: str) -> str:
-        network = ipaddress.ip_network(value, strict=False)
-        if network.version != 4 or network.prefixlen > 29:
-            raise ValueError("must be an IPv4 network with at least 8 addresses, for example 10.88.0.0/16")
-        return str(network)
-
-    @field_validator("cgroup_parent")
-    @classmethod
-    def _cgroup_name(cls, value: str) -> str:
-        name = value.strip("/")
-        if not name or any(part in ("", ".", "..") for part in name.split("/")):
-            raise ValueError("must be a cgroup's name below the root, for example kubelite")
-        return name
-
-    @field_validator("node_name")
-    @classmethod
-    def _node(cls, value: str) -> str:
-        name = (value or socket.gethostname()).lower().replace("_", "-").strip("-.")
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
-            raise ValueError("must be a DNS name in lower case, for example node-1")
-        return name
-
-    @field_validator("image_gc_low_threshold_percent")
-    @classmethod
-    def _below_high(cls, value: int, info: ValidationInfo) -> int:
-        high = info.data.get("image_gc_high_threshold_percent")
-        if high is not None and value >= high:
-            raise ValueError(f"must be below image-gc-high-threshold-percent, which is {high}")
-        return value
-
-    @field_validator("kube_reserved", "system_reserved")
-    @classmethod
-    def _reservation(cls, value: str) -> str:
-        from kubelite.node.model.capacity import parse_reserved
-
-        parse_reserved(value)
-        return value
-
-    @field_validator("extended_resources")
-    @classmethod
-    def _extended(cls, value: str) -> str:
-        from kubelite.node.model.capacity import parse_extended
-
-        parse_extended(value)
-        return value
-
-    @field_validator("reserved_cpus")
-    @classmethod
-    def _processors(cls, value: str) -> str:
-        from kubelite.node.model.capacity import parse_cpus
-
-        parse_cpus(value)
-        return value
-
-    @field_validator("eviction_hard")
-    @classmethod
-    def _threshold(cls, value: str) -> str:
-        from kubelite.node.model.capacity import parse_thresholds
-
-        parse_thresholds(value)
-        return value
-
-    @field_validator("preloaded_images_verification_allowlist")
-    @classmethod
-    def _images(cls, value: str) -> str:
-        from kubelite.node.spec.image_verification import allowlist
-
-        allowlist(value)
-        return value
-
-    @field_validator("pod_security_namespaces")
-    @classmethod
-    def _levels(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            try:
-                parse_levels(text, Levels())
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        return value
-
-    @field_validator("allowed_host_paths")
-    @classmethod
-    def _paths(cls, value: str) -> str:
-        for path in value.split(",") if value not in ("", "none") else ():
-            if not path.strip().startswith("/") or ".." in path.removesuffix(":ro").split("/"):
-                raise ValueError(f"{path!r} is not an absolute path without '..'")
-        return value
+    _directories = field_validator("manifests", "root", "run_dir", "log_dir")(checks.absolute_path)
+    _files = field_validator("resolv_conf", "web_token_file", "metrics_token_file", "image_policy")(
+        checks.optional_path
+    )
+    _audit_log = field_validator("audit_log_path")(checks.path_or_none)
+    _host_and_port = field_validator("listen")(checks.host_and_port)
+    _runtimes = field_validator("runtime_classes")(checks.runtime_classes)
+    _priorities = field_validator("priority_classes")(checks.priority_classes)
+    _names = field_validator("web_hosts")(checks.host_names)
+    _collector = field_validator("otlp_endpoint")(checks.otlp_endpoint)
+    _of_the_whole = field_validator("shutdown_grace_period_critical_pods")(checks.part_of_grace_period)
+    _one_of_the_two = field_validator("shutdown_grace_period_by_pod_priority")(
+        checks.one_kind_of_grace_period
+    )
+    _interface_name = field_validator("bridge")(checks.interface_name)
+    _network = field_validator("pod_cidr")(checks.pod_network)
+    _cgroup_name = field_validator("cgroup_parent")(checks.cgroup_name)
+    _node = field_validator("node_name")(checks.node_name)
+    _below_high = field_validator("image_gc_low_threshold_percent")(checks.below_high_threshold)
+    _reservation = field_validator("kube_reserved", "system_reserved")(checks.reservation)
+    _extended = field_validator("extended_resources")(checks.extended_resources)
+    _processors = field_validator("reserved_cpus")(checks.processors)
+    _threshold = field_validator("eviction_hard")(checks.thresholds)
+    _images = field_validator("preloaded_images_verification_allowlist")(checks.image_names)
+    _levels = field_validator("pod_security_namespaces")(checks.pod_security_levels)
+    _paths = field_validator("allowed_host_paths")(checks.host_paths)
 
     @property
     def pod_security(self) -> PodSecurity:
@@ -437,13 +252,13 @@ class Settings(BaseModel):
         values: dict[str, Any] = {"node_name": ""}
         origin: dict[str, str] = {}
         for found, place in (
-            (_from_file(named or DEFAULT_CONFIG, required=bool(named)), named or DEFAULT_CONFIG),
-            (_from_environment(environ), "the environment"),
+            (from_file(named or DEFAULT_CONFIG, required=bool(named)), named or DEFAULT_CONFIG),
+            (from_environment(environ), "the environment"),
             (flags, "the command line"),
         ):
             for written, value in found.items():
-                key = _KUBELETS.get(written, written)
-                _known(key, place, cls)
+                key = KUBELETS.get(written, written)
+                check_known(key, place, cls.model_fields)
                 values[key] = value
                 origin[key] = place
         try:
@@ -455,41 +270,3 @@ class Settings(BaseModel):
             raise SettingsError(
                 f"{origin.get(key, 'default')}: {key.replace('_', '-')}: {words} (got {first['input']!r})"
             ) from error
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    names = (name for name in environ if name.startswith(PREFIX))
-    return {
-        name.removeprefix(PREFIX).lower(): environ[name]
-        for name in names
-        if name.removeprefix(PREFIX) not in OTHER_VARIABLES
-    }
-
-
-def _from_file(path: str, *, required: bool) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if required:
-            raise SettingsError(f"{path}: no such configuration file") from None
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path}: must consist of `name: value` lines")
-    return {_snake(str(key)): value for key, value in data.items()}
-
-
-def _snake(key: str) -> str:
-    """Convert imageGCHighThresholdPercent or image-gc-high-threshold-percent to image_gc_high_threshold_percent."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", key).lower().replace("-", "_")
-
-
-def _known(key: str, place: str, model: type[Settings]) -> None:
-    if key in model.model_fields:
-        return
-    near = difflib.get_close_matches(key, list(model.model_fields), 1)
-    hint = f', did you mean "{near[0]}"?' if near else ""
-    raise SettingsError(f'{place}: unknown setting "{key}"{hint}')

@@ -1,0 +1,188 @@
+"""Checks of single settings. Each returns the value in its normal form or raises ValueError with a sentence.
+
+`info.data` holds the settings that stand earlier in the model and are valid.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from urllib.parse import urlsplit
+
+from pydantic import ValidationInfo
+
+from kubelite.kube.pod_security import Levels, parse_levels
+
+
+def absolute_path(value: str) -> str:
+    if not value:
+        raise ValueError("must name a directory")
+    return os.path.abspath(os.path.expanduser(value))
+
+
+def optional_path(value: str) -> str:
+    return absolute_path(value) if value else ""
+
+
+def path_or_none(value: str) -> str:
+    return value if value == "none" else optional_path(value)
+
+
+def host_and_port(value: str) -> str:
+    if value in ("", "none"):
+        return ""
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT, for example 127.0.0.1:10255")
+    return f"{host or '127.0.0.1'}:{port}"
+
+
+def runtime_classes(value: dict[str, str]) -> dict[str, str]:
+    for name, path in value.items():
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
+            raise ValueError(f"{name!r} is not a valid RuntimeClass name: use a DNS name in lower case")
+        if not path.startswith("/"):
+            raise ValueError(
+                f"{name}: must be the absolute path of an OCI runtime, for example /usr/bin/runc"
+            )
+    return value
+
+
+def priority_classes(value: dict[str, int]) -> dict[str, int]:
+    """Check names and values as the API server does: it reserves the prefix system- and values above a billion."""
+    for name, priority in value.items():
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
+            raise ValueError(f"{name!r} is not a valid PriorityClass name: use a DNS name in lower case")
+        if name.startswith("system-"):
+            raise ValueError(f"{name}: the prefix system- is reserved for Kubernetes")
+        if not -(1 << 31) <= priority <= 1_000_000_000:
+            raise ValueError(f"{name}: must be at most 1000000000")
+    return value
+
+
+def host_names(value: str) -> str:
+    names = [name.strip().lower() for name in value.split(",") if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?", name):
+            raise ValueError(
+                f"{name!r} is not a DNS name; give it without a port, for example node-1.example.org"
+            )
+    return ",".join(names)
+
+
+def otlp_endpoint(value: str) -> str:
+    """Add the path that OTLP/HTTP uses for traces if the URL has none."""
+    if not value:
+        return ""
+    try:
+        found = urlsplit(value)
+        port = found.port
+    except ValueError as error:
+        raise ValueError(f"must be a URL, for example http://127.0.0.1:4318: {error}") from None
+    if found.scheme not in ("http", "https") or not found.hostname or port == 0:
+        raise ValueError("must be an http or https URL with a host, for example http://127.0.0.1:4318")
+    if found.username or found.query or found.fragment:
+        raise ValueError("must not have a login, a query or a fragment")
+    path = found.path if found.path.strip("/") else "/v1/traces"
+    return f"{found.scheme}://{found.netloc}{path}"
+
+
+def part_of_grace_period(value: float, info: ValidationInfo) -> float:
+    if value > info.data.get("shutdown_grace_period", value):
+        raise ValueError("must not exceed shutdown_grace_period, of which it is a part")
+    return value
+
+
+def one_kind_of_grace_period(value: dict[int, float], info: ValidationInfo) -> dict[int, float]:
+    """Check as Kubernetes does (ValidateKubeletConfiguration in pkg/kubelet/apis/config/validation)."""
+    for other in ("shutdown_grace_period", "shutdown_grace_period_critical_pods"):
+        if value and info.data.get(other):
+            raise ValueError(f"cannot be set together with {other}: both set the pods' grace periods")
+    return value
+
+
+def interface_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", value):
+        raise ValueError("must be an interface name of at most 15 letters, digits, '-', '_' or '.'")
+    return value
+
+
+def pod_network(value: str) -> str:
+    network = ipaddress.ip_network(value, strict=False)
+    if network.version != 4 or network.prefixlen > 29:
+        raise ValueError("must be an IPv4 network with at least 8 addresses, for example 10.88.0.0/16")
+    return str(network)
+
+
+def cgroup_name(value: str) -> str:
+    name = value.strip("/")
+    if not name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError("must be a cgroup's name below the root, for example kubelite")
+    return name
+
+
+def node_name(value: str) -> str:
+    name = (value or socket.gethostname()).lower().replace("_", "-").strip("-.")
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
+        raise ValueError("must be a DNS name in lower case, for example node-1")
+    return name
+
+
+def below_high_threshold(value: int, info: ValidationInfo) -> int:
+    high = info.data.get("image_gc_high_threshold_percent")
+    if high is not None and value >= high:
+        raise ValueError(f"must be below image-gc-high-threshold-percent, which is {high}")
+    return value
+
+
+def reservation(value: str) -> str:
+    from kubelite.node.model.capacity import parse_reserved
+
+    parse_reserved(value)
+    return value
+
+
+def extended_resources(value: str) -> str:
+    from kubelite.node.model.capacity import parse_extended
+
+    parse_extended(value)
+    return value
+
+
+def processors(value: str) -> str:
+    from kubelite.node.model.capacity import parse_cpus
+
+    parse_cpus(value)
+    return value
+
+
+def thresholds(value: str) -> str:
+    from kubelite.node.model.capacity import parse_thresholds
+
+    parse_thresholds(value)
+    return value
+
+
+def image_names(value: str) -> str:
+    from kubelite.node.spec.image_verification import allowlist
+
+    allowlist(value)
+    return value
+
+
+def pod_security_levels(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        try:
+            parse_levels(text, Levels())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return value
+
+
+def host_paths(value: str) -> str:
+    for path in value.split(",") if value not in ("", "none") else ():
+        if not path.strip().startswith("/") or ".." in path.removesuffix(":ro").split("/"):
+            raise ValueError(f"{path!r} is not an absolute path without '..'")
+    return value
