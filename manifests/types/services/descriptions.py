@@ -6,7 +6,7 @@ Service
   status  The current state; written by the node, ignored in a manifest.
 ServiceSpec
   allocateLoadBalancerNodePorts  false: a LoadBalancer gets no node ports, only those that its ports name.
-  clusterIP  The Service's address. Default: a free one of the setting service_cidr. None: no address (headless).
+  clusterIP  The Service's address. Default: a free one of the range for Services. None: no address (headless).
   clusterIPs  The same as a list. This node has IPv4 alone, so it has one item.
   externalIPs  Further addresses at which this node accepts the Service's traffic.
   externalName  The DNS name that a Service of type ExternalName stands for.
@@ -28,7 +28,7 @@ ServiceSpec
 ServicePort
   appProtocol  The protocol above TCP or UDP, for proxies.
   name  Name of the port, if there are several.
-  nodePort  Port on the node's addresses. Default: a free one of the setting node_port_range.
+  nodePort  Port on the node's addresses. Default: a free one of the range for node ports.
   port  Port of the Service.
   protocol  TCP, UDP or SCTP.
   targetPort  Port of the pods, by number or by the name of a container's port. Default: port.
