@@ -21,6 +21,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from kubelite.api.accepting import spare_descriptors
 from kubelite.api.kube.resources import RESOURCES, read_list
 from kubelite.api.node import NodeApi
+from kubelite.kube.objects import WORKLOADS
 from kubelite.telemetry.metrics import exposition
 from kubelite.telemetry.metrics.agent_page import write_agent
 from kubelite.telemetry.metrics.cadvisor.page import ContainerPage
@@ -44,6 +45,7 @@ from kubelite.telemetry.web.recent import Recent
 
 T = TypeVar("T")
 
+POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
@@ -167,8 +169,19 @@ class Pages:
         )
         page.section("pods", pods, lambda page: write_pods(page, pods, agent.node_name))
         page.section("claims", (pods, claims), lambda page: write_claims(page, claims, pods))
+        self._workloads(page)
         write_node(page, agent.node())
         page.section("objects", store.resource_version, self._objects)
+
+    def _workloads(self, page: Page) -> None:
+        store = self._agent.store
+        objects = {
+            kind: [record.doc for record in store.list(kind)] for kind in (*sorted(WORKLOADS), *POLICIES)
+        }
+        if any(objects.values()):
+            from kubelite.telemetry.metrics.kubestate.workloads import write_workloads
+
+            page.section("workloads", objects, lambda page: write_workloads(page, objects))
 
     def _objects(self, page: Page) -> None:
         store = self._agent.store

@@ -9,7 +9,7 @@ from pathlib import Path
 from kubelite.telemetry.metrics import agent_page, meters, probe_meter
 from kubelite.telemetry.metrics.cadvisor import families
 from kubelite.telemetry.metrics.cadvisor import page as cadvisor
-from kubelite.telemetry.metrics.kubestate import claims, pods, volumes
+from kubelite.telemetry.metrics.kubestate import claims, pods, volumes, workloads
 from kubelite.telemetry.metrics.kubestate import page as kubestate
 from kubelite.telemetry.sampling import volume_stats
 
@@ -43,6 +43,8 @@ def listing() -> str:
     claims._mounts(page, [])
     volumes._volumes(page, [])
     volumes._classes(page, [])
+    for write in workloads.WRITERS.values():
+        write(page, [])
     for kind in ("configmap", "secret"):
         kubestate._named(page, kind, [])
     names = set(page._families)

@@ -166,16 +166,19 @@ def write_node(page: Page, doc: Json) -> None:
         family = t.gauge(f"kube_node_status_{word}", text)
         for name, value in (status.get(word) or {}).items():
             t.add(family, node + resource_labels(name), amount(name, value))
-    _conditions(t, "kube_node_status_condition", node, status.get("conditions", ()))
+    conditions = status.get("conditions", ())
+    _conditions(t, "kube_node_status_condition", "The condition of a cluster node.", [(node, conditions)])
     t.write(page)
 
 
-def _conditions(t: Table, name: str, head: str, conditions: Iterable[Json]) -> None:
-    family = t.gauge(name, "The condition of a cluster node.")
-    for condition in conditions:
-        for value in ("true", "false", "unknown"):
-            pair = label("condition", condition["type"]) + f',status="{value}"'
-            t.add(family, head + pair, float(str(condition["status"]).lower() == value))
+def _conditions(t: Table, name: str, text: str, found: Iterable[tuple[str, Iterable[Json]]]) -> None:
+    """`found`: the labels of each object, and its conditions."""
+    family = t.gauge(name, text)
+    for head, conditions in found:
+        for condition in conditions:
+            for value in ("true", "false", "unknown"):
+                pair = label("condition", condition["type"]) + f',status="{value}"'
+                t.add(family, head + pair, float(str(condition["status"]).lower() == value))
 
 
 def write_objects(
@@ -186,7 +189,8 @@ def write_objects(
     phase = t.gauge("kube_namespace_status_phase", "kubernetes namespace status phase.")
     created = t.gauge("kube_namespace_created", "Unix creation timestamp")
     labelled = t.gauge("kube_namespace_labels", "Kubernetes labels converted to Prometheus labels.")
-    for doc in namespaces:
+    conditions = [(doc, (doc.get("status") or {}).get("conditions") or ()) for doc in namespaces]
+    for doc, _ in conditions:
         head = f'namespace="{escape(doc["metadata"]["name"])}"'
         now = (doc.get("status") or {}).get("phase", "Active")
         for value in ("Active", "Terminating"):
@@ -194,6 +198,12 @@ def write_objects(
         if (at := parse_time(doc["metadata"].get("creationTimestamp"))) is not None:
             t.add(created, head, at)
         t.add(labelled, head + label_pairs(doc), 1)
+    _conditions(
+        t,
+        "kube_namespace_status_condition",
+        "The condition of a namespace.",
+        [(f'namespace="{escape(doc["metadata"]["name"])}"', found) for doc, found in conditions],
+    )
     for kind, docs in (("configmap", config_maps), ("secret", secrets)):
         _named(t, kind, docs)
     t.write(page)
