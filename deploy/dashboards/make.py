@@ -1,4 +1,5 @@
-"""The two Grafana dashboards, as code: `python deploy/dashboards/make.py` writes node.json and pod.json beside it.
+"""The Grafana dashboards, as code: `python deploy/dashboards/make.py` writes node.json, pod.json and workloads.json
+beside it.
 
 Every query is run against a Prometheus that scrapes a real node (tests/e2e/test_prometheus.py). They can be imported
 into Grafana 9 or newer, which asks for the data source.
@@ -20,6 +21,7 @@ OF_POD = f'{CADVISOR}, namespace="$namespace", pod="$pod"'
 CONTAINER = f'{OF_POD}, container!="", container!="POD"'
 STATE = 'job="kube-state-metrics"'
 STATE_OF_POD = f'{STATE}, namespace="$namespace", pod="$pod"'
+IN_NAMESPACE = 'namespace=~"$namespace"'
 AGENT = 'job="kubelet", metrics_path="/metrics", node=~"$node"'
 
 
@@ -261,6 +263,81 @@ POD: Rows = (
 )
 
 
+def of_workload(metric: str) -> str:
+    """Sums of containers' values by workload, with the recording rule that knows each pod's workload."""
+    owner = f"namespace_workload_pod:kube_pod_owner:relabel{{{IN_NAMESPACE}}}"
+    joined = f"{metric} * on (namespace, pod) group_left (workload, workload_type) {owner}"
+    return by("workload, workload_type", joined)
+
+
+def replicas(kind: str, wanted: str, ready: str) -> Panel:
+    """How many pods each workload of a kind has, and is to have."""
+    queries = (f"kube_{kind}_{name}{{{STATE}, {IN_NAMESPACE}}}" for name in (wanted, ready))
+    legends = (f"{{{{{kind}}}}} desired", f"{{{{{kind}}}}} ready")
+    return lines(f"{kind.capitalize()}s", "short", *zip(legends, queries, strict=True))
+
+
+IN_CONTAINERS = f'{CADVISOR}, {IN_NAMESPACE}, container!="", container!="POD"'
+
+WORKLOADS: Rows = (
+    (
+        "Replicas",
+        (
+            replicas("deployment", "spec_replicas", "status_replicas_available"),
+            replicas("statefulset", "replicas", "status_replicas_ready"),
+            replicas("daemonset", "status_desired_number_scheduled", "status_number_available"),
+        ),
+    ),
+    (
+        "Rollouts and jobs",
+        (
+            lines(
+                "Pods of the newest template",
+                "short",
+                ("{{deployment}}", of("kube_deployment_status_replicas_updated", f"{STATE}, {IN_NAMESPACE}")),
+            ),
+            lines(
+                "Pods of jobs",
+                "short",
+                ("{{job_name}} active", of("kube_job_status_active", f"{STATE}, {IN_NAMESPACE}")),
+                (
+                    "{{job_name}} failed",
+                    by("job_name", of("kube_job_status_failed", f"{STATE}, {IN_NAMESPACE}")),
+                ),
+            ),
+            lines(
+                "Next runs of cron jobs",
+                "s",
+                ("{{cronjob}}", f"kube_cronjob_next_schedule_time{{{STATE}, {IN_NAMESPACE}}} - time()"),
+            ),
+        ),
+    ),
+    (
+        "Use by workload",
+        (
+            lines(
+                "CPU",
+                "short",
+                ("{{workload}}", of_workload(rate("container_cpu_usage_seconds_total", IN_CONTAINERS))),
+            ),
+            lines(
+                "Memory",
+                "bytes",
+                ("{{workload}}", of_workload(of("container_memory_working_set_bytes", IN_CONTAINERS))),
+            ),
+            lines(
+                "Restarts",
+                "short",
+                (
+                    "{{workload}}",
+                    of_workload(of("kube_pod_container_status_restarts_total", f"{STATE}, {IN_NAMESPACE}")),
+                ),
+            ),
+        ),
+    ),
+)
+
+
 def variable(name: str, query: str, *, multi: bool) -> Json:
     return {
         "name": name,
@@ -341,10 +418,12 @@ def dashboards() -> dict[str, Json]:
     """File name → dashboard."""
     node = variable("node", "label_values(kube_node_info, node)", multi=True)
     namespace = variable("namespace", "label_values(kube_pod_info, namespace)", multi=False)
+    namespaces = variable("namespace", "label_values(kube_pod_info, namespace)", multi=True)
     pod = variable("pod", 'label_values(kube_pod_info{namespace="$namespace"}, pod)', multi=False)
     return {
         "node.json": dashboard("kubelite-node", "kubelite / Node", [node], NODE),
         "pod.json": dashboard("kubelite-pod", "kubelite / Pod", [namespace, pod], POD),
+        "workloads.json": dashboard("kubelite-workloads", "kubelite / Workloads", [namespaces], WORKLOADS),
     }
 
 

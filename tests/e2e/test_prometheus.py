@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import PATIENCE, REPO, Node
@@ -71,9 +72,9 @@ def query(node: Node, expression: str) -> list[dict[str, Any]]:
 
 
 def dashboard_queries() -> list[tuple[str, str]]:
-    """(panel, expression with values for the dashboard's variables) of both dashboards."""
+    """(panel, expression with values for the dashboard's variables) of all dashboards."""
     found = []
-    for file in ("node.json", "pod.json"):
+    for file in ("node.json", "pod.json", "workloads.json"):
         board = json.loads((DEPLOY / "dashboards" / file).read_text())
         for panel in board["panels"]:
             for target in panel.get("targets", ()):
@@ -108,6 +109,8 @@ def test_prometheus_reads_all_pages_and_the_dashboards_have_data(node: Node, tmp
     web = container(script=script, resources=limits, volumeMounts=mounts)
     node.apply("web.yaml", pod("web", web, volumes=[{"name": "data", "emptyDir": {}}]))
     node.wait_status("web", "Running")
+    for name, document in workloads():
+        node.apply(f"{name}.yaml", document)
     with prometheus(node, tmp_path / "prometheus"):
         node.wait(lambda: len(query(node, "up == 1")) == 4, "every page to be scraped", timeout=60)
         assert {r["metric"]["job"] for r in query(node, "up")} == {"kubelet", "kube-state-metrics"}
@@ -131,7 +134,7 @@ def test_prometheus_reads_all_pages_and_the_dashboards_have_data(node: Node, tmp
             node.wait(lambda: otherwise(node) == [], "public boards to be answered")
         assert otherwise(node) == []
         rules = [rule for group in api(node, "/api/v1/rules")["groups"] for rule in group["rules"]]
-        assert len(rules) > 15
+        assert len(rules) > 35
         assert [rule for rule in rules if rule["health"] == "err"] == []
         node.wait(
             lambda: query(node, "node_namespace_pod_container:container_memory_working_set_bytes"),
@@ -142,6 +145,24 @@ def test_prometheus_reads_all_pages_and_the_dashboards_have_data(node: Node, tmp
         (node.manifests / "late.yaml").unlink()
         node.wait_gone("late")
         node.wait(lambda: not query(node, 'container_memory_rss{pod="late"}'), "the series to end")
+
+
+def workloads() -> Iterator[tuple[str, str]]:
+    """Name and manifest of a workload of each kind that the dashboard shows."""
+    once = {"template": {"spec": {"restartPolicy": "Never", "containers": [container(script="exit 0")]}}}
+    yield "job", manifest("batch/v1", "Job", once)
+    yield "cronjob", manifest("batch/v1", "CronJob", {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": once}})
+    for kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        labels = {"app": kind.lower()}
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container()]}}
+        spec = {"selector": {"matchLabels": labels}, "template": template}
+        yield kind.lower(), manifest("apps/v1", kind, spec)
+
+
+def manifest(version: str, kind: str, spec: dict[str, Any]) -> str:
+    return yaml.safe_dump(
+        {"apiVersion": version, "kind": kind, "metadata": {"name": f"a-{kind.lower()}"}, "spec": spec}
+    )
 
 
 def public_queries(node: Node) -> list[tuple[str, str, str]]:
@@ -186,7 +207,8 @@ def test_the_rules_pass_their_tests() -> None:
 
 
 def test_every_alert_has_a_test() -> None:
-    alerts = re.findall(r"alert: (\w+)", (DEPLOY / "rules" / "kubelite.yml").read_text())
+    texts = ((DEPLOY / "rules" / f"{name}.yml").read_text() for name in ("kubelite", "workloads"))
+    alerts = [alert for text in texts for alert in re.findall(r"alert: (\w+)", text)]
     tested = set(re.findall(r"alertname: (\w+)", (DEPLOY / "rules" / "tests.yml").read_text()))
     assert set(alerts) == tested
 
