@@ -1,0 +1,117 @@
+"""Pure: what the data path needs of a Service: where each of its ports is reachable, and where its packets go.
+
+Source: Kubernetes pkg/proxy (serviceport.go: newBaseServiceInfo; topology.go: CategorizeEndpoints) and KEP-1669, which
+lets terminating endpoints serve when there are no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kubelite.kube.json import Json
+from runtime.network.services.plan import Endpoint, ServicePort
+
+AFFINITY = 10800  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """An endpoint of a slice. `local`: it is on this node."""
+
+    endpoint: Endpoint
+    ready: bool
+    serving: bool
+    terminating: bool
+    local: bool
+
+
+def service_ports(service: Json, slices: Iterable[Json], node: str) -> tuple[ServicePort, ...]:
+    """Return the ports of a Service; none if it has no address of its own. `slices`: those with its name; `node`: the
+    name of this node."""
+    spec = service.get("spec") or {}
+    address = spec.get("clusterIP") or ""
+    if spec.get("type") == "ExternalName" or address in ("", "None"):
+        return ()
+    listed = list(slices)
+    return tuple(_port(service, port, listed, node) for port in spec.get("ports") or ())
+
+
+def port_name(service: Json, port: Json) -> str:
+    """Return the identity of a port: "namespace/name:port/protocol"; `port` is its name or number."""
+    metadata = service["metadata"]
+    own = port.get("name") or port["port"]
+    return f"{metadata['namespace']}/{metadata['name']}:{own}/{port.get('protocol', 'TCP')}"
+
+
+def _port(service: Json, port: Json, slices: Sequence[Json], node: str) -> ServicePort:
+    spec = service["spec"]
+    targets = list(_targets(port, slices, node))
+    outside = spec.get("externalTrafficPolicy") == "Local"
+    internal = _chosen(targets, local=spec.get("internalTrafficPolicy") == "Local")
+    return ServicePort(
+        name=port_name(service, port),
+        protocol=port.get("protocol", "TCP"),
+        port=port["port"],
+        addresses=tuple(ip for ip in spec.get("clusterIPs") or (spec["clusterIP"],) if ":" not in ip),
+        external=external_addresses(service),
+        node_port=port.get("nodePort", 0) if spec.get("type") in ("NodePort", "LoadBalancer") else 0,
+        endpoints=internal,
+        external_endpoints=_chosen(targets, local=outside),
+        affinity=_affinity(spec),
+        preserve_source=outside,
+        sources=_sources(spec),
+    )
+
+
+def external_addresses(service: Json) -> tuple[str, ...]:
+    """Return externalIPs, and the addresses of a load balancer at which traffic arrives."""
+    balancer = (service.get("status") or {}).get("loadBalancer") or {}
+    ingress = [
+        one.get("ip", "") for one in balancer.get("ingress") or () if one.get("ipMode", "VIP") == "VIP"
+    ]
+    given = (service.get("spec") or {}).get("externalIPs") or ()
+    return tuple(dict.fromkeys(ip for ip in (*given, *ingress) if ip and ":" not in ip))
+
+
+def _affinity(spec: Json) -> int:
+    if spec.get("sessionAffinity") != "ClientIP":
+        return 0
+    client = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+    return int(client.get("timeoutSeconds", AFFINITY))
+
+
+def _sources(spec: Json) -> tuple[str, ...]:
+    if spec.get("type") != "LoadBalancer":
+        return ()
+    given = (text.strip() for text in spec.get("loadBalancerSourceRanges") or ())
+    return tuple(text for text in given if ":" not in text)
+
+
+def _targets(port: Json, slices: Iterable[Json], node: str) -> Iterator[_Target]:
+    name, protocol = port.get("name", ""), port.get("protocol", "TCP")
+    for one in slices:
+        if one.get("addressType") != "IPv4":
+            continue
+        numbers = [
+            found["port"]
+            for found in one.get("ports") or ()
+            if found.get("port") and (found.get("name", ""), found.get("protocol", "TCP")) == (name, protocol)
+        ]
+        for endpoint in one.get("endpoints") or () if numbers else ():
+            conditions = endpoint.get("conditions") or {}
+            ready = conditions.get("ready") is not False
+            serving = conditions.get("serving", ready) is not False
+            local = bool(node) and endpoint.get("nodeName") == node
+            terminating = bool(conditions.get("terminating"))
+            for number in numbers:
+                target = Endpoint(endpoint["addresses"][0], number)
+                yield _Target(target, ready, serving, terminating, local)
+
+
+def _chosen(targets: Iterable[_Target], *, local: bool) -> tuple[Endpoint, ...]:
+    """Return the ready endpoints, or those that serve while they terminate if there is none."""
+    usable = [one for one in targets if one.local or not local]
+    chosen = [one.endpoint for one in usable if one.ready]
+    chosen = chosen or [one.endpoint for one in usable if one.serving and one.terminating]
+    return tuple(sorted(set(chosen), key=lambda one: (one.ip, one.port)))
