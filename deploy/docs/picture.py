@@ -69,6 +69,8 @@ FLOORS: Final = (
         ("history", "versions, undo"),
         ("images", "pulls, builds"),
         ("settings", "flags, file"),
+        ("policies", "limits"),
+        ("services", "addresses"),
     ),
 )
 NODE: Final = (

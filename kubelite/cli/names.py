@@ -43,6 +43,7 @@ TYPES = (
     Type("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
     Type("persistentvolumes", "PersistentVolume", False, ("pv",)),
     Type("storageclasses", "StorageClass", False, ("sc",), "/apis/storage.k8s.io/v1"),
+    Type("limitranges", "LimitRange", True, ("limits",)),
     Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("clustertrustbundles", "ClusterTrustBundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
     Type("serviceaccounts", "ServiceAccount", True, ("sa",)),

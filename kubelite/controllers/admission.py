@@ -1,4 +1,5 @@
-"""What a pod gets before it is stored, whoever creates it: the node's name, priority, own users; or a refusal."""
+"""What a pod gets before it is stored, whoever creates it: the node's name, priority, own users, defaults of its
+namespace; or a refusal."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
-from kubelite.node.model.priority import Classes, admitted, classes_of
 from kubelite.node.model.spec_cache import with_changes
+from kubelite.policies.limit_range import KIND as LIMIT_RANGE
+from kubelite.policies.rules import Forbidden, Rules, rules_of
 from manifests.types.core import Pod, PodSpec
 from state.store import Store
 
@@ -47,7 +49,13 @@ class Admission:
         """Return why a pod would not be admitted, "" if it would be. Raises InvalidObject."""
         metadata = doc["metadata"]
         name = metadata.get("name") or metadata.get("generateName", "")
-        return self._refusal(self._typed({**doc, "metadata": {**metadata, "name": name}}))
+        if said := self._refusal(self._typed({**doc, "metadata": {**metadata, "name": name}})):
+            return said
+        try:
+            self._rules(doc).new(doc)
+        except Forbidden as error:
+            return str(error)
+        return ""
 
     def admit(self, doc: Json, *, uid: str, now: float) -> Json:
         """Return a pod as it is stored. Raises Refused, and InvalidObject."""
@@ -57,11 +65,21 @@ class Admission:
         spec = self._with_defaults(pod).spec
         given = doc["spec"] if spec is pod.spec else spec.to_json()
         ready = {**doc, "spec": {"nodeName": self._node_name, **given} if self._node_name else given}
-        ready = admitted(ready, self._classes())
+        try:
+            ready = self._rules(doc).new(ready)
+        except Forbidden as error:
+            raise Refused(str(error)) from error
         if (typed := with_changes(spec, given, ready["spec"])) is not None:
             self._offer(uid, ready["spec"], typed)
-        metadata = {**doc["metadata"], "uid": uid, "creationTimestamp": rfc3339(now), "generation": 1}
+        metadata = {**ready["metadata"], "uid": uid, "creationTimestamp": rfc3339(now), "generation": 1}
         return {**ready, "metadata": metadata, "status": {"phase": "Pending"}}
+
+    def check(self, doc: Json) -> None:
+        """Check an object other than a pod by the rules of its namespace. Raises Refused."""
+        try:
+            self._rules(doc).new(doc)
+        except Forbidden as error:
+            raise Refused(str(error)) from error
 
     def _typed(self, doc: Json) -> Pod:
         """Parse a pod. The pods of one template share its spec, which is parsed once."""
@@ -69,6 +87,9 @@ class Admission:
             self._last = doc["spec"], Pod.parse(doc).spec
         return Pod.parse({**doc, "spec": self._last[1]})
 
-    def _classes(self) -> Classes:
-        said = (record.doc for record in self._store.list(PRIORITY_CLASS) if source_of(record))
-        return classes_of(said, self._priorities)
+    def _rules(self, doc: Json) -> Rules:
+        """Return the rules of an object's namespace."""
+        classes = (record.doc for record in self._store.list(PRIORITY_CLASS) if source_of(record))
+        namespace = doc["metadata"].get("namespace", "")
+        ranges = (record.doc for record in self._store.list(LIMIT_RANGE, namespace))
+        return rules_of(classes, ranges, self._priorities)

@@ -26,6 +26,12 @@ from state.store import Record, Store
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _RANDOM, _LONGEST = 5, 63
 
+#: What Kubernetes' controllers say when an object other than a pod is refused.
+_REFUSED = {
+    "Job": "Error creating job: {error}",
+    "ReplicaSet": 'Failed to create new replica set "{name}": {error}',
+}
+
 #: What another writer has changed since the view was made. The plan ends, and the controller decides again.
 OUTDATED = (AlreadyExists, Conflict, NotFound)
 
@@ -84,6 +90,12 @@ class Effects:
                 own["generation"] = 1
             new = {**doc, "metadata": protected(kind, own)}
             new = with_selector(new) if kind == "Job" else new
+            try:
+                self._admission.check(new)
+            except Refused as error:
+                words = _REFUSED.get(kind, "Error creating: {error}")
+                self._say(doc, "Warning", "FailedCreate", words.format(name=own["name"], error=error))
+                raise
         await self._store.create(kind, new, durable=False)
         if kind == "Pod" and "name" not in given["metadata"]:
             self._say(new, "Normal", "SuccessfulCreate", f"Created pod: {metadata['name']}")

@@ -9,9 +9,8 @@ from itertools import islice
 from typing import Any, Literal, NotRequired, TypedDict
 
 from kubelite.kube.objects import WORKLOADS, is_terminal, object_name, source_of
-from kubelite.node.model.priority import KIND as PRIORITY_CLASS
-from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.worker.pod_worker import PodWorker
+from kubelite.sources.admission import refused, rules_after
 from kubelite.sources.plan import bound, created, merged, replaceable
 from kubelite.sources.workloads import creation_words, edit_words, unchangeable
 from manifests.yaml.loader import load_text
@@ -34,15 +33,16 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     loaded = load_text(text, file=file)
     entries: list[DiffEntry] = []
     config = worker.config
-    recorded = [record.doc for record in store.list(PRIORITY_CLASS) if source_of(record)]
-    said = [document.obj.to_json() for document in loaded.documents if document.kind == PRIORITY_CLASS]
-    classes = classes_of([*recorded, *said], config.priority_classes)
+    rules = rules_after(loaded.documents, store, config.priority_classes)
     for document in loaded.documents:
         name = "/".join(part for part in (document.kind.lower(), document.namespace, document.name) if part)
-        wanted: dict[str, Any] = admitted(bound(document.obj.to_json(), config.node_name), classes)
+        wanted: dict[str, Any] = bound(document.obj.to_json(), config.node_name)
         record = store.get(document.kind, document.namespace, document.name)
+        if said := refused(rules, record, wanted):
+            entries.append({"object": name, "change": "unsupported", "words": [said]})
+            continue
         if record is None:
-            new = created(wanted, file, uid="00000000-0000-0000-0000-000000000000", now=0)
+            new = created(rules.new(wanted), file, uid="00000000-0000-0000-0000-000000000000", now=0)
             words = [f"{object_name(*document.key)} is created"]
             if document.kind == "Pod":
                 words.extend((await worker.preview(new)).describe())
@@ -50,7 +50,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
                 words.extend(creation_words(new))
             entries.append({"object": name, "change": "create", "words": words})
             continue
-        doc = merged(record.doc, wanted, source_of(record) or file)
+        doc = merged(record.doc, rules.edited(record.doc, wanted), source_of(record) or file)
         if doc is None:
             entries.append({"object": name, "change": "unchanged", "words": ["nothing changes"]})
             continue

@@ -31,9 +31,9 @@ from dataclasses import replace
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, object_name, source_of
-from kubelite.node.model.priority import Classes, admitted
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
+from kubelite.policies.rules import Rules
 from kubelite.sources.files import (
     MAX_BYTES,
     Listing,
@@ -339,7 +339,7 @@ class Sources:
         restored = {key for key, _, _ in wanted.update if self._terminating(key)}
         for key, _, file in wanted.update:
             if key in restored:
-                await self._restore(key, file, wanted.classes, now)
+                await self._restore(key, file, wanted.rules, now)
         jobs: list[Awaitable[object]] = []
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
@@ -348,7 +348,7 @@ class Sources:
             # Not durable, because a lost pod is recreated from its manifest. Its first status is durable.
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(
-            self._put(self._update(key, file, wanted.classes), file)
+            self._put(self._update(key, file, wanted.rules), file)
             for key, _, file in wanted.update
             if key not in restored
         )
@@ -365,10 +365,10 @@ class Sources:
         record = self._store.get(*key)
         return record is not None and record.deleting
 
-    async def _restore(self, key: Key, file: str, classes: Classes, now: float) -> None:
+    async def _restore(self, key: Key, file: str, rules: Rules, now: float) -> None:
         """Cancel the deletion of a volume or claim whose manifest exists again. If the object was deleted after the
         plan was computed, create it."""
-        if await self._update(key, file, classes) is None:
+        if await self._update(key, file, rules) is None:
             doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
             await self._store.create(key[0], doc, durable=False)
 
@@ -378,14 +378,14 @@ class Sources:
         if found is not None and (spec := with_changes(*found, doc["spec"])) is not None:
             self._offer(doc["metadata"]["uid"], doc["spec"], spec)
 
-    def _update(self, key: Key, file: str, classes: Classes) -> Awaitable[Record | None]:
+    def _update(self, key: Key, file: str, rules: Rules) -> Awaitable[Record | None]:
         """Merge a file's content into the current object when it is written, so that a deletion or a status that was
         recorded after the plan was computed is preserved."""
-        wanted = admitted((self._files[file].objects or {})[key], classes)
+        wanted = (self._files[file].objects or {})[key]
 
         def change(doc: Json) -> Json | None:
             going = doc["metadata"].get("deletionTimestamp") and key[0] not in FINALIZERS
-            changed = None if going else merged(doc, wanted, file)
+            changed = None if going else merged(doc, rules.edited(doc, wanted), file)
             if changed is not None:
                 self._hand_over(file, key, changed)
             return changed

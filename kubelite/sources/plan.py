@@ -12,8 +12,10 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE, WORKLOADS, is_terminal, object_name, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
-from kubelite.node.model.priority import Classes, admitted, apart, classes_of, rank_kept
+from kubelite.node.model.priority import apart, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected
+from kubelite.policies.limit_range import KIND as LIMIT_RANGE
+from kubelite.policies.rules import Forbidden, Rules, rules_of
 from kubelite.sources.workloads import own_annotations, unchangeable
 from state.store import Record
 
@@ -27,6 +29,7 @@ KINDS = (
     "RoleBinding",
     "ClusterTrustBundle",
     "PriorityClass",
+    "LimitRange",
     "StorageClass",
     "ConfigMap",
     "Secret",
@@ -109,7 +112,7 @@ class Plan:
     # ended pods that were edited, and Jobs of which a field was edited that cannot change: a new object replaces each
     replace: tuple[Key, ...] = ()
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
-    classes: Classes = field(default_factory=lambda: classes_of((), {}))  # from which pods get their priority
+    rules: Rules = field(default_factory=Rules)  # by which pods and claims are admitted
 
 
 class _Step(Enum):
@@ -149,19 +152,23 @@ def plan(
     documents = {state.file: state.objects or {} for state in files}
     duplicates = _duplicates(claims, owners)
     gone = _gone(known, owners, files, lost)
-    classes = _classes(owners, documents, known, gone, priorities or {})
+    rules = _rules(owners, documents, known, gone, priorities or {})
     uids = {r.uid: key for key, r in known.items()}
     verdicts: dict[Key, _Verdict] = {}
     for key, file in owners.items():
-        doc, record = admitted(documents[file][key], classes), known.get(key)
+        doc, record = documents[file][key], known.get(key)
         uid = doc["metadata"].get("uid") if key[0] == "Pod" and record is None else None
         holder = uids.setdefault(uid, key) if uid else key
-        found = verdicts[key] = _verdict(key, doc, file, record, holder)
+        try:
+            found = _verdict(key, doc, file, record, holder=holder, rules=rules)
+        except Forbidden as error:
+            found = _Verdict(_Step.KEEP, doc, (_forbidden(key, error),))
+        verdicts[key] = found
         if found.problems:
             duplicates[file] = (*duplicates.get(file, ()), *found.problems)
     replaced = tuple(key for key, found in verdicts.items() if found.step is _Step.REPLACE)
     create, update = (_ordered(verdicts, owners, step) for step in (_Step.CREATE, _Step.UPDATE))
-    return Plan(create, update, tuple(gone), replaced, duplicates, classes)
+    return Plan(create, update, tuple(gone), replaced, duplicates, rules)
 
 
 def _gone(
@@ -181,22 +188,24 @@ def _gone(
     ]
 
 
-def _verdict(key: Key, doc: Json, file: str, record: Record | None, holder: Key) -> _Verdict:
-    """Decide about the document of an object. `holder`: which object has the uid that the document asks for."""
+def _verdict(key: Key, doc: Json, file: str, record: Record | None, *, holder: Key, rules: Rules) -> _Verdict:
+    """Decide about the document of an object. `holder`: which object has the uid that the document asks for. Raises
+    Forbidden."""
     if record is None:
         if holder != key:
             problem = Problem(f"{object_name(*holder)} has this uid", field="metadata.uid", kind="duplicate")
             return _Verdict(_Step.KEEP, doc, (problem,))
-        return _Verdict(_Step.CREATE, doc)
+        return _Verdict(_Step.CREATE, rules.new(doc))
     if record.metadata.get("ownerReferences") and not source_of(record):  # not from a manifest
         owner = record.metadata["ownerReferences"][0]
         words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
         return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
     if record.deleting and key[0] not in FINALIZERS:
         return _Verdict(_Step.KEEP, doc)
-    wanted = merged(record.doc, doc, file)
+    wanted = merged(record.doc, rules.edited(record.doc, doc), file)
     if wanted is None:
         return _Verdict(_Step.KEEP, doc)
+    rules.check_edit(record.doc, wanted)
     if key[0] in WORKLOADS and (forbidden := unchangeable(record.doc, wanted)):
         if replaceable(record.doc):
             return _Verdict(_Step.REPLACE, wanted)
@@ -217,21 +226,26 @@ def _ordered(
     return tuple(sorted(found, key=lambda entry: rank[entry[0][0]]))
 
 
-def _classes(
+def _rules(
     owners: Mapping[Key, str],
     documents: Mapping[str, Mapping[Key, Json]],
     known: Mapping[Key, Record],
     gone: Iterable[Key],
     priorities: Mapping[str, int],
-) -> Classes:
-    """Return the PriorityClasses after the changes: those of the files, and the recorded ones that are not removed."""
-    left = {
-        key: record.doc for key, record in known.items() if key[0] == PRIORITY_CLASS and source_of(record)
-    }
+) -> Rules:
+    """Return the rules after the changes: those of the files, and the recorded ones that are not removed."""
+    kinds = (PRIORITY_CLASS, LIMIT_RANGE)
+    left = {key: record.doc for key, record in known.items() if key[0] in kinds and source_of(record)}
     for key in gone:
         left.pop(key, None)
-    said = {key: documents[file][key] for key, file in owners.items() if key[0] == PRIORITY_CLASS}
-    return classes_of({**left, **said}.values(), priorities)
+    said = {key: documents[file][key] for key, file in owners.items() if key[0] in kinds}
+    docs = {**left, **said}
+    classes, ranges = ([doc for key, doc in docs.items() if key[0] == kind] for kind in kinds)
+    return rules_of(classes, ranges, priorities)
+
+
+def _forbidden(key: Key, error: Forbidden) -> Problem:
+    return Problem(str(error), field=error.field, kind="forbidden", object=f"{key[0]} {key[1]}/{key[2]}")
 
 
 def _unchangeable(key: Key, field: str, message: str) -> Problem:

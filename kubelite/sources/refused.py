@@ -47,7 +47,7 @@ class Refused:
         return {file: known.located for file, known in self._known.items()}
 
     def _say(self, file: str, new: list[Problem]) -> None:
-        for name in dict.fromkeys(one.object for one in new if one.kind == "invalid"):
+        for name in dict.fromkeys(one.object for one in new if one.kind in ("invalid", "forbidden")):
             kind, _, place = name.partition(" ")
             record = self._store.get(kind, *place.split("/", 1))
             if record is not None:

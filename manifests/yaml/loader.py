@@ -35,6 +35,7 @@ KINDS = Kinds(
         ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
         ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
     },
+    "LimitRange",
     "ReplicationController",
     "ReplicaSet",
     "Deployment",

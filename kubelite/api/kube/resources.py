@@ -60,6 +60,7 @@ RESOURCES = {
         Resource("deployments", "Deployment", True, ("deploy",), _DELETED, "apps/v1", scaled=True),
         Resource("events", "Event", True, ("ev",)),
         Resource("jobs", "Job", True, (), _DELETED, "batch/v1"),
+        Resource("limitranges", "LimitRange", True, ("limits",)),
         Resource("namespaces", "Namespace", False, ("ns",)),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), _DELETED),

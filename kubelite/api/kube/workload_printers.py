@@ -221,6 +221,7 @@ PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] =
     "CronJob": (_CRON_JOB, cron_job_cells),
     "ControllerRevision": (_REVISION, revision_cells),
     "ServiceAccount": (_ACCOUNT, account_cells),
+    "LimitRange": (_ROLE, role_cells),
     "Role": (_ROLE, role_cells),
     "ClusterRole": (_ROLE, role_cells),
     "RoleBinding": (_BINDING, binding_cells),

@@ -133,25 +133,27 @@ def validated(text: str, file: str) -> Validated:
 
 
 def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
-    """Check the pods by Pod Security admission, as the node does when it reads their file (sources/directory.py).
-    Return the headers of the answer, with the warnings. Raises Forbidden."""
+    """Check the pods by Pod Security admission and by the rules of their namespaces, as the node does when it reads
+    their file (sources/directory.py). Return the headers of the answer, with the warnings. Raises Forbidden."""
+    from kubelite.sources.admission import refusal
+    from manifests.yaml.loader import load_text
+
+    documents = [one for chunk in applied for one in load_text(chunk.text, file="").documents]
+    if said := refusal(documents, node.store):
+        raise ApiError("Forbidden", said)
     if node.pod_security.open:
         return {}
     from kubelite.node.decide.pod_security import audited, forbidden, warning
     from manifests.types.core import Pod
-    from manifests.yaml.loader import load_text
 
     warnings = []
-    for chunk in applied:
-        for document in load_text(chunk.text, file="").documents:
-            if not isinstance(document.obj, Pod):
-                continue
-            if said := forbidden(document.obj, node.pod_security):
-                raise ApiError("Forbidden", said)
-            if said := audited(document.obj, node.pod_security):
-                note_violation(request, said)
-            if said := warning(document.obj, node.pod_security):
-                warnings.append(said)
+    for pod in (one.obj for one in documents if isinstance(one.obj, Pod)):
+        if said := forbidden(pod, node.pod_security):
+            raise ApiError("Forbidden", said)
+        if said := audited(pod, node.pod_security):
+            note_violation(request, said)
+        if said := warning(pod, node.pod_security):
+            warnings.append(said)
     return _warning(warnings)
 
 

@@ -11,7 +11,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, wanted
+from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, resource_type, wanted
 from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -28,6 +28,8 @@ from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
+
+_POLICIES = ("limitranges",)
 
 
 @click.command(
@@ -149,7 +151,20 @@ class _Describer:
 
         if kind.plural == "persistentvolumeclaims":
             return describe_claim(doc, events, self.now, self._users(doc["metadata"]))
-        return DESCRIBERS.get(kind.plural, describe_any)(doc, events, self.now)
+        if kind.plural in _POLICIES:
+            from kubelite.cli.describe import policies
+
+            return policies.describe_limit_range(doc, events, self.now)
+        text = DESCRIBERS.get(kind.plural, describe_any)(doc, events, self.now)
+        return text + self._policies(doc["metadata"]["name"]) if kind.plural == "namespaces" else text
+
+    def _policies(self, namespace: str) -> str:
+        """Return what `describe namespace` shows of the limits in it."""
+        from kubelite.cli.describe.parts import tabbed
+        from kubelite.cli.describe.policies import limits_of_namespace
+
+        ranges = self.server.get(path_of(resource_type("limitranges"), namespace))["items"]
+        return tabbed(["", *limits_of_namespace(ranges)])
 
     def _users(self, claim: Json) -> list[str]:
         """Return the names of the pods that use a claim: through their volumes, or as an ephemeral volume's claim."""

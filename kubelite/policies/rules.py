@@ -1,0 +1,83 @@
+"""What a namespace's rules make of a pod or a claim before it is stored: a priority, defaults, or a refusal. Pure.
+
+Pods of manifests and pods of workloads are admitted by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kubelite.kube.json import Json
+from kubelite.node.model.priority import Classes, admitted, classes_of
+from kubelite.policies import limit_range
+
+#: Kinds that are checked, and how messages call their objects.
+_CHECKED = {"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims"}
+
+
+class Forbidden(Exception):
+    """An object is not admitted: `pods "web" is forbidden: …`. `field`: the nearest field of its document."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`classes`: the node's PriorityClasses; `ranges`: by namespace, its LimitRanges, sorted by name."""
+
+    classes: Classes = field(default_factory=lambda: classes_of((), {}))
+    ranges: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+
+    def new(self, doc: Json) -> Json:
+        """Return a new object with what its namespace adds. Raises Forbidden."""
+        return self._checked(self.completed(doc))
+
+    def completed(self, doc: Json) -> Json:
+        """Return a new object with what its namespace adds, whether it is admitted or not."""
+        doc = admitted(doc, self.classes)
+        ranges = self._ranges(doc)
+        return limit_range.with_defaults(doc, ranges) if ranges and doc["kind"] == "Pod" else doc
+
+    def edited(self, old: Json, doc: Json) -> Json:
+        """Return the new form of a recorded object, with what the object got when it was admitted."""
+        doc = admitted(doc, self.classes)
+        return limit_range.kept(old, doc, self._ranges(doc)) if doc["kind"] == "Pod" else doc
+
+    def check_edit(self, old: Json, doc: Json) -> None:
+        """Check an edited object. A pod whose resources stay the same is not checked again, as in Kubernetes, which
+        checks pods that are resized. Raises Forbidden."""
+        if doc["kind"] in _CHECKED and self._ranges(doc) and _resources(old) != _resources(doc):
+            self._checked(doc)
+
+    def _ranges(self, doc: Json) -> Sequence[Json]:
+        return self.ranges.get(doc["metadata"].get("namespace", ""), ()) if self.ranges else ()
+
+    def _checked(self, doc: Json) -> Json:
+        ranges, kind = self._ranges(doc), doc["kind"]
+        if not ranges or kind not in _CHECKED:
+            return doc
+        violations = limit_range.pod_violations if kind == "Pod" else limit_range.claim_violations
+        if found := violations(doc, ranges):
+            name = doc["metadata"].get("name") or doc["metadata"].get("generateName", "")
+            raise Forbidden(limit_range.forbidden(_CHECKED[kind], name, found), found[0].field)
+        return doc
+
+
+def rules_of(
+    classes: Iterable[Json], ranges: Iterable[Json], priorities: Mapping[str, int] | None = None
+) -> Rules:
+    """`classes`: the PriorityClasses of manifests; `ranges`: LimitRanges; `priorities`: the PriorityClasses of the
+    node's settings."""
+    found: dict[str, list[Json]] = {}
+    for one in sorted(ranges, key=lambda doc: str(doc["metadata"]["name"])):
+        found.setdefault(one["metadata"].get("namespace", ""), []).append(one)
+    return Rules(classes_of(classes, priorities or {}), found)
+
+
+def _resources(doc: Json) -> object:
+    spec = doc["spec"]
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    return [spec.get("resources"), *((one.get("name"), one.get("resources")) for one in containers)]

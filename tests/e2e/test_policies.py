@@ -1,0 +1,67 @@
+"""The rules of a namespace on one node: what a LimitRange makes of pods, as the kernel shows it."""
+
+from __future__ import annotations
+
+import yaml
+
+from tests.e2e.cgroups import memory_limit
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import Node
+from tests.e2e.test_workloads import items, node, pods, shared, template, workload
+
+__all__ = ["node", "shared"]
+
+MIB = 1 << 20
+
+
+def limits(**item: dict[str, str]) -> str:
+    spec = {"limits": [{"type": "Container", **item}]}
+    doc = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "limits"}, "spec": spec}
+    return yaml.safe_dump(doc)
+
+
+def limited(memory: str) -> dict[str, object]:
+    return container(resources={"limits": {"memory": memory}})
+
+
+def test_a_limit_range_limits_new_pods_and_refuses_large_ones(node: Node) -> None:
+    node.apply("before.yaml", pod("before"))
+    node.wait_status("before", "Running")
+    node.apply("limits.yaml", limits(default={"memory": "48Mi"}, max={"memory": "64Mi"}))
+    node.apply("after.yaml", pod("after"))
+    node.apply("web.yaml", workload("Deployment", 1, "limited"))
+    node.wait_status("after", "Running")
+    node.wait(lambda: [one["status"]["phase"] for one in pods(node)] == ["Running"], "the deployment's pod")
+    (replica,) = (one["metadata"]["name"] for one in pods(node))
+    assert [memory_limit(node.pid(name)) for name in ("after", replica)] == [48 * MIB] * 2
+    assert memory_limit(node.pid("before")) is None
+
+    said = 'pods "large" is forbidden: maximum memory usage per Container is 64Mi, but limit is 128Mi'
+    node.apply("large.yaml", pod("large", limited("128Mi")))
+    line = f"{node.manifests}/large.yaml:"
+    node.wait(lambda: said in node.cli("get", "manifests").out, "the refusal of the file")
+    assert any(line in one and said in one for one in node.cli("get", "manifests").out.splitlines())
+    refused = node.cli("apply", "-f", "-", stdin=pod("large", limited("128Mi")).encode(), check=False)
+    assert refused.code == 1 and said in refused.err
+
+    body = template("large")["spec"] | {"containers": [limited("1Gi")]}
+    large = workload(
+        "Deployment", 1, "large", template={"metadata": {"labels": {"app": "web"}}, "spec": body}
+    )
+    node.apply("web.yaml", large)
+    node.wait(
+        lambda: any("is forbidden" in one["message"] for one in node.events("FailedCreate")), "the event"
+    )
+    assert replica in [one["metadata"]["name"] for one in pods(node)]
+
+    pids = {name: node.pid(name) for name in ("before", "after", replica)}
+    node.restart()
+    assert {name: node.pid(name) for name in pids} == pids
+    shown = node.cli("describe", "limits").out.splitlines()[-1].split()
+    assert shown == ["Container", "memory", "-", "64Mi", "48Mi", "48Mi", "-"]
+
+    (node.manifests / "limits.yaml").unlink()
+    node.wait_status("large", "Running")
+    assert memory_limit(node.pid("large")) == 128 * MIB
+    assert memory_limit(node.pid("after")) == 48 * MIB
+    assert not items(node, "/api/v1/limitranges")
