@@ -113,8 +113,14 @@ def _cpuset(cpu: Mapping[str, Any], made: Plan) -> None:
 
 def _pids(pids: Mapping[str, Any], made: Plan) -> None:
     limit = pids.get("limit")
-    if limit:
-        made.writes.append(Write("pids", "pids.max", str(limit) if limit > 0 else "max"))
+    if limit is not None:
+        made.writes.append(Write("pids", "pids.max", pids_max(limit)))
+
+
+def pids_max(limit: int) -> str:
+    """pids.max for linux.resources.pids.limit: -1 means no limit. 0 is a limit, written as 1, as runc does since 1.4,
+    because systemd has no smaller one and the init counts anyway. Docker and podman send -1 for "unlimited"."""
+    return "max" if limit < 0 else str(max(limit, 1))
 
 
 def _blkio(block: Mapping[str, Any], made: Plan) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.cgroups.resources_v1 import hugetlb, rdma_line
+from runtime.cgroups.resources_v1 import hugetlb, pids_max, rdma_line
 from runtime.cgroups.writes import Plan, Write
 from runtime.errors import SpecError
 
@@ -22,8 +22,8 @@ def plan(resources: Mapping[str, Any], *, bfq: bool = False) -> Plan:
     _memory(resources.get("memory") or {}, made)
     _cpu(resources.get("cpu") or {}, made)
     limit = (resources.get("pids") or {}).get("limit")
-    if limit:
-        made.writes.append(Write("pids", "pids.max", _max(limit)))
+    if limit is not None:
+        made.writes.append(Write("pids", "pids.max", pids_max(limit)))
     _io(resources.get("blockIO") or {}, made, bfq=bfq)
     for huge in resources.get("hugepageLimits") or []:
         hugetlb(huge, "max", made)

@@ -113,8 +113,9 @@ def properties(resources: Mapping[str, Any], *, v2: bool) -> list[Property]:
     """Translate linux.resources to the properties of systemd.resource-control(5)."""
     found = dict(_memory(resources.get("memory") or {}, v2=v2))
     found.update(_cpu(resources.get("cpu") or {}, v2=v2))
-    if limit := (resources.get("pids") or {}).get("limit"):
-        found["TasksMax"] = ("t", limit if limit > 0 else _INFINITY)
+    limit = (resources.get("pids") or {}).get("limit")
+    if limit is not None:
+        found["TasksMax"] = ("t", _INFINITY if limit < 0 else max(limit, 1))
     if block := (resources.get("blockIO") or {}).get("weight"):
         found["IOWeight" if v2 else "BlockIOWeight"] = ("t", io_weight(block) if v2 else block)
     found.update(_unified(resources.get("unified") or {}))

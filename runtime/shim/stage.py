@@ -25,7 +25,7 @@ from runtime.oci.rootfs.binds import BindMount
 from runtime.shim.protocol import RootfsOverlay
 
 SOURCES = "mounts"  # a directory in the bundle, with an entry per bind mount, named by its number
-_OURS = ("idmap", "ridmap")
+_OURS = ("idmap", "ridmap", "remount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,10 @@ def stage(
     users = oci.namespaces(valid).get("user")
     binds = [op for op in plan.operations if isinstance(op, BindMount)]
     if not users and not any(op.options.beneath for op in binds):
-        return Stage(plan, bundle, runtime), spec
+        return Stage(plan, bundle, runtime), {
+            **spec,
+            "mounts": [_portable(m) for m in spec.get("mounts", [])],
+        }
     os.makedirs(f"{bundle}/{SOURCES}", mode=0o711, exist_ok=True)
     config = {**spec, "mounts": list(_resolved(spec["mounts"], binds, bundle))}
     if not users:
@@ -116,9 +119,15 @@ def _resolved(mounts: list[dict[str, Any]], binds: list[BindMount], bundle: str)
         if next(planned).inside:
             yield mount
             continue
-        kept = [option for option in options if option not in _OURS and not option.startswith("x-beneath=")]
-        yield {**mount, "source": f"{bundle}/{SOURCES}/{number}", "options": kept}
+        yield {**_portable(mount), "source": f"{bundle}/{SOURCES}/{number}"}
         number += 1
+
+
+def _portable(mount: dict[str, Any]) -> dict[str, Any]:
+    """The mount without the options of a bind that other runtimes do not have, or not with our meaning: "remount"."""
+    options = mount.get("options") or []
+    kept = [option for option in options if option not in _OURS and not option.startswith("x-beneath=")]
+    return mount if kept == options else {**mount, "options": kept}
 
 
 def _first_closed(path: str) -> str:

@@ -54,6 +54,10 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("runc", "test_time_namespace_with_offsets"): "runc 1.1 has no time namespaces",
     ("runc", "test_a_bind_of_a_container_path_follows_no_link_out"): "runc takes it for a path of the host",
     ("runc", "test_ambiguous_sub_cgroups"): "runc 1.1 takes the last",
+    ("runc", "test_a_limit_of_no_processes"): "runc 1.1 takes it for no limit",
+    ("runc", "test_flags_that_an_option_clears"): "runc 1.1 keeps them if no option sets one",
+    ("runc", "test_flags_kept_by_remount"): "runc 1.1 clears them",
+    ("runc", "test_locked_flags_of_a_bind"): "runc 1.1 knows no locked flags",
     (
         "runc",
         "test_nothing_is_left_without_a_mount_namespace",
@@ -252,6 +256,24 @@ _APPLETS = (
 @pytest.fixture
 def bundle(runtime: Runtime, tmp_path: Path) -> Bundle:
     return make_bundle(runtime, tmp_path / "bundle")
+
+
+@pytest.fixture
+def hardened(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs that is mounted nosuid, nodev and noexec."""
+    place = tmp_path / "hardened"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid,nodev,noexec", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def bind_flags(bundle: Bundle, source: Path, *options: str) -> set[str]:
+    """The flags that a container sees on a bind of `source` with these options."""
+    bundle.mount("/bind", "bind", *options, source=str(source))
+    out = bundle.run("cat", "/proc/self/mountinfo", check=True).out
+    (found,) = (line.split()[5] for line in out.splitlines() if line.split()[4] == "/bind")
+    return set(found.split(",")) - {"relatime"}
 
 
 @pytest.fixture

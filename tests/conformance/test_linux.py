@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.cgroups import Mode, layout
-from tests.conformance.conftest import Bundle, Runtime, cgroup_file
+from tests.conformance.conftest import Bundle, Runtime, bind_flags, cgroup_file
 from tests.conformance.test_namespaces import reachable
 from tests.conformance.test_process import console_socket, read_terminal
 
@@ -112,6 +112,28 @@ def test_bind_mounts(bundle: Bundle, tmp_path: Path) -> None:
     assert done.out == "of the host\n" * 2
     assert "Read-only" in done.err
     assert (tmp_path / "dir/file").read_text() == "changed\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["rbind", "rprivate"], {"rw", "nosuid", "nodev", "noexec"}),
+        (["bind", "ro"], {"ro"}),
+        (["bind", "noexec"], {"rw", "noexec"}),
+    ],
+)
+def test_flags_of_a_bind(bundle: Bundle, hardened: Path, options: list[str], expected: set[str]) -> None:
+    """A bind with options has only their flags (runc: tests/integration/mounts_sshfs.bats)."""
+    assert bind_flags(bundle, hardened, *options) == expected
+
+
+def test_flags_that_an_option_clears(bundle: Bundle, hardened: Path) -> None:
+    assert bind_flags(bundle, hardened, "bind", "rw") == {"rw"}
+
+
+def test_flags_kept_by_remount(bundle: Bundle, hardened: Path) -> None:
+    kept = {"nosuid", "nodev", "noexec"}
+    assert bind_flags(bundle, hardened, "bind", "remount", "ro") == {"ro", *kept}
 
 
 def test_destination_that_begins_with_the_roots_path(bundle: Bundle, tmp_path: Path) -> None:

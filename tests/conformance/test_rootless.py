@@ -8,10 +8,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bundle, Done, Runtime, alive
+from tests.conformance.conftest import Bundle, Done, Runtime, alive, bind_flags
 from tests.waiting import until
 
 USER = 12345
@@ -82,6 +83,16 @@ def test_capabilities_are_those_of_the_namespace_and_no_more(ordinary: Bundle) -
     out = ordinary.run("cat", "/proc/self/status", check=True).out
     found = {line.split(":")[0]: line.split()[1] for line in out.splitlines() if line.startswith("Cap")}
     assert {int(found[kind], 16) for kind in ("CapBnd", "CapPrm", "CapEff")} == {1 << 5}
+
+
+def test_locked_flags_of_a_bind(ordinary: Bundle, hardened: Path) -> None:
+    """Flags of the machine's mounts are locked for a user namespace: they stay, unless an option wants them cleared
+    (runc: libcontainer/rootfs_linux.go, mountToRootfs)."""
+    assert bind_flags(ordinary, hardened, "bind", "ro") == {"ro", "nosuid", "nodev", "noexec"}
+    ordinary.config["mounts"][-1]["options"] = ["bind", "exec"]
+    done = ordinary.create("true", check=False)
+    assert done.code != 0
+    assert "/bind: the source is mounted noexec, which a user namespace cannot change" in done.err
 
 
 def test_limits_need_a_cgroup(ordinary: Bundle) -> None:

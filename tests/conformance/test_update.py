@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.cgroups import Mode, layout
-from tests.conformance.conftest import Bundle, Runtime
+from tests.conformance.conftest import Bundle, Runtime, cgroup_file
 
 MIB = 1 << 20
 FIRST: dict[str, Any] = {
@@ -84,6 +84,13 @@ def test_only_the_given_limits_change(
     assert seen(started) == START
     runtime("update", *flags, started.id, check=True)
     assert seen(started) == {**START, **changed}
+
+
+def test_a_limit_of_no_processes(bundle: Bundle) -> None:
+    """It is a limit, written as 1 (runc 1.4: tests/integration/cgroups.bats)."""
+    bundle.linux["resources"]["pids"] = {"limit": 0}
+    bundle.start("sleep", "60")
+    assert cgroup_file(bundle.id, "pids/pids.max", "pids.max").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("given", ["standard input", "a file"])

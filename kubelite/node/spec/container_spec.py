@@ -313,18 +313,24 @@ def _shm(pod: Pod, prepared: Prepared, quiet: list[str]) -> dict[str, Any]:
 def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]:
     """The pod's files. They are writable, as with docker, unless the root file system is read-only."""
     security = container.security_context
-    access = "ro" if security is not None and security.read_only_root_filesystem else "rw"
+    fixed = security is not None and security.read_only_root_filesystem is True
     log_path = container.termination_message_path or TERMINATION_PATH
     return [
-        _mount(path, "bind", source, ["rbind", "rprivate", how])
-        for path, source, how in (
-            ("/etc/hosts", prepared.hosts, access),
-            ("/etc/hostname", prepared.hostname, access),
-            ("/etc/resolv.conf", prepared.resolv_conf, access),
-            (_clean(log_path), prepared.termination_log, "rw"),
+        _mount(path, "bind", source, _bind_options("rprivate", read_only=read_only))
+        for path, source, read_only in (
+            ("/etc/hosts", prepared.hosts, fixed),
+            ("/etc/hostname", prepared.hostname, fixed),
+            ("/etc/resolv.conf", prepared.resolv_conf, fixed),
+            (_clean(log_path), prepared.termination_log, False),
         )
         if source
     ]
+
+
+def _bind_options(propagation: str, *, read_only: bool) -> list[str]:
+    """The options of a bind that keeps what its source is mounted with: the `noexec` of an image, the mountOptions of a
+    PersistentVolume, the `nosuid` of a host's partition. "rw", or "ro" without "remount", would clear it."""
+    return ["rbind", propagation, "remount", "ro"] if read_only else ["rbind", propagation]
 
 
 def fixed_volumes(pod: Pod) -> frozenset[str]:
@@ -348,7 +354,7 @@ def _volume(mount: VolumeMount, prepared: Prepared, *, fixed: bool) -> dict[str,
     if source is None:
         raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" does not exist')
     propagation = _PROPAGATION.get(mount.mount_propagation or "", "rprivate")
-    options = ["rbind", propagation, "ro" if mount.read_only or fixed else "rw"]
+    options = _bind_options(propagation, read_only=mount.read_only is True or fixed)
     if mount.recursive_read_only in ("Enabled", "IfPossible") and mount.read_only:
         options.append("rro")  # needs Linux 5.12, which every supported kernel has
     if not source.sub_path:

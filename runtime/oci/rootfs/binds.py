@@ -3,13 +3,14 @@ mappings. Needs Linux 5.12 (mount_setattr)."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime import syscalls as sc
-from runtime.errors import SpecError
+from runtime.errors import CapabilityError, SpecError, SyscallError
 from runtime.oci.rootfs import mount_options
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class BindMount:
             if self.id_maps is not None:
                 recursive = self.options.idmap == "ridmap"
                 map_ids(tree, self.id_maps, userns, recursive=recursive, about=self.source)
-            set_attributes(tree, self.options, about=self.target)
+            _set_bind_attributes(tree, self.options, about=self.target)
         except BaseException:
             os.close(tree)
             raise
@@ -90,7 +91,7 @@ class BindMount:
                     "recursive": self.options.idmap == "ridmap",
                 }
                 root.map_ids(tree, {**wanted, "about": self.source})
-            set_attributes(tree, self.options, about=self.target)
+            _set_bind_attributes(tree, self.options, about=self.target)
         except BaseException:
             os.close(tree)
             raise
@@ -168,6 +169,34 @@ def set_attributes(mount_fd: int, options: mount_options.Options, *, about: str)
     add, drop = options.attrs
     if add or drop:
         sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)
+    _set_further_attributes(mount_fd, options, about=about)
+
+
+def _set_bind_attributes(mount_fd: int, options: mount_options.Options, *, about: str) -> None:
+    """Apply the options to the clone of a bind's source. Raises CapabilityError if they ask for a flag to be cleared
+    that is locked.
+
+    A mount that came from a more privileged user namespace has its flags locked (mount_namespaces(7)): they stay, as
+    with runc, unless an option explicitly asks for the opposite.
+    """
+    add, drop = options.bind_attrs
+    if add or drop:
+        try:
+            sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)
+        except SyscallError as error:
+            if error.errno != errno.EPERM:
+                raise
+            flags = os.fstatvfs(mount_fd).f_flag
+            if refused := mount_options.locked(options, flags):
+                raise CapabilityError(
+                    f"{about}: the source is mounted {','.join(refused)}, which a user namespace cannot change"
+                ) from error
+            drop &= ~mount_options.inherited(flags)
+            sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)
+    _set_further_attributes(mount_fd, options, about=about)
+
+
+def _set_further_attributes(mount_fd: int, options: mount_options.Options, *, about: str) -> None:
     if options.recursive_set or options.recursive_clear:
         flags = sc.AT_EMPTY_PATH | sc.AT_RECURSIVE
         sc.mount_setattr(mount_fd, "", flags, options.recursive_set, options.recursive_clear, about=about)

@@ -116,8 +116,7 @@ _RECURSIVE: Final[dict[str, tuple[int, int]]] = {
     "rsymfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
 }
 
-# The same flags as mount attributes, for detached bind mounts. MS_RDONLY is only set, never cleared: "rw" leaves a
-# source read-only if it is mounted read-only (as runc up to 1.1 does); "rrw" makes it writable.
+# The same flags as mount attributes, for detached mounts.
 _ATTRS: Final[dict[int, int]] = {
     MS_RDONLY: MOUNT_ATTR_RDONLY,
     MS_NOSUID: MOUNT_ATTR_NOSUID,
@@ -131,6 +130,18 @@ _ATIME_ATTRS: Final[dict[int, int]] = {
     MS_STRICTATIME: MOUNT_ATTR_STRICTATIME,
     MS_RELATIME: MOUNT_ATTR_RELATIME,
 }
+# The same attributes as statvfs(3) reports them (include/linux/statfs.h): ST_* → (MOUNT_ATTR_*, MS_*, option)
+_STATVFS: Final[dict[int, tuple[int, int, str]]] = {
+    0x0001: (MOUNT_ATTR_RDONLY, MS_RDONLY, "ro"),
+    0x0002: (MOUNT_ATTR_NOSUID, MS_NOSUID, "nosuid"),
+    0x0004: (MOUNT_ATTR_NODEV, MS_NODEV, "nodev"),
+    0x0008: (MOUNT_ATTR_NOEXEC, MS_NOEXEC, "noexec"),
+    0x0800: (MOUNT_ATTR_NODIRATIME, MS_NODIRATIME, "nodiratime"),
+    0x2000: (MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW, "nosymfollow"),
+}
+
+# Attributes of the source that a bind with options does not have unless they are named.
+_UNNAMED: Final = sum(_ATTRS.values()) & ~MOUNT_ATTR_NODIRATIME
 
 
 class Options(NamedTuple):
@@ -153,14 +164,28 @@ class Options(NamedTuple):
 
     @property
     def attrs(self) -> tuple[int, int]:
-        """The attributes to (set, clear) on the top mount of a bind."""
+        """The attributes to (set, clear) that the options name."""
         add = sum(attr for flag, attr in _ATTRS.items() if self.flags & flag)
-        drop = sum(attr for flag, attr in _ATTRS.items() if self.cleared & flag and flag != MS_RDONLY)
+        drop = sum(attr for flag, attr in _ATTRS.items() if self.cleared & flag)
         for flag, attr in _ATIME_ATTRS.items():
             if self.flags & flag:
                 # the access-time modes are one field: setting one clears all bits of the field
                 return add | attr, drop | MOUNT_ATTR__ATIME
         return add, drop
+
+    @property
+    def bind_attrs(self) -> tuple[int, int]:
+        """The attributes to (set, clear) on the top mount of a bind: also those of its source that no option names.
+
+        This is `mount --bind -o …`, as runc has it since 1.2 (libcontainer/rootfs_linux.go, mountToRootfs): a bind
+        without any flag is an exact copy, and access-time modes are only changed by their own options. With
+        "remount", which stands for `mount --bind -o remount,…`, flags that no option names are kept.
+        """
+        add, drop = self.attrs
+        named = self.flags & ~(MS_BIND | MS_REC | MS_REMOUNT) or self.cleared
+        if not named or self.flags & MS_REMOUNT:
+            return add, drop
+        return add, drop | (_UNNAMED & ~add)
 
 
 def parse(options: list[str]) -> Options:
@@ -189,6 +214,16 @@ def parse(options: list[str]) -> Options:
             data.append(option)
     texts = (",".join(data), beneath, idmap)
     return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, *texts, copy_up)
+
+
+def locked(options: Options, statvfs_flags: int) -> list[str]:
+    """The options of a source with these statvfs(3) flags that `options` explicitly ask to clear."""
+    return [name for st, (_, flag, name) in _STATVFS.items() if statvfs_flags & st and options.cleared & flag]
+
+
+def inherited(statvfs_flags: int) -> int:
+    """The attributes (MOUNT_ATTR_*) of a source with these statvfs(3) flags, without its access-time mode."""
+    return sum(attr for st, (attr, _, _) in _STATVFS.items() if statvfs_flags & st)
 
 
 def known() -> list[str]:

@@ -68,7 +68,8 @@ def flat(plan: Plan) -> list[tuple[str, str]]:
         ),
         ({"pids": {"limit": 10}}, [("pids.max", "10")], [("pids.max", "10")]),
         ({"pids": {"limit": -1}}, [("pids.max", "max")], [("pids.max", "max")]),
-        ({"pids": {"limit": 0}}, [], []),
+        ({"pids": {"limit": 0}}, [("pids.max", "1")], [("pids.max", "1")]),
+        ({"pids": {}}, [], []),
         ({"blockIO": {"weight": 1000}}, [("blkio.bfq.weight", "1000")], [("io.weight", "10000")]),
         (
             {"blockIO": {"throttleReadBpsDevice": THROTTLE, "throttleWriteIOPSDevice": THROTTLE}},

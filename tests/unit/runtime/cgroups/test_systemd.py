@@ -63,6 +63,7 @@ def test_invalid_scopes(wanted: str) -> None:
         ({"cpu": {"quota": -1}}, {"CPUQuotaPerSecUSec": 2**64 - 1}, {"CPUQuotaPerSecUSec": 2**64 - 1}),
         ({"cpu": {"cpus": "0-2,9"}}, {}, {"AllowedCPUs": [7, 2]}),
         ({"pids": {"limit": 10}}, {"TasksMax": 10}, {"TasksMax": 10}),
+        ({"pids": {"limit": 0}}, {"TasksMax": 1}, {"TasksMax": 1}),
         ({"pids": {"limit": -1}}, {"TasksMax": 2**64 - 1}, {"TasksMax": 2**64 - 1}),
         ({"blockIO": {"weight": 10}}, {"BlockIOWeight": 10}, {"IOWeight": 1}),
         (

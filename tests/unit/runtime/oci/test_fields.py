@@ -112,7 +112,7 @@ FIELDS: Final[list[tuple[str, str, str]]] = [
     ("linux.resources.memory", "useHierarchy", "always true; a warning for false"),
     ("linux.resources.cpu", "shares, quota, burst, period, cpus, mems, idle", SUPPORTED),
     ("linux.resources.cpu", "realtimeRuntime, realtimePeriod", "supported on v1; a warning on v2"),
-    ("linux.resources.pids", "limit", SUPPORTED),
+    ("linux.resources.pids", "limit", "supported; 0 means 1, -1 no limit (as runc since 1.4)"),
     ("linux.resources.blockIO", "weight", SUPPORTED),
     ("linux.resources.blockIO", "leafWeight", "refused on v1, a warning on v2: removed from the kernel"),
     (

@@ -35,7 +35,7 @@ def test_parse(options: list[str], expected: Options) -> None:
     [
         (["bind"], (0, 0)),
         (["bind", "ro", "nosuid", "nodev", "noexec"], (1 | 2 | 4 | 8, 0)),
-        (["bind", "rw"], (0, 0)),  # never makes a read-only source writable
+        (["bind", "rw"], (0, 1)),
         (["bind", "exec", "dev", "suid"], (0, 2 | 4 | 8)),
         (["bind", "noatime"], (sc.MOUNT_ATTR_NOATIME, sc.MOUNT_ATTR__ATIME)),
         (["bind", "relatime"], (0, sc.MOUNT_ATTR__ATIME)),
@@ -45,6 +45,34 @@ def test_parse(options: list[str], expected: Options) -> None:
 )  # fmt: skip
 def test_attributes_of_binds(options: list[str], attrs: tuple[int, int]) -> None:
     assert mount_options.parse(options).attrs == attrs
+
+
+_ALL = 1 | 2 | 4 | 8 | sc.MOUNT_ATTR_NOSYMFOLLOW
+
+
+@pytest.mark.parametrize(
+    ("options", "attrs"),
+    [
+        (["rbind", "rprivate", "defaults"], (0, 0)),  # a copy of its source
+        (["rbind", "rro"], (0, 0)),
+        (["bind", "rw"], (0, _ALL)),
+        (["bind", "ro", "nosuid"], (1 | 2, _ALL & ~(1 | 2))),
+        (["bind", "sync"], (0, _ALL)),  # as runc, although the flag is one of the file system
+        (["bind", "noatime"], (sc.MOUNT_ATTR_NOATIME, _ALL | sc.MOUNT_ATTR__ATIME)),
+        (["bind", "diratime"], (0, _ALL | sc.MOUNT_ATTR_NODIRATIME)),
+        (["bind", "remount", "ro"], (1, 0)),
+        (["bind", "remount", "rw", "exec"], (0, 1 | 8)),
+    ],
+)
+def test_flags_of_a_source_that_no_option_names(options: list[str], attrs: tuple[int, int]) -> None:
+    assert mount_options.parse(options).bind_attrs == attrs
+
+
+def test_locked_flags() -> None:
+    nosuid_noexec = 0x2 | 0x8
+    assert mount_options.locked(mount_options.parse(["bind", "ro"]), nosuid_noexec) == []
+    assert mount_options.locked(mount_options.parse(["bind", "exec", "dev"]), nosuid_noexec) == ["noexec"]
+    assert mount_options.inherited(nosuid_noexec) == sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NOEXEC
 
 
 def test_options_that_are_not_mount_flags() -> None:
