@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.bench import builds, pulls
+from tests.bench import builds, pulls, workloads
 from tests.bench.account import containers
 from tests.bench.caged import Refused
 from tests.bench.engines import Bare, Engine, Library, wait_ended
@@ -60,6 +60,10 @@ class Bout:
         self._turns("pulls", self._pull, plan.batches, "pull", "layers", "pullcpu", "pullmem", warm=0)
         self._turns("builds", self._build, plan.rounds, "build")
         self._turns(f"{plan.many} probed", self._probed, 1, "probes", "late", warm=0)
+        deployed = ("deployed", "deployedratio", "rolled")
+        self._turns(f"a Deployment of {plan.many}", self._deployment, plan.batches, *deployed, warm=0)
+        self._turns("Jobs", self._jobs, plan.batches, "jobs", warm=0)
+        self._turns("idle workloads", self._idle_workloads, 1, "cronjobs", "ownmemory", warm=0)
         keys = ("hundred", "removed", "memory", "further", "idle", "scrape", "list")
         self._turns(f"{plan.many} at once", self._many, plan.batches, *keys, warm=0)
 
@@ -205,12 +209,69 @@ class Bout:
             time.sleep(SETTLED + 2)
             gap = f"http://127.0.0.1:{port}/gap"
             peer.node.get(gap)
-            used, began = peer.account.used_ms(), time.monotonic()
-            time.sleep(peer.idle_seconds * self.plan.idle)
-            share = (peer.account.used_ms() - used) / (time.monotonic() - began) / 10
-            self._add(turn, "probes", peer, share)
+            self._add(turn, "probes", peer, self._idle_share(peer))
             self._add(turn, "late", peer, float(peer.node.get(gap)))
             peer.remove(names)
+
+    def _deployment(self, peer: Peer, turn: int) -> None:
+        """Pods from files and pods of a Deployment in turn, on the same node: their ratio is the row."""
+        if not isinstance(peer, Kubelite):
+            raise CannotDo
+        many = self.plan.many
+        names = [f"bare{turn}-{number}" for number in range(many)]
+        began = peer.start(names)
+        alone = (max(peer.wait_stamps(names)) - began) / 1e9
+        time.sleep(SETTLED)
+        peer.remove(names)
+        name = f"deployed{turn}"
+        took = workloads.deployed(peer, name, many)
+        self._add(turn, "deployed", peer, took)
+        self._add(turn, "deployedratio", peer, took / alone)
+        peer.wait_ready(many)
+        time.sleep(SETTLED)
+        if self.plan.wants("rolled"):
+            self._add(turn, "rolled", peer, workloads.rolled_out(peer, name, many))
+        peer.remove([name])
+        time.sleep(SETTLED)
+
+    def _jobs(self, peer: Peer, turn: int) -> None:
+        if not isinstance(peer, Kubelite):
+            raise CannotDo
+        prefix = f"true{turn}"
+        self._add(turn, "jobs", peer, workloads.completed(peer, prefix))
+        time.sleep(SETTLED)
+        peer.remove([f"{prefix}-{number}" for number in range(workloads.JOBS)])
+        time.sleep(SETTLED)
+
+    def _idle_workloads(self, peer: Peer, turn: int) -> None:
+        """What objects cost that have no pods: in memory, and in CPU beside the same node without them."""
+        if not isinstance(peer, Kubelite):
+            raise CannotDo
+        for key, amount, write in (
+            ("ownmemory", workloads.IDLE_DEPLOYMENTS, lambda name: workloads.deployment(peer, name, 0)),
+            ("cronjobs", workloads.CRON_JOBS, workloads.cron_job),
+        ):
+            if not self.plan.wants(key):
+                continue
+            peer.restart_daemon()  # what earlier rows have freed would take the objects
+            peer.put({"first": write("first")})  # loads what the kind needs
+            time.sleep(2)
+            before = peer.memory_kib()
+            names = [f"idle-{number}" for number in range(amount)]
+            peer.put({name: write(name) for name in names})
+            workloads.wait_seen(peer, amount + 1, key)
+            time.sleep(2)
+            if key == "ownmemory":
+                self._add(turn, key, peer, (peer.memory_kib() - before) / amount)
+            else:
+                self._add(turn, key, peer, self._idle_share(peer))
+            peer.remove([*names, "first"])
+
+    def _idle_share(self, peer: Peer) -> float:
+        """Percent of a core that the peer uses now."""
+        used, began = peer.account.used_ms(), time.monotonic()
+        time.sleep(peer.idle_seconds * self.plan.idle)
+        return (peer.account.used_ms() - used) / (time.monotonic() - began) / 10
 
     def _many(self, peer: Peer, turn: int) -> None:
         if isinstance(peer, Engine | Library):
@@ -229,10 +290,7 @@ class Bout:
     def _weigh(self, peer: Peer, turn: int, empty: int) -> None:
         """The cost of a hundred idle pods, and of queries about them."""
         if self.plan.wants("idle"):
-            used, began = peer.account.used_ms(), time.monotonic()
-            time.sleep(peer.idle_seconds * self.plan.idle)
-            idle = (peer.account.used_ms() - used) / (time.monotonic() - began) / 10
-            self._add(turn, "idle", peer, idle)
+            self._add(turn, "idle", peer, self._idle_share(peer))
         kib = peer.memory_kib()
         self._add(turn, "memory", peer, kib / 1024)
         self._add(turn, "further", peer, (kib - empty) / 1024 / self.plan.many)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,10 @@ class Kubelite(Peer):
         assert self.node.daemon is not None
         self._account.add_tree(self.node.daemon.pid)
 
+    def restart_daemon(self) -> None:
+        self.node.kill(signal.SIGKILL)
+        self.start_daemon()
+
     @contextlib.contextmanager
     def answering(self) -> Iterator[int]:
         """A server on the node's loopback that says yes, on nobody's account; its port. At /gap it tells the longest
@@ -101,14 +105,18 @@ class Kubelite(Peer):
                 server.kill()
 
     def start(self, names: list[str], *, probed: int = 0, own_users: bool = False) -> int:
-        """All files are first written outside the directory and then renamed into it together."""
+        return self.put(
+            {name: pod_manifest(name, self.stamps, probed=probed, own_users=own_users) for name in names}
+        )
+
+    def put(self, texts: Mapping[str, str]) -> int:
+        """All files are first written outside the directory and then renamed into it together. Return when."""
         ready = self.base / "ready"
         ready.mkdir(exist_ok=True)
-        for name in names:
-            text = pod_manifest(name, self.stamps, probed=probed, own_users=own_users)
+        for name, text in texts.items():
             (ready / f"{name}.yaml").write_text(text)
         began = time.time_ns()
-        for name in names:
+        for name in texts:
             (ready / f"{name}.yaml").rename(self.node.manifests / f"{name}.yaml")
         return began
 
@@ -137,13 +145,7 @@ class Kubelite(Peer):
         return self.edit_all([name])
 
     def edit_all(self, names: list[str]) -> int:
-        ready = self.base / "ready"
-        for name in names:
-            (ready / f"{name}.yaml").write_text(pod_manifest(name, self.stamps, edited=True))
-        began = time.time_ns()
-        for name in names:
-            (ready / f"{name}.yaml").rename(self.node.manifests / f"{name}.yaml")
-        return began
+        return self.put({name: pod_manifest(name, self.stamps, edited=True) for name in names})
 
     def list_ms(self) -> float:
         began = time.time_ns()
