@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import Guard
-from kubelite.api.kube import conditions, ephemeral
+from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
 from kubelite.api.node import NodeApi
 from kubelite.api.own import build, change, history, images
@@ -22,7 +22,9 @@ from state.errors import StoreError
 
 async def _on_error(_: Request, error: Exception) -> Response:
     failure = from_exception(error)
-    return JSONResponse(status(failure), failure.code)
+    seconds = failure.details.get("retryAfterSeconds")
+    headers = {"Retry-After": str(seconds)} if seconds else None
+    return JSONResponse(status(failure), failure.code, headers=headers)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -43,6 +45,7 @@ def create_app(node: NodeApi) -> Starlette:
             *build.routes(),
             *conditions.routes(),
             *ephemeral.routes(),
+            *eviction.routes(),
             *images.routes(),
             *own_routes.routes(),
             *change.routes(),

@@ -8,11 +8,14 @@ store's `Record.doc`), so that most requests need no typed object. Errors are `r
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import IO, Literal, NotRequired, Protocol, TypedDict
+from typing import IO, TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict
 
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.sources.diff import DiffEntry
+
+if TYPE_CHECKING:
+    from kubelite.controllers.eviction import EvictionOptions
 
 Progress = Callable[[Json], None]
 Propagation = Literal["Background", "Foreground", "Orphan"]  # what is deleted with an object, and when
@@ -267,6 +270,11 @@ class NodeApi(Protocol):
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
         """Begin a graceful deletion. `grace`: seconds (0: at once; None: the pod's own). Return the record with its
         deletionTimestamp, or None if there is no such pod. A further call can only shorten the grace period."""
+        ...
+
+    async def evict_pod(self, namespace: str, name: str, options: EvictionOptions) -> None:
+        """Begin the deletion of a pod if its PodDisruptionBudget allows that. Raises ApiError: NotFound, Conflict,
+        TooManyRequests, InternalError (several budgets select the pod)."""
         ...
 
     async def delete_workload(self, uid: str, policy: Propagation) -> RecordLike | None:

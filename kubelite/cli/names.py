@@ -46,6 +46,7 @@ TYPES = (
     Type("limitranges", "LimitRange", True, ("limits",)),
     Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("clustertrustbundles", "ClusterTrustBundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
+    Type("poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), "/apis/policy/v1"),
     Type("serviceaccounts", "ServiceAccount", True, ("sa",)),
     Type("roles", "Role", True, (), _RBAC),
     Type("rolebindings", "RoleBinding", True, (), _RBAC),

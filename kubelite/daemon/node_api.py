@@ -22,6 +22,7 @@ from kubelite.api.node import (
     Why,
 )
 from kubelite.diagnosis.advice import advice
+from kubelite.diagnosis.blocked_evictions import blocked_eviction
 from kubelite.diagnosis.doctor import examine
 from kubelite.diagnosis.unready import unready
 from kubelite.history.service import NodeHistory
@@ -58,6 +59,7 @@ from state.errors import AlreadyExists
 from state.store import Record, Store
 
 if TYPE_CHECKING:
+    from kubelite.controllers.eviction import EvictionOptions
     from kubelite.node.pressure.evictor import Measured
     from kubelite.telemetry.metrics.pages import Pages
     from kubelite.telemetry.sampling.volume_stats import Volume
@@ -207,8 +209,9 @@ class NodeAgent:
         reasons = found["reasons"]
         if short := unready(record.doc, mine):
             reasons = [*(reason for reason in reasons if reason != AS_SPECIFIED), *short]
+        budgets = (found.doc for found in self.store.list("PodDisruptionBudget", namespace))
         more = {
-            "reasons": [*rejected, *reasons],
+            "reasons": [*rejected, *reasons, *blocked_eviction(record.doc, budgets)],
             "status": record.doc["status"].get("reason") or str(pod_cells(record.doc, time.time())[2]),
             "lastWords": await crash_log_lines(cast(Any, self), record.doc),
             "advice": advice(record.doc, mine, self.has_image),
@@ -227,6 +230,11 @@ class NodeAgent:
             return None
         now = time.time()
         return await self.store.modify(record.uid, lambda doc: mark_deleting(doc, now=now, grace=grace))
+
+    async def evict_pod(self, namespace: str, name: str, options: EvictionOptions) -> None:
+        from kubelite.controllers.eviction import evict
+
+        await evict(self.store, namespace, name, options, time.time())
 
     async def delete_workload(self, uid: str, policy: Propagation) -> RecordLike | None:
         from kubelite.controllers.deletion import delete

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kubelite.kube.objects import WORKLOADS, source_of
+from kubelite.kube.objects import CONTROLLED, source_of
 from kubelite.kube.workqueue import WorkQueue
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ async def follow_clock(changed: Callable[[], None], *, seconds: float = CLOCK) -
 
 
 async def _needed(store: Store) -> None:
-    """Return when the store has a workload, or what is left of one: a daemon that was killed may have deleted the
-    owner, and not yet what it owned."""
-    async with store.watch(WORKLOADS) as watch:
+    """Return when the store has a workload or a budget, or what is left of one: a daemon that was killed may have
+    deleted the owner, and not yet what it owned."""
+    async with store.watch(CONTROLLED) as watch:
         if not _has_workloads(store):
             await watch.next()
 
 
 def _has_workloads(store: Store) -> bool:
-    if any(store.list(kind) for kind in WORKLOADS):
+    if any(store.list(kind) for kind in CONTROLLED):
         return True
     return any(
         record.metadata.get("ownerReferences") and not source_of(record)

@@ -39,6 +39,10 @@ WORKLOADS = frozenset(
     }
 )
 
+#: Kinds, beside workloads, whose status a controller keeps.
+POLICIES = frozenset({"PodDisruptionBudget"})
+CONTROLLED = WORKLOADS | POLICIES
+
 #: Pod conditions that the node writes; all others are written by other programs.
 NODE_CONDITIONS = frozenset(
     {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE, WORKLOADS, is_terminal, object_name, source_of
+from kubelite.kube.objects import CONTROLLED, SOURCE, WORKLOADS, is_terminal, object_name, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import apart, rank_kept
@@ -35,6 +35,7 @@ KINDS = (
     "Secret",
     "PersistentVolume",
     "PersistentVolumeClaim",
+    "PodDisruptionBudget",
     "Pod",
     "ReplicationController",
     "ReplicaSet",
@@ -334,7 +335,7 @@ def bound(doc: Json, node_name: str) -> Json:
     """Return a manifest's object without what only the node writes. A pod is bound to this node."""
     metadata = {key: value for key, value in doc["metadata"].items() if key not in NODE_METADATA}
     doc = {**doc, "metadata": metadata}
-    if doc["kind"] in WORKLOADS:
+    if doc["kind"] in CONTROLLED:
         if found := metadata.get("annotations"):
             own = own_annotations(found)
             metadata["annotations"] = {key: value for key, value in found.items() if key not in own}
@@ -353,7 +354,7 @@ def created(doc: Json, file: str, *, uid: str, now: float) -> Json:
         "generation": 1,
         "annotations": {**doc["metadata"].get("annotations", {}), SOURCE: file},
     }
-    if doc["kind"] in WORKLOADS:
+    if doc["kind"] in CONTROLLED:
         new = {**doc, "metadata": metadata}
         return with_selector(new) if doc["kind"] == "Job" else new
     if doc["kind"] != "Pod":

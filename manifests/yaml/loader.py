@@ -43,6 +43,7 @@ KINDS = Kinds(
     "DaemonSet",
     "Job",
     "CronJob",
+    "PodDisruptionBudget",
     "Namespace",
     "ServiceAccount",
     "Role",
@@ -50,6 +51,10 @@ KINDS = Kinds(
     "ClusterRole",
     "ClusterRoleBinding",
 )
+
+
+#: Kinds without which the rest of a file runs: one of an API version that is no longer served is ignored.
+_NOT_NEEDED = frozenset({"PodDisruptionBudget"})
 
 
 class ErrorKind(StrEnum):
@@ -218,7 +223,11 @@ def _type_of(source: _Source) -> type[Object] | ManifestError:
 def _other_kind(source: _Source, version: str, kind: str) -> ManifestError:
     ours = [ours for ours, name in KINDS if name == kind]
     if ours:
-        return source.error(Problem(("apiVersion",), f'{kind} is served in "{ours[0]}", not in "{version}"'))
+        sentence = f'{kind} is served in "{ours[0]}", not in "{version}"'
+        if kind in _NOT_NEEDED and version in api_versions_of(kind):
+            ignored = Problem(("apiVersion",), f"{sentence}: this document is ignored")
+            return source.error(ignored, ErrorKind.UNSUPPORTED)
+        return source.error(Problem(("apiVersion",), sentence))
     versions = api_versions_of(kind)
     if version in versions:
         sentence = f"kubelite does not run {kind} objects yet: this document is ignored"

@@ -12,7 +12,7 @@ from kubelite.api.kube.pod_defaults import with_defaults
 from kubelite.api.node import NodeApi
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import selector_of, selector_text
-from kubelite.kube.objects import WORKLOADS
+from kubelite.kube.objects import CONTROLLED, WORKLOADS
 
 
 class Resource(NamedTuple):
@@ -27,6 +27,11 @@ class Resource(NamedTuple):
     @property
     def workload(self) -> bool:
         return self.kind in WORKLOADS
+
+    @property
+    def has_status(self) -> bool:
+        """Whether the resource has the subresource `status`, as a pod has it too."""
+        return self.kind in CONTROLLED
 
     @property
     def stored(self) -> bool:
@@ -65,6 +70,7 @@ RESOURCES = {
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), _DELETED),
         Resource("persistentvolumes", "PersistentVolume", False, ("pv",)),
+        Resource("poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), group_version="policy/v1"),
         Resource("pods", "Pod", True, ("po",), _DELETED),
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
         Resource("replicasets", "ReplicaSet", True, ("rs",), _DELETED, "apps/v1", scaled=True),
@@ -80,10 +86,12 @@ RESOURCES = {
 _SUBRESOURCES = (
     ("pods/attach", "get"),
     ("pods/ephemeralcontainers", "get"),
+    ("pods/eviction", "create"),
     ("pods/exec", "get"),
     ("pods/log", "get"),
     ("pods/status", "get"),
 )
+_OF_GROUP = {"pods/eviction": {"group": "policy", "version": "v1", "kind": "Eviction"}}
 _STREAMED = {"pods/attach": "PodAttachOptions", "pods/exec": "PodExecOptions"}
 
 
@@ -134,9 +142,10 @@ def api_resource_list(group_version: str = "v1") -> Json:
         verbs = [verb, "create"] if name in _STREAMED else [verb]
         verbs += ["patch", "update"] * (name == "pods/ephemeralcontainers")
         verbs += ["patch"] * (name == "pods/status")
-        entries.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs})
+        entry = {"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs}
+        entries.append({**entry, **_OF_GROUP.get(name, {})})
     for r in RESOURCES.values():
-        if r.workload and r.group_version == group_version:
+        if r.has_status and r.group_version == group_version:
             entries += _workload_subresources(r)
     head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version}
     return {**head, "resources": entries}

@@ -387,7 +387,7 @@ async def get_scale(request: Request) -> Response:
 
 
 async def get_status(request: Request) -> Response:
-    if not _resource(request).workload:
+    if not _resource(request).has_status:
         raise ApiError("NotFound", "the server could not find the requested resource")
     return await get_one(request)
 

@@ -1,7 +1,7 @@
-"""The Table columns of workloads, accounts and roles, as Kubernetes' API server prints them.
+"""The Table columns of workloads, budgets, accounts and roles, as Kubernetes' API server prints them.
 
 Source: Kubernetes pkg/printers/internalversion/printers.go (printDeployment, printReplicaSet, printDaemonSet, printJob,
-printReplicationController, printStatefulSet, printCronJob, printControllerRevision).
+printReplicationController, printStatefulSet, printCronJob, printControllerRevision, printPodDisruptionBudget).
 """
 
 from __future__ import annotations
@@ -65,6 +65,13 @@ _BINDING = (
     Column("Users", priority=1),
     Column("Groups", priority=1),
     Column("ServiceAccounts", priority=1),
+)
+_BUDGET = (
+    NAME,
+    Column("Min Available"),
+    Column("Max Unavailable"),
+    Column("Allowed Disruptions", "integer"),
+    AGE,
 )
 _REVISION = (NAME, Column("Controller"), Column("Revision"), AGE)
 
@@ -192,6 +199,12 @@ def revision_cells(doc: Json, now: float) -> Cells:
     return [name, controller, doc.get("revision", 0), age]
 
 
+def budget_cells(doc: Json, now: float) -> Cells:
+    spec, status, name, age = _parts(doc, now)
+    least, most = (str(spec.get(key, "N/A")) for key in ("minAvailable", "maxUnavailable"))
+    return [name, least, most, status.get("disruptionsAllowed", 0), age]
+
+
 def account_cells(doc: Json, now: float) -> Cells:
     _, _, name, age = _parts(doc, now)
     return [name, len(doc.get("secrets") or ()), age]
@@ -220,6 +233,7 @@ PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] =
     "Job": (_JOB, job_cells),
     "CronJob": (_CRON_JOB, cron_job_cells),
     "ControllerRevision": (_REVISION, revision_cells),
+    "PodDisruptionBudget": (_BUDGET, budget_cells),
     "ServiceAccount": (_ACCOUNT, account_cells),
     "LimitRange": (_ROLE, role_cells),
     "Role": (_ROLE, role_cells),

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOT_RUN = "kubelite does not run objects of this kind; `kubelite api-resources` lists those that it knows"
 _BY_HAND = "kubectl has no generator either: `kubelite explain pvc.spec` describes the fields of a manifest"
 _OTHER_KINDS = (
-    "clusterrole", "clusterrolebinding", "ingress", "poddisruptionbudget", "quota", "role", "rolebinding", "service",
+    "clusterrole", "clusterrolebinding", "ingress", "quota", "role", "rolebinding", "service",
     "serviceaccount", "token",
 )  # fmt: skip
 _INSTEAD = {
@@ -335,3 +335,5 @@ create.add_command(workloads.deployment, "deploy")
 create.add_command(workloads.job)
 create.add_command(workloads.cronjob)
 create.add_command(workloads.cronjob, "cj")
+create.add_command(workloads.poddisruptionbudget)
+create.add_command(workloads.poddisruptionbudget, "pdb")

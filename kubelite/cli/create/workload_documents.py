@@ -1,18 +1,21 @@
 """The workloads that `kubelite create` makes: those of kubectl's generators. Pure.
 
-Source: kubectl pkg/cmd/create/create_deployment.go, create_job.go, create_cronjob.go.
+Source: kubectl pkg/cmd/create/create_deployment.go, create_job.go, create_cronjob.go, create_pdb.go.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kubelite.cli.create.documents import filled, name_of_image, named
+from kubelite.cli.errors import CliError
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
+_COUNT = re.compile(r"[0-9]+%?", re.ASCII)
 MANUAL = {"cronjob.kubernetes.io/instantiate": "manual"}  # annotations of a Job made of a CronJob by hand
 
 
@@ -64,6 +67,37 @@ def cron_job(name: str, namespace: str | None, image: str, words: Sequence[str],
         "jobTemplate": {"metadata": {"name": name}, "spec": template},
     }
     return document
+
+
+def budget(name: str, namespace: str | None, options: Json) -> Json:
+    """Return a PodDisruptionBudget. Raises CliError for what kubectl refuses (PodDisruptionBudgetOpts.Validate)."""
+    least, most = options["min_available"], options["max_unavailable"]
+    if not least and not most:
+        raise CliError("error: one of min-available or max-unavailable must be specified")
+    if least and most:
+        raise CliError("error: min-available and max-unavailable cannot be both specified")
+    given, field, flag = (
+        (least, "minAvailable", "min-available") if least else (most, "maxUnavailable", "max-unavailable")
+    )
+    if not _COUNT.fullmatch(given):
+        raise CliError(f"error: invalid format specified for {flag}")
+    document = named("PodDisruptionBudget", name, namespace, version="policy/v1")
+    count = given if given.endswith("%") else int(given)
+    document["spec"] = {field: count, "selector": _selector(options["selector"])}
+    return document
+
+
+def _selector(text: str) -> Json:
+    from manifests.types.meta import parse_selector
+
+    try:
+        found = parse_selector(text).match_expressions
+    except ValueError as error:
+        raise CliError(f"error: {error}") from error
+    equal = {one.key: one.values[0] for one in found if one.operator == "In" and len(one.values) == 1}
+    left = (one for one in found if one.key not in equal or one.operator != "In")
+    others = [one.to_json() for one in sorted(left, key=lambda one: one.key)]
+    return filled({"matchLabels": equal, "matchExpressions": others})
 
 
 def _template(name: str, image: str, words: Sequence[str], restart: str) -> Json:

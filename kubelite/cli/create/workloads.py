@@ -1,4 +1,4 @@
-"""`kubelite create deployment|job|cronjob`: write a workload's manifest, with kubectl's flags."""
+"""`kubelite create deployment|job|cronjob|poddisruptionbudget`: write a manifest, with kubectl's flags."""
 
 from __future__ import annotations
 
@@ -156,3 +156,31 @@ def cronjob(ctx: click.Context, /, name: str, command_words: tuple[str, ...], **
     """
     document = documents.cron_job(name, options["namespace"], options["image"], command_words, options)
     _write(client(ctx), document, options)
+
+
+@click.command(
+    "poddisruptionbudget",
+    cls=Command,
+    examples="""
+    # Require one pod with the label app=rails at any time
+    kubelite create poddisruptionbudget rails --selector=app=rails --min-available=1
+
+    # Let half of the pods be evicted at a time
+    kubelite create pdb nginx --selector=app=nginx --max-unavailable=50%
+    """,
+)
+@_name
+@click.option("--selector", required=True, metavar="SELECTOR", help="Label selector of the pods.")
+@click.option("--min-available", default="", metavar="N|N%", help="Pods that must stay available.")
+@click.option("--max-unavailable", default="", metavar="N|N%", help="Pods that may be unavailable.")
+@namespace_option
+@dry_run_option
+@output_option
+@socket_option
+@click.pass_context
+def poddisruptionbudget(ctx: click.Context, /, name: str, **options: Any) -> None:
+    """Create a pod disruption budget.
+
+    `kubelite drain` and the eviction API evict its pods only as far as it allows.
+    """
+    _write(client(ctx), documents.budget(name, options["namespace"], options), options)

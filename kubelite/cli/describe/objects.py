@@ -14,6 +14,7 @@ from kubelite.api.kube.printers import DEFAULT_CLASS, access_modes
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, with_events
 from kubelite.cli.describe.volumes import describe_source
 from kubelite.kube.durations import age_of
+from kubelite.kube.label_selectors import selector_text
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -162,6 +163,25 @@ def describe_namespace(doc: Json, _: Events, now: float) -> str:
     return with_events(out, None, now)
 
 
+def describe_budget(doc: Json, events: Events, now: float) -> str:
+    spec, status = doc["spec"], doc.get("status") or {}
+    out = [f"Name:\t{doc['metadata']['name']}", f"Namespace:\t{doc['metadata'].get('namespace', '')}"]
+    if "minAvailable" in spec:
+        out.append(f"Min available:\t{spec['minAvailable']}")
+    elif "maxUnavailable" in spec:
+        out.append(f"Max unavailable:\t{spec['maxUnavailable']}")
+    selector = spec.get("selector")
+    out += [f"Selector:\t{'<unset>' if selector is None else selector_text(selector) or '<none>'}", "Status:"]
+    counts = {
+        "Allowed disruptions": "disruptionsAllowed",
+        "Current": "currentHealthy",
+        "Desired": "desiredHealthy",
+        "Total": "expectedPods",
+    }
+    out += [f"    {title}:\t{status.get(key, 0)}" for title, key in counts.items()]
+    return with_events(out, events, now)
+
+
 def describe_any(doc: Json, events: Events, now: float) -> str:
     """Describe an object of an unknown kind: each field under its name, split into words."""
     metadata = {k: v for k, v in doc["metadata"].items() if k not in _SHOWN_ABOVE}
@@ -236,4 +256,5 @@ DESCRIBERS: dict[str, Callable[[Json, Events, float], str]] = {
     "priorityclasses": describe_priority_class,
     "clustertrustbundles": describe_trust_bundle,
     "namespaces": describe_namespace,
+    "poddisruptionbudgets": describe_budget,
 }

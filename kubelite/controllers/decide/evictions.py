@@ -23,12 +23,14 @@ SEVERAL = "This pod has more than one PodDisruptionBudget, which the eviction su
 class Verdict:
     """`code`: 0 if the pod may be evicted, else the HTTP status of the answer: 429 (try again later) or 500. `message`
     and `cause`: why not, as an API server says it. `budget`: the document of the budget with its next status, which is
-    written before the pod is deleted; None if no budget changes."""
+    written before the pod is deleted; None if no budget changes. `unobserved`: the controller has not looked at the
+    budget since it changed."""
 
     code: int = 0
     message: str = ""
     cause: str = ""
     budget: Json | None = None
+    unobserved: bool = False
 
 
 def judge(pod: Json, budgets: Iterable[Json], now: float) -> Verdict:
@@ -58,7 +60,8 @@ def _spend(budget: Json, pod: str, now: float) -> Verdict:
     """Take one of the allowed disruptions (checkAndDecrement)."""
     name, status = budget["metadata"]["name"], budget.get("status") or {}
     if status.get("observedGeneration", 0) < budget["metadata"].get("generation", 1):
-        return Verdict(429, REFUSED, f"The disruption budget {name} is still being processed by the server.")
+        cause = f"The disruption budget {name} is still being processed by the server."
+        return Verdict(429, REFUSED, cause, unobserved=True)
     allowed = status.get("disruptionsAllowed", 0)
     if allowed <= 0:
         return Verdict(429, REFUSED, _cause(name, status))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from kubelite.kube.json import Json
 from kubelite.node.model.schedule import (
     GATED,
     NO_EXECUTE,
@@ -70,11 +71,12 @@ def schedule_pod(
     alone: Collection[str] = (),
     nominated: bool = False,
     unbound: Unbound | None = None,
+    budgets: Sequence[Json] = (),
 ) -> ScheduleResult:
     """Whether `pod`, which needs `reservation`, fits on `node` beside the pods in the ledger.
 
     `alone`: the ReadWriteOncePod PersistentVolumeClaims that it mounts; `nominated`: pods were preempted for it before;
-    `unbound`: why its PersistentVolumeClaims are not ready.
+    `unbound`: why its PersistentVolumeClaims are not ready; `budgets`: all PodDisruptionBudgets.
     """
     if pod.spec.scheduling_gates:
         return ScheduleResult(GATED, GATED_MESSAGE)
@@ -103,16 +105,22 @@ def schedule_pod(
     if refused(staying) is None:
         more = no.more or " The pod will fit when the terminating pods are gone."
         return replace(_unschedulable(no._replace(more=more)), nominated=nominated)
-    return _preempting(pod, reservation, no, staying, refused)
+    return _preempting(pod, reservation, no, staying, refused, budgets=budgets)
 
 
 def _preempting(
-    pod: Pod, reservation: Reservation, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
+    pod: Pod,
+    reservation: Reservation,
+    no: _No,
+    staying: Ledger,
+    refused: Callable[[Ledger], _No | None],
+    *,
+    budgets: Sequence[Json],
 ) -> ScheduleResult:
     """Find pods to preempt for a pod that does not fit beside the pods that stay. If there are none, say why."""
     if pod.spec.preemption_policy == "Never":
         sentence = "not eligible due to preemptionPolicy=Never."
-    elif found := victims(reservation, staying, lambda beside: refused(beside) is None):
+    elif found := victims(reservation, staying, lambda beside: refused(beside) is None, budgets):
         words = f"0/1 nodes are available: 1 {no.words}."
         return ScheduleResult(
             UNSCHEDULABLE, words, victims=found, nominated=True, short_of=_resource(no.words)

@@ -24,6 +24,7 @@ from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reser
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
 from kubelite.node.scheduling.filters import evicted_at, resize, schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
+from kubelite.node.scheduling.preemption import BUDGET
 from kubelite.node.scheduling.volume_binding import unbound
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod
@@ -35,10 +36,10 @@ NODE, CPU_STATE = "Node", "CpuManagerState"
 PINNED = 'Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static"'
 
 
-def disrupted(doc: Json, reason: str, message: str, now: float) -> Json | None:
-    """Pure: a pod's object marked for graceful deletion, with a DisruptionTarget condition that gives the reason. None
-    if the pod is terminating already."""
-    deleting = mark_deleting(doc, now=now)
+def disrupted(doc: Json, reason: str, message: str, now: float, *, grace: int | None = None) -> Json | None:
+    """Pure: a pod's object marked for graceful deletion, with a DisruptionTarget condition that gives the reason.
+    `grace`: seconds (None: the pod's own). None if the pod is terminating already."""
+    deleting = mark_deleting(doc, now=now, grace=grace)
     if deleting is None:
         return None
     condition = {
@@ -217,7 +218,16 @@ class Scheduler:
         nominated = reservation.uid in self._nominated
         facts = self._facts_for(pod)
         waits = unbound(pod, self._find, facts) if reservation.volumes else None
-        return schedule_pod(pod, reservation, facts, beside, alone=alone, nominated=nominated, unbound=waits)
+        return schedule_pod(
+            pod,
+            reservation,
+            facts,
+            beside,
+            alone=alone,
+            nominated=nominated,
+            unbound=waits,
+            budgets=self._store.docs(BUDGET),
+        )
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         record = self._store.get(kind, namespace, name)

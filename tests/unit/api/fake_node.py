@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fcntl import ioctl
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kubelite.api.node import ManifestFile, Progress, Propagation, Why
+from kubelite.controllers.eviction import EvictionOptions, evict
 from kubelite.diagnosis.advice import advice
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodeHistory, record_version
@@ -305,6 +307,9 @@ class FakeNode:
         self.deleted.append((namespace, name, grace))
         await self.store.delete(record.uid)
         return record
+
+    async def evict_pod(self, namespace: str, name: str, options: EvictionOptions) -> None:
+        await evict(self.store, namespace, name, options, time.time())
 
     async def delete_workload(self, uid: str, policy: Propagation) -> Record | None:
         from kubelite.controllers.deletion import delete

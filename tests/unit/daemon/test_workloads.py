@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.daemon.workloads import _needed, follow_clock
-from kubelite.kube.objects import WORKLOADS
+from kubelite.kube.objects import CONTROLLED
 from state.store import Store
 from tests.unit.controllers.manager_kit import pod, replica_set
 
@@ -24,10 +24,10 @@ def test_a_node_without_workloads_imports_no_controllers() -> None:
     assert [name for name in loaded if name.startswith("kubelite.controllers")] == []
 
 
-def test_each_controller_manages_a_workload() -> None:
+def test_each_controller_manages_a_kind_that_starts_the_manager() -> None:
     from kubelite.controllers.registry import CONTROLLERS
 
-    assert {found.kind for found in CONTROLLERS} <= WORKLOADS
+    assert {found.kind for found in CONTROLLERS} <= CONTROLLED
 
 
 @pytest.mark.parametrize("recorded", [True, False])

@@ -64,6 +64,38 @@ def test_of_equal_victims_the_younger_is_preempted() -> None:
     assert names(asked(pod("high", "2", 1), late, early)) == ["late"]
 
 
+def budget(name: str, allowed: int, *disrupted: str, selector: Any = None) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": name}} if selector is None else selector},
+        "status": {"disruptionsAllowed": allowed, "disruptedPods": dict.fromkeys(disrupted, "")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("budgets", "going"),
+    [
+        ([], ["b"]),  # the less important one
+        ([budget("b", 0)], ["a"]),  # unless that violates a budget
+        ([budget("b", 1)], ["b"]),
+        ([budget("a", 0), budget("b", 0)], ["b"]),  # if both do, the less important one again
+        ([budget("b", 0, "b")], ["b"]),  # its disruption has been counted
+        ([budget("b", 0, selector={})], ["b"]),  # an empty selector selects nothing here
+        ([budget("b", 0) | {"metadata": {"name": "b", "namespace": "other"}}], ["b"]),
+    ],
+)
+def test_victims_whose_budget_allows_it(budgets: list[dict[str, Any]], going: list[str]) -> None:
+    """Kubernetes defaultpreemption, TestSelectBestCandidate and TestDryRunPreemption: `PDB violation`."""
+    found = asked(pod("high", "2", 10), pod("a", "2", 5), pod("b", "2", 1), budgets=budgets)
+    assert names(found) == going
+
+
+def test_a_budget_does_not_prevent_a_preemption() -> None:
+    one = budget("low", 1, selector={"matchExpressions": [{"key": "app", "operator": "Exists"}]})
+    found = asked(pod("high", "4", 10), pod("a", "2", 5), pod("b", "2", 1), budgets=[one])
+    assert names(found) == ["a", "b"]
+
+
 def test_pods_that_never_preempt() -> None:
     full = pod("low", "4")
     never = asked(pod("high", "2", 10, preemptionPolicy="Never"), full)
