@@ -15,7 +15,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -63,6 +63,14 @@ def is_watch(scope: Scope) -> bool:
     return any(query.get(name, [""])[-1].lower() in ("1", "true") for name in ("watch", "follow"))
 
 
+#: Begins an accepted connection with a protocol that the function makes. Raises OSError if the client is gone.
+Begin = Callable[[Callable[[], asyncio.Protocol], socket.socket], Coroutine[object, object, None]]
+
+
+async def begin_plain(make: Callable[[], asyncio.Protocol], connection: socket.socket) -> None:
+    await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+
+
 class Acceptor:
     """Accepts connections on listening sockets from construction to `close()`.
 
@@ -70,12 +78,17 @@ class Acceptor:
     """
 
     def __init__(
-        self, sockets: Iterable[socket.socket], make: Callable[[], asyncio.Protocol], connections: set[Any]
+        self,
+        sockets: Iterable[socket.socket],
+        make: Callable[[], asyncio.Protocol],
+        connections: set[Any],
+        begin: Begin = begin_plain,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets = list(sockets)
         self._make = make
         self._connections = connections
+        self._begin_with = begin
         self._coming: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._told = -TELL
@@ -136,8 +149,8 @@ class Acceptor:
 
     async def _begin(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make, connection)
-        except (OSError, asyncio.CancelledError):  # the client is gone already
+            await self._begin_with(self._make, connection)
+        except (OSError, asyncio.CancelledError):  # the client is gone already, or its handshake failed
             connection.close()
 
     def _back_off(self, error: OSError) -> None:

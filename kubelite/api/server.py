@@ -15,7 +15,7 @@ import uvicorn
 import uvicorn.server as uvicorn_server
 from starlette.types import ASGIApp
 
-from kubelite.api.accepting import BACKLOG, Acceptor, FewWatches
+from kubelite.api.accepting import BACKLOG, Acceptor, Begin, FewWatches, begin_plain
 from kubelite.api.peer import Peered
 from kubelite.kube.inotify import DirectoryWatch
 from runtime.errors import StateError
@@ -65,9 +65,9 @@ class _Server(uvicorn.Server):
     """A uvicorn server that leaves signals to the daemon, and new connections to an Acceptor. It waits for an event,
     whereas uvicorn polls a flag ten times a second, so an idle node does no work."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], begin: Begin) -> None:
         super().__init__(config)
-        self.sockets = sockets
+        self.sockets, self.begin = sockets, begin
         self.server_state = _State()
         self.acceptor: Acceptor
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
         return made
 
     async def main_loop(self) -> None:
-        self.acceptor = Acceptor(self.sockets, self._protocol, self.server_state.connections)
+        self.acceptor = Acceptor(self.sockets, self._protocol, self.server_state.connections, self.begin)
         try:
             self.begun.set()
             await self.ended.wait()
@@ -97,9 +97,10 @@ async def serving(
     sockets: list[socket.socket],
     *,
     http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+    begin: Begin = begin_plain,
 ) -> AsyncIterator[Acceptor]:
     """Serve the application on these sockets until the block exits, then close them. `http` replaces uvicorn's protocol
-    class for connections."""
+    class for connections, `begin` what is done first with one that was accepted."""
     config = uvicorn.Config(
         FewWatches(app),
         http=http,
@@ -111,7 +112,7 @@ async def serving(
         ws_ping_interval=None,  # a dead local peer closes its socket; a stopped client (^Z) is not dead
         ws_per_message_deflate=False,
     )
-    server = _Server(config, sockets)
+    server = _Server(config, sockets, begin)
     task = asyncio.create_task(server.serve(sockets=[]), name="server")
     begun = asyncio.create_task(server.begun.wait())
     try:

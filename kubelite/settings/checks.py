@@ -30,6 +30,12 @@ def path_or_none(value: str) -> str:
     return value if value == "none" else optional_path(value)
 
 
+def path_with_tls(value: str, info: ValidationInfo) -> str:
+    if value and not info.data.get("tls_cert_file", "invalid"):
+        raise ValueError("needs tls_cert_file")
+    return optional_path(value)
+
+
 def host_and_port(value: str) -> str:
     if value in ("", "none"):
         return ""

@@ -49,6 +49,13 @@ class Settings(BaseModel):
     metrics_token_file: str = ""
     """A file with a secret of at least 16 characters. Only requests with that secret may read metrics and web pages.
     Health checks need none. Empty: everyone may."""
+    tls_cert_file: str = ""
+    """A PEM file with a certificate, and those of its issuers, for HTTPS on `listen`. Empty: HTTP."""
+    tls_private_key_file: str = ""
+    """A PEM file with the key of `tls_cert_file`, without a password. Empty: the key is in that file."""
+    client_ca_file: str = ""
+    """A PEM file with certificate authorities. Only clients with a certificate of one of them may read metrics, web
+    pages and logs. Health checks need none. Empty: no certificate is asked for."""
     web_hosts: str = ""
     """Host names under which a server on loopback answers, separated by commas, for example behind a proxy. It always
     answers to IP addresses, `localhost` and the node's name."""
@@ -194,9 +201,10 @@ class Settings(BaseModel):
     """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
     _directories = field_validator("manifests", "root", "run_dir", "log_dir")(checks.absolute_path)
-    _files = field_validator("resolv_conf", "web_token_file", "metrics_token_file", "image_policy")(
-        checks.optional_path
-    )
+    _files = field_validator(
+        "resolv_conf", "web_token_file", "metrics_token_file", "image_policy", "tls_cert_file"
+    )(checks.optional_path)
+    _tls = field_validator("tls_private_key_file", "client_ca_file")(checks.path_with_tls)
     _audit_log = field_validator("audit_log_path")(checks.path_or_none)
     _host_and_port = field_validator("listen")(checks.host_and_port)
     _runtimes = field_validator("runtime_classes")(checks.runtime_classes)

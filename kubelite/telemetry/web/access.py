@@ -1,8 +1,9 @@
-"""Access control on the node's TCP port by tokens: for logs, and for all other pages if `metrics_token_file` is set.
+"""Access control on the node's TCP port: tokens for logs, and for all other pages if `metrics_token_file` is set; a
+client's certificate if `client_ca_file` is set. What is set is required, so a client may need both.
 
 The token is in a file, which is read on each request so that it can be changed. Clients send it as a Bearer token, or
 as the password of HTTP's Basic scheme, for which a browser prompts (RFC 9110, 11; RFC 7617). Both are sent in clear
-text, so the port must listen on loopback or be behind a TLS proxy.
+text unless `tls_cert_file` is set.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kubelite.telemetry.web.guard import OPEN
+from kubelite.telemetry.web.guard import CLIENT, OPEN
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,22 @@ class Tokens:
                 await PlainTextResponse(f"{denied}\n", denied.code, headers)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class ClientCertificates:
+    """ASGI middleware that requires a client's certificate, except for health checks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in OPEN or scope.get(CLIENT):
+            await self._app(scope, receive, send)
+            return
+        words = (
+            "this port needs a client certificate of the authority that the setting client_ca_file names\n"
+        )
+        await PlainTextResponse(words, 401)(scope, receive, send)
 
 
 def check(token_file: str, authorization: str, *, what: str = "logs need") -> None:

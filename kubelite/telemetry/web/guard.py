@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +28,8 @@ LOOKS = 12  # time for a whole answer, as a multiple of PATIENCE
 UNSENT = 64 << 20  # maximum bytes of answers that wait for slow clients, in total
 # Paths that are answered under any host name and without a token, because they reveal nothing about the node.
 OPEN = frozenset({"/healthz", "/livez", "/readyz"})
+# Key in the ASGI scope of a request: whether the client has sent a certificate, which then is a valid one.
+CLIENT = "kubelite.client_certificate"
 
 
 class Guarded(H11Protocol):
@@ -38,11 +40,14 @@ class Guarded(H11Protocol):
     _looks = 0  # number of checks during the current answer
     _unsent = 0  # unsent bytes at the last check
     _timer: asyncio.TimerHandle | None = None
+    below: asyncio.Transport | None = None  # the transport below TLS, which holds unsent bytes too
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= MOST:
             _make_room(cast("Iterable[Guarded]", self.connections))
         super().connection_made(transport)
+        if self.below is not None:
+            self.app = _WithClient(self.app, verified=bool(transport.get_extra_info("peercert")))
         self.silent_since = self.loop.time()
         self._timer = self.loop.call_later(PATIENCE, self._look)
 
@@ -52,7 +57,7 @@ class Guarded(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        waiting = sum(one.transport.get_write_buffer_size() for one in self.connections)
+        waiting = sum(one.unsent for one in cast("Iterable[Guarded]", self.connections))
         if waiting > UNSENT:
             self.transport.abort()
             return
@@ -70,10 +75,16 @@ class Guarded(H11Protocol):
     def answers(self) -> bool:
         """Whether an answer is in progress, or the client has not read all of it."""
         making = self.cycle is not None and not self.cycle.response_complete
-        return making or self.transport.get_write_buffer_size() > 0
+        return making or self.unsent > 0
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not taken, without those in the kernel's buffer."""
+        below = self.below.get_write_buffer_size() if self.below is not None else 0
+        return self.transport.get_write_buffer_size() + below
 
     def _look(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self.unsent
         if self.answers:
             # After a request since the last check, this is another answer, to a client that never pauses.
             self._looks = 0 if self._requests else self._looks + 1
@@ -95,6 +106,15 @@ def _make_room(connections: Iterable[Guarded]) -> None:
     victim = min(connections, key=lambda one: (one.answers, one.silent_since))
     victim.connections.discard(victim)
     victim.transport.abort()
+
+
+class _WithClient:
+    def __init__(self, app: Any, *, verified: bool) -> None:
+        self._app = app
+        self._verified = verified
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, CLIENT: self._verified}, receive, send)
 
 
 class OwnNames:

@@ -17,11 +17,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from kubelite.api.accepting import Begin, begin_plain
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.node import NodeApi
 from kubelite.api.server import serving
 from kubelite.kube.errors import ApiError
+from kubelite.settings import Settings
 from kubelite.telemetry.metrics.exposition import OPENMETRICS, TEXT, prefers_openmetrics
 from kubelite.telemetry.metrics.pages import Pages
 from kubelite.telemetry.node_view import NodeView
@@ -104,6 +106,8 @@ class _Site:
         """Answer Prometheus' HTTP service discovery with one target: this node, at the requested address."""
         target = request.headers.get("host", "")
         labels = {"__meta_kubelite_node": self._agent.node_name}
+        if request.url.scheme == "https":
+            labels["__scheme__"] = "https"  # without it, Prometheus scrapes with its configured scheme
         return JSONResponse([{"targets": [target], "labels": labels}] if target else [])
 
     async def healthz(self, _: Request) -> Response:
@@ -157,7 +161,9 @@ def accepts_gzip(header: str) -> bool:
 @contextlib.asynccontextmanager
 async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> AsyncIterator[int]:
     """Serve until the block exits. Yield the port, which the kernel chooses if `port` is 0. Raises RuntimeFault if the
-    address is not available."""
+    address is not available or the TLS files cannot be used."""
+    settings = agent.settings
+    begin = _handshakes(settings) if settings.tls_cert_file else begin_plain
     try:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -166,9 +172,18 @@ async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> 
         words = f"cannot listen on {host}:{port} for metrics: {error.strerror} (change --listen, or set it to none)"
         raise RuntimeFault(words, reason="AddressInUse") from error
     app: ASGIApp = create_app(agent, pages)
-    if agent.settings.metrics_token_file:
-        app = access.Tokens(app, agent.settings.metrics_token_file)
+    if settings.metrics_token_file:
+        app = access.Tokens(app, settings.metrics_token_file)
+    if settings.client_ca_file:
+        app = access.ClientCertificates(app)
     if is_loopback(host):
-        app = OwnNames(app, {agent.node_name, socket.gethostname(), *agent.settings.web_hosts.split(",")})
-    async with serving(app, [listener], http=Guarded):
+        app = OwnNames(app, {agent.node_name, socket.gethostname(), *settings.web_hosts.split(",")})
+    async with serving(app, [listener], http=Guarded, begin=begin):
         yield int(listener.getsockname()[1])
+
+
+def _handshakes(settings: Settings) -> Begin:
+    from kubelite.telemetry.web.tls import Certificates, Files, Handshakes
+
+    files = Files(settings.tls_cert_file, settings.tls_private_key_file, settings.client_ca_file)
+    return Handshakes(Certificates(files)).begin
