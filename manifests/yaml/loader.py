@@ -55,6 +55,10 @@ KINDS = Kinds(
 
 #: Kinds without which the rest of a file runs: one of an API version that is no longer served is ignored.
 _NOT_NEEDED = frozenset({"PodDisruptionBudget"})
+_KUSTOMIZATION = (
+    "a kustomization is not applied itself: keep it outside the manifest directory, and `kubelite apply -k DIR` writes "
+    "the objects that it makes"
+)
 
 
 class ErrorKind(StrEnum):
@@ -207,6 +211,8 @@ def _type_of(source: _Source) -> type[Object] | ManifestError:
         return source.error(
             Problem((), "must be a Kubernetes object (a map with apiVersion, kind and metadata)")
         )
+    if _is_kustomization(source.file, data):
+        return source.error(Problem((), _KUSTOMIZATION), ErrorKind.UNSUPPORTED)
     for name in ("kind", "apiVersion"):
         value = data.get(name)
         if value in (None, ""):
@@ -218,6 +224,14 @@ def _type_of(source: _Source) -> type[Object] | ManifestError:
         return source.error(Problem(("items",), "must be a list"))
     found = KINDS.get((version, kind))
     return found if found is not None else _other_kind(source, version, kind)
+
+
+def _is_kustomization(file: str, data: dict[str, Any]) -> bool:
+    """Whether a document is a kustomization. Its kind and version may be left out in a file of that name."""
+    if "kind" in data or "apiVersion" in data:
+        group = str(data.get("apiVersion", "kustomize.config.k8s.io/")).partition("/")[0]
+        return group == "kustomize.config.k8s.io" and data.get("kind") in (None, "Kustomization", "Component")
+    return os.path.basename(file) in ("kustomization.yaml", "kustomization.yml")
 
 
 def _other_kind(source: _Source, version: str, kind: str) -> ManifestError:

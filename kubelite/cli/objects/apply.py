@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     # Apply a manifest from standard input
     cat web.yaml | kubelite apply -f -
 
+    # Build a kustomization and apply the result
+    kubelite apply -k overlays/production
+
     # Show what would be done
     kubelite apply -f web.yaml --dry-run
     """,
@@ -60,7 +63,13 @@ if TYPE_CHECKING:
 @socket_option
 @click.pass_context
 def apply(
-    ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None, dry_run: str
+    ctx: click.Context,
+    files: tuple[str, ...],
+    *,
+    kustomize: str,
+    recursive: bool,
+    namespace: str | None,
+    dry_run: str,
 ) -> None:
     """Validate manifests and write them to the manifest directory.
 
@@ -72,7 +81,7 @@ def apply(
     server, suffix = client(ctx), " (dry run)" if dry else ""
     query = {"namespace": namespace or ""} | ({"dryRun": "true"} if dry else {})
     failed = False
-    for file, text in read_manifests(files, recursive, "apply"):
+    for file, text in read_manifests(files, recursive, "apply", kustomize):
         try:
             answer = server.json(
                 "POST", "/kubelite/v1/apply", query={**query, "file": file}, body=text, headers=YAML_BODY

@@ -19,7 +19,7 @@ from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
-    complete_pods,
+    complete_types,
     files_option,
     namespace_option,
     recursive_option,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     kubelite delete job backup
     """,
 )
-@click.argument("what", nargs=-1, metavar="[TYPE NAME... | TYPE/NAME...]", shell_complete=complete_pods)
+@click.argument("what", nargs=-1, metavar="[TYPE NAME... | TYPE/NAME...]", shell_complete=complete_types)
 @files_option
 @kustomize_option
 @recursive_option
@@ -81,12 +81,13 @@ def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...],
     pod that belongs to a workload. The command names the file, or the workload. The manifests that `kubelite run` and
     `kubelite create` wrote for pods and workloads are deleted with them.
     """
-    if bool(what) == bool(files):
-        raise click.UsageError("specify what to delete: either -f FILE, or TYPE NAME")
+    kustomize = options.pop("kustomize")
+    if bool(what) == bool(files or kustomize):
+        raise click.UsageError("specify what to delete: either -f FILE, -k DIR, or TYPE NAME")
     server = client(ctx)
     deleter = _Deleter(server, options)
-    if files:
-        deleter.files(read_manifests(files, options["recursive"], "delete"))
+    if files or kustomize:
+        deleter.files(read_manifests(files, options["recursive"], "delete", kustomize))
     else:
         deleter.objects(what)
     deleter.wait()

@@ -38,14 +38,16 @@ if TYPE_CHECKING:
 @namespace_option
 @socket_option
 @click.pass_context
-def diff(ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None) -> None:
+def diff(
+    ctx: click.Context, files: tuple[str, ...], kustomize: str, recursive: bool, namespace: str | None
+) -> None:
     """Show what applying a manifest would change.
 
     The exit code is 0 if nothing would change, 1 if something would, and 2 on an error.
     """
     server, differs = client(ctx), False
     try:
-        for file, text in read_manifests(files, recursive, "diff"):
+        for file, text in read_manifests(files, recursive, "diff", kustomize):
             query = {"file": file, "namespace": namespace or ""}
             answer = server.json("POST", "/kubelite/v1/diff", query=query, body=text, headers=YAML_BODY)
             for entry in answer["objects"]:

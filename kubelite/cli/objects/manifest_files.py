@@ -34,10 +34,20 @@ def objects_of_files(
             yield resource_type(entry["kind"]), entry["namespace"], entry["name"]
 
 
-def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterator[tuple[str, bytes]]:
-    """Yield (name as given, text) of every selected file. Raises CliError if one cannot be read."""
+def read_manifests(
+    files: tuple[str, ...], recursive: bool, verb: str, kustomize: str = ""
+) -> Iterator[tuple[str, bytes]]:
+    """Yield (name as given, text) of every selected file, or of what a kustomization makes. `kustomize`: its directory.
+    Raises CliError if one cannot be read."""
+    if files and kustomize:
+        raise click.UsageError("only one of -f or -k can be specified")
+    if kustomize:
+        from kubelite.cli.objects.kustomize import built
+
+        yield built(kustomize)
+        return
     if not files:
-        raise click.UsageError(f"specify the manifests to {verb}: -f FILE, -f DIR, or -f - for stdin")
+        raise click.UsageError(f"specify the manifests to {verb}: -f FILE, -f DIR, -k DIR, or -f - for stdin")
     for given in files:
         if given == "-":
             yield "-", sys.stdin.buffer.read()
@@ -82,21 +92,13 @@ def _download(url: str) -> bytes:
     return text
 
 
-def refuse_kustomize(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """The callback of -k. kustomize is not supported, because it has no library for Python."""
-    if value is not None:
-        command = f"kubectl kustomize {value or 'DIR'} | kubelite {ctx.info_name} -f -"
-        raise click.UsageError(f"kubelite cannot build kustomizations; kubectl can: {command}")
-
-
 kustomize_option = click.option(
     "-k",
     "--kustomize",
+    default="",
     metavar="DIR",
-    expose_value=False,
-    callback=refuse_kustomize,
     type=click.Path(),
-    help="Not supported: pipe the output of `kubectl kustomize DIR` into -f -.",
+    help="Build a kustomization with kustomize or kubectl, and use the result.",
 )
 
 

@@ -18,7 +18,7 @@ from kubelite.cli.names import Type, duration, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
-    complete_pods,
+    complete_types,
     files_option,
     namespace_option,
     recursive_option,
@@ -169,7 +169,7 @@ def _jsonpath(text: str) -> Met:
     kubelite wait --for=condition=Ready -f web.yaml
     """,
 )
-@click.argument("what", nargs=-1, metavar="TYPE/NAME... | TYPE [NAME...]", shell_complete=complete_pods)
+@click.argument("what", nargs=-1, metavar="TYPE/NAME... | TYPE [NAME...]", shell_complete=complete_types)
 @click.option(
     "--for",
     "condition",
