@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kubelite.cli.names import PODS, TYPES, WORKLOADS, Type, path_of
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
@@ -84,22 +85,51 @@ def client(ctx: click.Context) -> Client:
 
 
 def complete_pods(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of pod names: empty if the daemon does not answer."""
-    return [doc["metadata"]["name"] for doc in _pods(ctx) if doc["metadata"]["name"].startswith(incomplete)]
+    """Shell completion of pod names, and of `pod/NAME`: empty if the daemon does not answer."""
+    word, slash, prefix = incomplete.partition("/")
+    names = [doc["metadata"]["name"] for doc in _pods(ctx)]
+    if slash:
+        return [f"{word}/{name}" for name in names if name.startswith(prefix) and _type(word) is PODS]
+    return [name for name in names if name.startswith(incomplete)]
 
 
-def complete_types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of TYPE NAME...: types, then the names of that type."""
-    from kubelite.cli.names import TYPES, path_of
+def complete_pods_and_workloads(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of POD or TYPE/NAME: pods, and workloads once the beginning of their type is written."""
+    word, slash, prefix = incomplete.partition("/")
+    if slash:
+        return _named(ctx, word, prefix, (PODS, *WORKLOADS))
+    kinds = [kind for kind in WORKLOADS if word and kind.singular.startswith(word)]
+    found = [name for kind in kinds for name in _named(ctx, kind.singular, "", WORKLOADS)]
+    return complete_pods(ctx, param, incomplete) + found
 
+
+def complete_types(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of TYPE NAME... and TYPE/NAME...: types, then the names of that type."""
+    word, slash, prefix = incomplete.partition("/")
+    if slash:
+        return _named(ctx, word, prefix, TYPES)
     given = ctx.params.get("what") or ()
     if not given:
         return [t.plural for t in TYPES if t.plural.startswith(incomplete)]
-    kind = next((t for t in TYPES if given[0] in (t.plural, t.singular, *t.short)), None)
-    if kind is None or kind.plural == "manifests":
+    kind = _type(given[0])
+    return _names(ctx, kind, incomplete) if kind is not None else []
+
+
+def _type(word: str) -> Type | None:
+    return next((kind for kind in TYPES if word in (kind.plural, kind.singular, *kind.short)), None)
+
+
+def _named(ctx: click.Context, word: str, prefix: str, kinds: Sequence[Type]) -> list[str]:
+    """Return `word/NAME` for the objects of a type, which a word names."""
+    kind = _type(word)
+    return [f"{word}/{name}" for name in _names(ctx, kind, prefix)] if kind in kinds and kind else []
+
+
+def _names(ctx: click.Context, kind: Type, prefix: str) -> list[str]:
+    if kind.plural == "manifests":
         return []
     items = _ask(ctx, path_of(kind, ctx.params.get("namespace") or "default")).get("items") or ()
-    return [name for item in items if (name := item["metadata"]["name"]).startswith(incomplete)]
+    return [name for item in items if (name := item["metadata"]["name"]).startswith(prefix)]
 
 
 def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -156,7 +186,8 @@ def complete_manifests(ctx: click.Context, param: click.Parameter, incomplete: s
     """Shell completion of pods and of the files in the manifest directory."""
     files = _ask(ctx, "/kubelite/v1/manifests").get("files") or ()
     names = [os.path.basename(entry["file"]) for entry in files]
-    return complete_pods(ctx, param, incomplete) + [name for name in names if name.startswith(incomplete)]
+    found = complete_pods_and_workloads(ctx, param, incomplete)
+    return found + [name for name in names if name.startswith(incomplete)]
 
 
 def complete_ports(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -11,7 +11,13 @@ from kubelite.cli.containers.chosen_pod import pod_of, running_timeout_option
 from kubelite.cli.containers.logs import default_container
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of
-from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
+from kubelite.cli.options import (
+    client,
+    complete_pods_and_workloads,
+    container_option,
+    namespace_option,
+    socket_option,
+)
 
 
 @click.command(
@@ -37,7 +43,7 @@ from kubelite.cli.options import client, complete_pods, container_option, namesp
 @click.option("-q", "--quiet", is_flag=True, help="Print only the output of the container.")
 @running_timeout_option("1m")
 @socket_option
-@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
 @click.pass_context
 def attach(ctx: click.Context, /, pod: str, **options: Any) -> int:
     """Attach to a running container.

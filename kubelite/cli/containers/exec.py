@@ -17,7 +17,13 @@ from kubelite.cli.containers.session import (
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of
-from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
+from kubelite.cli.options import (
+    client,
+    complete_pods_and_workloads,
+    container_option,
+    namespace_option,
+    socket_option,
+)
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
 @running_timeout_option("1m")
 @click.option("--user-agent", default="", hidden=True)  # that of `kubelite cp`, which runs this command
 @socket_option
-@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG...]")
 @click.pass_context
 def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: Any) -> int:

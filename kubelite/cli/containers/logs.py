@@ -15,7 +15,7 @@ from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, duration, path_of
 from kubelite.cli.options import (
     client,
-    complete_pods,
+    complete_pods_and_workloads,
     container_option,
     namespace_option,
     selector_option,
@@ -54,7 +54,9 @@ SELECTED_TAIL = 10  # lines per pod with a selector, as in kubectl
     kubelite logs --since 1h web
     """,
 )
-@click.argument("pod", required=False, metavar="[POD | TYPE/NAME]", shell_complete=complete_pods)
+@click.argument(
+    "pod", required=False, metavar="[POD | TYPE/NAME]", shell_complete=complete_pods_and_workloads
+)
 @click.argument("container_name", required=False, metavar="[CONTAINER]")
 @namespace_option
 @container_option

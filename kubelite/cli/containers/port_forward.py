@@ -22,7 +22,13 @@ import click
 from kubelite.cli.containers.chosen_pod import pod_of, running_timeout_option
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
-from kubelite.cli.options import client, complete_pods, complete_ports, namespace_option, socket_option
+from kubelite.cli.options import (
+    client,
+    complete_pods_and_workloads,
+    complete_ports,
+    namespace_option,
+    socket_option,
+)
 from kubelite.cli.transport.client import Client
 
 CHUNK = 64 * 1024
@@ -77,7 +83,7 @@ def pair_of(text: str, named: Mapping[str, int] = MappingProxyType({})) -> Pair:
     kubelite port-forward --address 0.0.0.0 web 8080:80
     """,
 )
-@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
 @click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]REMOTE...", shell_complete=complete_ports)
 @namespace_option
 @click.option(

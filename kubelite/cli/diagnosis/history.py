@@ -10,7 +10,7 @@ import click
 
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, WORKLOADS, Type, moment, pod_name, resource_type
-from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.options import client, complete_pods_and_workloads, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     kubelite history deployment/web
     """,
 )
-@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
 @namespace_option
 @click.option(
     "--since", default="", metavar="WHEN", help='Only show later entries: "1h ago", or an RFC 3339 time.'

@@ -9,7 +9,7 @@ import click
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import WORKLOADS, path_of, pod_name, resource_type
-from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.options import client, complete_pods_and_workloads, namespace_option, socket_option
 from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.output.tables import print_json
 from kubelite.cli.transport.client import Client
@@ -39,7 +39,7 @@ _WHY = (
     kubelite why deployment/web
     """,
 )
-@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods)
+@click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
 @namespace_option
 @click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option

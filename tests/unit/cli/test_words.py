@@ -152,13 +152,6 @@ def test_apply_reads_a_url(server: Served, site: str) -> None:
     assert ok(server, "delete", "-f", f"{site}/web.yaml", "--no-wait").startswith('pod "nginx" deleted')
 
 
-def test_kustomize_names_the_program_that_does_it(server: Served) -> None:
-    for command in ("apply", "delete", "diff"):
-        done = kubelite(server, command, "-k", "overlay")
-        assert done.returncode == 2
-        assert f"kubectl kustomize overlay | kubelite {command} -f -" in done.stderr
-
-
 # -- ports by name -----------------------------------------------------------------------------------------------
 
 
@@ -299,6 +292,29 @@ def test_names_of_the_node_are_completed(server: Served) -> None:
     ):
         assert completed(server, line) == found, line
     assert {"db:", "web:"} <= set(completed(server, "kubelite cp "))
+
+
+def test_objects_are_completed_as_type_and_name(server: Served) -> None:
+    ok(server, "create", "deployment", "shop", "--image=nginx")
+    for line, found in (
+        ("kubelite logs depl", ["deployment/shop"]),
+        ("kubelite exec deploy/", ["deploy/shop"]),
+        ("kubelite attach deployments/s", ["deployments/shop"]),
+        ("kubelite port-forward pod/w", ["pod/web"]),
+        ("kubelite port-forward cm/", []),
+        ("kubelite rollout restart deployment/s", ["deployment/shop"]),
+        ("kubelite rollout undo depl", ["deployment/shop", "deployment-shop.yaml"]),
+        ("kubelite scale deployment/", ["deployment/shop"]),
+        ("kubelite describe deploy/s", ["deploy/shop"]),
+        ("kubelite set env pod/d", ["pod/db"]),
+        ("kubelite label deployment s", ["shop"]),
+        ("kubelite why deployment/", ["deployment/shop"]),
+        ("kubelite why -n prod pod/", ["pod/api"]),
+        ("kubelite delete pod/w", ["pod/web"]),
+        ("kubelite top pod deploy/", []),
+        ("kubelite get nothing/", []),
+    ):
+        assert completed(server, line) == found, line
 
 
 def test_files_and_images_are_completed_everywhere() -> None:
