@@ -40,6 +40,9 @@ GROUPS = {
         "edit": ("objects.edit", "edit", "Edit the manifest of an object in an editor"),
         "scale": ("workloads.scale", "scale", "Set the number of pods of a workload"),
         "set": ("workloads.set", "set_", "Change fields of an object in its manifest"),
+        "label": ("workloads.label", "label", "Set or remove labels of objects"),
+        "annotate": ("workloads.label", "annotate", "Set or remove annotations of objects"),
+        "patch": ("workloads.patch", "patch", "Apply a patch to the manifest of an object"),
         "diff": ("objects.diff", "diff", "Show what applying a manifest would change"),
         "wait": ("objects.wait", "wait", "Wait for a condition of objects"),
         "rollout": (

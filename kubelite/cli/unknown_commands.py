@@ -22,9 +22,6 @@ _NO_SWARM = "this is one machine: `kubelite get all` shows its workloads"
 #: A command of kubectl, docker or podman → the equivalent.
 ELSEWHERE = {
     "replace": _FILES,
-    "patch": _FILES,
-    "label": f"{_FILES}; for the node, `kubelite node label`",
-    "annotate": _FILES,
     "api-versions": "v1; `kubelite api-resources` lists its types",
     "cluster-info": "`kubelite get nodes -o wide`, `kubelite version`",
     "info": "`kubelite get nodes -o wide`, `kubelite version`",
@@ -59,7 +56,7 @@ ELSEWHERE = {
     "pause": "there is no freezing of containers; `kubelite delete -f FILE` ends a pod",
     "unpause": "there is no freezing of containers",
     "rename": "a pod's name is metadata.name in its manifest; images: `kubelite tag`",
-    "update": "edit resources in the manifest: `kubelite edit TYPE/NAME`; limits change without a restart if possible",
+    "update": "`kubelite set resources TYPE/NAME --limits=…`; limits change without a restart if possible",
     "port": "`kubelite get pod POD -o yaml` shows hostPort, `kubelite port-forward POD PORT` forwards one",
     "search": "search on the registry's web site, then `kubelite pull IMAGE`",
     "context": "select a daemon with --socket or KUBELITE_SOCKET",

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from kubelite.kube.json import Json
+from kubelite.sources.patches import MERGE_KEYS
 from manifests.yaml.document import SyntaxProblem, read_documents
 
 Path = tuple[str | int, ...]
@@ -36,7 +37,8 @@ REMOVED = _Removed()
 
 
 class Change(NamedTuple):
-    """Set a field, or remove it (`REMOVED`). Missing mappings on the way to a field are added."""
+    """Set a field, or remove it (`REMOVED`). Missing mappings on the way to a field are added. The position after the
+    last item of a list appends an item."""
 
     path: Path
     value: Any
@@ -82,7 +84,12 @@ def applied(data: Any, changes: Sequence[Change]) -> Any:
 def _put(place: Any, path: Path, value: Any) -> None:
     last = path[-1]
     if isinstance(place, list) and isinstance(last, int) and last < len(place):
-        place[last] = value
+        if value is REMOVED:
+            del place[last]
+        else:
+            place[last] = value
+    elif isinstance(place, list) and last == len(place) and value is not REMOVED:
+        place.append(value)
     elif not isinstance(place, dict):
         raise CannotChange(f"{field_name(path)} is not in the document")
     elif value is REMOVED:
@@ -91,8 +98,9 @@ def _put(place: Any, path: Path, value: Any) -> None:
         place[last] = value
 
 
-def differences(old: Any, new: Any, path: Path = ()) -> list[Change]:
-    """Return the changes that make `new` of `old`: per field, except for lists of another length."""
+def differences(old: Any, new: Any, path: Path = (), *, by_item: bool = False) -> list[Change]:
+    """Return the changes that make `new` of `old`: per field, except for lists of another length. With `by_item`, items
+    are added to such a list or removed from it, if that is the difference: `old` is then what the text says."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: list[Change] = []
         for key in [*old, *(key for key in new if key not in old)]:
@@ -101,12 +109,47 @@ def differences(old: Any, new: Any, path: Path = ()) -> list[Change]:
             elif key not in old:
                 found.append(Change((*path, key), new[key]))
             else:
-                found += differences(old[key], new[key], (*path, key))
+                found += differences(old[key], new[key], (*path, key), by_item=by_item)
         return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [change for at, (left, right) in pairs for change in differences(left, right, (*path, at))]
+    if isinstance(old, list) and isinstance(new, list):
+        items = _item_changes(old, new, path) if by_item else None
+        if items is not None:
+            return items
+        if len(old) == len(new):
+            pairs = enumerate(zip(old, new, strict=True))
+            return [
+                change
+                for at, (left, right) in pairs
+                for change in differences(left, right, (*path, at), by_item=by_item)
+            ]
     return [] if old == new else [Change(path, new)]
+
+
+def _item_changes(old: list[Any], new: list[Any], path: Path) -> list[Change] | None:
+    """Return the changes of a list by its items: some are changed, some removed, some appended. None if that is not the
+    difference, or if the items cannot be told apart."""
+    keys = MERGE_KEYS.get(str(path[-1]), ()) if path else ()
+    before, after = (_identities(items, keys) for items in (old, new))
+    stay = [one for one in before if one in after]
+    if not stay or len(stay) > len(after) or after[: len(stay)] != stay or len(set(before)) < len(before):
+        return None
+    found = [
+        change
+        for left, right in enumerate(after.index(one) if one in after else None for one in before)
+        if right is not None
+        for change in differences(old[left], new[right], (*path, left), by_item=True)
+    ]
+    gone = [at for at, one in enumerate(before) if one not in after]
+    found += [
+        Change((*path, at), REMOVED) for at in reversed(gone)
+    ]  # from the end: positions before it stay true
+    return found + [Change((*path, at), new[at]) for at in range(len(stay), len(new))]
+
+
+def _identities(items: list[Any], keys: Sequence[str]) -> list[str]:
+    """Return what tells the items of a list apart: their merge key if they have one, otherwise all of their content."""
+    key = next((key for key in keys if all(isinstance(one, dict) and key in one for one in items)), None)
+    return [json.dumps(one if key is None else one[key], sort_keys=True) for one in items]
 
 
 def _read(text: str) -> Any:
@@ -144,6 +187,11 @@ class _Text:
         node = self.root
         for index, part in enumerate(change.path):
             rest = change.path[index + 1 :]
+            if isinstance(part, int) and not rest and isinstance(node, yaml.SequenceNode):
+                if part == len(node.value):
+                    return self._appended(node, change.value)
+                if change.value is REMOVED:
+                    return self._item_removed(node, part, change)
             entry = self._entry(node, part, change)
             if entry is None:
                 return self.text if change.value is REMOVED else self._inserted(node, part, change, rest)
@@ -224,6 +272,25 @@ class _Text:
         at = first.start_mark.index
         return self.text[:at] + entry + self.text[at:]
 
+    def _appended(self, node: Any, value: Any) -> str:
+        """Add an item at the end of a list. A comment on the last item's line stays there."""
+        if node.flow_style:
+            at = int(node.end_mark.index) - 1  # the bracket
+            comma = ", " if node.value else ""
+            return self.text[:at].rstrip(" ") + comma + self._flow(value) + self.text[at:]
+        column = node.start_mark.column
+        words = self._block(value, column + _STEP).lstrip(" ") if _is_block(value) else self._scalar(value)
+        at = self._line_end(_end(node))
+        before = "" if self.text[:at].endswith("\n") else self.newline
+        return self.text[:at] + before + f"{' ' * column}- {words}{self.newline}" + self.text[at:]
+
+    def _line_end(self, at: int) -> int:
+        """Return where the next line begins; a place at the beginning of a line is such a place itself."""
+        if self.text[:at].endswith("\n"):
+            return at
+        newline = self.text.find("\n", at)
+        return len(self.text) if newline < 0 else newline + 1
+
     # -- removing -----------------------------------------------------------------------------------------------
 
     def _removed(self, node: Any, entry: _Entry) -> str:
@@ -237,10 +304,21 @@ class _Text:
         line = self.text.rfind("\n", 0, begin) + 1
         if self.text[line:begin].strip():  # the first key after the dash of a list's item
             return self.text[:begin] + self.text[entry.following.start_mark.index :]
-        if not self.text[:end].endswith("\n"):
-            newline = self.text.find("\n", end)
-            end = len(self.text) if newline < 0 else newline + 1
-        return self.text[:line] + self.text[end:]
+        return self.text[:line] + self.text[self._line_end(end) :]
+
+    def _item_removed(self, node: Any, at: int, change: Change) -> str:
+        """Remove an item of a list that has others."""
+        item = node.value[at]
+        begin = item.start_mark.index
+        if node.flow_style:
+            if at + 1 < len(node.value):
+                return self.text[:begin] + self.text[node.value[at + 1].start_mark.index :]
+            return self.text[: _end(node.value[at - 1])] + self.text[_end(item) :]
+        dash = self.text.rfind("-", 0, begin)
+        line = self.text.rfind("\n", 0, dash) + 1
+        if len(node.value) == 1 or self.text[dash + 1 : begin].strip() or self.text[line:dash].strip():
+            raise CannotChange(f"{change} cannot be removed in place, edit the file by hand")
+        return self.text[:line] + self.text[self._line_end(_end(item)) :]
 
     # -- texts of values ----------------------------------------------------------------------------------------
 

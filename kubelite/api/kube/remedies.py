@@ -1,12 +1,13 @@
 """Which command of kubelite does what a refused write of kubectl would have done. Pure.
 
 Sources of the patches: kubectl pkg/cmd/set/set_image.go, pkg/polymorphichelpers/objectrestarter.go, objectpauser.go
-and rollback.go, pkg/scale/scale.go.
+and rollback.go, pkg/scale/scale.go, pkg/cmd/label/label.go, pkg/cmd/annotate/annotate.go.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from kubelite.kube.json import Json
@@ -40,6 +41,8 @@ def _command(patch: Any, target: str) -> str:
     if isinstance(patch, list):  # a JSON patch: only undo sends one
         paths = [one.get("path") for one in patch if isinstance(one, dict)]
         return f"rollout undo {target}" if "/spec/template" in paths else ""
+    if isinstance(patch, dict) and patch.keys() == {"metadata"}:
+        return _metadata_command(patch["metadata"], target)
     spec = patch.get("spec") if isinstance(patch, dict) else None
     if not isinstance(spec, dict) or patch.keys() - {"spec", "metadata", "kind", "apiVersion", "status"}:
         return ""
@@ -53,6 +56,24 @@ def _command(patch: Any, target: str) -> str:
     containers = template if target.startswith("pod/") else _inner(template, "spec")
     images = _images(containers)
     return f"set image {target} {' '.join(images)}" if images else ""
+
+
+def _metadata_command(metadata: Any, target: str) -> str:
+    """Return the command for a patch that changes nothing but labels, or nothing but annotations; "" for another."""
+    for field, verb in (("labels", "label"), ("annotations", "annotate")):
+        if (
+            not isinstance(metadata, dict)
+            or metadata.keys() != {field}
+            or not isinstance(metadata[field], dict)
+        ):
+            continue
+        changes = metadata[field]
+        words = [
+            f"{key}-" if value is None else shlex.quote(f"{key}={value}") for key, value in changes.items()
+        ]
+        overwrite = " --overwrite" if any(value is not None for value in changes.values()) else ""
+        return f"{verb} {target} {' '.join(words)}{overwrite}" if words else ""
+    return ""
 
 
 def _images(spec: Json) -> list[str]:

@@ -1,10 +1,12 @@
 """/kubelite/v1/change: sets and removes fields of an object in its manifest, in place and with its comments kept.
 
-`kubelite scale`, `set image` and `rollout` change manifests this way: the directory stays the truth.
+`kubelite scale`, `set`, `label`, `annotate`, `patch` and `rollout` change manifests this way: the directory stays the
+truth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -24,21 +26,25 @@ if TYPE_CHECKING:
 
 async def change(request: Request) -> Response:
     """Body: {"kind", "namespace", "name", "changes": [{"path": ["spec", "replicas"], "value": 3} or {"path": […],
-    "remove": true}]}; `dryRun=true` only validates. Answer: as for apply, and with `dryRun=true` "diff": the change of
-    the file as a unified diff, without values of Secrets."""
+    "remove": true}]}, or in place of "changes" {"patch": …, "patchType": "strategic", "merge" or "json"};
+    `dryRun=true` only validates. Answer: as for apply, and with `dryRun=true` "diff": the change of the file as a
+    unified diff, without values of Secrets."""
     from kubelite.sources.fields import CannotChange, changed
+    from kubelite.sources.patches import CannotPatch
 
     node = node_of(request)
     wanted = await json_body(request)
-    key, changes = _key(wanted), _changes(wanted)
+    key, changes_of = _key(wanted), _changes(wanted)
     await node.rescan()
     source = _source(node, key)
 
     def change_text(text: str) -> str:
         try:
-            return changed(text, changes)
+            return changed(text, changes_of(edits.split(text, whole=True)[0].content))
         except CannotChange as error:
             raise ApiError("Conflict", f"{source}: {error}") from error
+        except CannotPatch as error:
+            raise bad_request(f"{source}: {error}") from error
 
     before = edits.read_candidates([source], [key])
     plan = edits.plan_change(before, key, change_text)
@@ -47,6 +53,8 @@ async def change(request: Request) -> Response:
         chunks = [
             chunk for chunk in edits.split(text or "", whole=source.endswith(".json")) if key in chunk.keys
         ]
+        if not chunks:
+            raise bad_request("a change cannot give the object another kind, name or namespace")
         validated(chunks[0].text, source)
         headers = admitted(request, node, chunks)
     more: Json = {}
@@ -78,8 +86,23 @@ def _key(wanted: Json) -> edits.Key:
     return edits.Key(*(str(part) for part in given))
 
 
-def _changes(wanted: Json) -> list[Change]:
-    """Parse the changes. Raises BadRequest."""
+def _changes(wanted: Json) -> Callable[[Json], list[Change]]:
+    """Return how the changes follow from a document: they are in the request, or a patch makes them. Raises
+    BadRequest."""
+    from kubelite.sources.fields import differences
+    from kubelite.sources.patches import patched
+
+    if "patch" not in wanted:
+        listed = _listed(wanted)
+        return lambda document: listed
+    patch, kind = wanted["patch"], wanted.get("patchType", "strategic")
+    if kind not in ("strategic", "merge", "json"):
+        raise bad_request('"patchType" is strategic, merge or json')
+    return lambda document: differences(document, patched(document, patch, kind), by_item=True)
+
+
+def _listed(wanted: Json) -> list[Change]:
+    """Parse the changes of a request. Raises BadRequest."""
     from kubelite.sources.fields import REMOVED, Change
 
     given = wanted.get("changes")

@@ -1,4 +1,6 @@
-"""Change fields of an object in its manifest, for `scale`, `set` and `rollout`; which objects the arguments name."""
+"""Change fields of an object in its manifest: for `scale`, `set`, `label`, `annotate`, `patch` and `rollout`.
+
+Which objects the arguments name is decided here, too."""
 
 from __future__ import annotations
 
@@ -107,15 +109,22 @@ def change(server: Client, target: Target, changes: Sequence[tuple[Path, Any]], 
 
     Raises ServerError, for example if the file cannot be written; raises Exit after it has printed the errors of an
     invalid manifest."""
-    wish = {
-        "kind": target.type.kind,
-        "namespace": target.namespace,
-        "name": target.name,
-        "changes": [
-            {"path": list(path), **({"remove": True} if value is REMOVE else {"value": value})}
-            for path, value in changes
-        ],
-    }
+    listed = [
+        {"path": list(path), **({"remove": True} if value is REMOVE else {"value": value})}
+        for path, value in changes
+    ]
+    return _sent(server, target, {"changes": listed}, dry_run=dry_run)
+
+
+def patch(server: Client, target: Target, wanted: Any, *, kind: str = "strategic", dry_run: str) -> bool:
+    """Apply a patch (`kind`: strategic, merge or json) to the object's manifest. Return whether it changes something.
+    Raises as `change`."""
+    answer = _sent(server, target, {"patch": wanted, "patchType": kind}, dry_run=dry_run)
+    return any(entry["result"] != "unchanged" for entry in answer["objects"])
+
+
+def _sent(server: Client, target: Target, wanted: Json, *, dry_run: str) -> Json:
+    wish = {"kind": target.type.kind, "namespace": target.namespace, "name": target.name, **wanted}
     query = {} if dry_run == "none" else {"dryRun": "true"}
     try:
         answer: Json = server.json(

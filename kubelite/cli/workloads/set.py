@@ -1,4 +1,4 @@
-"""`kubelite set`: change fields of an object's manifest: the images of its containers."""
+"""`kubelite set`: change fields of an object's manifest: images, environment and resources of its containers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from kubelite.cli.groups import Group
 from kubelite.cli.options import client, complete_types
 from kubelite.cli.workloads.changing import Each, Target, change, suffix, target_options, targets
 from kubelite.cli.workloads.pod_template import POD_SPECS, at
+from kubelite.cli.workloads.set_env import env
+from kubelite.cli.workloads.set_resources import resources
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -22,14 +24,24 @@ _BY_HAND = "edit the manifest: `kubelite edit TYPE/NAME`"
 @click.group(
     "set",
     cls=Group,
-    instead=dict.fromkeys(("env", "resources", "selector", "serviceaccount", "subject"), _BY_HAND),
+    instead=dict.fromkeys(("selector", "serviceaccount", "subject"), _BY_HAND),
     examples="""
     # Change the image of a pod's container
     kubelite set image pod/web app=nginx:1.27
+
+    # Set an environment variable in all containers of a deployment
+    kubelite set env deployment/web LOG_LEVEL=debug
+
+    # Limit the memory of a container
+    kubelite set resources deployment/web -c app --limits=memory=256Mi
     """,
 )
 def set_() -> None:
     """Change fields of an object in its manifest."""
+
+
+set_.add_command(env)
+set_.add_command(resources)
 
 
 @set_.command(

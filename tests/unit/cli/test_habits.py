@@ -31,8 +31,8 @@ def test_commands_of_kubectl_and_docker_name_the_equivalent(server: Served) -> N
     )
     done = kubelite(server, "exec", "web", "ls", "-l")
     assert done.returncode == 2 and "kubelite exec POD -- COMMAND" in done.stderr
-    assert kubelite(server, "patch", "pod", "web").stderr.startswith(
-        'error: kubelite has no command "patch": '
+    assert kubelite(server, "replace", "pod", "web").stderr.startswith(
+        'error: kubelite has no command "replace": '
     )
     assert kubelite(server, "dscribe").stderr.startswith(
         'error: unknown command "dscribe"; did you mean "describe"?'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,8 +133,56 @@ def some(chance: random.Random, depth: int = 0) -> Any:
     )
 
 
+LISTS = """\
+spec:
+  containers:
+  # the first
+  - name: a # comes first
+    args: [x, y]
+  - name: b # the second
+    env: # variables
+      - {name: A, value: "1"} # one
+      # before B
+      - name: B
+        value: |
+          two
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "old", "new"),
+    [
+        (lambda c: c.pop(0), "  - name: a # comes first\n    args: [x, y]\n", ""),
+        (lambda c: c[0]["args"].append("z"), "[x, y]", '[x, y, "z"]'),
+        (lambda c: c[0]["args"].pop(0), "[x, y]", "[y]"),
+        (lambda c: c[0]["args"].pop(1), "[x, y]", "[x]"),
+        (lambda c: c[0]["args"].clear(), "[x, y]", "[]"),
+        (lambda c: c[1]["env"].pop(0), '      - {name: A, value: "1"} # one\n', ""),
+        (lambda c: c[1]["env"].pop(1), "      - name: B\n        value: |\n          two\n", ""),
+        (
+            lambda c: c[1]["env"].append({"name": "C", "value": "3"}),
+            "          two\n",
+            '          two\n      - name: C\n        value: "3"\n',
+        ),
+        (
+            lambda c: c.append({"name": "c"}),
+            "          two\n",
+            "          two\n  - name: c\n",
+        ),
+        (lambda c: c[1]["env"][0].update(value="2"), '"1"} # one', '"2"} # one'),
+    ],
+)
+def test_items_of_a_list_come_and_go_in_their_lines(
+    change: Callable[[Any], object], old: str, new: str
+) -> None:
+    wanted = read(LISTS)
+    change(wanted["spec"]["containers"])
+    assert changed(LISTS, differences(read(LISTS), wanted, by_item=True)) == LISTS.replace(old, new)
+
+
+@pytest.mark.parametrize("by_item", [False, True])
 @pytest.mark.parametrize("style", [False, None, True])
-def test_any_document_becomes_any_other(style: bool | None) -> None:
+def test_any_document_becomes_any_other(style: bool | None, by_item: bool) -> None:
     """With comments between the lines: what the reader reads is what was wished, and the comments before keys stay."""
     chance = random.Random(17)
     for _ in range(120):
@@ -143,6 +192,6 @@ def test_any_document_becomes_any_other(style: bool | None) -> None:
         if style is False:
             text = text.replace("\nmetadata:", "\n# kept\nmetadata:")
         old = read(text)
-        made = changed(text, differences(old, read(yaml.safe_dump(new, sort_keys=False))))
+        made = changed(text, differences(old, read(yaml.safe_dump(new, sort_keys=False)), by_item=by_item))
         assert read(made) == read(yaml.safe_dump(new, sort_keys=False))
         assert style is not False or "# kept\n" in made
