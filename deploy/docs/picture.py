@@ -65,13 +65,11 @@ FLOORS: Final = (
     (("api", "Kubernetes REST"), ("telemetry", "metrics, traces"), ("diagnosis", "doctor, advice")),
     (
         ("sources", "directory"),
-        ("controllers", "Deployments, Jobs, …"),
-        ("history", "versions, undo"),
-        ("images", "pulls, builds"),
-        ("settings", "flags, file"),
-        ("policies", "limits"),
-        ("services", "addresses"),
+        ("controllers", "workloads"),
+        ("services", "Service, DNS"),
+        ("policies", "limits of a namespace"),
     ),
+    (("history", "versions, undo"), ("images", "pulls, builds"), ("settings", "flags, file")),
 )
 NODE: Final = (
     ("model", "values"),
@@ -91,6 +89,7 @@ ENGINE: Final = (
     ("images", "registry, store, layers"),
     ("builder", "Containerfiles"),
     ("network", "bridge, veth, nftables"),
+    ("dns", "the names of Services"),
     ("cgroups", "v1, v2, statistics"),
     ("security", "seccomp, capabilities"),
 )
@@ -101,7 +100,7 @@ def drawing() -> str:
     """The whole file."""
     chain = list(_chain(40))
     rooms = list(_rooms(214))
-    height = 594
+    height = 620
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="The way of a manifest to the kernel, and the packages of the source tree">'
@@ -154,22 +153,22 @@ def _rooms(top: float) -> Iterator[str]:
     right = 300.0
     left = WIDTH - 2 * MARGIN - gap - right
     yield _text(MARGIN, top - 12, "The source tree", "title", "start")
-    yield from _panel(MARGIN, top, left, 362, name="kubelite", said="the node agent")
+    yield from _panel(MARGIN, top, left, 388, name="kubelite", said="the node agent")
     y = top + 34
     for floor in FLOORS:
-        yield from _row(MARGIN + 12, y, left - 24, 42, floor)
-        y += 50
+        yield from _row(MARGIN + 12, y, left - 24, 38, floor)
+        y += 44
     yield from _panel(MARGIN + 12, y, left - 24, 120, name="node", said="what a kubelet does")
     yield from _row(MARGIN + 22, y + 30, left - 44, 38, NODE[:5])
     yield from _row(MARGIN + 22, y + 74, left - 44, 38, NODE[5:])
     yield from _row(MARGIN + 12, y + 128, left - 24, 38, (GROUND,))
     x = MARGIN + left + gap
-    yield from _panel(x, top, right, 254, name="runtime", said="usable without kubelite")
+    yield from _panel(x, top, right, 280, name="runtime", said="usable without kubelite")
     for index, room in enumerate(ENGINE):
-        yield from _line(x + 12, top + 34 + index * 31, right - 24, 26, room)
-    yield from _panel(x, top + 268, right, 94, name="", said="used by kubelite")
+        yield from _line(x + 12, top + 31 + index * 30, right - 24, 26, room)
+    yield from _panel(x, top + 294, right, 94, name="", said="used by kubelite")
     for index, room in enumerate(BESIDE):
-        yield from _line(x + 12, top + 297 + index * 31, right - 24, 26, room)
+        yield from _line(x + 12, top + 323 + index * 31, right - 24, 26, room)
 
 
 def _panel(x: float, y: float, width: float, height: float, *, name: str, said: str) -> Iterator[str]:

@@ -12,10 +12,12 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 from kubelite.daemon.api_server import serve_api
+from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
@@ -82,7 +84,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         exporter = _exporter(settings, store)
         meters = Meters(partial(_container_type, store))
         tracer = _tracer(settings, meters, exporter, stack)
-        config = node_config(settings)
+        config = replace(node_config(settings), cluster_dns=cluster_dns(settings, store))
         warm_up(config)
         forkserver, network = _launched(await launch)
         images = _image_client(settings)
@@ -111,7 +113,9 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         disk_usage = DiskUsage(partial(measured_directories, store, cri, config))
         agent = NodeAgent(
             settings, store, cri, worker, sources, network, images,
-            events, tracer, started, queue, disk_usage, history, meters,
+            events, tracer, started, queue, disk_usage, history,
+            ClusterDns(settings, store, worker.use_cluster_dns, events.node_event),
+            meters,
         )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
@@ -122,6 +126,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
         _background(stack, partial(run_controllers, agent, parsed), "controllers")
+        _background(stack, agent.dns.run, "dns")
         _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
         _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
         if exporter:

@@ -23,7 +23,7 @@ from kubelite.api.node import (
 )
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.blocked_evictions import blocked_eviction
-from kubelite.diagnosis.doctor import examine
+from kubelite.diagnosis.doctor import Finding, examine
 from kubelite.diagnosis.unready import unready
 from kubelite.history.service import NodeHistory
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
@@ -60,6 +60,7 @@ from state.store import Record, Store
 
 if TYPE_CHECKING:
     from kubelite.controllers.eviction import EvictionOptions
+    from kubelite.daemon.dns import ClusterDns
     from kubelite.node.pressure.evictor import Measured
     from kubelite.telemetry.metrics.pages import Pages
     from kubelite.telemetry.sampling.volume_stats import Volume
@@ -82,6 +83,7 @@ class NodeAgent:
     queue: WorkQueue[str]
     disk_usage: DiskUsage
     history: NodeHistory
+    dns: ClusterDns
     meters: Meters = field(default_factory=Meters)
     on_reload: list[Callable[[Settings], None]] = field(default_factory=list)  # each gets the new settings
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
@@ -99,6 +101,9 @@ class NodeAgent:
     @property
     def manifests_dir(self) -> str:
         return self.settings.manifests
+
+    async def dns_status(self) -> dict[str, Any] | None:
+        return await self.dns.status()
 
     # -- the node -----------------------------------------------------------------------------------------------
 
@@ -140,9 +145,7 @@ class NodeAgent:
 
     def node_event(self, reason: str, message: str, *, warning: bool = True) -> None:
         """Record an event about the node."""
-        about = {"kind": "Node", "apiVersion": "v1", "namespace": ""}
-        about |= {"name": self.node_name, "uid": self.node_name}
-        self.events.event(about, "Warning" if warning else "Normal", reason, message)
+        self.events.node_event(reason, message, warning=warning)
 
     def evicted(self, signal: str, age: float) -> None:
         """Count an eviction; `age`: seconds since the signal was observed."""
@@ -431,7 +434,7 @@ class NodeAgent:
         return done + [f"network, not repaired: {s}" for s in (*result.left, *result.failures)]
 
     async def doctor(self, *, deep: bool = False) -> list[Json]:
-        network = await self.network.audit()
+        network = [*await self.network.audit(), *await self.dns.findings()]
         leases = [a.uid for a in await self.network.list() if not a.uid.startswith(LEASE_PREFIX)]
         try:
             images = await asyncio.to_thread(check_store, self.images_client.store, deep=deep)
@@ -448,17 +451,11 @@ class NodeAgent:
             rejected=(len(states), [state.file for state in states if state.rejected]),
         )
         if self.sources.error:
-            findings.insert(0, _finding(self.sources.error))
+            findings.insert(0, Finding("error", "manifests", self.sources.error))
         return [finding.to_json() for finding in findings]
 
 
 _PACK_ARGUMENTS = ("files", "entrypoint", "cmd", "env", "workdir", "user")
-
-
-def _finding(message: str) -> Any:
-    from kubelite.diagnosis.doctor import Finding
-
-    return Finding("error", "manifests", message)
 
 
 def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:

@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from kubelite.daemon.dns import dns_directory, end_dns
 from kubelite.daemon.lifecycle import lock_holder, locked, network_config
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
@@ -59,6 +60,8 @@ async def _end_pods_and_network(settings: Settings, say: Say, *, now: bool, time
 
             await drain(settings, network, timeout=timeout, say=say)
         await _kill_pods(shims, say)
+        if await end_dns(settings):
+            say("ended the DNS server")
         if network is not None:
             await network.teardown()
             say(f"removed bridge {settings.bridge}, addresses and rules")
@@ -76,7 +79,12 @@ def _remove_files(settings: Settings, say: Say) -> None:
     for uid in uids:
         with contextlib.suppress(OSError):
             remove_tree(f"{pods}/{uid}")
-    for path in (f"{settings.run_dir}/shims", f"{settings.run_dir}/network", f"{settings.run_dir}/traces"):
+    for path in (
+        f"{settings.run_dir}/shims",
+        f"{settings.run_dir}/network",
+        f"{settings.run_dir}/traces",
+        dns_directory(settings),
+    ):
         shutil.rmtree(path, ignore_errors=True)
     # every pod has ended and the manifests hold the desired state; the next start must not see old restart counts
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]

@@ -45,6 +45,11 @@ class EventRecorder:
         for record in store.list("Event"):
             self._known[_key(record.doc)] = record.uid
 
+    def node_event(self, reason: str, message: str, *, warning: bool = True) -> None:
+        """Record an event about the node."""
+        about = {"kind": "Node", "apiVersion": "v1", "namespace": "", "name": self._node, "uid": self._node}
+        self.event(about, "Warning" if warning else "Normal", reason, message)
+
     def event(self, reference: Json, type_: str, reason: str, message: str) -> None:
         """Record an event about an object and log it. `reference`: a v1 ObjectReference."""
         level = logging.WARNING if type_ == "Warning" else logging.INFO

@@ -115,6 +115,53 @@ def interface_name(value: str) -> str:
     return value
 
 
+def name_servers(value: str) -> str:
+    """`auto`, `none`, or up to three addresses (resolv.conf(5), MAXNS)."""
+    if value in ("auto", "none"):
+        return value
+    servers = [server.strip() for server in value.split(",") if server.strip()]
+    if not 1 <= len(servers) <= 3 or not all(map(_is_address, servers)):
+        raise ValueError("must be auto, none, or one to three IP addresses, separated by commas")
+    return ",".join(servers)
+
+
+def stub_domains(value: dict[str, str]) -> dict[str, str]:
+    for domain, servers in value.items():
+        _dns_name(domain)
+        for server in servers.split(";"):
+            address, hash_, port = server.partition("#")
+            if not _is_address(address) or (hash_ and not (port.isdigit() and 0 < int(port) < 65536)):
+                raise ValueError(f"{domain}: {server!r} is not an IP address, with or without #PORT")
+    return {domain.lower().rstrip("."): servers for domain, servers in value.items()}
+
+
+def dns_records(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        _dns_name(name)
+        values = text.split(";")
+        if not all(map(_is_address, values)):
+            if len(values) > 1:
+                raise ValueError(f"{name}: {text!r} must be IP addresses, or one name")
+            _dns_name(text)
+    return value
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _dns_name(text: str) -> None:
+    """Raise ValueError if it is no DNS name (RFC 1035, 2.3.4; an underscore may begin a label, as in RFC 8552)."""
+    name = text.rstrip(".")
+    label = r"[a-zA-Z0-9_]([-a-zA-Z0-9_]{0,61}[a-zA-Z0-9])?"
+    if len(name) > 253 or not re.fullmatch(rf"{label}(\.{label})*", name):
+        raise ValueError(f"{text!r} is not a DNS name")
+
+
 def pod_network(value: str) -> str:
     network = ipaddress.ip_network(value, strict=False)
     if network.version != 4 or network.prefixlen > 29:

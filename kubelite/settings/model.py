@@ -79,6 +79,15 @@ class Settings(BaseModel):
     """Name of the node. Default: the host name in lower case."""
     cluster_domain: str = "cluster.local"
     """DNS domain of pods, as `/etc/hosts` and fully qualified host names show it."""
+    cluster_dns: str = "auto"
+    """Name servers of pods with dnsPolicy ClusterFirst. `auto`: from the first Service on, the node's own, at the
+    bridge's address. Otherwise addresses, separated by commas. `none`: the servers of the host."""
+    dns_stub_domains: Texts = {}
+    """Domains whose names the node's DNS server asks other servers for, with `;` between several:
+    `corp.example=192.0.2.53;192.0.2.54`."""
+    dns_records: Texts = {}
+    """Names that the node's DNS server answers besides those of Services: addresses with `;` between them, or another
+    name: `printer.office=192.0.2.7,wiki=wiki.corp.example`."""
     resolv_conf: str = ""
     """File from which pods get `/etc/resolv.conf`. Default: the host's; if that names only the local stub of
     systemd-resolved, the servers behind the stub."""
@@ -215,6 +224,9 @@ class Settings(BaseModel):
     _one_of_the_two = field_validator("shutdown_grace_period_by_pod_priority")(
         checks.one_kind_of_grace_period
     )
+    _name_servers = field_validator("cluster_dns")(checks.name_servers)
+    _stubs = field_validator("dns_stub_domains")(checks.stub_domains)
+    _records = field_validator("dns_records")(checks.dns_records)
     _interface_name = field_validator("bridge")(checks.interface_name)
     _network = field_validator("pod_cidr")(checks.pod_network)
     _cgroup_name = field_validator("cgroup_parent")(checks.cgroup_name)

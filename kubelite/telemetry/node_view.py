@@ -92,3 +92,6 @@ class NodeView(Protocol):
 
     def images(self) -> list[dict[str, Any]]:
         """Return the images of the node, as `kubelite images -o json` shows them."""
+
+    async def dns_status(self) -> dict[str, Any] | None:
+        """Return the status of the node's DNS server; None if it does not run."""

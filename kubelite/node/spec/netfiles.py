@@ -118,6 +118,11 @@ def unreachable_servers(pod: Pod, text: str) -> str:
     )
 
 
+def nameservers(text: str) -> list[str]:
+    """The servers that a resolv.conf names."""
+    return _parse(text)[0]
+
+
 def _only_loopback(servers: list[str]) -> bool:
     return bool(servers) and all(server.startswith("127.") or server == "::1" for server in servers)
 

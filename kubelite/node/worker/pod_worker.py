@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kubelite.kube.jobs import TRACKING_FINALIZER, awaits_counting, controlling_job
@@ -130,6 +130,14 @@ class PodWorker:
         await self._usage.close()
         await self._node.puller.close()
         await self.prober.close()
+
+    def use_cluster_dns(self, servers: tuple[str, ...]) -> None:
+        """Give pods with dnsPolicy ClusterFirst these name servers, running ones in place; () for those of the host."""
+        if servers == self._node.config.cluster_dns:
+            return
+        self._node.config = replace(self._node.config, cluster_dns=servers)
+        for record in self._store.list("Pod"):
+            self._queue.add(record.uid)
 
     def content_changed(self, uid: str) -> None:
         """Handle a changed ConfigMap or Secret of the pod's namespace: what failed because of it is retried at once."""

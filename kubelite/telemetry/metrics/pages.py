@@ -67,6 +67,7 @@ class Pages:
         self.recent = Recent()
         self._rates = CpuRates()
         self._page_rates = CpuRates()  # separate: the web page must not shorten the summary's intervals
+        self._dns: dict[str, Any] | None = None  # the DNS server's status, for the page that is written
         self._own = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, GCCollector):
             collector(registry=self._own)
@@ -86,6 +87,7 @@ class Pages:
     async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes:
         write = self._pages[name]
         async with self._one_at_a_time:
+            self._dns = await self._agent.dns_status() if name in ("", "agent") else None
             body = await self._in_thread(
                 partial(
                     exposition.render,
@@ -198,6 +200,10 @@ class Pages:
         write_logs(
             page, logs_of(self._agent.cri.running_sandboxes(), self._agent.store), self._agent.disk_usage.get
         )
+        if self._dns is not None:
+            from kubelite.telemetry.metrics.dns_page import write_dns
+
+            write_dns(page, self._dns, self._dns["address"])
         write_process(page)
         if page.openmetrics:
             text: bytes = openmetrics_of(self._own)  # type: ignore[no-untyped-call]
