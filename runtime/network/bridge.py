@@ -127,6 +127,17 @@ class Bridge:
             "host ports are not reachable at 127.0.0.1",
         )
 
+    def silence_redirects(self) -> list[str]:
+        """Send no ICMP redirects into the bridge. The kernel sends them for what it routes back into the bridge, and
+        then limits the rate of other ICMP errors to the same pod. Both sysctls must be off (ip-sysctl.rst); other
+        interfaces keep their own. Returns warnings."""
+        otherwise = "refused UDP packets to Services may get no answer"
+        return [
+            warning
+            for name in ("all", self.name)
+            for warning in _switch(f"net/ipv4/conf/{name}/send_redirects", "0", otherwise)
+        ]
+
 
 def _switch(key: str, value: str, otherwise: str) -> list[str]:
     """Set a sysctl. Returns a warning if that fails; `otherwise` states the consequence."""

@@ -20,12 +20,15 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import runtime
 from runtime import errors
 from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.plan import Attachment, NetworkConfig, PortMapping, Repair
+
+if TYPE_CHECKING:  # loaded when there are Services
+    from runtime.network.services.plan import ServiceNetwork, ServicePort
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +204,8 @@ class NetworkClient:
         self.warnings = tuple(warnings)
         self._helper = helper
         self._restarting = asyncio.Lock()
+        self._service_network: ServiceNetwork | None = None
+        self._service_ports: dict[str, ServicePort] = {}  # for the next helper
         self._closed = False
 
     @classmethod
@@ -260,8 +265,33 @@ class NetworkClient:
         """Every attachment with a lease. After a restart, call delete() for those whose pod is gone."""
         return [Attachment.from_json(data) for data in await self._request("list")]
 
+    async def replace_services(self, config: ServiceNetwork, ports: Sequence[ServicePort]) -> Sequence[str]:
+        """Make these ports of Services the desired state, in one transaction; connections are kept. Returns a sentence
+        for each port that cannot be served. A later helper gets the desired state from this client.
+
+        Raises NetworkError (with the reason ServicesNotSupported if the kernel lacks a part of nftables), SpecError.
+        """
+        self._service_network, self._service_ports = config, {port.name: port for port in ports}
+        problems: Sequence[str] = await self._request("services-replace", **self._services())
+        return problems
+
+    async def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> Sequence[str]:
+        """Add or change ports of Services and remove others, by name, in one transaction. Needs replace_services()
+        first. Returns a sentence for each port that cannot be served. Raises NetworkError."""
+        for name in removed:
+            self._service_ports.pop(name, None)
+        self._service_ports |= {port.name: port for port in changed}
+        listed = [port.to_json() for port in changed]
+        problems: Sequence[str] = await self._request("services-change", ports=listed, removed=[*removed])
+        return problems
+
+    def _services(self) -> dict[str, Any]:
+        assert self._service_network is not None
+        ports = [port.to_json() for port in self._service_ports.values()]
+        return {**self._service_network.to_json(), "ports": ports}
+
     async def teardown(self) -> None:
-        """Remove everything that belongs to this node: NAT table, interfaces, bridge, leases."""
+        """Remove everything that belongs to this node: tables, interfaces, bridge, leases."""
         await self._request("teardown")
 
     async def close(self) -> None:
@@ -291,6 +321,17 @@ class NetworkClient:
             if self._helper is dead and not self._closed:
                 await dead.end()
                 self._helper, _ = await _Helper.start(self.config)
+                if self._service_network is not None:
+                    await self._restore_services()
+
+    async def _restore_services(self) -> None:
+        """Give a new helper the desired state of Services. If it cannot be carried out, audits report it."""
+        try:
+            await self._helper.request("services-replace", self._services())
+        except _HelperGone:
+            pass  # the next attempt finds it dead
+        except RuntimeFault as error:
+            log.error("Services are not restored after a restart of the network helper: %s", error)
 
 
 def _rebuilt_error(error: dict[str, Any]) -> RuntimeFault:

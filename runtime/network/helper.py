@@ -3,7 +3,8 @@
 client.py starts it with one end of a socket pair and the NetworkConfig. Requests and answers are JSON objects, one per
 line:
 
-    → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown", ...}
+    → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown" |
+                    "services-replace" | "services-change", ...}
     ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
 
 The first line it sends is the result of the set-up (id 0). It exits when its peer closes the socket. Network and pods
@@ -143,8 +144,20 @@ class Helper:
                 return [attachment.to_json() for attachment in node.attachments()]
             case "teardown":
                 return node.teardown()
+            case "services-replace" | "services-change":
+                return _do_services(node, request)
             case unknown:
                 raise NetworkError(f"the network helper has no operation {unknown!r}", retriable=False)
+
+
+def _do_services(node: Node, request: dict[str, Any]) -> list[str]:
+    from runtime.network.services.plan import ServiceNetwork, ServicePort  # loaded when there are Services
+
+    ports = [ServicePort.from_json(port) for port in request["ports"]]
+    if request["op"] == "services-change":
+        return node.change_services(ports, request["removed"])
+    first, last = request["node_port_range"]
+    return node.replace_services(ServiceNetwork(request["service_cidr"], (first, last)), ports)
 
 
 def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -66,7 +66,7 @@ IFF_UP = 0x1
 RTEXT_FILTER_SKIP_STATS = 8
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
 NETLINK_NETFILTER = 12
-SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -130,10 +130,10 @@ class NetlinkSocket:
         if protocol == socket.NETLINK_ROUTE:
             with contextlib.suppress(OSError):  # before Linux 4.20: dumps are only filtered less strictly
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        # An acknowledgement takes up to 1 KB of the receive buffer, and those of a large batch must all fit. A process
-        # without CAP_NET_ADMIN can only read, and the default suffices for that.
+        # A batch must fit into one buffer, its acknowledgements (1 KB each) into the other. Reading needs neither.
         with contextlib.suppress(PermissionError):
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+            for option, size in ((SO_SNDBUFFORCE, 1 << 26), (SO_RCVBUFFORCE, 1 << 20)):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, size)
         self._sequence = 0
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from runtime.errors import CapabilityError, NetworkError, NotFoundError
 from runtime.network import antispoof, nat, netlink
@@ -39,6 +40,10 @@ from runtime.network.plan import (
 )
 from runtime.network.port_sockets import PortSockets
 
+if TYPE_CHECKING:  # loaded when there are Services
+    from runtime.network.services.plan import ServiceNetwork, ServicePort
+    from runtime.network.services.routing import ServiceRouting
+
 LO_INDEX = 1  # LOOPBACK_IFINDEX: lo has index 1 in every network namespace
 DELETION_GROUP = 0x6B6C0000  # the group of interfaces that are deleted together
 
@@ -55,6 +60,7 @@ class Node:
         self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone)
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = PortSockets()
+        self._services: ServiceRouting | None = None
         self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
@@ -266,18 +272,44 @@ class Node:
             warnings=tuple(warnings),
         )
 
+    # --- Services -----------------------------------------------------------------------------------------------------
+
+    def replace_services(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
+        """Make these ports of Services the desired state. Returns a sentence for each port that cannot be served.
+        Raises NetworkError, SpecError."""
+        return self._service_routing().replace(network, ports)
+
+    def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
+        """Add, change and remove ports of Services in one transaction. Returns a sentence for each port that cannot be
+        served. Raises NetworkError."""
+        return self._service_routing().change(changed, removed)
+
+    def _service_routing(self) -> ServiceRouting:
+        if self._services is None:
+            from runtime.network.services.routing import ServiceRouting
+
+            self._services = ServiceRouting(
+                self._route, self._bridge, self._subnet,
+                table=table_name(self._name), prefix=link_prefix(self._name), routed=self.config.routed,
+            )  # fmt: skip
+        return self._services
+
     # --- the node itself --------------------------------------------------------------------------------------------
 
     def audit(self) -> list[str]:
         """Everything in this node's network that is missing, damaged or left over, as sentences; [] if there are no
         problems."""
-        return [problem.sentence for problem in self._audit.problems()]
+        return [problem.sentence for problem in self._audit.problems()] + self._service_problems()
+
+    def _service_problems(self) -> list[str]:
+        return self._services.problems() if self._services else []
 
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With
         `inside`, the first audit enters the namespaces of only that many pods, in turn at each call."""
         found = self._audit.problems(self._next_leases(inside))
-        if not found:
+        lacking = self._service_problems()
+        if not found and not lacking:
             return Repair()
         self._set_up_bridge()
         self._repair_leftovers()
@@ -287,9 +319,12 @@ class Node:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
         failed = self._repair_pods(found)
+        if self._services and (lacking or self._service_problems()):
+            self._services.restore()
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
-        left = {problem.sentence for problem in self._audit.problems(checked)}
-        repaired = [problem.sentence for problem in found if problem.sentence not in left]
+        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._service_problems()}
+        sentences = [*(problem.sentence for problem in found), *lacking]
+        repaired = [sentence for sentence in sentences if sentence not in left]
         return Repair(repaired, sorted(left), failed)
 
     def _next_leases(self, count: int | None) -> list[Lease] | None:
@@ -332,8 +367,10 @@ class Node:
             raise
 
     def teardown(self) -> None:
-        """Remove everything that belongs to this node: NAT table, pods' interfaces, bridge, leases. ip_forward is not
+        """Remove everything that belongs to this node: tables, pods' interfaces, bridge, leases. ip_forward is not
         changed."""
+        with contextlib.suppress(CapabilityError):
+            self._service_routing().delete()
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)

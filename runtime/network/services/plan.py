@@ -6,8 +6,10 @@ them out. Every choice (ready or terminating endpoints, traffic policies, alloca
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+_ENDPOINTS = ("endpoints", "external_endpoints")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,17 @@ class ServicePort:
     sources: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The port as JSON. Endpoints are pairs, because a node may have ten thousand."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in _ENDPOINTS:
+            data[name] = [(endpoint.ip, endpoint.port) for endpoint in data[name]]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ServicePort:
         """Build a port from to_json()'s form. Raises KeyError or TypeError for anything else."""
         lists = {name: tuple(data[name]) for name in ("addresses", "external", "sources")}
-        endpoints = {
-            name: tuple(Endpoint(**endpoint) for endpoint in data[name])
-            for name in ("endpoints", "external_endpoints")
-        }
+        endpoints = {name: tuple(Endpoint(ip, port) for ip, port in data[name]) for name in _ENDPOINTS}
         return cls(**{**data, **lists, **endpoints})
 
 
@@ -65,3 +68,6 @@ class ServiceNetwork:
 
     service_cidr: str
     node_port_range: tuple[int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,91 @@
+"""Forget UDP flows: an existing flow never consults the tables again, so a sender that does not pause would keep
+reaching an endpoint that is gone, or nothing. kube-proxy does the same (pkg/proxy/conntrack/cleanup.go).
+
+TCP connections are left alone: an endpoint that terminates finishes its connections.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runtime.network.netlink import NLM_F_ACK, NetlinkSocket, Request, message
+from runtime.network.nft_messages import (
+    IPCTNL_MSG_CT_DELETE,
+    NFNL_SUBSYS_CTNETLINK,
+    attribute,
+    nested,
+)
+from runtime.network.services.arrange import EVERY_ADDRESS, Front, Placed, fronts
+from runtime.network.services.plan import Endpoint
+
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_FILTER = 1, 2, 25
+SOURCE_ADDRESS, DESTINATION_ADDRESS, PROTOCOL, SOURCE_PORT, DESTINATION_PORT = (
+    1,
+    2,
+    8,
+    16,
+    32,
+)  # CTA_FILTER_F_CTA_*
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """UDP flows to an address and port, whatever endpoint has them if `endpoint` is None."""
+
+    address: str
+    port: int
+    endpoint: Endpoint | None = None
+
+
+def stale(before: Sequence[Placed], after: Sequence[Placed]) -> list[Flows]:
+    """The flows that must be forgotten after a change from the one to the other. For a front that has no endpoint left,
+    or had none before (its packets may have been accepted by something else), these are all of its flows."""
+    old, new = _served(before), _served(after)
+    found = []
+    for key in dict.fromkeys((*old, *new)):
+        had, has = set(old.get(key, ())), set(new.get(key, ()))
+        if had != has and (not had or not has):
+            found.append(Flows(*key))
+        else:
+            found += [Flows(*key, endpoint) for endpoint in old.get(key, ()) if endpoint not in has]
+    return found
+
+
+def _served(placed: Iterable[Placed]) -> dict[tuple[str, int], tuple[Endpoint, ...]]:
+    udp: list[Front] = [front for one in placed if one.port.protocol == "UDP" for front in fronts(one)]
+    return {(front.address, front.port): front.slots for front in udp}
+
+
+def forget(sock: NetlinkSocket, flows: Iterable[Flows]) -> None:
+    """Delete the entries of these flows. Best effort: kernels before 5.8 have no such filter (EINVAL), and there the
+    flows expire by themselves."""
+    for one in flows:
+        sock.attempt([_request(one)])
+
+
+def _request(flows: Flows) -> Request:
+    flags = PROTOCOL | DESTINATION_PORT
+    original = b""
+    if flows.address != EVERY_ADDRESS:
+        flags |= DESTINATION_ADDRESS
+        original = nested(1, attribute(2, ipaddress.IPv4Address(flows.address).packed))
+    original += nested(2, attribute(1, b"\x11"), attribute(3, struct.pack(">H", flows.port)))
+    reply, reply_flags = b"", 0
+    if flows.endpoint:
+        reply_flags = SOURCE_ADDRESS | PROTOCOL | SOURCE_PORT
+        reply = nested(
+            CTA_TUPLE_REPLY,
+            nested(1, attribute(1, ipaddress.IPv4Address(flows.endpoint.ip).packed)),
+            nested(2, attribute(1, b"\x11"), attribute(2, struct.pack(">H", flows.endpoint.port))),
+        )
+    filters = nested(
+        CTA_FILTER, attribute(1, struct.pack("=I", flags)), attribute(2, struct.pack("=I", reply_flags))
+    )
+    payload = struct.pack(">BBH", socket.AF_INET, 0, 0) + nested(CTA_TUPLE_ORIG, original) + reply + filters
+    return message(
+        NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, NLM_F_ACK, payload, "forget UDP flows of a Service"
+    )

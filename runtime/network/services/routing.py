@@ -1,0 +1,206 @@
+"""The Services of one node: their desired state, and the tables and the route that carry it out.
+
+The daemon sends the desired state: all of it when the helper has started, then changes. The helper keeps it, so that an
+audit can compare it with the kernel, and a repair can restore it. The tables exist only while there are ports.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from runtime.errors import CapabilityError, NetworkError, SpecError
+from runtime.network import netlink
+from runtime.network.bridge import Bridge
+from runtime.network.netlink import NetlinkError, NetlinkSocket
+from runtime.network.plan import Subnet
+from runtime.network.services import arrange, conntrack
+from runtime.network.services.arrange import Elements, Pick, Placed
+from runtime.network.services.plan import ServiceNetwork, ServicePort
+from runtime.network.services.route import ClusterRoute
+from runtime.network.services.tables import Scope, ServiceTables
+
+T = TypeVar("T")
+
+# Exists if the kernel tracks SCTP connections (CONFIG_NF_CT_PROTO_SCTP).
+SCTP_SWITCH = "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
+
+
+def tables_name(node_table: str) -> str:
+    """The name of the Services' tables, from that of the node's other tables."""
+    return f"{node_table}-services"
+
+
+class ServiceRouting:
+    """The Services of one node. Not for several threads."""
+
+    def __init__(
+        self, route: NetlinkSocket, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, routed: bool
+    ) -> None:
+        """`table` names the node's other tables, `prefix` starts the names of the pods' interfaces. Raises
+        CapabilityError if the kernel has no nftables."""
+        self._socket = route
+        self._bridge = bridge
+        self._subnet = subnet
+        self._prefix = prefix
+        self._routed = routed
+        self._tables = ServiceTables(tables_name(table))
+        self._cluster: ipaddress.IPv4Network | None = None
+        self._placed: dict[str, Placed] = {}
+        self._users: Counter[Pick] = Counter()  # the number of fronts that use a chain
+        self._addresses: Counter[str] = Counter()  # the number of ports that have an endpoint at an address
+        self._owners: dict[bytes, str] = {}  # the name of the port that has a front
+
+    def replace(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
+        """Make these ports the desired state. Connections and clients' endpoints are kept. Returns a sentence for each
+        port that cannot be served. Raises NetworkError, SpecError."""
+        cluster = self._checked(network)
+        if self._cluster not in (None, cluster):
+            self._remove_route()
+        self._cluster = cluster
+        self._clear()
+        refused = [problem for port in ports if (problem := self._admit(port, None))]
+        return refused + self.restore()
+
+    def change(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
+        """Add or change ports, and remove others, in one transaction. Unknown names in `removed` are no error. Returns
+        a sentence for each port that cannot be served. Raises NetworkError."""
+        if self._cluster is None:
+            raise NetworkError("the network helper does not know the network of the cluster IPs yet")
+        names = dict.fromkeys([*removed, *(port.name for port in changed)])
+        before = {name: self._placed[name] for name in names if name in self._placed}
+        existed, users = bool(self._placed), set(self._users)
+        touched = {ip for placed in before.values() for ip in arrange.addresses(placed)}
+        touched |= {one.ip for port in changed for one in (*port.endpoints, *port.external_endpoints)}
+        old = self._elements_of(before.values(), touched)
+        for placed in before.values():
+            self._forget(placed)
+        refused = [problem for port in changed if (problem := self._admit(port, before.get(port.name)))]
+        after = [self._placed[name] for name in names if name in self._placed]
+        if existed and self._placed:
+            gone, new = arrange.difference(old, self._elements_of(after, touched))
+            self._apply(gone, new, users)
+        else:
+            refused += self.restore()
+        conntrack.forget(self._tables.socket, conntrack.stale([*before.values()], after))
+        return refused
+
+    def restore(self) -> list[str]:
+        """Make the tables and the route anew from the desired state, or remove them if there are no ports. Returns
+        warnings. Raises NetworkError."""
+        if self._cluster is None:
+            return []
+        if not self._placed:
+            self._tables.delete()
+            self._remove_route()
+            return []
+        scope = Scope(self._bridge.name, self._subnet.gateway, self._prefix, self._cluster, self._routed)
+        try:
+            self._tables.rebuild(scope, list(self._users), self._wanted())
+        except CapabilityError as error:
+            raise NetworkError(str(error), reason="ServicesNotSupported", retriable=False) from error
+        self._route(self._cluster).add(self._bridge.index)
+        return self._bridge.silence_redirects()
+
+    def problems(self) -> list[str]:
+        """What the kernel lacks or has too much of, as sentences."""
+        if not self._placed or self._cluster is None:
+            return []
+        found = self._tables.differences(self._wanted)
+        if not self._route(self._cluster).exists(self._bridge.index):
+            found.append(f"the route to the cluster IPs {self._cluster} is missing")
+        return found
+
+    def delete(self) -> None:
+        """Remove the tables and the route, and forget all ports."""
+        self._clear()
+        self._tables.delete()
+        self._remove_route()
+
+    def _apply(self, gone: Elements, new: Elements, old_users: set[Pick]) -> None:
+        needed = [pick for pick in self._users if pick not in old_users]
+        unused = [pick for pick in old_users if pick not in self._users]
+        try:
+            self._tables.change(gone, new, unused=unused, needed=needed)
+        except NetlinkError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY):
+                raise
+            self.restore()  # somebody else has changed or removed the tables
+
+    def _checked(self, network: ServiceNetwork) -> ipaddress.IPv4Network:
+        """The network of the cluster IPs. Pods' and the host's own networks would become unreachable if it overlapped
+        them. Raises SpecError, NetworkError."""
+        try:
+            cluster = ipaddress.IPv4Network(network.service_cidr)
+        except ValueError as error:
+            raise SpecError(
+                f"service CIDR {network.service_cidr!r} is not an IPv4 network such as 10.96.0.0/16: {error}"
+            ) from error
+        taken = [(address.ip, address.prefix) for address in netlink.addresses(self._socket)]
+        taken.append((self._subnet.gateway, self._subnet.prefix))
+        for ip, prefix in taken:
+            other = Subnet.of(ip, prefix)
+            if other.overlaps(cluster):
+                raise NetworkError(
+                    f"the service CIDR {cluster} overlaps {other}, a network of this host or of its pods",
+                    retriable=False,
+                )
+        return cluster
+
+    def _admit(self, port: ServicePort, before: Placed | None) -> str:
+        """Add a port to the desired state. Returns why it cannot be served, as a sentence; "" if it can."""
+        if problem := arrange.problem(port):
+            return problem
+        if port.protocol == "SCTP" and not os.path.exists(SCTP_SWITCH):
+            return f"Service {port.name}: this kernel has no NAT for SCTP (CONFIG_NF_CT_PROTO_SCTP)"
+        placed = arrange.place(port, before)
+        fronts = arrange.fronts(placed)
+        for front in fronts:
+            if (owner := self._owners.get(front.key)) and owner != port.name:
+                return f"Service {port.name}: {front.describe()} is already that of Service {owner}"
+        self._owners |= {front.key: port.name for front in fronts}
+        self._placed[port.name] = placed
+        self._users.update(arrange.picks(placed))
+        self._addresses.update(arrange.addresses(placed))
+        return ""
+
+    def _forget(self, placed: Placed) -> None:
+        del self._placed[placed.port.name]
+        for front in arrange.fronts(placed):
+            self._owners.pop(front.key, None)
+        for pick in arrange.picks(placed):
+            _decrement(self._users, pick)
+        for ip in arrange.addresses(placed):
+            _decrement(self._addresses, ip)
+
+    def _clear(self) -> None:
+        self._placed, self._owners = {}, {}
+        self._users, self._addresses = Counter(), Counter()
+
+    def _wanted(self) -> Elements:
+        return self._elements_of(self._placed.values(), self._addresses)
+
+    def _elements_of(self, listed: Iterable[Placed], addresses: Iterable[str]) -> Elements:
+        """The elements of these ports, and those of the addresses that have endpoints."""
+        found: Elements = {}
+        for placed in listed:
+            found |= arrange.elements(placed)
+        found |= {arrange.self_element(ip): b"" for ip in addresses if ip in self._addresses}
+        return found
+
+    def _route(self, cluster: ipaddress.IPv4Network) -> ClusterRoute:
+        return ClusterRoute(self._socket, cluster, self._subnet.gateway)
+
+    def _remove_route(self) -> None:
+        if self._cluster is not None:
+            self._route(self._cluster).remove(self._bridge.index)
+
+
+def _decrement(counter: Counter[T], key: T) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

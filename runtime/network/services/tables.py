@@ -1,0 +1,354 @@
+"""The Services' tables in the kernel: one transaction for each change, and a comparison with what the kernel has.
+
+rules.py lists the tables. The table of the bridge family is changed in the same transactions as the one of family ip.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.network.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NetlinkError, Request, attributes
+from runtime.network.nft_messages import (
+    NFPROTO_BRIDGE,
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_NEWCHAIN,
+    NFT_MSG_NEWRULE,
+    NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM,
+    NFT_SET_MAP,
+    TYPE_IPADDR,
+    TYPE_PROTO,
+    TYPE_SERVICE,
+    Table,
+    attribute,
+    concatenated,
+    nested,
+    number,
+    text,
+)
+from runtime.network.services import rules
+from runtime.network.services.arrange import (
+    AFFINITY,
+    ENDPOINTS,
+    EXTERNAL,
+    FRONTS,
+    MEMBERS,
+    REFUSED,
+    SELF,
+    SERVICES,
+    SOURCES,
+    TAGS,
+    Elements,
+    Key,
+    Pick,
+)
+
+NFT_MSG_DELCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 5, 7, 16
+NFT_SET_INTERVAL, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_CONCAT = 0x4, 0x10, 0x20, 0x80
+NFT_DATA_VERDICT = 0xFFFFFF00
+TYPE_MARK = 19
+CLIENTS = 1 << 18  # clients of Services with session affinity that are remembered
+_FRONT = (TYPE_IPADDR, TYPE_PROTO, TYPE_SERVICE)
+_TARGET = (TYPE_IPADDR, TYPE_SERVICE)
+_MANY = 200  # elements in a message: an attribute holds at most 64 KB
+
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    """A set or map: the types of its key, what its values are, and flags of the kernel."""
+
+    key: tuple[int, ...]
+    chains: bool = False
+    endpoints: bool = False
+    tags: bool = False
+    flags: int = 0
+
+
+_SETS = {
+    SERVICES: _Set(_FRONT, chains=True),
+    EXTERNAL: _Set(_FRONT, chains=True),
+    ENDPOINTS: _Set((*_FRONT, TYPE_MARK), endpoints=True),
+    TAGS: _Set((*_FRONT, TYPE_MARK), tags=True),
+    MEMBERS: _Set((*_FRONT, TYPE_MARK), endpoints=True),
+    AFFINITY: _Set((*_FRONT, TYPE_IPADDR), tags=True, flags=NFT_SET_TIMEOUT | NFT_SET_EVAL),
+    FRONTS: _Set(_FRONT),
+    REFUSED: _Set(_FRONT),
+    SELF: _Set((TYPE_IPADDR, TYPE_IPADDR)),
+    SOURCES: _Set((*_FRONT, TYPE_IPADDR), flags=NFT_SET_INTERVAL | NFT_SET_CONCAT),
+}
+_LENGTHS = {TYPE_IPADDR: 4, TYPE_PROTO: 1, TYPE_SERVICE: 2, TYPE_MARK: 4}
+# The sets that only the daemon changes; the kernel adds clients to the other one.
+_OURS = tuple(name for name in _SETS if name != AFFINITY)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where the tables apply: the bridge, its address, the prefix of the pods' interfaces, the network of cluster IPs,
+    and whether other machines may connect to cluster IPs."""
+
+    bridge: str
+    gateway: str
+    prefix: str
+    cluster: ipaddress.IPv4Network
+    routed: bool
+
+
+class ServiceTables(Table):
+    """One node's tables for Services. Every change is one transaction: it happens completely or not at all."""
+
+    def __init__(self, name: str) -> None:
+        """Raises CapabilityError if the kernel has no nftables."""
+        super().__init__(socket.AF_INET, name)
+        self._bridged = Table(NFPROTO_BRIDGE, name)
+        self._rules: list[bytes] = []  # as the kernel listed them after the last change of a chain
+        self._generation = -1  # the ruleset's generation at which the kernel had all of it
+
+    def close(self) -> None:
+        super().close()
+        self._bridged.close()
+
+    def rebuild(self, scope: Scope, picks: Iterable[Pick], elements: Elements) -> None:
+        """Replace the tables, if there are any. Clients keep their endpoints. Raises CapabilityError if the kernel
+        lacks a part of nftables, NetlinkError for anything else."""
+        clients = self._clients()
+        bridged = rules.bridge_chain(scope.prefix, scope.gateway)
+        requests = [
+            *self._bridged.replacement(),
+            self._bridged.new_chain(bridged),
+            *(self._bridged.new_rule(bridged, rule) for rule in bridged.rules),
+        ]
+        sets = [self._new_set(name) for name in _SETS]
+        inner = rules.inner_chains(scope.bridge)
+        chains = [*(self._new_inner(name) for name in inner), *self._new_rules(inner)]
+        for pick in picks:
+            chains += self._new_pick(pick)
+        listed = [*self._changes(NFT_MSG_NEWSETELEM, elements), *clients, *requests]
+        self.replace(
+            [*sets, *chains],
+            rules.base_chains(scope.bridge, scope.cluster, routed=scope.routed),
+            listed,
+            lacking="this kernel cannot route Services with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
+            "CONFIG_NFT_NUMGEN, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_FIB_IPV4 and CONFIG_NF_TABLES_BRIDGE)",
+        )
+        self._rules = self._listed_rules()
+        self._generation = -1
+
+    def change(
+        self, gone: Elements, new: Elements, *, unused: Sequence[Pick] = (), needed: Sequence[Pick] = ()
+    ) -> None:
+        """Remove and add elements, and the chains that are no longer or newly in use. Raises NetlinkError, with ENOENT
+        if the tables or an element have been removed by somebody else."""
+        chains = [request for pick in needed for request in self._new_pick(pick)]
+        ends = [self._delete_chain(pick.name) for pick in unused]
+        before = self._generation
+        self.transaction(
+            [
+                *chains,
+                *self._changes(NFT_MSG_DELSETELEM, gone),
+                *self._changes(NFT_MSG_NEWSETELEM, new),
+                *ends,
+            ]
+        )
+        if chains or ends:
+            self._rules = self._listed_rules()
+        if before >= 0 and self._current_generation() == before + 1:
+            self._generation = before + 1  # nobody else has changed the ruleset
+
+    def differences(self, wanted: Callable[[], Elements]) -> list[str]:
+        """What the kernel's tables lack or have too much of, as sentences. If nobody has changed the ruleset since they
+        were as wanted, that costs one request, whatever their size."""
+        generation = self._current_generation()
+        if generation == self._generation:
+            return []
+        try:
+            found = {name: self._elements(name) for name in _OURS}
+            listed = self._listed_rules()
+        except NetlinkError:
+            return ["nftables: the Services' tables are missing"]
+        problems = []
+        expected: dict[str, dict[bytes, bytes]] = {name: {} for name in _OURS}
+        for (name, key), value in wanted().items():
+            expected[name][key] = value
+        for name in _OURS:
+            if expected[name] != found[name]:
+                problems.append(_sentence(name, expected[name], found[name]))
+        if listed != self._rules:
+            problems.append("nftables: rules of the Services' tables were changed or removed")
+        if not problems:
+            self._generation = generation
+        return problems
+
+    def delete(self) -> None:
+        """Remove both tables. Missing ones are no error."""
+        super().delete()
+        self._bridged.delete()
+        self._rules, self._generation = [], -1
+
+    def _new_set(self, name: str) -> Request:
+        kind = _SETS[name]
+        flags = kind.flags | (NFT_SET_MAP if kind.chains or kind.endpoints or kind.tags else 0)
+        description = b""
+        if flags & NFT_SET_CONCAT:
+            description = nested(9, nested(2, *(nested(1, number(1, _LENGTHS[part])) for part in kind.key)))
+        elif flags & NFT_SET_EVAL:
+            description = nested(9, number(1, CLIENTS))
+        payload = (
+            text(1, self.name)
+            + text(2, name)
+            + number(3, flags)
+            + number(4, concatenated(kind.key))
+            + number(5, 4 * len(kind.key))
+            + (attribute(6, struct.pack(">I", NFT_DATA_VERDICT)) if kind.chains else b"")
+            + (number(6, TYPE_MARK) + number(7, 4) if kind.tags else b"")
+            + (number(6, concatenated(_TARGET)) + number(7, 8) if kind.endpoints else b"")
+            + description
+            + number(10, rules.SET_IDS[name])
+        )
+        return self.message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, payload, f"create set {name}")
+
+    def _new_inner(self, name: str) -> Request:
+        payload = text(1, self.name) + text(3, name)
+        return self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, payload, f"create chain {name}")
+
+    def _new_rules(self, chains: Mapping[str, Iterable[bytes]]) -> list[Request]:
+        flags = NLM_F_CREATE | 0x800 | NLM_F_ACK
+        return [
+            self.message(
+                NFT_MSG_NEWRULE,
+                flags,
+                text(1, self.name) + text(2, name) + nested(4, rule),
+                f"add a rule to chain {name}",
+            )
+            for name, listed in chains.items()
+            for rule in listed
+        ]
+
+    def _new_pick(self, pick: Pick) -> list[Request]:
+        return [self._new_inner(pick.name), *self._new_rules({pick.name: rules.pick_rules(pick)})]
+
+    def _delete_chain(self, name: str) -> Request:
+        payload = text(1, self.name) + text(3, name)
+        return self.message(NFT_MSG_DELCHAIN, NLM_F_ACK, payload, f"delete chain {name}")
+
+    def _changes(self, kind: int, elements: Elements) -> list[Request]:
+        """The messages that change elements: one per set and 200 elements."""
+        grouped: dict[str, list[bytes]] = {}
+        for (name, key), value in elements.items():
+            grouped.setdefault(name, []).append(_element(name, key, value))
+        flags = NLM_F_ACK | (NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0)
+        return [
+            self.message(
+                kind,
+                flags,
+                text(1, self.name) + text(2, name) + nested(3, *encoded[start : start + _MANY]),
+                f"change {name} of Services",
+            )
+            for name, encoded in grouped.items()
+            for start in range(0, len(encoded), _MANY)
+        ]
+
+    def _elements(self, name: str) -> dict[bytes, bytes]:
+        """The kernel's elements of a set, in arrange.Elements' form."""
+        query = text(1, self.name) + text(2, name)
+        listed = self.socket.dump(self.message(13, NLM_F_DUMP, query, f"list {name}"))
+        return {key: value for data in listed for key, value in _parsed(attributes(data[20:]).get(3, b""))}
+
+    def _clients(self) -> list[Request]:
+        """The messages that add the clients of Services with session affinity again, each with its time left."""
+        query = text(1, self.name) + text(2, AFFINITY)
+        try:
+            listed = self.socket.dump(self.message(13, NLM_F_DUMP, query, "list clients"))
+        except NetlinkError:
+            return []  # no table
+        kept = []
+        for data in listed:
+            for item in _items(attributes(data[20:]).get(3, b"")):
+                parts = attributes(item)
+                kept.append(nested(1, *(_again(kind, parts[kind]) for kind in (1, 2, 4, 5) if kind in parts)))
+        flags = NLM_F_ACK | NLM_F_CREATE
+        return [
+            self.message(
+                NFT_MSG_NEWSETELEM,
+                flags,
+                text(1, self.name) + text(2, AFFINITY) + nested(3, *kept[start : start + _MANY]),
+                "keep clients of Services",
+            )
+            for start in range(0, len(kept), _MANY)
+        ]
+
+    def _listed_rules(self) -> list[bytes]:
+        """Every rule of both tables as the kernel lists it: chain, handle and expressions."""
+        found = []
+        for table in (self, self._bridged):
+            query = table.message(NFT_MSG_GETRULE, NLM_F_DUMP, text(1, self.name), "list rules of Services")
+            found += [bytes(data[20:]) for data in self.socket.dump(query)]
+        return found
+
+    def _current_generation(self) -> int:
+        query = self.message(NFT_MSG_GETGEN, 0, b"", "read the ruleset's generation")
+        answer = self.socket.dump(query)
+        return int.from_bytes(attributes(answer[0][20:])[1], "big") if answer else -1
+
+
+def _element(name: str, key: bytes, value: bytes) -> bytes:
+    kind = _SETS[name]
+    if kind.flags & NFT_SET_INTERVAL:
+        half = len(key) // 2
+        return nested(1, nested(1, attribute(1, key[:half])), nested(10, attribute(1, key[half:])))
+    encoded = nested(1, attribute(1, key))
+    if kind.chains:
+        verdict = nested(2, number(1, rules.NFT_GOTO), attribute(2, value + b"\0"))
+        return nested(1, encoded, nested(2, verdict))
+    if kind.endpoints or kind.tags:
+        return nested(1, encoded, nested(2, attribute(1, value)))
+    return nested(1, encoded)
+
+
+def _again(kind: int, payload: bytes) -> bytes:
+    """An attribute of a listed element, for a message that adds it: key and value are nested, times are not."""
+    return nested(kind, payload) if kind in (1, 2) else attribute(kind, payload)
+
+
+def _items(elements: bytes) -> Iterable[bytes]:
+    offset = 0
+    while offset + 4 <= len(elements):
+        size = struct.unpack_from("=H", elements, offset)[0]
+        yield elements[offset + 4 : offset + size]
+        offset += (size + 3) & ~3
+
+
+def _parsed(elements: bytes) -> Iterable[tuple[bytes, bytes]]:
+    for item in _items(elements):
+        parts = attributes(item)
+        key = attributes(parts[1])[1]
+        if 10 in parts:
+            key += attributes(parts[10])[1]
+        value = b""
+        if 2 in parts:
+            data = attributes(parts[2])
+            value = data[1] if 1 in data else attributes(data[2])[2].rstrip(b"\0")
+        yield key, value
+
+
+def describe(item: Key) -> str:
+    """An element as text, for messages."""
+    name, key = item
+    if name == SELF:
+        return f"{name}: {ipaddress.IPv4Address(key[:4])}"
+    port = struct.unpack_from(">H", key, 8)[0]
+    protocol = {6: "TCP", 17: "UDP", 132: "SCTP"}.get(key[4], str(key[4]))
+    return f"{name}: {protocol} {ipaddress.IPv4Address(key[:4])}:{port}"
+
+
+def _sentence(name: str, wanted: dict[bytes, bytes], found: dict[bytes, bytes]) -> str:
+    """One sentence about a set that differs, with one element as an example."""
+    missing = [key for key in wanted if wanted[key] != found.get(key)]
+    extra = [key for key in found if key not in wanted]
+    example = describe((name, (missing or extra)[0]))
+    if missing:
+        return f"nftables: {len(missing)} elements of Services are missing or changed, such as {example}"
+    return f"nftables: {len(extra)} elements belong to no Service, such as {example}"

@@ -1,0 +1,205 @@
+"""Services in the kernel when somebody interferes: flushed tables, a killed helper, many changes, two nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import NetworkError
+from runtime.network.client import NetworkClient
+from runtime.network.services.plan import Endpoint, ServiceNetwork, ServicePort
+from tests.kernel.netlab import HOST, Lab, ask, lab
+from tests.kernel.test_services import NETWORK, WEB, pods_of, refusal, service
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Lab]:
+    with lab(str(tmp_path)) as made:
+        made.need_nat()
+        yield made
+
+
+@pytest.fixture
+def nft() -> str:
+    """The nft program, with which tests do damage and look at tables."""
+    if not (path := shutil.which("nft")):
+        pytest.skip("needs nft")
+    return path
+
+
+DAMAGE = {
+    "everything flushed": ("flush", "ruleset"),
+    "one table removed": ("delete", "table", "bridge", "TABLE"),
+    "an element removed": ("delete", "element", "ip", "TABLE", "services", "{ 10.96.0.10 . tcp . 80 }"),
+    "an element added": ("add", "element", "ip", "TABLE", "fronts", "{ 10.96.0.11 . tcp . 80 }"),
+    "a chain flushed": ("flush", "chain", "ip", "TABLE", "pick-1"),
+}
+
+
+@pytest.mark.parametrize("command", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damage_is_found_and_repaired(world: Lab, nft: str, command: tuple[str, ...]) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            server = await pods.add("server", says="served")
+            await pods.add("client", port=1)
+            await node.replace_services(NETWORK, [service([server], node_port=30080)])
+            assert await node.audit() == []
+            world.host.sh(nft, *(word.replace("TABLE", world.table() + "-services") for word in command))
+            found = await node.audit()
+            assert any("Service" in sentence for sentence in found), found
+            result = await node.repair()
+            assert set(found) <= set(result.repaired)
+            assert not result.left
+            assert ask(pods.ns["client"], WEB, 80) == ask(world.internet, HOST, 30080) == "served"
+
+    world.with_node(scenario)
+
+
+def test_a_change_after_a_flush_restores_everything(world: Lab, nft: str) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            server = await pods.add("server", says="served")
+            await pods.add("client", port=1)
+            await node.replace_services(NETWORK, [service([server]), service([server], port=81)])
+            world.host.sh(nft, "flush", "ruleset")
+            await node.change_services([service([server], port=82)], [])
+            assert [ask(pods.ns["client"], WEB, port) for port in (80, 81, 82)] == ["served"] * 3
+
+    world.with_node(scenario)
+
+
+def test_a_lost_route_is_found_and_repaired(world: Lab) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            server = await pods.add("server", says="served")
+            await node.replace_services(NETWORK, [service([server])])
+            world.host.sh("ip", "route", "del", "10.96.0.0/16")
+            world.host.sh("ip", "route", "del", "default")
+            assert await node.audit() == ["the route to the cluster IPs 10.96.0.0/16 is missing"]
+            assert (await node.repair()).left == []
+            assert ask(world.host, WEB, 80) == "served"  # also without a default route
+            world.host.sh("ip", "link", "del", "br-lab")
+            assert (await node.repair()).left == []
+            assert ask(world.host, WEB, 80) == "served"
+
+    world.with_node(scenario)
+
+
+def test_services_outlive_their_helper(world: Lab) -> None:
+    """The tables work while there is no helper. The next one has the desired state, and still changes it."""
+
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            one, two = [await pods.add(name, says=name) for name in ("one", "two")]
+            await pods.add("client", port=1)
+            client = pods.ns["client"]
+            await node.replace_services(NETWORK, [service([one])])
+            os.kill(node.helper_pid, signal.SIGKILL)
+            assert ask(client, WEB, 80) == "one"
+            await node.change_services([service([one], port=81)], [])
+            assert [ask(client, WEB, port) for port in (80, 81)] == ["one", "one"]
+            changes = [
+                asyncio.create_task(node.change_services([service([endpoint], port=port)], []))
+                for port in range(100, 150)
+                for endpoint in (one, two)
+            ]
+            await asyncio.sleep(0.01)
+            os.kill(node.helper_pid, signal.SIGKILL)
+            await asyncio.gather(*changes)
+            assert {ask(client, WEB, port) for port in range(100, 150)} == {"two"}
+            assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def test_thousands_of_changes_leave_nothing_behind(world: Lab, nft: str) -> None:
+    def listed() -> str:
+        text = world.host.sh(nft, "list", "table", "ip", world.table() + "-services")
+        return "\n".join(
+            sorted(line.strip(" \t,}").removeprefix("elements = { ") for line in text.splitlines())
+        )
+
+    async def scenario(node: NetworkClient) -> None:
+        few = [Endpoint("10.77.0.2", 80), Endpoint("10.77.0.3", 80)]
+        await node.replace_services(NETWORK, [service(few, affinity=60, node_port=30080)])
+        before = listed()
+        resident = memory(node.helper_pid)
+        for turn in range(2_500):  # each adds and removes several endpoints
+            pods = [Endpoint(f"10.77.0.{2 + (turn + n) % 200}", 80) for n in range(1 + turn % 7)]
+            await node.change_services([service(pods, affinity=60, node_port=30080)], [])
+        await node.change_services([service(few, affinity=60, node_port=30080)], [])
+        assert listed() == before
+        assert memory(node.helper_pid) < resident + (4 << 20)
+        assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that a process has to itself."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no Private_Dirty")
+
+
+def test_two_nodes_of_one_machine_have_the_same_cluster_ips(world: Lab) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        other = await NetworkClient.start(world.config("second", "10.78.0.0/24"))
+        try:
+            async with pods_of(world, node) as pods, pods_of(world, other) as others:
+                server, second = await pods.add("a", says="first"), await others.add("b", says="second")
+                await pods.add("c", port=1)
+                await others.add("d", port=1)
+                await node.replace_services(NETWORK, [service([server])])
+                await other.replace_services(NETWORK, [service([second]), service([second], port=81)])
+                assert ask(pods.ns["c"], WEB, 80) == "first"
+                assert ask(others.ns["d"], WEB, 80) == "second"
+                assert ask(world.host, WEB, 81) == "second"
+                await other.teardown()
+                assert ask(pods.ns["c"], WEB, 80) == ask(world.host, WEB, 80) == "first"
+        finally:
+            await other.close()
+
+    world.with_node(scenario)
+    assert "10.96" not in world.host.sh("ip", "route")
+
+
+def test_a_node_without_services_has_no_tables(world: Lab, nft: str) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        await node.replace_services(NETWORK, [])
+        assert "services" not in world.host.sh(nft, "list", "tables")
+        await node.change_services([service()], [])
+        assert "services" in world.host.sh(nft, "list", "tables")
+        await node.change_services([], [service().name])
+        assert "services" not in world.host.sh(nft, "list", "tables")
+        assert "10.96" not in world.host.sh("ip", "route")
+
+    world.with_node(scenario)
+
+
+def test_what_cannot_be_served_is_said(world: Lab) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            server = await pods.add("server", says="served")
+            twin = ServicePort("default/twin:80/TCP", "TCP", 80, (WEB,), endpoints=(server,))
+            v6 = ServicePort("default/six:80/TCP", "TCP", 80, ("fd00::1",))
+            said = await node.replace_services(NETWORK, [service([server]), twin, v6])
+            assert list(said) == [
+                f"Service {twin.name}: TCP {WEB}:80 is already that of Service {service().name}",
+                f"Service {v6.name} is not for IPv4: Expected 4 octets in 'fd00::1'",
+            ]
+            assert ask(world.host, WEB, 80) == "served"
+            with pytest.raises(NetworkError, match=r"overlaps 10\.77\.0\.0/24"):
+                await node.replace_services(ServiceNetwork("10.77.0.0/16", (30000, 32767)), [])
+            assert refusal(world.host, WEB, 80) == 0
+
+    world.with_node(scenario)
