@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from runtime.cgroups import open_cgroup
 from runtime.cgroups.layout import Mode, layout
+from runtime.cgroups.reading.parsers import stalls
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
 from tests.e2e.test_metrics import METRICS, one, samples
@@ -33,7 +34,7 @@ def cgroup_of(node: Node, name: str, container: str = "main") -> str:
 
 
 def file_of(cgroup: str, v1: tuple[str, str], v2: str) -> str:
-    """A cgroup file by its name on this machine's cgroup version; ("", …) if this version has none."""
+    """A cgroup file by its name on this machine's cgroup version."""
     where = layout()
     if where.mode is Mode.V2:
         return Path(f"{where.unified}{cgroup}/{v2}").read_text()
@@ -404,11 +405,14 @@ def test_the_summary_has_the_cpu_usage(node: Node) -> None:
         ((one,),) = [p["containers"] for p in json.loads(node.get(f"{BASE}/stats/summary"))["pods"]]
         return dict(one)
 
-    assert "usageNanoCores" not in main()["cpu"], "of what is seen for the first time there is no rate"
+    assert "usageNanoCores" not in main()["cpu"], "a first reading has no rate"
     node.wait(lambda: main()["cpu"].get("usageNanoCores", 0) > 0, "a rate")
-    node.wait(
-        lambda: main().get("logs", {}).get("usedBytes") is not None, "its logs to be measured", timeout=80
-    )
+    kernel = Path(f"{layout().unified}{cgroup_of(node, 'busy')}/cpu.pressure")
+    if kernel.exists():
+        before, psi, after = stalls(kernel.read_bytes()), main()["cpu"]["psi"], stalls(kernel.read_bytes())
+        for kind in ("some", "full"):
+            assert before[kind].total_us <= psi[kind]["total"] <= after[kind].total_us
+    node.wait(lambda: "usedBytes" in main().get("logs", {}), "its logs to be measured", timeout=80)
 
 
 def test_nothing_is_measured_without_a_request(node: Node) -> None:

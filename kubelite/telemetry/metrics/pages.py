@@ -113,10 +113,13 @@ class Pages:
 
     async def summary(self) -> dict[str, Any]:
         agent = self._agent
-        snapshot, used = await self.snapshot(), agent.disk_usage.get
+        async with self._one_at_a_time:
+            snapshot, stalls = await self._in_thread(lambda: (self._sample(), self._sampler.stalls()))
+        agent.disk_usage.ask()
+        used = agent.disk_usage.get
         images, volumes = _on(f"{agent.settings.root}/images"), agent.volumes()
         logs = logs_of(agent.cri.running_sandboxes(), agent.store)
-        around = Around(agent.node_name, boot_time(), used, images, most_pids(), volumes, logs)
+        around = Around(agent.node_name, boot_time(), used, images, most_pids(), volumes, logs, stalls)
         return summary(snapshot, around, self._rates.note(snapshot))
 
     async def index(self, asked: Question) -> bytes:

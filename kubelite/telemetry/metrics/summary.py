@@ -7,14 +7,14 @@ and pkg/kubelet/stats (the meaning of the fields).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from kubelite.telemetry.sampling.disk_usage import Usage
 from kubelite.telemetry.sampling.machine import FileSystem
-from kubelite.telemetry.sampling.sampler import Sample, Snapshot
+from kubelite.telemetry.sampling.sampler import ResourceStalls, Sample, Snapshot, stalls_of
 from kubelite.telemetry.sampling.volume_stats import Logs, Volume, summary_of
 
 ROOT = "/"
@@ -24,7 +24,8 @@ SHORTEST = 1.0  # minimum seconds between the two readings of a rate; clock tick
 @dataclass(frozen=True, slots=True)
 class Around:
     """The data that is not in the snapshot. `booted_at`: Unix seconds; `used`: directory → its last measured usage;
-    `images`: the file system of the images; `pids`: the kernel's limit of processes and threads."""
+    `images`: the file system of the images; `pids`: the kernel's limit of processes and threads; `stalls`: as
+    `Sampler.stalls` returns them."""
 
     node: str
     booted_at: float
@@ -33,6 +34,7 @@ class Around:
     pids: int
     volumes: Sequence[Volume] = ()
     logs: Sequence[Logs] = ()
+    stalls: Mapping[str, ResourceStalls] = field(default_factory=dict)
 
 
 class CpuRates:
@@ -72,8 +74,8 @@ def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Jso
         found: Json = {
             "podRef": {"name": t.pod, "namespace": t.namespace, "uid": t.uid},
             "startTime": rfc3339(t.started_at),
-            "containers": [_container(at, c, rates, around.used, said) for c in mine],
-            **_usage(at, pod, rates),
+            "containers": [_container(at, c, rates, around, said) for c in mine],
+            **_usage(at, pod, rates, around),
             "process_stats": {"process_count": len(pod.pids)},
         }
         full = [(v, used) for v in volumes.get(t.uid, ()) if (used := around.used(v.path))]
@@ -118,6 +120,7 @@ def _node(at: str, snapshot: Snapshot, around: Around, rates: Mapping[str, int])
         "network": _network(at, root.networks),
         "rlimit": {"time": at, "maxpid": around.pids, "curproc": root.threads},
     }
+    _add_stalls(document, at, stalls_of(root))
     if root.file_systems:
         document["fs"] = {**_place(at, root.file_systems[0]), **_all_used(root.file_systems[0])}
     if around.images:
@@ -129,7 +132,11 @@ def _node(at: str, snapshot: Snapshot, around: Around, rates: Mapping[str, int])
             "containerFs": {**place, **written},
         }
     if groups := sorted(snapshot.groups, key=lambda group: len(group.target.cgroup)):
-        pods = {"name": "pods", "startTime": rfc3339(around.booted_at), **_usage(at, groups[0], rates)}
+        pods = {
+            "name": "pods",
+            "startTime": rfc3339(around.booted_at),
+            **_usage(at, groups[0], rates, around),
+        }
         document["systemContainers"] = [pods]
     return document
 
@@ -138,22 +145,22 @@ def _container(
     at: str,
     sample: Sample,
     rates: Mapping[str, int],
-    used: Callable[[str], Usage | None],
+    around: Around,
     logs: Mapping[str, Usage],
 ) -> Json:
     found: Json = {
         "name": sample.target.container,
         "startTime": rfc3339(sample.target.started_at),
-        **_usage(at, sample, rates),
+        **_usage(at, sample, rates, around),
     }
-    if layer := used(sample.target.upper):
+    if layer := around.used(sample.target.upper):
         found["rootfs"] = _filesystem(at, [layer])
     if said := logs.get(sample.target.container):
         found["logs"] = _filesystem(at, [said])
     return found
 
 
-def _usage(at: str, sample: Sample, rates: Mapping[str, int]) -> Json:
+def _usage(at: str, sample: Sample, rates: Mapping[str, int], around: Around) -> Json:
     memory, limit = sample.stats.memory, sample.limits.spec.swap_limit
     found: Json = {
         "cpu": _cpu(at, sample.stats.cpu.usage_ns, rates.get(sample.target.cgroup)),
@@ -171,7 +178,21 @@ def _usage(at: str, sample: Sample, rates: Mapping[str, int]) -> Json:
         found["memory"]["availableBytes"] = max(0, memory.limit - memory.working_set)
     if limit:
         found["swap"]["swapAvailableBytes"] = max(0, limit - memory.swap)
+    _add_stalls(found, at, around.stalls.get(sample.target.cgroup, {}))
     return found
+
+
+def _add_stalls(found: Json, at: str, stalls: ResourceStalls) -> None:
+    """Add `psi` to cpu and memory, and `io`. Kubelet's totals are the kernel's, in microseconds (pkg/kubelet/stats,
+    cadvisorPSIToStatsPSI)."""
+    for resource, kinds in stalls.items():
+        if kinds:
+            none: Json = {"total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0}
+            psi = {
+                kind: {"total": s.total_us, "avg10": s.avg10, "avg60": s.avg60, "avg300": s.avg300}
+                for kind, s in kinds.items()
+            }
+            found.setdefault(resource, {"time": at})["psi"] = {"full": none, "some": none, **psi}
 
 
 def _cpu(at: str, used: int, rate: int | None) -> Json:

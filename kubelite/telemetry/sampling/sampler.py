@@ -21,13 +21,15 @@ from kubelite.telemetry.sampling.targets import Sandbox, Target, Targets
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.cgroups.reading.limits import Spec, read_spec
-from runtime.cgroups.reading.parsers import pressure
+from runtime.cgroups.reading.parsers import Stalls, pressure, stalls
 from runtime.cgroups.reading.reader import TOTALS, Reader
 from runtime.cgroups.reading.stats import Stats
 from runtime.errors import NotFoundError, RuntimeFault
 
 FD_BUDGET = 0.85  # fraction of the descriptors for files that stay open; others are opened each time
 NO_LIMITS = Spec()
+#: The stalls of a cgroup, with their averages: resource → "some" or "full" → the numbers.
+ResourceStalls = Mapping[str, Mapping[str, Stalls]]
 _SMALL = 479  # initial bytes of a buffer for net/dev, small enough for Python's allocator instead of malloc
 SPEC_AGE = 300.0  # maximum seconds for which limits are reused while nothing indicates a change
 
@@ -148,6 +150,21 @@ class Sampler:
             self._errors,
         )
 
+    def stalls(self) -> dict[str, ResourceStalls]:
+        """Return the stalls of the cgroups of the last sample, by cgroup. Those without any, or that could not be read,
+        are left out."""
+        found: dict[str, ResourceStalls] = {}
+        for path, kept in self._kept.items():
+            with contextlib.suppress(RuntimeFault):
+                if kept.reader is not None:
+                    lines = kept.reader.stalls()
+                else:
+                    with kept.group.reader() as reader:
+                        lines = reader.stalls()
+                if lines:
+                    found[path] = lines
+        return found
+
     def close(self) -> None:
         for path in list(self._kept):
             self._drop(path)
@@ -263,6 +280,11 @@ def _total(root: Root, name: str) -> int | None:
         return root.vm.get("oom_kill")
     found = pressure(root.pressure.get(name.removesuffix(".pressure"), "").encode())
     return found.some_us if found is not None else None
+
+
+def stalls_of(root: Root) -> ResourceStalls:
+    """Return the stalls of the whole machine."""
+    return {name: stalls(text.encode()) for name, text in root.pressure.items()}
 
 
 def _alone(containers: Iterable[Target]) -> set[str]:

@@ -39,6 +39,15 @@ class Pressure(NamedTuple):
     full_us: int = 0
 
 
+class Stalls(NamedTuple):
+    """A line of a PSI file: averages over 10, 60 and 300 seconds in percent, and the total in microseconds."""
+
+    avg10: float = 0.0
+    avg60: float = 0.0
+    avg300: float = 0.0
+    total_us: int = 0
+
+
 class KeyedValues:
     """Extracts the values of given keys from `key value` lines, in the order of the keys; 0 for a missing key.
 
@@ -80,6 +89,18 @@ def pressure(text: bytes) -> Pressure | None:
         return None
     some, _, full = text.partition(b"full")
     return Pressure(int(some.rpartition(b"total=")[2]), int(full.rpartition(b"total=")[2] or 0))
+
+
+def stalls(text: bytes) -> dict[str, Stalls]:
+    """Parse a PSI file with its averages: "some" and, unless an old kernel has none for CPU, "full"."""
+    found = {}
+    for line in text.decode("ascii", "replace").splitlines():
+        kind, *words = line.split()
+        value = dict(word.split("=", 1) for word in words)
+        found[kind] = Stalls(
+            float(value["avg10"]), float(value["avg60"]), float(value["avg300"]), int(value["total"])
+        )
+    return found
 
 
 def io_stat(text: bytes) -> tuple[IoStats, ...]:

@@ -166,6 +166,22 @@ class Reader:
             self._found = self._plan.join(self._values, self._found, changed)
         return self._found
 
+    def stalls(self) -> dict[str, dict[str, parsers.Stalls]]:
+        """Read the PSI files with their averages: resource → kind → line. They decay while nothing runs, so that they
+        are read each time. Resources for which this kernel has no PSI are left out."""
+        found = {}
+        for name, fd in [one for place in self._places() for one in place.fds]:
+            if not name.endswith(".pressure"):
+                continue
+            try:
+                found[name.removesuffix(".pressure")] = parsers.stalls(os.pread(fd, _SMALL, 0))
+            except OSError as error:
+                if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP):
+                    raise SyscallError(
+                        error.errno or 0, "pread", f"{name} of cgroup {self._about}"
+                    ) from error
+        return found
+
     def _read_rest(self, changed: set[str], *, whole: bool) -> None:
         self._read_files(self._rest, changed)
         for limit, place in self._dependent.items():

@@ -17,6 +17,7 @@ from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
 from kubelite.telemetry.sampling.targets import Target
 from kubelite.telemetry.sampling.volume_stats import Logs, Volume
 from runtime.cgroups.reading.limits import Spec
+from runtime.cgroups.reading.parsers import Stalls
 from runtime.cgroups.reading.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 
 DISK = FileSystem("/dev/vda", 1000, 500, 400, 100, 50)
@@ -97,6 +98,24 @@ def test_the_node() -> None:
     assert (runtime["imageFs"]["usedBytes"], runtime["containerFs"]["usedBytes"]) == (500, 100)
     assert [one["name"] for one in node["systemContainers"]] == ["pods"]
     assert "runtime" not in summary(at(100.0, 7), replace(AROUND, images=None), {})["node"]
+
+
+def test_stalls() -> None:
+    some, full = Stalls(1.5, 0.5, 0.1, 7), Stalls(0.5, 0.25, 0.0, 3)
+    around = replace(AROUND, stalls={"/k/u/app": {"cpu": {"some": some}, "io": {"some": some, "full": full}}})
+    snapshot = at(100.0, 7)
+    text = "some avg10=1.50 avg60=0.50 avg300=0.10 total=7\nfull avg10=0.50 avg60=0.25 avg300=0.00 total=3\n"
+    document = summary(replace(snapshot, root=replace(snapshot.root, pressure={"memory": text})), around, {})
+    (pod,) = document["pods"]
+    (app,) = pod["containers"]
+    seen = {"total": 7, "avg10": 1.5, "avg60": 0.5, "avg300": 0.1}
+    all_tasks = {"total": 3, "avg10": 0.5, "avg60": 0.25, "avg300": 0.0}
+    assert app["io"] == {"time": app["cpu"]["time"], "psi": {"some": seen, "full": all_tasks}}
+    none = {"total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0}
+    assert app["cpu"]["psi"] == {"some": seen, "full": none}, "a kernel without `full` for CPU"
+    assert document["node"]["memory"]["psi"] == {"some": seen, "full": all_tasks}
+    for place in (pod, document["node"]):
+        assert "io" not in place and "psi" not in place["cpu"], "the kernel has none"
 
 
 @pytest.mark.parametrize(("limit", "left"), [(0, None), (8, 3), (4, 0)])

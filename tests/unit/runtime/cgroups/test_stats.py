@@ -14,6 +14,7 @@ import pytest
 from runtime.cgroups import files
 from runtime.cgroups.reading import parsers, stats
 from runtime.cgroups.reading import reader as readers
+from runtime.cgroups.reading.parsers import Stalls
 from runtime.cgroups.reading.reader import SETTLE, Reader
 from runtime.errors import NotFoundError
 
@@ -170,6 +171,19 @@ def test_a_cgroup_is_read_once_more_after_a_long_pause(tmp_path: Path) -> None:
         assert reader.read(130.0).pressure.cpu == stats.Pressure(44, 0)
         kernel.write("cpu.pressure", "some total=55\n")
         assert reader.read(160.0).pressure.cpu == stats.Pressure(44, 0)
+
+
+def test_averages_of_stalls_are_read_each_time(tmp_path: Path) -> None:
+    """They decay while nothing runs."""
+    line = "avg10={} avg60=0.00 avg300=0.00 total=44"
+    kernel = Kernel(tmp_path, {**V2, "cpu.pressure": f"some {line.format(9.5)}\n"})
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+        reader.read(100.0)
+        assert reader.stalls()["cpu"] == {"some": Stalls(9.5, 0.0, 0.0, 44)}
+        kernel.write("cpu.pressure", f"some {line.format(8.5)}\nfull {line.format(1.25)}\n")
+        expected = {"some": Stalls(8.5, 0.0, 0.0, 44), "full": Stalls(1.25, 0.0, 0.0, 44)}
+        assert reader.stalls()["cpu"] == expected
+        assert "io" not in reader.stalls()
 
 
 def test_stalls_are_read_when_the_machine_had_some(tmp_path: Path) -> None:
