@@ -94,6 +94,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "pod_security_warn",
         "pod_security_audit",
         "pod_security_namespaces",
+        "pod_security_labels",
         "allowed_host_paths",
         "no_new_privileges",
         "user_namespaces",

@@ -29,9 +29,10 @@ from kubelite.images.collector import ImageCollector
 from kubelite.kube.errors import is_shortage
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
+from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.local import LocalCri
-from kubelite.node.decide.pod_security import forbidden
+from kubelite.node.decide.pod_security import forbidden, warning, workload_pod
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pressure.evictor import Evictor
@@ -62,7 +63,7 @@ from runtime.network.client import NetworkClient
 from runtime.shim.protocol import SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
-from state.store import Store
+from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,10 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         )  # fmt: skip
         stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
-        sources = _sources(settings, store, events, tracer, unclaimed, parsed=parsed, started=started)
+        sources = _sources(
+            settings, store, events, tracer, unclaimed,
+            security=config.pod_security, parsed=parsed, started=started,
+        )  # fmt: skip
         history = NodeHistory(store, settings.manifests, sources.rescan)
         disk_usage = DiskUsage(partial(measured_directories, store, cri, config))
         agent = NodeAgent(
@@ -177,17 +181,20 @@ def _sources(
     tracer: Tracer,
     unclaimed: dict[str, tuple[str, str]],
     *,
+    security: PodSecurity,
     parsed: ParsedPods,
     started: float,
 ) -> Sources:
     """Create the manifest sources. `unclaimed`: uid → namespace and name of running pods without a record. A manifest
     with the same namespace and name takes over the uid."""
 
-    def applied(uid: str, state: ManifestState) -> None:
-        unclaimed.pop(uid, None)
-        _trace_manifest(tracer, uid, state, started=started)
+    def applied(record: Record, state: ManifestState) -> None:
+        if record.kind == "Pod":
+            unclaimed.pop(record.uid, None)
+            _trace_manifest(tracer, record.uid, state, started=started)
+        elif not security.open and (said := warning(workload_pod(record.doc), security)):
+            events.event(reference(record.doc), "Warning", "PodSecurity", said)
 
-    security = settings.pod_security
     return Sources(
         settings.manifests,
         store,
@@ -201,6 +208,7 @@ def _sources(
         on_valid=partial(record_version, store) if _keeps_history(settings) else lambda _file, _text: None,
         offer=parsed.offer,
         refusal=lambda pod: forbidden(pod, security),
+        labels=security.declared,
         with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,
     )
 

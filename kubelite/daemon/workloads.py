@@ -86,7 +86,7 @@ def _admission(agent: NodeAgent, parsed: ParsedPods) -> Admission:
         agent.store,
         node_name=settings.node_name,
         priorities=settings.priority_classes,
-        refusal=partial(forbidden, security=settings.pod_security),
+        refusal=partial(forbidden, security=agent.pod_security),
         with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,
         offer=parsed.offer,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import WORKLOADS, source_of
+from kubelite.kube.objects import WORKLOADS, source_of, template_of
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.claim_names import claim_name_in
 from runtime.errors import ImageError
@@ -279,14 +279,6 @@ def _image_items(records: list[ImageRecord], sizes: Mapping[str, int], used: set
         found = {"size": shared + unique, "shared": shared, "unique": unique, "active": record.id in used}
         items.append({"reference": record.reference, "id": record.id, "created": record.created, **found})
     return items
-
-
-def template_of(workload: Json) -> Json:
-    """Return a workload's template of pods."""
-    spec = workload.get("spec") or {}
-    spec = (spec.get("jobTemplate") or {}).get("spec") or spec
-    found: Json = spec.get("template") or {}
-    return found
 
 
 def references_of(pod: Json) -> set[str]:

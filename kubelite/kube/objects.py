@@ -122,3 +122,11 @@ def mark_deleting(doc: Json, *, now: float, grace: int | None = None) -> Json | 
         "deletionGracePeriodSeconds": grace,
     }
     return {**doc, "metadata": marked}
+
+
+def template_of(workload: Json) -> Json:
+    """Return a workload's template of pods."""
+    spec = workload.get("spec") or {}
+    spec = (spec.get("jobTemplate") or {}).get("spec") or spec
+    found: Json = spec.get("template") or {}
+    return found

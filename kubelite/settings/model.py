@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kubelite.kube.pod_security import Level, Levels, PodSecurity, parse_levels
+from kubelite.kube.pod_security import Labels, Level, Levels, PodSecurity, parse_levels
 from kubelite.kube.setting_types import Amounts, ByPriority, Duration, Numbers, Seconds, Texts, Thresholds
 from kubelite.settings import checks
 from kubelite.settings.loading import (
@@ -157,6 +157,9 @@ class Settings(BaseModel):
     """Level whose violations are recorded in the audit log."""
     pod_security_namespaces: Texts = Field(default_factory=dict)
     """Levels of single namespaces, for example `system=privileged,web=enforce:baseline+warn:restricted`."""
+    pod_security_labels: Labels = Labels.OVERRIDE
+    """What the labels of a Namespace in the manifests do. `Override`: they replace the levels of these settings, as on
+    a cluster. `Restrict`: they make them stricter, never laxer. `Ignore`: nothing."""
     allowed_host_paths: str = ""
     """Paths that `hostPath` volumes may use, with all below, for example `/data,/etc/ssl:ro`. `ro`: only mounted
     read-only. `none`: no path. Empty: any path."""
@@ -248,7 +251,11 @@ class Settings(BaseModel):
             path.strip() for path in self.allowed_host_paths.split(",") if path.strip() not in ("", "none")
         ]
         return PodSecurity(
-            default, named, tuple(paths) if self.allowed_host_paths else None, self.image_digests_only
+            default,
+            named,
+            tuple(paths) if self.allowed_host_paths else None,
+            self.image_digests_only,
+            self.pod_security_labels,
         )
 
     @property

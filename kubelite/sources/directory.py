@@ -30,31 +30,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import mark_deleting, object_name, source_of
+from kubelite.kube.objects import WORKLOADS, mark_deleting, object_name, source_of
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.policies.rules import Rules
 from kubelite.sources.files import (
-    MAX_BYTES,
     Listing,
     being_written,
     below,
     identity_of,
     list_manifests,
     no_file,
+    read_open,
     readable_name,
-)
-from kubelite.sources.plan import (
-    KINDS,
-    Key,
-    ManifestState,
-    Problem,
-    bound,
-    created,
-    failed,
-    merged,
-    plan,
-)
+)  # fmt: skip
+from kubelite.sources.namespaces import DeclaredLabels, to_read_again
+from kubelite.sources.plan import KINDS, Key, ManifestState, Problem, bound, created, failed, merged, plan
 from kubelite.sources.refused import Refused
 from kubelite.sources.tree_watch import TreeWatch
 from kubelite.sources.workloads import without_effect
@@ -86,9 +77,10 @@ class Sources:
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
         refused: Callable[[Json, str], None] = lambda _doc, _sentence: None,
-        applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
+        applied: Callable[[Record, ManifestState], None] = lambda _record, _state: None,
         on_valid: Callable[[str, str], None] = lambda _file, _text: None,
         refusal: Callable[[Pod], str] = lambda _pod: "",
+        labels: dict[str, Mapping[str, str]] | None = None,
         with_defaults: Callable[[Pod], Pod] = lambda pod: pod,
         offer: Callable[[str, Json, PodSpec], None] = lambda _uid, _document, _spec: None,
         clock: Callable[[], float] = time.time,
@@ -103,9 +95,10 @@ class Sources:
         self._uid_for = uid_for
         self._report = report
         self._refused = Refused(store, refused)  # with an object's document, and why its edit has no effect
-        self._applied = applied  # called with a pod's uid after its manifest is in the store
+        self._applied = applied  # called with a pod or workload after its manifest is in the store
         self._offer = offer  # called with a pod's uid, its stored spec, and the typed form of that spec
         self._refusal = refusal  # returns why a pod is not admitted, "" if it is
+        self._labels = DeclaredLabels({} if labels is None else labels)  # by which `refusal` decides
         self._with_defaults = with_defaults  # returns a pod with the node's own defaults
         self._on_valid = on_valid  # called with a file and its text if the text is valid
         self._clock = clock
@@ -258,6 +251,13 @@ class Sources:
         for file in [f for f in self._files if f not in listed and not below(f, lost)]:
             del self._files[file]
         self._writers = {file: since for file, since in self._writers.items() if file in listed}
+        before = dict(self._files)
+        await self._read_changed(listed)
+        if self._labels.publish(self._files):
+            self._files = to_read_again(self._files, before)
+            await self._read_changed(listed)
+
+    async def _read_changed(self, listed: Mapping[str, tuple[int, ...]]) -> None:
         for file, signature in sorted(listed.items()):
             known = self._files.get(file)
             if known and known.signature == signature and file not in self._writers:
@@ -290,6 +290,8 @@ class Sources:
         if text is None:
             return None
         loaded = load_text(text, file=file)
+        if all(error.kind == "unsupported" for error in loaded.errors):
+            self._labels.note(file, loaded.documents)
         problems = tuple(Problem(e.message, e.line, e.field, e.kind, e.object) for e in loaded.errors)
         problems += tuple(
             Problem(said, document.line, kind="forbidden", object=f"Pod {'/'.join(document.key[1:])}")
@@ -323,11 +325,7 @@ class Sources:
                     self._look_again(WRITER_POLL)
                     return None
             self._writers.pop(file, None)
-            with open(descriptor, "rb", closefd=False) as stream:
-                data = stream.read(MAX_BYTES + 1)
-            if len(data) > MAX_BYTES:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-            return data.decode("utf-8-sig")
+            return read_open(descriptor)
         finally:
             os.close(descriptor)
 
@@ -394,8 +392,8 @@ class Sources:
 
     async def _put(self, write: Awaitable[Record | None], file: str) -> None:
         record = await write
-        if record is not None and record.kind == "Pod" and file in self._files:
-            self._applied(record.uid, self._files[file])
+        if record is not None and (record.kind == "Pod" or record.kind in WORKLOADS) and file in self._files:
+            self._applied(record, self._files[file])
 
     def _removals(self, gone: tuple[Key, ...], settle: float, now: float) -> list[Awaitable[object]]:
         moment = time.monotonic()

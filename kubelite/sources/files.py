@@ -124,6 +124,15 @@ def read_text(path: str) -> str:
         return stream.read()
 
 
+def read_open(descriptor: int) -> str:
+    """Read an open manifest, which stays open. Raises UnicodeDecodeError, or OSError if it is larger than MAX_BYTES."""
+    with open(descriptor, "rb", closefd=False) as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data.decode("utf-8-sig")
+
+
 def below(file: str, directories: Iterable[str]) -> bool:
     return any(file.startswith(directory + "/") for directory in directories)
 

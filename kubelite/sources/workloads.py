@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kubelite.kube.json import Json
+from kubelite.kube.pod_security import CHECKED, PREFIX
 
 #: Annotations of a workload that its controller writes. Those in a manifest (from `kubectl get -o yaml`) are ignored.
 _OF_CONTROLLERS = ("deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
@@ -27,8 +29,9 @@ def without_effect(doc: Json) -> str:
     if doc["kind"] != "Namespace":
         return _WITHOUT_EFFECT.get(doc["kind"], "")
     labels = doc["metadata"].get("labels") or {}
-    if any(key.startswith("pod-security.kubernetes.io/") for key in labels):
-        return "its Pod Security labels have no effect: the setting pod_security_namespaces has the levels"
+    for key in (f"{PREFIX}{mode}-version" for mode in ("enforce", "audit", "warn")):
+        if re.fullmatch(r"v1\.\d+", labels.get(key, "")) and int(labels[key][3:]) < CHECKED:
+            return f"its label {key} has no effect: pods are checked by the rules of Kubernetes 1.{CHECKED}"
     return ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +58,46 @@ def test_levels(node: Node, tmp_path: Path) -> None:
     )
     labels = node.json("get", "namespaces", "default", "-o", "json")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "baseline"
+
+
+def deployment(name: str, namespace: str) -> str:
+    template = {
+        "metadata": {"labels": {"app": name}},
+        "spec": {"hostNetwork": True, "containers": [container()], "terminationGracePeriodSeconds": 2},
+    }
+    spec = {"selector": {"matchLabels": {"app": name}}, "template": template}
+    metadata = {"name": name, "namespace": namespace}
+    return json.dumps({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+
+
+SHOP = """\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {pod-security.kubernetes.io/enforce: %s, pod-security.kubernetes.io/warn: %s}}
+"""
+
+
+def test_labels_of_a_namespace_and_the_pods_of_a_workload(node: Node) -> None:
+    """As on a cluster, a Deployment is warned of, its ReplicaSet says why it creates no pod, and a label decides."""
+    node.apply("web.yaml", deployment("web", "shop"))
+    node.apply("z.yaml", SHOP % ("baseline", "baseline"))
+
+    def said(reason: str, kind: str) -> list[str]:
+        found = [one for one in node.events(reason) if one["involvedObject"]["kind"] == kind]
+        return [one["message"] for one in found if one["involvedObject"].get("namespace") == "shop"]
+
+    node.wait(lambda: said("FailedCreate", "ReplicaSet"), "the refusal")
+    violated = 'violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)'
+    assert re.fullmatch(
+        r'Error creating: pods "web-[a-z0-9]+-" is forbidden: ' + re.escape(violated),
+        said("FailedCreate", "ReplicaSet")[0],
+    )
+    [warned] = said("PodSecurity", "Deployment")
+    assert warned.startswith('would violate PodSecurity "') and "host namespaces (hostNetwork=true)" in warned
+    node.apply("z.yaml", SHOP % ("privileged", "privileged"))
+    node.wait(
+        lambda: '"phase": "Running"' in node.cli("get", "pods", "-n", "shop", "-o", "json").out,
+        "the pod that the label admits",
+    )
+    labels = node.json("get", "namespaces", "shop", "-o", "json")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"

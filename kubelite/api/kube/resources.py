@@ -43,7 +43,6 @@ NO_RBAC = (
     "this node has no RBAC: root may do everything, and members of the group that the setting api_group names may read "
     "everything but Secrets"
 )
-_LEVELS = "pod-security.kubernetes.io/"  # labels that say which levels apply: those of the settings
 _RBAC = "rbac.authorization.k8s.io/v1"
 _DELETED = ("delete", "get", "list", "watch")
 
@@ -240,10 +239,8 @@ def _namespaces(node: NodeApi) -> list[Json]:
 def _namespace(node: NodeApi, name: str, born: str, defined: Json | None) -> Json:
     """`defined`: the metadata of the namespace's manifest, if it has one."""
     metadata = {"name": name, "creationTimestamp": born, **(defined or {})}
-    given = {
-        key: value for key, value in (metadata.get("labels") or {}).items() if not key.startswith(_LEVELS)
-    }
-    own = {"kubernetes.io/metadata.name": name, **node.pod_security.levels(name).labels}
+    given = metadata.get("labels") or {}
+    own = {"kubernetes.io/metadata.name": name, **node.pod_security.levels(name).labels(given)}
     return {
         "apiVersion": "v1",
         "kind": "Namespace",

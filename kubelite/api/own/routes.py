@@ -20,6 +20,7 @@ from kubelite.api.node import NodeApi, Progress
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
+from kubelite.kube.objects import WORKLOADS
 from kubelite.sources import edits
 from runtime.images.store.disk import disk_error
 
@@ -136,23 +137,31 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
     """Check the pods by Pod Security admission and by the rules of their namespaces, as the node does when it reads
     their file (sources/directory.py). Return the headers of the answer, with the warnings. Raises Forbidden."""
     from kubelite.sources.admission import refusal
+    from kubelite.sources.namespaces import security_labels
     from manifests.yaml.loader import load_text
 
     documents = [one for chunk in applied for one in load_text(chunk.text, file="").documents]
     if said := refusal(documents, node.store):
         raise ApiError("Forbidden", said)
-    if node.pod_security.open:
+    security = node.pod_security.declaring(security_labels(documents))
+    if security.open:
         return {}
-    from kubelite.node.decide.pod_security import audited, forbidden, warning
+    from kubelite.node.decide.pod_security import audited, forbidden, warning, workload_pod
     from manifests.types.core import Pod
 
     warnings = []
-    for pod in (one.obj for one in documents if isinstance(one.obj, Pod)):
-        if said := forbidden(pod, node.pod_security):
-            raise ApiError("Forbidden", said)
-        if said := audited(pod, node.pod_security):
+    for one in documents:
+        if isinstance(one.obj, Pod):
+            if said := forbidden(one.obj, security):
+                raise ApiError("Forbidden", said)
+            pod = one.obj
+        elif one.kind in WORKLOADS:
+            pod = workload_pod(one.obj.to_json())
+        else:
+            continue
+        if said := audited(pod, security):
             note_violation(request, said)
-        if said := warning(pod, node.pod_security):
+        if said := warning(pod, security):
             warnings.append(said)
     return _warning(warnings)
 

@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+from kubelite.kube.json import Json
+from kubelite.kube.objects import template_of
 from kubelite.kube.pod_security import Level, PodSecurity
 from kubelite.node.decide.sysctls import SAFE
 from kubelite.node.model.ephemeral import every_container
@@ -77,6 +79,16 @@ def tags(pod: Pod) -> str:
 def warning(pod: Pod, security: PodSecurity) -> str:
     """Return the pod's violations of its namespace's level `warn`; "" if there are none."""
     return _would(pod, security.levels(pod.metadata.namespace or "default").warn)
+
+
+def workload_pod(workload: Json) -> Pod:
+    """Return a pod of the workload's template, for `warning` and `audited`. The workload itself is not refused
+    (Kubernetes: ValidatePodController in pod-security-admission/admission/admission.go)."""
+    template = template_of(workload)
+    metadata = {**(template.get("metadata") or {}), "name": workload["metadata"]["name"]}
+    metadata["namespace"] = workload["metadata"].get("namespace", "default")
+    spec = template.get("spec") or {}
+    return Pod.parse({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
 
 def audited(pod: Pod, security: PodSecurity) -> str:

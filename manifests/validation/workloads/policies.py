@@ -1,7 +1,8 @@
 """Rules of Namespaces, ServiceAccounts (Kubernetes pkg/apis/core/validation), PodDisruptionBudgets
 (pkg/apis/policy/validation), roles and bindings (pkg/apis/rbac/validation)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from manifests.names import dns_label, dns_subdomain, path_segment, qualified_name
 from manifests.problems import Path, Problem, invalid, not_supported, required
@@ -22,17 +23,33 @@ from manifests.validation.rules import formatted
 from manifests.validation.workloads.template import int_or_percent
 
 EVICTION_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
+POD_SECURITY_LEVELS = ("privileged", "baseline", "restricted")
 _FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def namespace_problems(found: Namespace) -> Iterator[Problem]:
     yield from validate_meta(found.metadata, namespaced=False, name=dns_label)
+    yield from _pod_security_problems(found.metadata.labels)
     for index, name in enumerate(found.spec.finalizers):
         here: Path = ("spec", "finalizers", index)
         yield from formatted(here, name, qualified_name)
         if "/" not in name and name not in _FINALIZERS:
             sentence = "name is neither a standard finalizer name nor is it fully qualified"
             yield invalid(here, name, sentence)
+
+
+def _pod_security_problems(labels: Mapping[str, str]) -> Iterator[Problem]:
+    """Rules of Pod Security admission: PolicyToEvaluate, ParseLevel and ParseVersion (pod-security-admission,
+    api/helpers.go), which refuse a new Namespace and a change of these labels (ValidateNamespace in
+    admission/admission.go)."""
+    for mode in ("enforce", "audit", "warn"):
+        key = f"pod-security.kubernetes.io/{mode}"
+        if key in labels and labels[key] not in POD_SECURITY_LEVELS:
+            words = f"must be one of {', '.join(POD_SECURITY_LEVELS)}"
+            yield invalid(("metadata", "labels", key), labels[key], words)
+        key = f"{key}-version"
+        if key in labels and not re.fullmatch(r"latest|v1\.(0|[1-9][0-9]*)", labels[key]):
+            yield invalid(("metadata", "labels", key), labels[key], 'must be "latest" or "v1.x"')
 
 
 def service_account_problems(found: ServiceAccount) -> Iterator[Problem]:

@@ -62,3 +62,37 @@ def test_a_namespace_shows_its_levels(http: Http) -> None:
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "restricted",
     }
+
+
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web%s}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {hostNetwork: true, containers: [{name: c, image: i}]}
+"""
+
+
+def test_a_workload_is_warned_of_and_not_refused(http: Http) -> None:
+    """ValidatePodController (pod-security-admission/admission/admission.go) never enforces."""
+    applied = http.post("/kubelite/v1/apply", params={"file": "d.yaml"}, content=DEPLOYMENT % "")
+    assert applied.status_code == 200
+    assert applied.headers["warning"].startswith(
+        '299 - "would violate PodSecurity \\"restricted:latest\\": host namespaces (hostNetwork=true), allow'
+    )
+
+
+def test_the_labels_of_a_namespace_count_in_the_same_text(http: Http) -> None:
+    space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: web, labels: {pod-security.kubernetes.io/%s}}\n---\n"
+    pod = HOST % ", namespace: web"
+    for label, code in (
+        ("enforce: privileged", 200),
+        ("enforce: restricted", 403),
+        ("warn: privileged", 403),
+        ("enforce: all", 422),
+    ):
+        found = http.post("/kubelite/v1/apply", params={"file": "n.yaml"}, content=space % label + pod)
+        assert found.status_code == code, (label, found.text)

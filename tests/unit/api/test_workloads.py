@@ -205,9 +205,8 @@ def test_a_namespace_of_a_manifest_has_its_labels_and_exists_without_objects(htt
     found = http.get("/api/v1/namespaces/shop").json()
     assert found["status"] == {"phase": "Active"} and found["metadata"]["creationTimestamp"] == CREATED
     assert found["metadata"]["labels"]["team"] == "a"
-    levels = {key: value for key, value in found["metadata"]["labels"].items() if "pod-security" in key}
-    assert levels == http.node.pod_security.levels("shop").labels, (
-        "the levels that apply are those of the settings"
+    assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged", (
+        "the level that applies: no manifest declares another one"
     )
     assert [one["metadata"]["name"] for one in http.get("/api/v1/namespaces").json()["items"]] == [
         "default",

@@ -223,9 +223,9 @@ async def test_a_kind_without_effect_is_stored_and_said_once(directory: Path, st
     sources = Sources(
         str(directory), store, report=lambda state: said.extend(p.message for p in state.problems)
     )
-    level = "pod-security.kubernetes.io/enforce"
+    level = "pod-security.kubernetes.io/enforce-version"
     (directory / "shop.yaml").write_text(
-        f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{level}: restricted}}}}\n---\n"
+        f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{level}: v1.24}}}}\n---\n"
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop}\n"
     )
     await sources.scan()

@@ -16,6 +16,8 @@ from tests.unit.manifests.workloads.kit import Doc, altered, defaulted, document
 
 GROUP = "rbac.authorization.k8s.io"
 
+PSA = "pod-security.kubernetes.io/"
+
 
 def limits(*items: Doc) -> Doc:
     return document("LimitRange", {"limits": list(items)})
@@ -248,6 +250,10 @@ def test_rules_of_a_resource_quota(doc: Doc, sentence: str) -> None:
             "ServiceAccount", None, imagePullSecrets=[{"name": "x"}], automountServiceAccountToken=False
         ),
         document("Namespace", {"finalizers": ["kubernetes", "a.b/c"]}),
+        document("Namespace", None, **{"metadata.labels": {f"{PSA}enforce": "baseline"}}),
+        document(
+            "Namespace", None, **{"metadata.labels": {f"{PSA}warn-version": "v1.99", f"{PSA}other": "x"}}
+        ),
         document("Role", None, rules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]),
         document("ClusterRole", None, rules=[{"nonResourceURLs": ["/healthz"], "verbs": ["get"]}]),
         document("ClusterRole", None, **{"metadata.name": "system:node:A B", "rules": None}),
@@ -288,6 +294,22 @@ def test_valid_ones(doc: Doc) -> None:
         (
             document("Namespace", None, **{"metadata.namespace": "a"}),
             "metadata.namespace: Forbidden: not allowed",
+        ),
+        (
+            document("Namespace", None, **{"metadata.labels": {f"{PSA}enforce": "strict"}}),
+            'metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict": must be one of priv',
+        ),
+        (
+            document("Namespace", None, **{"metadata.labels": {f"{PSA}warn": ""}}),
+            'metadata.labels[pod-security.kubernetes.io/warn]: Invalid value: "": must be one of',
+        ),
+        (
+            document("Namespace", None, **{"metadata.labels": {f"{PSA}audit-version": "1.30"}}),
+            'metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: "1.30": must be "latest"',
+        ),
+        (
+            document("Namespace", None, **{"metadata.labels": {f"{PSA}enforce-version": "v1.030"}}),
+            'metadata.labels[pod-security.kubernetes.io/enforce-version]: Invalid value: "v1.030": must be "latest"',
         ),
         (
             document("Namespace", {"finalizers": ["foo"]}),

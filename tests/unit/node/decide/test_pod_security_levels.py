@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kubelite.kube.pod_security import Level, Levels, PodSecurity, parse_levels
+from kubelite.kube.pod_security import Labels, Level, Levels, PodSecurity, parse_levels
 from kubelite.node.decide import pod_security
 from kubelite.node.decide.pod_security import forbidden, host_paths, violations, warning
 from manifests.types.core import Pod
@@ -113,8 +115,8 @@ def test_wrong_levels(text: str) -> None:
 
 
 def test_the_labels_of_a_cluster() -> None:
-    assert Levels().labels == {}
-    assert Levels(Level.BASELINE, warn=Level.RESTRICTED).labels == {
+    assert Levels().labels({}) == {}
+    assert Levels(Level.BASELINE, warn=Level.RESTRICTED).labels({}) == {
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "restricted",
     }
@@ -145,3 +147,43 @@ def test_images_by_digest_alone(spec: dict[str, Any], said: str) -> None:
     assert said in found if said else found == ""
     assert forbidden(make(**spec), PodSecurity()) == ""
     assert not PodSecurity(digests_only=True).open
+
+
+PSA = "pod-security.kubernetes.io/"
+P, B, R = Level
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({}, Levels(B, R, P)),
+        ({"enforce": "privileged"}, Levels(P, R, P)),
+        ({"enforce": "restricted", "warn": "baseline", "audit": "restricted"}, Levels(R, B, R)),
+        ({"enforce-version": "v1.20"}, Levels(B, R, P)),
+        ({"enforce": "unknown", "warn": "unknown", "audit": "unknown"}, Levels(R, P, P)),  # PolicyToEvaluate
+    ],
+)
+def test_labels_replace_the_levels_of_the_settings(labels: dict[str, str], expected: Levels) -> None:
+    declared: dict[str, Mapping[str, str]] = {"web": {f"{PSA}{key}": value for key, value in labels.items()}}
+    security = PodSecurity(Levels(B, R, P), declared=declared)
+    assert security.levels("web") == expected
+    assert security.levels("other") == Levels(B, R, P)
+    named = PodSecurity(Levels(), {"web": Levels(B, R, P)}, declared=declared)
+    assert named.levels("web") == expected
+    assert not named.open
+
+
+def test_labels_that_only_restrict_or_are_ignored() -> None:
+    declared: dict[str, Mapping[str, str]] = {
+        "web": {f"{PSA}enforce": "privileged", f"{PSA}warn": "restricted"}
+    }
+    base = PodSecurity(Levels(B), declared=declared)
+    assert base.levels("web") == Levels(P, R, P)
+    assert replace(base, labels=Labels.RESTRICT).levels("web") == Levels(B, R, P)
+    assert replace(base, labels=Labels.IGNORE).levels("web") == Levels(B)
+    assert PodSecurity(declared={"web": {}}).open and not PodSecurity(declared=declared).open
+    assert base.declaring({"web": {}}).levels("web") == Levels(B)
+    assert base.levels("web").labels(declared["web"]) == {
+        f"{PSA}enforce": "privileged",
+        f"{PSA}warn": "restricted",
+    }
