@@ -36,6 +36,7 @@ from runtime.network.plan import (
     check_ports,
     link_prefix,
     port_conflict,
+    service_table_name,
     table_name,
 )
 from runtime.network.port_sockets import PortSockets
@@ -60,7 +61,8 @@ class Node:
         self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone)
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = PortSockets()
-        self._services: ServiceRouting | None = None
+        self._services: ServiceRouting | None = None  # None until there are Services
+        self._service_network: ServiceNetwork | None = None
         self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
@@ -277,11 +279,16 @@ class Node:
     def replace_services(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
         """Make these ports of Services the desired state. Returns a sentence for each port that cannot be served.
         Raises NetworkError, SpecError."""
+        self._service_network = network
+        if not ports and self._services is None and not self._has_service_tables():
+            return []
         return self._service_routing().replace(network, ports)
 
     def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
         """Add, change and remove ports of Services in one transaction. Returns a sentence for each port that cannot be
         served. Raises NetworkError."""
+        if self._services is None and self._service_network:
+            self._service_routing().replace(self._service_network, ())
         return self._service_routing().change(changed, removed)
 
     def _service_routing(self) -> ServiceRouting:
@@ -290,9 +297,13 @@ class Node:
 
             self._services = ServiceRouting(
                 self._route, self._bridge, self._subnet,
-                table=table_name(self._name), prefix=link_prefix(self._name), routed=self.config.routed,
+                table=service_table_name(self._name), prefix=link_prefix(self._name), routed=self.config.routed,
             )  # fmt: skip
         return self._services
+
+    def _has_service_tables(self) -> bool:
+        """Whether an earlier helper has left tables for Services."""
+        return self._nat is not None and self._nat.has_chain(service_table_name(self._name), "prerouting")
 
     # --- the node itself --------------------------------------------------------------------------------------------
 

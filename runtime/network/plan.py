@@ -208,6 +208,11 @@ def table_name(node: str) -> str:
     return f"kubelite-{clean}-{_digest(node, 5)}"
 
 
+def service_table_name(node: str) -> str:
+    """The name of the nftables tables for Services of the node with this identity."""
+    return f"{table_name(node)}-services"
+
+
 def mac_of(ip: str) -> str:
     """A locally administered hardware address, derived from the IPv4 address. A reused IP address keeps its hardware
     address, so neighbours' ARP caches stay valid. 0a:58 is the prefix of CNI's bridge plugin."""

@@ -287,6 +287,28 @@ def answer(client: socket.socket) -> str:
     return client.recv(100).decode()
 
 
+def test_endpoints_that_are_no_pods(bridged: Lab) -> None:
+    """A pod with hostNetwork has the node's address, and Endpoints may name another machine."""
+    world = bridged
+
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            await pods.add("client", port=1)
+            client = pods.ns["client"]
+            with Server(world.host, 9000), Server(world.internet, 9001):
+                own = service([Endpoint(HOST, 9000)], node_port=30080)
+                far = service([Endpoint(INTERNET, 9001)], port=81, node_port=30081)
+                await node.replace_services(NETWORK, [own, far])
+                assert ask(client, WEB, 80) == ask(client, HOST, 30080) == pods.ips["client"]
+                assert ask(world.host, WEB, 80) == ask(world.host, HOST, 30080) == HOST
+                assert ask(world.internet, HOST, 30080) == INTERNET
+                assert ask(client, WEB, 81) == ask(client, HOST, 30081) == HOST  # masqueraded
+                assert ask(world.host, WEB, 81) == ask(world.host, HOST, 30081) == HOST
+                assert ask(world.internet, HOST, 30081) == HOST
+
+    world.with_node(scenario)
+
+
 def test_large_datagrams_find_their_way_back(bridged: Lab) -> None:
     """Fragments but the first have no ports."""
     world = bridged

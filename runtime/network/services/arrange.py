@@ -7,6 +7,7 @@ An endpoint keeps its slot while it serves. When one goes, the last endpoint tak
 from __future__ import annotations
 
 import ipaddress
+import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,10 +147,9 @@ def problem(port: ServicePort) -> str:
     if port.protocol not in PROTOCOLS:
         return f"Service {port.name}: protocol {port.protocol} is not TCP, UDP or SCTP"
     try:
-        for address in (*port.addresses, *port.external):
-            _packed(address)
-        for endpoint in (*port.endpoints, *port.external_endpoints):
-            _packed(endpoint.ip)
+        targets = dict.fromkeys((*port.endpoints, *port.external_endpoints))
+        for address in (*port.addresses, *port.external, *(endpoint.ip for endpoint in targets)):
+            ipaddress.IPv4Address(address)
         for network in port.sources:
             ipaddress.IPv4Network(network)
     except ValueError as error:
@@ -180,4 +180,5 @@ def _served(port: ServicePort, front: Front) -> Elements:
 
 
 def _packed(address: str) -> bytes:
-    return ipaddress.IPv4Address(address).packed
+    """The four bytes of an address that problem() has found valid (ten times as fast as ipaddress)."""
+    return socket.inet_aton(address)

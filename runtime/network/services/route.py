@@ -19,7 +19,7 @@ from runtime.network.netlink import (
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
-    RTPROT_BOOT,
+    NetlinkError,
     NetlinkSocket,
     Request,
     attributes,
@@ -30,46 +30,54 @@ from runtime.network.nft_messages import NLM_F_APPEND, attribute
 RTM_DELROUTE = 25
 RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
 RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 253, 255
+OURS = 107  # the routes' protocol, by which they are recognised; `ip route` shows "proto 107"
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, prefix lengths, tos, table, protocol, scope, type, flags
 
 
-class ClusterRoute:
-    """The route of one node. Two nodes of one machine may have the same cluster IPs; each has its own route."""
+def add(sock: NetlinkSocket, cluster: ipaddress.IPv4Network, *, bridge: int, gateway: str) -> None:
+    """Add the route if it is missing. `bridge` is the interface's index. Another node's route to the same network
+    stays."""
+    source = attribute(RTA_PREFSRC, socket.inet_aton(gateway))
+    request = _request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, cluster, bridge, source=source)
+    sock.request([request], ignore=(errno.EEXIST,))
 
-    def __init__(self, sock: NetlinkSocket, cluster: ipaddress.IPv4Network, gateway: str) -> None:
-        self._socket = sock
-        self._cluster = cluster
-        self._gateway = gateway
 
-    def add(self, bridge: int) -> None:
-        """Add the route if it is missing. `bridge` is the interface's index."""
-        flags = NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK
-        self._socket.request([self._request(RTM_NEWROUTE, flags, bridge)], ignore=(errno.EEXIST,))
+def remove(sock: NetlinkSocket, cluster: ipaddress.IPv4Network, *, bridge: int) -> None:
+    """Remove the route. A missing one is no error."""
+    request = _request(RTM_DELROUTE, NLM_F_ACK, cluster, bridge, scope=RT_SCOPE_NOWHERE)
+    sock.request([request], ignore=(errno.ESRCH, errno.ENODEV))
 
-    def remove(self, bridge: int) -> None:
-        request = self._request(RTM_DELROUTE, NLM_F_ACK, bridge, scope=RT_SCOPE_NOWHERE)
-        self._socket.request([request], ignore=(errno.ESRCH, errno.ENODEV))
 
-    def exists(self, bridge: int) -> bool:
-        head = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        query = message(RTM_GETROUTE, NLM_F_DUMP, head, "list routes")
-        for data in self._socket.dump(query):
-            length, table = data[17], data[20]
-            values = attributes(data[16 + _RTMSG.size :])
-            index = struct.unpack("=I", values.get(RTA_OIF, bytes(4)))[0]
-            target = values.get(RTA_DST)
-            ours = (length, target) == (self._cluster.prefixlen, self._cluster.network_address.packed)
-            if ours and table == RT_TABLE_MAIN and index == bridge:
-                return True
-        return False
+def listed(sock: NetlinkSocket, *, bridge: int) -> list[ipaddress.IPv4Network]:
+    """The networks of the routes that add() has made into this bridge."""
+    # The kernel filters by protocol and interface, so that a host with many routes does not list them all.
+    head = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, OURS, 0, 0, 0)
+    index = struct.pack("=I", bridge)
+    query = message(RTM_GETROUTE, NLM_F_DUMP, head + attribute(RTA_OIF, index), "list routes to cluster IPs")
+    try:
+        routes = sock.dump(query)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return []  # the bridge is gone, and its routes with it
+    found = []
+    for data in routes:
+        values = attributes(data[16 + _RTMSG.size :])
+        if data[21] == OURS and values.get(RTA_OIF) == index:
+            found.append(ipaddress.IPv4Network((values.get(RTA_DST, bytes(4)), data[17])))
+    return found
 
-    def _request(self, kind: int, flags: int, bridge: int, *, scope: int = RT_SCOPE_LINK) -> Request:
-        head = _RTMSG.pack(
-            socket.AF_INET, self._cluster.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0
-        )
-        payload = (
-            attribute(RTA_DST, self._cluster.network_address.packed)
-            + attribute(RTA_OIF, struct.pack("=I", bridge))
-            + attribute(RTA_PREFSRC, socket.inet_aton(self._gateway))
-        )
-        return message(kind, flags, head + payload, f"route {self._cluster} into the bridge")
+
+def _request(
+    kind: int,
+    flags: int,
+    cluster: ipaddress.IPv4Network,
+    bridge: int,
+    *,
+    scope: int = RT_SCOPE_LINK,
+    source: bytes = b"",
+) -> Request:
+    head = _RTMSG.pack(socket.AF_INET, cluster.prefixlen, 0, 0, RT_TABLE_MAIN, OURS, scope, RTN_UNICAST, 0)
+    target = attribute(RTA_DST, cluster.network_address.packed)
+    payload = target + attribute(RTA_OIF, struct.pack("=I", bridge)) + source
+    return message(kind, flags, head + payload, f"route {cluster} into the bridge")

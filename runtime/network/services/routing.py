@@ -18,10 +18,9 @@ from runtime.network import netlink
 from runtime.network.bridge import Bridge
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import Subnet
-from runtime.network.services import arrange, conntrack
+from runtime.network.services import arrange, conntrack, route
 from runtime.network.services.arrange import Elements, Pick, Placed
 from runtime.network.services.plan import ServiceNetwork, ServicePort
-from runtime.network.services.route import ClusterRoute
 from runtime.network.services.tables import Scope, ServiceTables
 
 T = TypeVar("T")
@@ -30,25 +29,20 @@ T = TypeVar("T")
 SCTP_SWITCH = "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
 
 
-def tables_name(node_table: str) -> str:
-    """The name of the Services' tables, from that of the node's other tables."""
-    return f"{node_table}-services"
-
-
 class ServiceRouting:
     """The Services of one node. Not for several threads."""
 
     def __init__(
-        self, route: NetlinkSocket, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, routed: bool
+        self, sock: NetlinkSocket, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, routed: bool
     ) -> None:
-        """`table` names the node's other tables, `prefix` starts the names of the pods' interfaces. Raises
+        """`table` is the name of the tables, `prefix` starts the names of the pods' interfaces. Raises
         CapabilityError if the kernel has no nftables."""
-        self._socket = route
+        self._socket = sock
         self._bridge = bridge
         self._subnet = subnet
         self._prefix = prefix
         self._routed = routed
-        self._tables = ServiceTables(tables_name(table))
+        self._tables = ServiceTables(table)
         self._cluster: ipaddress.IPv4Network | None = None
         self._placed: dict[str, Placed] = {}
         self._users: Counter[Pick] = Counter()  # the number of fronts that use a chain
@@ -58,10 +52,7 @@ class ServiceRouting:
     def replace(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
         """Make these ports the desired state. Connections and clients' endpoints are kept. Returns a sentence for each
         port that cannot be served. Raises NetworkError, SpecError."""
-        cluster = self._checked(network)
-        if self._cluster not in (None, cluster):
-            self._remove_route()
-        self._cluster = cluster
+        self._cluster = self._checked(network)
         self._clear()
         refused = [problem for port in ports if (problem := self._admit(port, None))]
         return refused + self.restore()
@@ -96,14 +87,15 @@ class ServiceRouting:
             return []
         if not self._placed:
             self._tables.delete()
-            self._remove_route()
+            self._remove_routes()
             return []
-        scope = Scope(self._bridge.name, self._subnet.gateway, self._prefix, self._cluster, self._routed)
+        scope = Scope(self._bridge.name, self._subnet, self._prefix, self._cluster, self._routed)
         try:
             self._tables.rebuild(scope, list(self._users), self._wanted())
         except CapabilityError as error:
             raise NetworkError(str(error), reason="ServicesNotSupported", retriable=False) from error
-        self._route(self._cluster).add(self._bridge.index)
+        self._remove_routes(self._cluster)
+        route.add(self._socket, self._cluster, bridge=self._bridge.index, gateway=self._subnet.gateway)
         return self._bridge.silence_redirects()
 
     def problems(self) -> list[str]:
@@ -111,7 +103,7 @@ class ServiceRouting:
         if not self._placed or self._cluster is None:
             return []
         found = self._tables.differences(self._wanted)
-        if not self._route(self._cluster).exists(self._bridge.index):
+        if self._cluster not in route.listed(self._socket, bridge=self._bridge.index):
             found.append(f"the route to the cluster IPs {self._cluster} is missing")
         return found
 
@@ -119,7 +111,7 @@ class ServiceRouting:
         """Remove the tables and the route, and forget all ports."""
         self._clear()
         self._tables.delete()
-        self._remove_route()
+        self._remove_routes()
 
     def _apply(self, gone: Elements, new: Elements, old_users: set[Pick]) -> None:
         needed = [pick for pick in self._users if pick not in old_users]
@@ -192,12 +184,11 @@ class ServiceRouting:
         found |= {arrange.self_element(ip): b"" for ip in addresses if ip in self._addresses}
         return found
 
-    def _route(self, cluster: ipaddress.IPv4Network) -> ClusterRoute:
-        return ClusterRoute(self._socket, cluster, self._subnet.gateway)
-
-    def _remove_route(self) -> None:
-        if self._cluster is not None:
-            self._route(self._cluster).remove(self._bridge.index)
+    def _remove_routes(self, keep: ipaddress.IPv4Network | None = None) -> None:
+        """Remove the routes into the bridge to cluster IPs, those of an earlier setting included."""
+        for network in route.listed(self._socket, bridge=self._bridge.index):
+            if network != keep:
+                route.remove(self._socket, network, bridge=self._bridge.index)
 
 
 def _decrement(counter: Counter[T], key: T) -> None:

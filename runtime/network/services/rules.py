@@ -63,7 +63,7 @@ from runtime.network.nft_messages import (
     number,
     text,
 )
-from runtime.network.plan import mac_of
+from runtime.network.plan import Subnet, mac_of
 from runtime.network.services.arrange import (
     AFFINITY,
     ENDPOINTS,
@@ -269,10 +269,10 @@ def base_chains(bridge: str, cluster: ipaddress.IPv4Network, *, routed: bool) ->
     )
 
 
-def bridge_chain(prefix: str, gateway: str) -> Chain:
-    """Hand unicast IPv4 frames from this node's pods to the host, by giving them the bridge's hardware address. The
-    kernel has classified the frame before this hook, so its class is set, too."""
-    mac = bytes.fromhex(mac_of(gateway).replace(":", ""))
+def bridge_chain(prefix: str, pods: Subnet) -> Chain:
+    """Hand unicast IPv4 frames from this node's pods to pods to the host, by giving them the bridge's hardware address.
+    The kernel has classified the frame before this hook, so its class is set, too."""
+    mac = bytes.fromhex(mac_of(pods.gateway).replace(":", ""))
     destination = load_payload(LINK_HEADER, FRAME_DESTINATION, 6)
     write = expression(
         "payload", number(5, NFT_REG_1), number(2, LINK_HEADER), number(3, FRAME_DESTINATION), number(4, 6)
