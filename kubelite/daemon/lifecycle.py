@@ -174,6 +174,7 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
     async with contextlib.AsyncExitStack() as stack:
         _directories(settings)
         stack.enter_context(locked(settings.root, settings.run_dir))
+        stack.enter_context(cgroup_locked(settings.cgroup_parent))
         launch = _launch(settings)
         stack.push_async_callback(_end, launch)
         await asyncio.sleep(
@@ -265,6 +266,35 @@ def locked(*directories: str) -> Iterator[None]:
             with contextlib.suppress(OSError):  # on a full disk, the lock still holds
                 text = f"{os.getpid()}\n".encode()
                 os.ftruncate(descriptor, os.pwrite(descriptor, text, 0))
+        yield
+
+
+@contextlib.contextmanager
+def cgroup_locked(parent: str) -> Iterator[None]:
+    """Lock the node's cgroups for this daemon until the block exits. Two nodes would remove each other's pods, as
+    cgroups that belong to none. Raises StartupError, which names the holder's pid.
+
+    The lock is on the cgroup of the shims, in one hierarchy, because users must not be able to open it (see `locked`)
+    and may list the others."""
+    from runtime.cgroups.layout import layout
+
+    where = layout()
+    hierarchy = where.v1.get("freezer") or next(iter(where.v1.values()), None) or where.unified
+    directory = f"{hierarchy}/{parent}/shims"
+    try:
+        os.makedirs(directory, exist_ok=True)
+        os.chmod(directory, 0o711)
+        own = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartupError(f"cannot create cgroup {directory}: {os.strerror(error.errno or 0)}") from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, own)
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = lock_holder(directory) or "unknown"
+            words = f"another kubelite (pid {holder}) already uses cgroup /{parent}"
+            raise StartupError(f"{words}: give each node its own with --cgroup-parent") from None
         yield
 
 

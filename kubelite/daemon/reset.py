@@ -19,12 +19,18 @@ import time
 from collections.abc import Callable
 
 from kubelite.daemon.dns import dns_directory, end_dns
-from kubelite.daemon.lifecycle import lock_holder, locked, network_config
+from kubelite.daemon.lifecycle import (
+    StartupError,
+    cgroup_locked,
+    lock_holder,
+    locked,
+    network_config,
+)
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.mounts import unmount_below
 from kubelite.settings import Settings
-from runtime.cgroups import open_cgroup
+from runtime.cgroups import Cgroup, open_cgroup
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.removal import remove_tree
@@ -99,6 +105,14 @@ async def _remove_cgroups(settings: Settings, say: Say) -> None:
     group = open_cgroup(f"/{settings.cgroup_parent}")
     if not group.exists():
         return
+    try:
+        with cgroup_locked(settings.cgroup_parent):
+            await _remove_cgroup(group, say)
+    except StartupError as error:
+        say(f"left cgroup {group.path} alone: {error}")
+
+
+async def _remove_cgroup(group: Cgroup, say: Say) -> None:
     until = time.monotonic() + HELPER_SECONDS
     while (pids := group.pids()) and time.monotonic() < until:
         await asyncio.sleep(0.01)  # the forkserver and its spare shim end shortly after the daemon

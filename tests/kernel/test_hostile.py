@@ -24,6 +24,7 @@ from runtime.oci import execve_arguments, init_steps
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node
+from tests.waiting import cgroup_places, remove_cgroup
 from tests.waiting import until_async as until
 
 pytestmark = pytest.mark.kernel
@@ -167,6 +168,22 @@ def test_no_other_user_can_hold_the_nodes_lock(tmp_path: Path) -> None:
     with lifecycle.locked(str(tmp_path)):
         assert lock.read_text() == f"{os.getpid()}\n"
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+
+
+def test_two_nodes_cannot_use_one_cgroup() -> None:
+    """They would remove each other's pods. Other users cannot open what is locked."""
+    parent = f"kubelite-lock-{os.getpid()}"
+    try:
+        with lifecycle.cgroup_locked(parent):
+            message = rf"another kubelite \(pid {os.getpid()}\) already uses cgroup /{parent}"
+            with pytest.raises(lifecycle.StartupError, match=message), lifecycle.cgroup_locked(parent):
+                pass
+            for place in cgroup_places(f"{parent}/shims"):
+                assert stat.S_IMODE(place.stat().st_mode) == 0o711
+        with lifecycle.cgroup_locked(parent):
+            pass
+    finally:
+        remove_cgroup(parent)
 
 
 def test_other_users_cannot_read_images_or_run_their_programs(tmp_path: Path) -> None:
