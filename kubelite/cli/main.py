@@ -94,6 +94,9 @@ GROUPS = {
     },
     "Node Commands": {
         "node": ("node.node", "node", "Label, taint, cordon or uncordon the node"),
+        "drain": ("node.drain", "drain", "Cordon the node and evict its pods"),
+        "cordon": ("node.node", "cordon", "Mark the node as unschedulable"),
+        "uncordon": ("node.node", "uncordon", "Mark the node as schedulable"),
         "serve": ("node.serve", "serve", "Run the node"),
         "proxy": ("node.proxy", "proxy", "Serve the Kubernetes API on a loopback port, for kubectl"),
         "reset": ("node.reset", "reset", "Stop the node, and remove its pods and network"),

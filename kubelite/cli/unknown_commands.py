@@ -12,7 +12,7 @@ _STOP = (
     "a pod runs while its manifest is in the directory: `kubelite delete -f FILE` ends it; to end the node, "
     "`systemctl stop kubelite` or `kubelite reset`"
 )
-_NODE = "`kubelite node label|taint|cordon|uncordon`"
+_NODE = "`kubelite node label|taint`"
 _NO_SERVICES = (
     "there are no Services yet: a container's ports[].hostPort exposes its port on the machine, and `kubelite "
     "port-forward POD PORT` forwards one"
@@ -26,10 +26,7 @@ ELSEWHERE = {
     "cluster-info": "`kubelite get nodes -o wide`, `kubelite version`",
     "info": "`kubelite get nodes -o wide`, `kubelite version`",
     "config": "select a daemon with --socket or KUBELITE_SOCKET; the client has no other configuration",
-    "cordon": _NODE,
-    "uncordon": _NODE,
     "taint": _NODE,
-    "drain": f"`kubelite node cordon`, then `kubelite delete pod --all`; {_NODE}",
     "autoscale": "there is no HorizontalPodAutoscaler yet: `kubelite scale --replicas=3 deployment/NAME`",
     "expose": _NO_SERVICES,
     "ps": "`kubelite get pods -A`, `kubelite top containers -A`",

@@ -108,7 +108,7 @@ REFINED = {
         "pods; kubelite get node -o yaml shows the capacity",
         "taint": "the pod does not tolerate a taint of the node ({message}): add it to spec.tolerations, or remove it "
         "with kubelite node taint KEY-",
-        "were unschedulable": "the node is cordoned and accepts no new pods: kubelite node uncordon",
+        "were unschedulable": "the node is cordoned and accepts no new pods: kubelite uncordon",
     },
     "FailedCreatePodSandBox": {
         "host port": "{message}; the pod starts by itself once the port is free",

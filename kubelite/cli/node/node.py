@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.groups import Group
+from kubelite.cli.groups import Command, Group
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import Client
 
@@ -133,47 +133,74 @@ def _with(taints: list[Json], given: str, *, overwrite: bool) -> list[Json]:
     return [*kept, {"key": key, "effect": effect, **({"value": value} if value else {})}]
 
 
-@node.command(
+dry_run_option = click.option(
+    "--dry-run",
+    type=click.Choice(["none", "client", "server"]),
+    default="none",
+    is_flag=False,
+    flag_value="client",
+    metavar="[=client|server|none]",
+    help="Change nothing, and say what would be done; with server, let the node check it.",
+)
+
+
+@click.command(
+    cls=Command,
     examples="""
     # Accept no new pods
-    kubelite node cordon
+    kubelite cordon
     """,
 )
 @_NAME
+@dry_run_option
 @socket_option
 @click.pass_context
-def cordon(ctx: click.Context, name: str | None) -> None:
+def cordon(ctx: click.Context, name: str | None, dry_run: str) -> None:
     """Mark the node as unschedulable.
 
     New pods wait; running pods keep running.
     """
-    _set_unschedulable(client(ctx), name, wanted=True)
+    set_unschedulable(client(ctx), name, wanted=True, dry_run=dry_run)
 
 
-@node.command(
+@click.command(
+    cls=Command,
     examples="""
     # Accept new pods again
-    kubelite node uncordon
+    kubelite uncordon
     """,
 )
 @_NAME
+@dry_run_option
 @socket_option
 @click.pass_context
-def uncordon(ctx: click.Context, name: str | None) -> None:
-    """Mark the node as schedulable."""
-    _set_unschedulable(client(ctx), name, wanted=False)
+def uncordon(ctx: click.Context, name: str | None, dry_run: str) -> None:
+    """Mark the node as schedulable.
+
+    Pods that wait, after a drain for example, start.
+    """
+    set_unschedulable(client(ctx), name, wanted=False, dry_run=dry_run)
 
 
-def _set_unschedulable(api: Client, name: str | None, *, wanted: bool) -> None:
+node.add_command(cordon)
+node.add_command(uncordon)
+
+
+def set_unschedulable(api: Client, name: str | None, *, wanted: bool, dry_run: str = "none") -> str:
+    """Cordon or uncordon the node, report it as kubectl does, and return the node's name. `name`: that of the node, or
+    None. Raises CliError for another name."""
     doc = _node(api)
-    if name not in (None, doc["metadata"]["name"]):
-        raise CliError(f'error: nodes "{name}" not found: the only node is "{doc["metadata"]["name"]}"')
+    own = str(doc["metadata"]["name"])
+    if name not in (None, own):
+        raise CliError(f'error: nodes "{name}" not found: the only node is "{own}"')
     word = "cordoned" if wanted else "uncordoned"
     if bool(doc["spec"].get("unschedulable")) is wanted:
-        click.echo(f"node/{doc['metadata']['name']} already {word}")
-        return
-    _patch(api, doc, {"spec": {"unschedulable": wanted}})
-    click.echo(f"node/{doc['metadata']['name']} {word}")
+        word = f"already {word}"
+    elif dry_run == "none":
+        _patch(api, doc, {"spec": {"unschedulable": wanted}})
+    suffix = {"client": " (dry run)", "server": " (server dry run)"}.get(dry_run, "")
+    click.echo(f"node/{own} {word}{suffix}")
+    return own
 
 
 def _node(api: Client) -> Json:

@@ -266,7 +266,7 @@ class _Deleter:
 
 
 _OTHERS = {
-    "nodes": "the node is this machine: kubelite reset ends its pods, kubelite node cordon keeps new ones away",
+    "nodes": "the node is this machine: kubelite reset ends its pods, kubelite drain evicts them for a while",
     "events": "events expire by themselves",
     "manifests": "a manifest is a file: kubelite delete -f FILE, or remove it from the manifest directory",
 }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.node.node import _set_unschedulable, _with, _without
+from kubelite.cli.node.node import _with, _without, set_unschedulable
 
 NOW: list[dict[str, Any]] = [
     {"key": "gpu", "value": "a", "effect": "NoSchedule"},
@@ -59,12 +59,12 @@ class _Api:
 @pytest.mark.parametrize("name", [None, "here"])
 def test_a_node_is_cordoned_with_and_without_its_name(name: str | None) -> None:
     api: Any = _Api()
-    _set_unschedulable(api, name, wanted=True)
+    set_unschedulable(api, name, wanted=True)
     assert api.patched == ["PATCH /api/v1/nodes/here"]
 
 
 def test_another_node_is_not_cordoned() -> None:
     api: Any = _Api()
     with pytest.raises(CliError, match='nodes "there" not found: the only node is "here"'):
-        _set_unschedulable(api, "there", wanted=True)
+        set_unschedulable(api, "there", wanted=True)
     assert not api.patched

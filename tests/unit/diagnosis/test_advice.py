@@ -337,7 +337,7 @@ OF_MESSAGES = [
     (
         "Unschedulable",
         "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: 1 No.",
-        "the node is cordoned and accepts no new pods: kubelite node uncordon",
+        "the node is cordoned and accepts no new pods: kubelite uncordon",
     ),
     (
         "FailedCreatePodSandBox",
