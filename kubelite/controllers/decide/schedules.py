@@ -40,7 +40,7 @@ class Times:
             return float(int(after) + self.schedule.every)
         first = self._local(after)
         for day in self._days(first.date(), first.year + YEARS):
-            for at in self._of_day(day):
+            for at in self._of_day(day, after):
                 if at > after:
                     return at
         return None
@@ -62,9 +62,10 @@ class Times:
             return of_month and of_week
         return of_month or of_week
 
-    def _of_day(self, day: date) -> Iterator[float]:
-        """Return the times of a day in order. A day has the hours that its zone gives it."""
-        at = self._start_of(day)
+    def _of_day(self, day: date, after: float) -> Iterator[float]:
+        """Return the times of a day in order, from the hour of `after` on. A day has the hours that its zone gives
+        it."""
+        at = max(self._start_of(day), after // 60 * 60 - 60 * self._local(after).minute)
         while (moment := self._local(at)).date() == day:
             if moment.hour in self.schedule.hours:
                 yield from (
