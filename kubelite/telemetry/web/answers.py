@@ -10,6 +10,7 @@ from dataclasses import replace
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.health import Level
 from kubelite.kube.json import Json
+from kubelite.kube.objects import WORKLOADS
 from kubelite.telemetry.node_view import NodeView
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.telemetry.sampling.sampler import Sample, Snapshot
@@ -32,6 +33,15 @@ def node_answer(agent: NodeView, snapshot: Snapshot, recent: Recent, asked: Ques
     uses = {sample.target.uid: use_of(sample) for sample in snapshot.pods}
     pods = [_pod(agent, doc, by_pod.get(doc["metadata"]["uid"], []), now=now) for doc in docs]
     pods = [_measured(pod, uses, recent) for pod in pods]
+    found = [record.doc for kind in sorted(WORKLOADS) for record in agent.store.list(kind)]
+    cards, section = [], ""
+    if found:
+        from kubelite.telemetry.web import workloads
+
+        by_uid = {doc["metadata"]["uid"]: doc for doc in docs}
+        facts = workloads.workload_facts(found, by_uid, pods, now)
+        cards, section = workloads.cards_of(facts), workloads.section(facts)
+        pods = workloads.with_workloads(pods, facts)
     ready, why = agent.ready()
     node = NodeFacts(
         name=agent.node_name,
@@ -43,7 +53,8 @@ def node_answer(agent: NodeView, snapshot: Snapshot, recent: Recent, asked: Ques
         manifests=_manifests(agent),
         images=_images(agent, docs),
     )
-    return node_page(node, pods, event_facts(events, now, most=EVENTS), asked)
+    shown = event_facts(events, now, most=EVENTS)
+    return node_page(node, pods, shown, asked, cards=cards, workloads=section)
 
 
 def pod_answer(

@@ -38,7 +38,7 @@ NO_USE = Use()
 @dataclass(frozen=True, slots=True)
 class PodFacts:
     """A row of the table of pods. `created`: Unix seconds; `advice`: the sentences of `kubelite why`; `because`: the
-    observed problem, in words."""
+    observed problem, in words; `workload`: what it belongs to, as in `deployment/web`."""
 
     namespace: str
     name: str
@@ -54,6 +54,7 @@ class PodFacts:
     images: tuple[str, ...]
     advice: tuple[str, ...] = ()
     because: str = ""
+    workload: str = ""
     use: Use = NO_USE
     points: tuple[Point, ...] = ()
 
@@ -69,7 +70,16 @@ class PodFacts:
     @property
     def words(self) -> str:
         """Return the text in which a search looks for its words, in lower case."""
-        parts = (self.namespace, self.name, self.status, self.level, self.ip, *self.images, *self.ports)
+        parts = (
+            self.namespace,
+            self.name,
+            self.workload,
+            self.status,
+            self.level,
+            self.ip,
+            *self.images,
+            *self.ports,
+        )
         return " ".join(parts).lower()
 
 

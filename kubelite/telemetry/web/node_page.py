@@ -33,13 +33,20 @@ class NodeFacts:
 
 
 def node_page(
-    node: NodeFacts, pods: Sequence[PodFacts], events: Sequence[EventFacts], asked: Question
+    node: NodeFacts,
+    pods: Sequence[PodFacts],
+    events: Sequence[EventFacts],
+    asked: Question,
+    *,
+    cards: Sequence[str] = (),
+    workloads: str = "",
 ) -> str:
+    """`cards`: of workloads that need attention; `workloads`: the section of all workloads. Both are HTML."""
     found = counts(pod.level for pod in pods)
     worst = next((f"{count} {one} · " for one, count in found.items() if count and one == Level.FAILING), "")
     body = (
         f'<div id="live"><section class="summary" aria-label="Summary">{_state(node, found)}{_machine(node)}</section>'
-        f"{_attention(node, pods)}{_pods(pods, asked, found)}"
+        f"{_attention(node, pods, cards)}{workloads}{_pods(pods, asked, found)}"
         f'<div class="below">{events_section(events)}{_images(node)}</div></div>'
     )
     return page(f"{worst}{node.name} · kubelite", node.name, body)
@@ -78,17 +85,17 @@ def _machine(node: NodeFacts) -> str:
     return f'<dl class="machine">{shown}</dl>'
 
 
-def _attention(node: NodeFacts, pods: Sequence[PodFacts]) -> str:
-    """Show what needs attention: manifests with errors, failing pods, and waiting pods for which there is advice."""
+def _attention(node: NodeFacts, pods: Sequence[PodFacts], workloads: Sequence[str]) -> str:
+    """Show what needs attention: manifests with errors, failing workloads and pods, and waiting pods for which there is
+    advice. `workloads`: cards."""
     cards = [
         f'<li id="m-{escape(file)}" class="card failing"><h3>{mark(Level.FAILING, file)}</h3><p>The manifest has an '
         f"error{f' at {escape(where)}' if where else ''}; what it defined before stays as it is.</p>"
         '<p class="try"><span>Try</span> <code>kubelite get manifests</code></p></li>'
         for file, where in node.manifests
     ]
-    for pod in chosen(pods, Question()):
-        if pod.level == Level.FAILING or (pod.level == Level.WAITING and pod.advice):
-            cards.append(_card(pod))
+    cards += workloads
+    cards += [_card(*same) for same in _alike(chosen(pods, Question())).values()]
     more = ""
     if len(cards) > CARDS:
         hidden = "".join(cards[CARDS:])
@@ -102,15 +109,31 @@ def _attention(node: NodeFacts, pods: Sequence[PodFacts]) -> str:
     )
 
 
-def _card(pod: PodFacts) -> str:
+def _alike(pods: Sequence[PodFacts]) -> dict[tuple[str, ...], list[PodFacts]]:
+    """Return the pods that need attention. Those of one workload that are in the same state have one card."""
+    found: dict[tuple[str, ...], list[PodFacts]] = {}
+    for pod in pods:
+        if pod.level == Level.FAILING or (pod.level == Level.WAITING and pod.advice):
+            one = (pod.namespace, pod.workload, pod.status) if pod.workload else (pod.uid,)
+            found.setdefault(one, []).append(pod)
+    return found
+
+
+def _card(pod: PodFacts, *others: PodFacts) -> str:
+    """`others`: pods of the same workload in the same state."""
+    more = f"<p><small>{_and_more(len(others))} of {escape(pod.workload)}</small></p>" if others else ""
     name = f'<a href="{escape(pod.path)}">{escape(pod.name)}</a> <small>{escape(pod.namespace)}</small>'
     new = pod.because and not any(pod.because.rstrip(".") in one for one in pod.advice)
     said = f'<p class="because">{escape(pod.because)}</p>' if new else ""
     todo = "".join(f'<p class="try"><span>Try</span> {advised(one)}</p>' for one in pod.advice[:1])
     return (
         f'<li id="a-{escape(pod.uid)}" class="card {pod.level}"><h3>{name}</h3>'
-        f"<p>{mark(pod.level, pod.status)} <small>{age_and_restarts(pod)}</small></p>{said}{todo}</li>"
+        f"<p>{mark(pod.level, pod.status)} <small>{age_and_restarts(pod)}</small></p>{more}{said}{todo}</li>"
     )
+
+
+def _and_more(count: int) -> str:
+    return f"and {count} more {'pod' if count == 1 else 'pods'}"
 
 
 def _pods(pods: Sequence[PodFacts], asked: Question, found: dict[Level, int]) -> str:
@@ -226,7 +249,7 @@ def _tools(pods: Sequence[PodFacts], asked: Question, found: dict[Level, int]) -
     )
     return (
         f'<div class="tools"><form role="search" action="/" method="get"><input id="q" type="search" name="q" '
-        f'value="{escape(asked.words)}" placeholder="Search name, image, IP, state" aria-label="Search pods" '
+        f'value="{escape(asked.words)}" placeholder="Search name, workload, image, IP, state" aria-label="Search pods" '
         f'autocomplete="off" spellcheck="false" aria-keyshortcuts="Control+K"><select id="ns" name="ns" '
         f'aria-label="Namespace">{options}</select>{hidden}<button>Show</button></form>'
         f'<nav aria-label="Filter by state">{chips}</nav></div>'

@@ -21,11 +21,13 @@ NODE_WROTE = frozenset(
 #: Reasons of events whose message the node wrote. Other messages are not shown, or only in part.
 EVENTS = frozenset(
     {
-        "BackOff", "Created", "DNSConfigForming", "ErrImageNeverPull", "Evicted", "Failed", "FailedCreatePodSandBox",
-        "FailedMount", "FailedScheduling", "FailedSync", "FailedToRetrieveImagePullSecret", "InspectFailed", "Killing",
-        "NetworkDegraded", "NodeAffinity", "NodePorts", "OOMKilling", "OutOfcpu", "OutOfephemeral-storage",
-        "OutOfmemory", "OutOfpods", "Preempted", "Pulled", "Pulling", "ResizeCompleted", "ResizeError", "ResizeStarted",
-        "SandboxChanged", "Scheduled", "SizeNotEnforced", "Started", "TaintManagerEviction",
+        "BackOff", "BackoffLimitExceeded", "Completed", "Created", "DNSConfigForming", "DeadlineExceeded",
+        "ErrImageNeverPull", "Evicted", "Failed", "FailedCreatePodSandBox", "FailedMount", "FailedScheduling",
+        "FailedSync", "FailedToRetrieveImagePullSecret", "InspectFailed", "Killing", "NetworkDegraded",
+        "NodeAffinity", "NodePorts", "OOMKilling", "OutOfcpu", "OutOfephemeral-storage", "OutOfmemory",
+        "OutOfpods", "Preempted", "Pulled", "Pulling", "ResizeCompleted", "ResizeError", "ResizeStarted",
+        "Resumed", "SandboxChanged", "SawCompletedJob", "ScalingReplicaSet", "Scheduled", "SizeNotEnforced",
+        "Started", "SuccessfulCreate", "SuccessfulDelete", "Suspended", "TaintManagerEviction",
     }
 )  # fmt: skip
 #: Reason of events whose message may have a container's output or a manifest's values → the part that is shown.
