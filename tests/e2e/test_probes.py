@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from kubelite.node.probing.turns import PER_PROCESSOR
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import Node
 
@@ -117,3 +119,15 @@ def test_a_mended_probe_does_not_wait_and_diff_does_not_blame_the_edit(node: Nod
     assert "CrashLoopBackOff" not in said_by_diff
     node.apply("p.yaml", written("/"))
     node.wait_status("p", "Running", timeout=10)
+
+
+def test_hung_commands_do_not_keep_other_probes_from_starting(node: Node) -> None:
+    """More of them than can start at a time, so that they hold every turn at once."""
+    hung = {"exec": {"command": ["sleep", "20"]}, "timeoutSeconds": 20, "periodSeconds": 20}
+    count = PER_PROCESSOR * len(os.sched_getaffinity(0)) + 2
+    first = [container(f"hung{number}", readinessProbe=hung) for number in range(count)]
+    last = container("quick", readinessProbe={"exec": {"command": ["true"]}, **SOON})
+    node.apply("t.yaml", pod("t", *first, last))
+    node.wait_status("t", "Running")
+    node.wait(lambda: node.container("t", "quick").get("ready"), "the probe behind them", timeout=10)
+    assert said(node, "Unhealthy") == [], "the wait for a turn is no part of a timeout"

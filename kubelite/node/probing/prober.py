@@ -1,11 +1,11 @@
 """Runs probes on schedule inside the daemon. `health` returns the results that node/model/probe_results.py evaluates.
 
 The prober follows every running instance that has probes, from the first sync that observes it. HTTP, TCP and gRPC
-probes connect from the node to the pod's address; exec probes run through the pod's shim. Most probes are plain HTTP or
-TCP to an address: these need only a few callbacks on the event loop, with data that is prepared once. All others run as
-a short task. Probes that fall due within the same `TICK` start together. If a probe still runs when the next is due,
-the next follows immediately, as with kubelet's tickers. Nothing is stored: a new daemon starts from what the pod's
-status says about this instance.
+probes connect from the node to the pod's address; exec probes run through the pod's shim, some at a time (turns.py).
+Most probes are plain HTTP or TCP to an address: these need only a few callbacks on the event loop, with data that is
+prepared once. All others run as a short task. Probes that fall due within the same `TICK` start together. If a probe
+still runs when the next is due, the next follows immediately, as with kubelet's tickers. Nothing is stored: a new
+daemon starts from what the pod's status says about this instance.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from kubelite.node.probing.http_get import (
     redirect,
     request_of,
 )
+from kubelite.node.probing.turns import turns_of_this_machine
 from manifests.types.core import Container, HTTPGetAction, Pod, Probe
 from runtime.errors import RuntimeFault
 
@@ -135,6 +136,7 @@ class Prober:
         self._clock = clock
         self._wake = wake
         self._observer = observer
+        self._turns = turns_of_this_machine(time.monotonic)
         self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → instance
         #: A heap of the times when exchanges expire; it may contain ended ones.
         self._limits: list[tuple[float, int, wire.Exchange]] = []
@@ -335,7 +337,7 @@ class Prober:
     async def _try(self, one: _Followed, watch: _Watch, first: Response | None = None) -> None:
         result = Result(Outcome.UNKNOWN)
         for _ in range(TRIES):
-            result = await self._attempt(one, watch.probe, first)
+            result = await self._attempt(one, watch, first)
             if result.outcome is not Outcome.UNKNOWN:
                 break
         watch.task = None
@@ -392,11 +394,14 @@ class Prober:
             sentence = f"{title} probe errored and resulted in unknown state: {result.text}"
             one.events.container(name, WARNING, "Unhealthy", sentence)
 
-    async def _attempt(self, one: _Followed, probe: Probe, first: Response | None) -> Result:
+    async def _attempt(self, one: _Followed, watch: _Watch, first: Response | None) -> Result:
+        probe = watch.probe
         timeout = float(probe.timeout_seconds or 1)
         try:
             if probe.exec is not None:
-                return await self._exec(one, probe.exec.command, timeout)
+                async with self._turns.turn():
+                    watch.began = time.perf_counter()  # the wait for a turn is no part of the probe
+                    return await self._exec(one, probe.exec.command, timeout)
             if probe.http_get is not None:
                 get = http_get(one.container, probe.http_get, one.host)
                 return http_result(await fetch(get, timeout, first))
