@@ -93,6 +93,31 @@ def test_a_lost_route_is_found_and_repaired(world: Lab) -> None:
     world.with_node(scenario)
 
 
+def test_another_service_cidr_replaces_the_route(world: Lab) -> None:
+    """Also if a daemon with another setting was there before: its routes would lead into the bridge for ever."""
+
+    async def first(node: NetworkClient) -> None:
+        await node.replace_services(ServiceNetwork("10.97.0.0/16", (30000, 32767)), [service()])
+        await node.close()  # the network stays
+
+    async def second(node: NetworkClient) -> None:
+        await node.replace_services(NETWORK, [service()])
+        assert routes(world) == ["10.96.0.0/16"]
+        await node.change_services([], [service().name])
+        assert routes(world) == []
+
+    async def leave() -> None:
+        await first(await NetworkClient.start(world.config()))
+
+    world.play(leave)
+    assert routes(world) == ["10.97.0.0/16"]
+    world.with_node(second)
+
+
+def routes(world: Lab) -> list[str]:
+    return [line.split()[0] for line in world.host.sh("ip", "route", "show", "proto", "107").splitlines()]
+
+
 def test_services_outlive_their_helper(world: Lab) -> None:
     """The tables work while there is no helper. The next one has the desired state, and still changes it."""
 
