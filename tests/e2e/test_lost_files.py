@@ -198,12 +198,26 @@ def test_a_stopped_network_helper_holds_nothing_up_for_good(node: Node) -> None:
     node.wait(lambda: node.doctor() == [], "nothing to complain about")
 
 
+def test_a_stopped_forkserver_ends_with_its_daemon(node: Node) -> None:
+    """It would wait for the end of file for ever, together with its spare shim."""
+    forkserver = _helper(node, "forkserver")
+    os.kill(forkserver, signal.SIGSTOP)
+    node.kill(signal.SIGKILL)
+    node.wait(lambda: not alive(forkserver), "the forkserver to end", timeout=10)
+    node.start()
+    node.wait(lambda: node.doctor() == [], "nothing to complain about")
+
+
 def _network_helper(node: Node) -> int:
+    return _helper(node, "kubelite-net")
+
+
+def _helper(node: Node, name: str) -> int:
     daemon = int((node.run_dir / "kubelite.pid").read_text())
     for child in Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split():
-        if Path(f"/proc/{child}/comm").read_text() == "kubelite-net\n":
+        if Path(f"/proc/{child}/comm").read_text() == f"{name}\n":
             return int(child)
-    raise AssertionError("no network helper")
+    raise AssertionError(f"no {name}")
 
 
 @pytest.mark.parametrize("level", ["pod", "container", "inside"])

@@ -343,6 +343,8 @@ def main(fd: int) -> None:
         name.write("forkserver")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the daemon's terminal is for the daemon
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # A stopped process would not see the end of file, and stay. SIGCONT does not interrupt a spawn, as SIGKILL would.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGCONT)
     daemon = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     warnings = warm_up()
