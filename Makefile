@@ -113,9 +113,10 @@ test-uml: setup  ## (root) on cgroup v2, inside User Mode Linux, what that can c
 		--share 3 --mem 3G --each $(IN_UML) -- $(BIN)/python -m \
 		$(if $(TEST_RERUN),tests.rerun_failures $(TEST_RERUN),pytest -p no:cacheprovider) -rs --timeout=600 $(if $(WHOLE),,-m 'not either_cgroup')
 
-chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose
+chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… BLOWS=… to choose
 	$(COMPILE)
-	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS))
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS)) \
+		$(if $(BLOWS),--blows $(BLOWS))
 
 fuzz: setup      ## (root) 100,000 config.json and state files and bytes of others, mostly wrong; SEED=… CASES=… REAL=… STATE=… FOREIGN=…
 	$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(REAL),--real $(REAL)) \

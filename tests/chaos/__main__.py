@@ -1,6 +1,6 @@
 """`make chaos`: a seeded random mix of orders and faults on a whole node, for a given time.
 
-python -m tests.chaos [--seconds 300] [--pods 40] [--seed N] [--rounds N]
+python -m tests.chaos [--seconds 300] [--pods 40] [--seed N] [--rounds N] [--blows FAMILY ...]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.chaos import blows
 from tests.chaos.machine import Machine
 from tests.chaos.monkey import Failure, Monkey
 from tests.e2e import node
@@ -27,11 +28,13 @@ DISK_MB = 256  # of the root directory's file system, which can be filled
 
 
 @contextlib.contextmanager
-def monkey(base: Path, images: Path, *, seed: int, size: int) -> Iterator[Monkey]:
+def monkey(
+    base: Path, images: Path, *, seed: int, size: int, families: tuple[str, ...] = ()
+) -> Iterator[Monkey]:
     """A monkey with its own machine, which is cleaned up at the end."""
     clock = shutil.which("cc") is not None
     with Machine.running(base, images, disk_mb=DISK_MB, clock=clock, pod_cidr="10.77.0.0/22") as machine:
-        found = Monkey(machine, seed, size)
+        found = Monkey(machine, seed, size, families)
         try:
             yield found
         finally:
@@ -49,6 +52,9 @@ def main() -> int:
     parser.add_argument("--pods", type=int, default=40)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--rounds", type=int, default=0, help="stop after so many, however long they take")
+    parser.add_argument(
+        "--blows", nargs="*", default=[], choices=tuple(blows.FAMILIES), help="further families of blows"
+    )
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("chaos needs root: it drives a whole node", file=sys.stderr)
@@ -67,7 +73,9 @@ def _run(base: Path, options: argparse.Namespace) -> int:
     found = None
     try:
         images = node.pack_image(base / "pack")
-        with monkey(base / "node", images, seed=options.seed, size=options.pods) as found:
+        with monkey(
+            base / "node", images, seed=options.seed, size=options.pods, families=tuple(options.blows)
+        ) as found:
             found.say = lambda line: print(line, flush=True)
             until = time.monotonic() + options.seconds
             while time.monotonic() < until and not 0 < options.rounds <= found.rounds:

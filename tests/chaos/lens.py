@@ -188,6 +188,43 @@ def interfaces(node: Node) -> list[str]:
     return [link["ifname"] for link in json.loads(done.stdout or "[]")] if done.returncode == 0 else []
 
 
+def network(node: Node, docs: dict[str, dict[str, Any]], found: list[Instance]) -> list[str]:
+    """What is wrong with the network according to the kernel: the bridge, forwarding, and each pod's address and
+    routes."""
+    faults = []
+    bridge = _json(node.in_netns("ip", "-json", "addr", "show", "dev", node.bridge))
+    if not bridge or "UP" not in bridge[0]["flags"]:
+        faults.append(f"bridge {node.bridge} is not up")
+    elif not _addresses(bridge[0]):
+        faults.append(f"bridge {node.bridge} has no address")
+    forward = subprocess.run(
+        node.in_netns("cat", "/proc/sys/net/ipv4/ip_forward"), capture_output=True, check=False
+    )
+    if forward.stdout.strip() != b"1":
+        faults.append("ip_forward is off")
+    for one in {i.pod: i for i in found if i.pod in docs}.values():
+        enter = ["nsenter", f"--net=/proc/{one.pid}/ns/net", "ip", "-json"]
+        links, routes = (
+            _json([*enter, "addr", "show", "dev", "eth0"]),
+            _json([*enter, "route", "show", "default"]),
+        )
+        if not links or docs[one.pod]["status"].get("podIP") not in _addresses(links[0]):
+            faults.append(f"pod {one.pod} does not have its address")
+        if not routes:
+            faults.append(f"pod {one.pod} has no default route")
+    return faults
+
+
+def _json(command: list[str]) -> list[dict[str, Any]]:
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+    return [one for one in found if one]
+
+
+def _addresses(link: dict[str, Any]) -> set[str]:
+    return {one["local"] for one in link["addr_info"] if one["family"] == "inet"}
+
+
 def cgroups(node: Node) -> set[str]:
     """The uids that have a cgroup, in any hierarchy."""
     found: set[str] = set()

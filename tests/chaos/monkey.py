@@ -14,9 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tests.chaos import lens, pods
+from tests.chaos import blows, lens, pods
 from tests.chaos.machine import Machine
 from tests.chaos.model import Model, Seen, Wanted
 from tests.e2e.node import KUBELITE, REPO
@@ -60,6 +61,7 @@ class Monkey:
     machine: Machine
     seed: int
     size: int = 40
+    families: tuple[str, ...] = ()  # of blows.FAMILIES
     say: Callable[[str], None] = lambda _line: None
     model: Model = field(default_factory=Model)
     rng: random.Random = field(default_factory=random.Random)
@@ -70,6 +72,7 @@ class Monkey:
     _history: list[str] = field(default_factory=list)
     _beside: list[_Beside] = field(default_factory=list)
     _numbers: int = 0
+    _undo: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng.seed(self.seed)
@@ -97,6 +100,7 @@ class Monkey:
             self._restart: 2,
             self._fill_disk: 1 if self.machine.disk_mb else 0,
             self._step_clock: 2 if self.machine.preload else 0,
+            **{partial(self._blow, family): 2 for family in self.families},
         }
         if self.rounds == 1:
             for _ in range(self.size * 3 // 4):
@@ -112,6 +116,7 @@ class Monkey:
 
     def _quiet(self) -> None:
         self.machine.free_disk()
+        self._end_blows()
         began = time.monotonic()
         seen = self._settled()
         faults = self._end_beside()
@@ -150,7 +155,7 @@ class Monkey:
                 raise self._failure([f"the daemon ended with {self.machine.daemon.returncode}"])
             try:
                 seen = Seen.look(self.machine)
-                reasons = self.model.unsettled(seen)
+                reasons = self.model.unsettled(seen) or lens.network(self.machine, seen.docs, seen.instances)
             except lens.Unreachable as error:
                 reasons = [f"the daemon does not answer: {error}"]
         assert seen is not None
@@ -404,6 +409,19 @@ class Monkey:
             return "fill the disk for a moment"
         return "fill the disk"
 
+    def _blow(self, family: str) -> str:
+        """See blows.py. What is stopped or frozen misses its deadlines, so that anything may be restarted."""
+        what, undo = blows.FAMILIES[family](self.machine, self.rng)
+        if undo is not None:
+            self._undo.append(undo)
+        self.orders[family] += 1
+        return what
+
+    def _end_blows(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+
     def _step_clock(self) -> str:
         seconds = self.rng.choice((0.0, 1.0, -1.0, 3600.0, -3600.0, 86400.0 * 40, -86400.0 * 40))
         self.machine.step_clock(seconds)
@@ -412,6 +430,7 @@ class Monkey:
 
     def close(self) -> None:
         """End the commands that still run."""
+        self._end_blows()
         for one in self._beside:
             if one.process.poll() is None:
                 one.process.kill()
