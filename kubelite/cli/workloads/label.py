@@ -13,6 +13,7 @@ import click
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.options import client, complete_types
+from kubelite.cli.output.foreign import harmless
 from kubelite.cli.workloads.changing import Each, Target, patch, suffix, target_options, targets
 
 if TYPE_CHECKING:
@@ -149,4 +150,4 @@ def _list(target: Target, field: str, *, several: bool) -> None:
     if several:
         print(f"Listing {field} for {target}:")
     for key, value in sorted((target.doc["metadata"].get(field) or {}).items()):
-        print(f"{' ' if several else ''}{key}={value}")
+        print(f"{' ' if several else ''}{key}={harmless(value)}")

@@ -60,10 +60,11 @@ def history(server: Client, target: Target, number: int | None) -> None:
     if number:
         from kubelite.cli.describe.parts import tabbed
         from kubelite.cli.describe.pod_template import template_lines
+        from kubelite.cli.output.foreign import harmless
 
         revision = chosen(found, number, str(target))
         print(f"{target} with revision #{number}")
-        print(tabbed(template_lines(revision.template)), end="")
+        print(harmless(tabbed(template_lines(revision.template))), end="")
         return
     if not found:
         print(f"No rollout history found for {target}.", file=sys.stderr)

@@ -16,6 +16,7 @@ from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import path_of, resource_type
 from kubelite.cli.options import client, complete_types
+from kubelite.cli.output.foreign import harmless
 from kubelite.cli.workloads.changing import Each, Target, patch, suffix, target_options, targets
 from kubelite.cli.workloads.pod_template import containers, patch_of
 
@@ -162,7 +163,7 @@ def _list(target: Target, pattern: str) -> None:
         for container in listed:
             print(f"# {target.type.plural} {target.name}, container {container['name']}")
             for line in _lines(container.get("env") or ()):
-                print(line)
+                print(harmless(line))
     sys.stdout.flush()
 
 

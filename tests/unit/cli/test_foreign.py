@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kubelite.cli.diagnosis.why import why_lines
+from kubelite.cli.names import resource_type
 from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.output.tables import TablePrinter
+from kubelite.cli.workloads import label, set_env
+from kubelite.cli.workloads.changing import Target
 
 
 @pytest.mark.parametrize(
@@ -64,3 +67,18 @@ def test_a_cell_of_a_table_is_harmless() -> None:
 
 def test_further_lines_are_indented() -> None:
     assert indented("a\nb\x1b", "  ") == "a\n  b^["
+
+
+def test_values_of_manifests_are_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    """`label --list`, `annotate --list` and `set env --list` print what a manifest says."""
+    containers = [{"name": "app", "env": [{"name": "A", "value": "\x1b[2J"}]}]
+    doc = {
+        "kind": "Deployment",
+        "metadata": {"name": "web", "annotations": {"a": "\x1b[2J"}},
+        "spec": {"template": {"spec": {"containers": containers}}},
+    }
+    target = Target(resource_type("deployments"), doc)
+    label._list(target, "annotations", several=False)
+    set_env._list(target, "*")
+    out = capsys.readouterr().out
+    assert out.count("^[[2J") == 2 and "\x1b" not in out
