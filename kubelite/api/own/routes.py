@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -21,8 +21,12 @@ from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS
+from kubelite.kube.pod_security import Level, PodSecurity
 from kubelite.sources import edits
 from runtime.images.store.disk import disk_error
+
+if TYPE_CHECKING:
+    from manifests.yaml.loader import Document
 
 #: Limit of progress events that wait for a slow client. Further events are dropped, but never the final answer.
 PROGRESS = 4096
@@ -149,7 +153,7 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
     from kubelite.node.decide.pod_security import audited, forbidden, warning, workload_pod
     from manifests.types.core import Pod
 
-    warnings = []
+    warnings = [said for one in documents for said in _of_existing_pods(node, one, security)]
     for one in documents:
         if isinstance(one.obj, Pod):
             if said := forbidden(one.obj, security):
@@ -164,6 +168,21 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
         if said := warning(pod, security):
             warnings.append(said)
     return _warning(warnings)
+
+
+def _of_existing_pods(node: NodeApi, document: Document, security: PodSecurity) -> list[str]:
+    """Return warnings about pods that exist, if the document is a Namespace that becomes stricter."""
+    if document.kind != "Namespace":
+        return []
+    from kubelite.node.decide.pod_security import existing
+    from manifests.types.core import Pod
+
+    before, after = (rules.levels(document.name).enforce for rules in (node.pod_security, security))
+    order = list(Level)
+    if order.index(after) <= order.index(before):
+        return []
+    pods = (Pod.parse(record.doc) for record in node.store.list("Pod", document.name))
+    return existing(pods, document.name, after)
 
 
 def _warning(sentences: Sequence[str]) -> dict[str, str]:

@@ -42,15 +42,19 @@ _PROFILES = ("RuntimeDefault", "Localhost")
 
 def violations(pod: Pod, level: Level) -> str:
     """Return the violations of the level, comma-separated; "" if there are none."""
+    return ", ".join(f"{reason} ({detail})" if detail else reason for reason, detail in _violated(pod, level))
+
+
+def _violated(pod: Pod, level: Level) -> list[tuple[str, str]]:
+    """Return the reason and the detail of each violation."""
     if level is Level.PRIVILEGED:
-        return ""
+        return []
     checks = BASELINE
     if level is Level.RESTRICTED:
         replaced = {old for _, old in RESTRICTED.values()}
         checks = {name: check for name, check in BASELINE.items() if name not in replaced}
         checks |= {name: check for name, (check, _) in RESTRICTED.items()}
-    found = [said for check in checks.values() if (said := check(pod)) is not None]
-    return ", ".join(f"{reason} ({detail})" if detail else reason for reason, detail in found)
+    return [said for check in checks.values() if (said := check(pod)) is not None]
 
 
 def forbidden(pod: Pod, security: PodSecurity) -> str:
@@ -94,6 +98,26 @@ def workload_pod(workload: Json) -> Pod:
 def audited(pod: Pod, security: PodSecurity) -> str:
     """Return the pod's violations of its namespace's level `audit`; "" if there are none."""
     return _would(pod, security.levels(pod.metadata.namespace or "default").audit)
+
+
+def existing(pods: Iterable[Pod], namespace: str, level: Level) -> list[str]:
+    """Return warnings about the pods of a namespace that violate the level that it enforces from now on (Kubernetes:
+    EvaluatePodsInNamespace in pod-security-admission/admission/admission.go)."""
+    found: dict[str, list[str]] = {}
+    for pod in pods:
+        if reasons := ", ".join(reason for reason, _ in _violated(pod, level)):
+            found.setdefault(reasons, []).append(pod.metadata.name or "")
+    if not found:
+        return []
+    head = (
+        f'existing pods in namespace "{namespace}" violate the new PodSecurity enforce level "{level}:latest"'
+    )
+    return [head, *sorted(f"{_pods(names)}: {reasons}" for reasons, names in found.items())]
+
+
+def _pods(names: list[str]) -> str:
+    others = len(names) - 1
+    return f"{min(names)} (and {others} other pod{'s' * (others > 1)})" if others else names[0]
 
 
 def _would(pod: Pod, level: Level) -> str:

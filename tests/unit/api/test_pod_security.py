@@ -96,3 +96,25 @@ def test_the_labels_of_a_namespace_count_in_the_same_text(http: Http) -> None:
     ):
         found = http.post("/kubelite/v1/apply", params={"file": "n.yaml"}, content=space % label + pod)
         assert found.status_code == code, (label, found.text)
+
+
+def test_pods_that_violate_a_stricter_label_are_named(http: Http) -> None:
+    """Words of EvaluatePodsInNamespace (pod-security-admission/admission/admission.go)."""
+    http.node.pod_security = PodSecurity()
+    for name in ("b", "a", "c"):
+        spec = {"hostNetwork": name != "c", "containers": [{"name": "c", "image": "i"}]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "web", "uid": name}}
+        http.runner.run(http.node.store.create("Pod", {**pod, "spec": spec}))
+    space = (
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: web, labels: {pod-security.kubernetes.io/%s}}\n"
+    )
+    for label, said in (
+        ("warn: baseline", ""),
+        (
+            "enforce: baseline",
+            '299 - "existing pods in namespace \\"web\\" violate the new PodSecurity enforce level '
+            '\\"baseline:latest\\"; a (and 1 other pod): host namespaces"',
+        ),
+    ):
+        applied = http.post("/kubelite/v1/apply", params={"file": "n.yaml"}, content=space % label)
+        assert applied.status_code == 200 and applied.headers.get("warning", "") == said
