@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,17 +29,43 @@ def limits(node: Node, name: str) -> set[str]:
     return {at.read_text().strip() for top in node.cgroup_tops() for at in top.glob(f"**/pod{uid}/pids.max")}
 
 
+def workload(kind: str, version: str, name: str, **spec: Any) -> str:
+    labels = {"app": name}
+    restart = {"restartPolicy": "Never"} if kind == "Job" else {}
+    pod_spec = {"containers": [container()], "terminationGracePeriodSeconds": 2, **restart}
+    template = {"metadata": {"labels": labels}, "spec": pod_spec}
+    return json.dumps(
+        {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"name": name},
+            "spec": {**spec, "template": template},
+        }
+    )
+
+
+def names(node: Node) -> list[str]:
+    return node.cli("get", "pods", "-o", "name").out.replace("pod/", "").split()
+
+
 def test_defaults(node: Node) -> None:
+    selector = {"matchLabels": {"app": "web"}}
+    node.apply("web.yaml", workload("Deployment", "apps/v1", "web", selector=selector))
+    node.apply("once.yaml", workload("Job", "batch/v1", "once"))
     node.apply("plain.yaml", pod("plain", container()))
     node.apply("host.yaml", pod("host", container(securityContext={"privileged": True})))
     for name in ("plain", "host"):
         node.wait_status(name, "Running")
-    assert status(node, "plain", "NoNewPrivs") == "1" and status(node, "host", "NoNewPrivs") == "0"
-    mapped = Path(f"/proc/{node.pid('plain')}/uid_map").read_text().split()
-    assert mapped[0] == "0" and int(mapped[1]) > 0 and mapped[2] == "65536"
+    node.wait(lambda: len(names(node)) == 4, "the pods of the Deployment and the Job")
+    for name in set(names(node)) - {"host"}:
+        node.wait_status(name, "Running")
+        assert status(node, name, "NoNewPrivs") == "1", name
+        mapped = Path(f"/proc/{node.pid(name)}/uid_map").read_text().split()
+        assert mapped[0] == "0" and int(mapped[1]) > 0 and mapped[2] == "65536", name
+        assert int(status(node, name, "Uid").split()[0]) == int(mapped[1]), "its root is nobody on the host"
+    assert status(node, "host", "NoNewPrivs") == "0"
     assert Path(f"/proc/{node.pid('host')}/uid_map").read_text().split()[:2] == ["0", "0"]
-    assert int(status(node, "plain", "Uid").split()[0]) == int(mapped[1]), "its root is nobody on the host"
-    for name in ("plain", "host"):
+    for name in names(node):
         assert limits(node, name) == {"4096"}, name
 
 
