@@ -1,0 +1,86 @@
+"""Keeps the network helper's ports of Services as they are decided: only what differs is sent, and what comes while a
+transaction is under way goes with the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from runtime.network.services.plan import ServiceNetwork, ServicePort
+
+Name = tuple[str, str]
+
+
+class Helper(Protocol):
+    """What the network client offers (runtime.network.client). Both raise NetworkError."""
+
+    async def replace_services(self, config: ServiceNetwork, ports: Sequence[ServicePort]) -> None: ...
+    async def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> None: ...
+
+
+class DataPath:
+    """Ports by Service. `replace` comes first; `apply` returns when the kernel has what it was given."""
+
+    def __init__(self, helper: Helper, network: ServiceNetwork) -> None:
+        self._helper = helper
+        self._network = network
+        self._lock = asyncio.Lock()
+        self._wanted: dict[Name, tuple[ServicePort, ...]] = {}
+        self._applied: dict[str, ServicePort] = {}
+        self._pending: set[Name] = set()
+        self._names: dict[Name, set[str]] = {}  # of the ports that were sent for a Service
+
+    async def replace(self, wanted: Mapping[Name, tuple[ServicePort, ...]]) -> None:
+        """Make these the only ports."""
+        async with self._lock:
+            self._wanted = dict(wanted)
+            self._pending.clear()
+            await self._replace()
+
+    async def restore(self) -> None:
+        """Send everything again: the helper is a new one."""
+        async with self._lock:
+            self._pending.clear()
+            await self._replace()
+
+    async def _replace(self) -> None:
+        ports = [port for found in self._wanted.values() for port in found]
+        await self._helper.replace_services(self._network, ports)
+        self._applied = {port.name: port for port in ports}
+        self._names = {name: {port.name for port in found} for name, found in self._wanted.items()}
+
+    async def apply(self, name: Name, ports: tuple[ServicePort, ...]) -> None:
+        """Set the ports of a Service; none: it is gone."""
+        if self._wanted.get(name, ()) == ports and name not in self._pending:
+            return
+        if ports:
+            self._wanted[name] = ports
+        else:
+            self._wanted.pop(name, None)
+        self._pending.add(name)
+        async with self._lock:
+            if name in self._pending:  # the transaction before may have had it already
+                await self._flush()
+
+    async def _flush(self) -> None:
+        names, self._pending = self._pending, set()
+        changed: list[ServicePort] = []
+        removed: list[str] = []
+        for name in names:
+            wanted = {port.name: port for port in self._wanted.get(name, ())}
+            changed += [port for port in wanted.values() if self._applied.get(port.name) != port]
+            removed += [old for old in self._names.get(name, ()) if old not in wanted]
+        try:
+            if changed or removed:
+                await self._helper.change_services(changed, removed)
+        except BaseException:
+            self._pending |= names
+            raise
+        for old in removed:
+            self._applied.pop(old, None)
+        self._applied.update((port.name, port) for port in changed)
+        for name in names:
+            self._names[name] = {port.name for port in self._wanted.get(name, ())}
+            if not self._names[name]:
+                del self._names[name]
