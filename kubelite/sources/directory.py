@@ -28,12 +28,13 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS, mark_deleting, object_name, source_of
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
-from kubelite.policies.rules import Rules
+from kubelite.sources import plan as plans
 from kubelite.sources.files import (
     Listing,
     being_written,
@@ -47,6 +48,7 @@ from kubelite.sources.files import (
 from kubelite.sources.namespaces import DeclaredLabels, to_read_again
 from kubelite.sources.plan import KINDS, Key, ManifestState, Problem, bound, created, failed, merged, plan
 from kubelite.sources.refused import Refused
+from kubelite.sources.services import Allocate
 from kubelite.sources.tree_watch import TreeWatch
 from kubelite.sources.workloads import without_effect
 from manifests.types.core import Pod, PodSpec
@@ -73,6 +75,7 @@ class Sources:
         *,
         node_name: str = "",
         priorities: Mapping[str, int] | None = None,  # PriorityClass in the settings → value
+        allocate: Allocate | None = None,  # gives Services addresses and node ports
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
@@ -90,7 +93,7 @@ class Sources:
         self.ready = asyncio.Event()  # set after the first complete scan, or the first failure
         self._store = store
         self._node_name = node_name
-        self._priorities = priorities or {}
+        self._plan = partial(plan, priorities=priorities or {}, allocate=allocate)
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
@@ -330,14 +333,14 @@ class Sources:
             os.close(descriptor)
 
     async def _apply(self, settle: float) -> None:
-        wanted = plan(self._files.values(), self._recorded(), self._lost, priorities=self._priorities)
+        wanted = self._plan(self._files.values(), self._recorded(), self._lost)
         self._duplicates = self._refused.located(wanted.duplicates, self._files)
         now = self._clock()
         # First restore volumes and claims: a new claim that finds no volume would get a directory.
         restored = {key for key, _, _ in wanted.update if self._terminating(key)}
         for key, _, file in wanted.update:
             if key in restored:
-                await self._restore(key, file, wanted.rules, now)
+                await self._restore(key, file, wanted, now)
         jobs: list[Awaitable[object]] = []
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
@@ -345,11 +348,8 @@ class Sources:
             self._hand_over(file, (kind, namespace, name), new)
             # Not durable, because a lost pod is recreated from its manifest. Its first status is durable.
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
-        jobs.extend(
-            self._put(self._update(key, file, wanted.rules), file)
-            for key, _, file in wanted.update
-            if key not in restored
-        )
+        edited = [(key, file) for key, _, file in wanted.update if key not in restored]
+        jobs.extend(self._put(self._update(key, file, wanted), file) for key, file in edited)
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
         for result in await asyncio.gather(*jobs, return_exceptions=True):
@@ -363,10 +363,10 @@ class Sources:
         record = self._store.get(*key)
         return record is not None and record.deleting
 
-    async def _restore(self, key: Key, file: str, rules: Rules, now: float) -> None:
+    async def _restore(self, key: Key, file: str, plan: plans.Plan, now: float) -> None:
         """Cancel the deletion of a volume or claim whose manifest exists again. If the object was deleted after the
         plan was computed, create it."""
-        if await self._update(key, file, rules) is None:
+        if await self._update(key, file, plan) is None:
             doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
             await self._store.create(key[0], doc, durable=False)
 
@@ -376,14 +376,14 @@ class Sources:
         if found is not None and (spec := with_changes(*found, doc["spec"])) is not None:
             self._offer(doc["metadata"]["uid"], doc["spec"], spec)
 
-    def _update(self, key: Key, file: str, rules: Rules) -> Awaitable[Record | None]:
+    def _update(self, key: Key, file: str, plan: plans.Plan) -> Awaitable[Record | None]:
         """Merge a file's content into the current object when it is written, so that a deletion or a status that was
         recorded after the plan was computed is preserved."""
-        wanted = (self._files[file].objects or {})[key]
+        wanted = plan.services.get(key) or (self._files[file].objects or {})[key]
 
         def change(doc: Json) -> Json | None:
             going = doc["metadata"].get("deletionTimestamp") and key[0] not in FINALIZERS
-            changed = None if going else merged(doc, rules.edited(doc, wanted), file)
+            changed = None if going else merged(doc, plan.rules.edited(doc, wanted), file)
             if changed is not None:
                 self._hand_over(file, key, changed)
             return changed

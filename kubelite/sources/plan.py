@@ -16,6 +16,7 @@ from kubelite.node.model.priority import apart, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
 from kubelite.policies.rules import Forbidden, Rules, rules_of
+from kubelite.sources.services import SERVICE, Allocate, allocated, kept
 from kubelite.sources.workloads import own_annotations, unchangeable
 from state.store import Record
 
@@ -36,6 +37,9 @@ KINDS = (
     "PersistentVolume",
     "PersistentVolumeClaim",
     "PodDisruptionBudget",
+    "Service",
+    "Endpoints",
+    "EndpointSlice",
     "Pod",
     "ReplicationController",
     "ReplicaSet",
@@ -60,6 +64,9 @@ NODE_METADATA = frozenset(
 )
 
 Key = tuple[str, str, str]  # kind, namespace, name
+
+#: Kinds of which some fields cannot change, and whose status is the node's alone.
+_CHECKED = CONTROLLED | {SERVICE, "EndpointSlice"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,7 @@ class Plan:
     replace: tuple[Key, ...] = ()
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     rules: Rules = field(default_factory=Rules)  # by which pods and claims are admitted
+    services: Mapping[Key, Json] = field(default_factory=dict)  # of the files, with addresses and node ports
 
 
 class _Step(Enum):
@@ -139,10 +147,11 @@ def plan(
     lost: Iterable[str] = (),
     *,
     priorities: Mapping[str, int] | None = None,
+    allocate: Allocate | None = None,
 ) -> Plan:
     """Return the changes that make the store match the files. Recorded objects are retained if their file has not been
     valid since the daemon started, or is in a directory that cannot be read (`lost`). `priorities`: the PriorityClasses
-    of the node's settings."""
+    of the node's settings. `allocate` gives Services addresses and node ports."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     files = sorted(files, key=lambda f: f.file)
     claims: dict[Key, list[str]] = {}
@@ -154,14 +163,18 @@ def plan(
     duplicates = _duplicates(claims, owners)
     gone = _gone(known, owners, files, lost)
     rules = _rules(owners, documents, known, gone, priorities or {})
+    services, refused = allocated(owners, documents, known, allocate)
     uids = {r.uid: key for key, r in known.items()}
     verdicts: dict[Key, _Verdict] = {}
     for key, file in owners.items():
-        doc, record = documents[file][key], known.get(key)
+        doc, record = services.get(key) or documents[file][key], known.get(key)
         uid = doc["metadata"].get("uid") if key[0] == "Pod" and record is None else None
         holder = uids.setdefault(uid, key) if uid else key
         try:
             found = _verdict(key, doc, file, record, holder=holder, rules=rules)
+            if (said := refused.get(key)) is not None:
+                problem = Problem(said.message, field=said.field, object=f"Service {key[1]}/{key[2]}")
+                found = _Verdict(_Step.KEEP, doc, (problem,))
         except Forbidden as error:
             found = _Verdict(_Step.KEEP, doc, (_forbidden(key, error),))
         verdicts[key] = found
@@ -169,7 +182,7 @@ def plan(
             duplicates[file] = (*duplicates.get(file, ()), *found.problems)
     replaced = tuple(key for key, found in verdicts.items() if found.step is _Step.REPLACE)
     create, update = (_ordered(verdicts, owners, step) for step in (_Step.CREATE, _Step.UPDATE))
-    return Plan(create, update, tuple(gone), replaced, duplicates, rules)
+    return Plan(create, update, tuple(gone), replaced, duplicates, rules, services)
 
 
 def _gone(
@@ -207,7 +220,7 @@ def _verdict(key: Key, doc: Json, file: str, record: Record | None, *, holder: K
     if wanted is None:
         return _Verdict(_Step.KEEP, doc)
     rules.check_edit(record.doc, wanted)
-    if key[0] in WORKLOADS and (forbidden := unchangeable(record.doc, wanted)):
+    if key[0] in _CHECKED and (forbidden := unchangeable(record.doc, wanted)):
         if replaceable(record.doc):
             return _Verdict(_Step.REPLACE, wanted)
         return _Verdict(_Step.KEEP, doc, tuple(_unchangeable(key, *found) for found in forbidden))
@@ -289,7 +302,7 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         annotations |= own_annotations(old["metadata"].get("annotations") or {})
     metadata = {**new["metadata"], "annotations": annotations}
     ending = ("deletionTimestamp", "deletionGracePeriodSeconds")
-    for kept in (
+    for own in (
         "uid",
         "resourceVersion",
         "creationTimestamp",
@@ -299,8 +312,8 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
             () if new["kind"] in FINALIZERS else ending
         ),  # a manifest that exists again cancels the deletion of a claim or volume
     ):
-        if kept in old["metadata"]:
-            metadata[kept] = old["metadata"][kept]
+        if own in old["metadata"]:
+            metadata[own] = old["metadata"][own]
     doc = {**new, "metadata": metadata}
     if doc["kind"] == "PersistentVolumeClaim":  # retain fields that binding has set
         of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
@@ -310,6 +323,8 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
     if doc["kind"] == "Job":
         doc = with_selector(doc)
         metadata = doc["metadata"]
+    if doc["kind"] == SERVICE:
+        doc["spec"] = kept(old["spec"], doc["spec"])
     if doc["kind"] == "Pod":
         doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
     if added := old.get("spec", {}).get("ephemeralContainers"):  # never in a manifest
@@ -318,7 +333,7 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         doc["status"] = old["status"]
     if doc == old:
         return None
-    if doc.get("spec") != old.get("spec"):
+    if doc.get("spec") != old.get("spec") and doc["kind"] != SERVICE:
         metadata["generation"] = int(old["metadata"].get("generation", 1)) + 1
     return doc
 
@@ -335,10 +350,10 @@ def bound(doc: Json, node_name: str) -> Json:
     """Return a manifest's object without what only the node writes. A pod is bound to this node."""
     metadata = {key: value for key, value in doc["metadata"].items() if key not in NODE_METADATA}
     doc = {**doc, "metadata": metadata}
-    if doc["kind"] in CONTROLLED:
-        if found := metadata.get("annotations"):
-            own = own_annotations(found)
-            metadata["annotations"] = {key: value for key, value in found.items() if key not in own}
+    if doc["kind"] in CONTROLLED and (found := metadata.get("annotations")):
+        own = own_annotations(found)
+        metadata["annotations"] = {key: value for key, value in found.items() if key not in own}
+    if doc["kind"] in _CHECKED:
         return {key: value for key, value in doc.items() if key != "status"}
     if doc["kind"] == "Pod" and node_name:
         return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import CHECKED, PREFIX
+from kubelite.sources.services import ignored_fields
 
 #: Annotations of a workload that its controller writes. Those in a manifest (from `kubectl get -o yaml`) are ignored.
 _OF_CONTROLLERS = ("deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
@@ -26,6 +27,8 @@ _WITHOUT_EFFECT = {
 
 def without_effect(doc: Json) -> str:
     """Return what an object of a manifest does not do on this node; "" if it does what it does on a cluster."""
+    if doc["kind"] == "Service":
+        return ignored_fields(doc["spec"])
     if doc["kind"] != "Namespace":
         return _WITHOUT_EFFECT.get(doc["kind"], "")
     labels = doc["metadata"].get("labels") or {}
@@ -42,7 +45,7 @@ def own_annotations(annotations: Json) -> Json:
 
 def unchangeable(old: Json, new: Json) -> list[tuple[str, str]]:
     """Return the field and the message of each change that Kubernetes forbids."""
-    if old.get("spec") == new.get("spec"):
+    if all(old.get(key) == new.get(key) for key in ("spec", "addressType")):  # EndpointSlices have no spec
         return []
     from manifests.problems import field_path
     from manifests.types.workloads.kinds import workload

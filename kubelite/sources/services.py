@@ -1,0 +1,64 @@
+"""Pure: addresses and node ports for the Services of manifests. Nothing of Services is imported until there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from kubelite.kube.json import Json
+from state.store import Record
+
+if TYPE_CHECKING:
+    from kubelite.services.allocation import Allocation, Name, Refusal
+
+SERVICE = "Service"
+Key = tuple[str, str, str]  # kind, namespace, name
+
+#: Gives the wanted Services (by name) addresses and node ports, beside the recorded ones.
+Allocate: TypeAlias = "Callable[[Mapping[Name, Json], Mapping[Name, Json]], Allocation]"
+
+#: Fields of a Service that do nothing here, and why.
+_IGNORED = {
+    "trafficDistribution": "there is one node, which gets all traffic",
+    "loadBalancerIP": "a load balancer's address is the node's",
+    "loadBalancerClass": "this node serves load balancers without a class alone",
+    "healthCheckNodePort": "no load balancer asks for this node's health",
+}
+
+
+def allocated(
+    owners: Mapping[Key, str],
+    documents: Mapping[str, Mapping[Key, Json]],
+    known: Mapping[Key, Record],
+    allocate: Allocate | None,
+) -> tuple[Mapping[Key, Json], Mapping[Key, Refusal]]:
+    """Return the Services of the files with addresses and node ports, and why others cannot have what they ask for.
+    `owners`: which file defines an object. A Service that is no longer in a file keeps what it has until it is
+    deleted."""
+    if allocate is None or not any(key[0] == SERVICE for key in owners):
+        return {}, {}
+    wanted: dict[tuple[str, str], Json] = {}
+    for key, file in owners.items():
+        if key[0] == SERVICE:
+            doc, record = documents[file][key], known.get(key)
+            spec = doc["spec"] if record is None else kept(record.doc["spec"], doc["spec"])
+            wanted[key[1:]] = {**doc, "spec": spec}
+    held = {key[1:]: record.doc for key, record in known.items() if key[0] == SERVICE}
+    found = allocate(wanted, held)
+    return (
+        {(SERVICE, *name): doc for name, doc in found.services.items()},
+        {(SERVICE, *name): refusal for name, refusal in found.refused.items()},
+    )
+
+
+def kept(old: Json, new: Json) -> Json:
+    """Return the spec of an edited Service with the addresses and node ports that it has. `old`, `new`: specs."""
+    from kubelite.services.allocation import with_allocated
+
+    return with_allocated(old, new)
+
+
+def ignored_fields(spec: Json) -> str:
+    """Return which fields of a Service have no effect on this node, and why; "" if there are none."""
+    found = [f"spec.{name} has no effect: {why}" for name, why in _IGNORED.items() if spec.get(name)]
+    return "; ".join(found)
