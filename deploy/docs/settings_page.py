@@ -52,6 +52,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "bridge",
         "pod_cidr",
         "pod_routing",
+        "service_cidr",
+        "node_port_range",
         "cgroup_parent",
         "cluster_domain",
         "cluster_dns",

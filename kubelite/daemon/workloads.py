@@ -1,20 +1,27 @@
-"""Starts the controllers when the node gets its first workload. A node without workloads imports nothing of them."""
+"""Starts the controllers, of workloads and of Services, when the node gets its first one of either. A node without them
+imports nothing of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kubelite.daemon.node_config import host_address
+from kubelite.kube.json import Json
 from kubelite.kube.objects import CONTROLLED, source_of
 from kubelite.kube.workqueue import WorkQueue
+from kubelite.settings import Settings
+from kubelite.sources.services import Allocate
 
 if TYPE_CHECKING:
     from kubelite.controllers.admission import Admission
     from kubelite.daemon.node_api import NodeAgent
     from kubelite.node.worker.parsed_pods import ParsedPods
+    from kubelite.services.allocation import Allocation, Name
     from state.store import Store
 
 CLOCK = 10.0  # seconds between looks at the clock, however much is scheduled
@@ -90,3 +97,49 @@ def _admission(agent: NodeAgent, parsed: ParsedPods) -> Admission:
         with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,
         offer=parsed.offer,
     )
+
+
+def node_ports(settings: Settings) -> tuple[int, int]:
+    """Return the first and the last port of the setting node_port_range."""
+    first, _, last = settings.node_port_range.partition("-")
+    return int(first), int(last)
+
+
+def allocator(settings: Settings) -> Allocate:
+    """Return what gives Services addresses and node ports."""
+
+    def allocated(wanted: Mapping[Name, Json], held: Mapping[Name, Json]) -> Allocation:
+        from kubelite.services.allocation import Ranges, allocate
+
+        return allocate(wanted, held, Ranges(settings.service_cidr, node_ports(settings)))
+
+    return allocated
+
+
+async def run_services(agent: NodeAgent) -> None:
+    """Wait for a Service, then run the controller until this is cancelled."""
+    await _services_needed(agent.store)
+
+    from kubelite.services.controller import ServiceController
+    from kubelite.services.data_path import DataPath
+    from runtime.network.services.plan import ServiceNetwork
+
+    settings = agent.settings
+    network = ServiceNetwork(settings.service_cidr, node_ports(settings))
+    queue: WorkQueue[Name] = WorkQueue()
+    controller = ServiceController(
+        agent.store, agent.events, queue, DataPath(agent.network, network),
+        node=settings.node_name, address=host_address, deleted=agent.sources.deleted,
+    )  # fmt: skip
+    queue.start(controller.reconcile)
+    try:
+        await controller.run()
+    finally:
+        await queue.close()
+
+
+async def _services_needed(store: Store) -> None:
+    """Return when the store has a Service, or what is left of one: Services may have gone while the daemon was down."""
+    async with store.watch("Service") as watch:
+        if not any(store.list(kind) for kind in ("Service", "EndpointSlice", "Endpoints")):
+            await watch.next()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +42,9 @@ from kubelite.services.slices import (
     slices_of,
     wants_mirror,
 )
+from runtime.errors import NetworkError
 from runtime.identity import new_uid
+from runtime.network.services.plan import ServicePort
 from state.errors import AlreadyExists
 from state.records import Change
 from state.store import Record, Store
@@ -51,6 +53,7 @@ from state.watch import Watch
 log = logging.getLogger(__name__)
 
 KINDS = frozenset({"Service", "Endpoints", "EndpointSlice", "Pod"})
+RETRY = 2.0  # seconds until the ports of all Services are set again, after a failure
 PORT_TAKEN = 10.0  # seconds until a load balancer whose port is taken tries again
 _TABLES = (("TCP", "tcp"), ("TCP", "tcp6"), ("UDP", "udp"), ("UDP", "udp6"))
 
@@ -87,6 +90,7 @@ class ServiceController:
         self.index = ServiceIndex()
         self._balancing = asyncio.Lock()  # one Service at a time takes ports of the node's address
         self._watch: Watch | None = None
+        self._told: set[str] = set()  # uids of Services that were said to be unreachable
 
     async def run(self) -> None:
         """List every object, set the data path, and follow the changes."""
@@ -99,11 +103,24 @@ class ServiceController:
                 name: service_ports(service, self._slices(name, service).slices, self._node)
                 for name, service in self.index.services().items()
             }
-            await self._data_path.replace({name: ports for name, ports in wanted.items() if ports})
+            await self._begin({name: ports for name, ports in wanted.items() if ports})
             for name in {*wanted, *self._orphaned()}:
                 self._queue.add(name)
             async for change in watch:
                 self._see(change)
+
+    async def _begin(self, wanted: dict[Name, tuple[ServicePort, ...]]) -> None:
+        """Make these the only ports; try again until the helper can."""
+        self._data_path.report = self._say_problems
+        while True:
+            try:
+                await self._data_path.replace(wanted)
+                break
+            except NetworkError as error:
+                log.error("the ports of Services cannot be set, will retry: %s", error)
+                await asyncio.sleep(RETRY)
+        if self._data_path.missing:
+            log.error("no Service is reachable: %s", self._data_path.missing)
 
     async def reconcile(self, name: Name) -> float | None:
         """Decide about one Service and act. Return in how many seconds to decide again, None: when something
@@ -119,6 +136,9 @@ class ServiceController:
         await self._data_path.apply(name, service_ports(service, changes.slices, self._node))
         await self._write_slices(changes)
         await self._write_endpoints(name, service)
+        if self._data_path.missing:
+            self._say_unreachable(service)
+            return None
         async with self._balancing:
             self._catch_up()
             service = self.index.service(name)
@@ -183,6 +203,22 @@ class ServiceController:
                 *process_holders(tables, address),
             ),
         )
+
+    def _say_unreachable(self, service: Json) -> None:
+        uid = service["metadata"]["uid"]
+        if uid not in self._told:
+            self._told.add(uid)
+            self._events.event(reference(service), "Warning", "NotReachable", self._data_path.missing)
+
+    def _say_problems(self, sentences: Sequence[str]) -> None:
+        """Record an event about each Service that a sentence names: "namespace/name:port/protocol …"."""
+        for sentence in sentences:
+            namespace, _, rest = sentence.partition("/")
+            service = self.index.service((namespace.rpartition(" ")[2], rest.partition(":")[0]))
+            if service is not None:
+                self._events.event(reference(service), "Warning", "NotReachable", sentence)
+            else:
+                log.error("%s", sentence)
 
     # -- effects ------------------------------------------------------------------------------------------------------
 

@@ -4,25 +4,40 @@ transaction is under way goes with the next one."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from runtime.errors import NetworkError
 from runtime.network.services.plan import ServiceNetwork, ServicePort
 
+NOT_SUPPORTED = "ServicesNotSupported"  # reason of the error: the kernel lacks a part of nftables
 Name = tuple[str, str]
 
 
 class Helper(Protocol):
-    """What the network client offers (runtime.network.client). Both raise NetworkError."""
+    """What the network client offers (runtime.network.client). Both return a sentence for each port that cannot be
+    served, and raise NetworkError. The client gives a new helper process what it has been given."""
 
-    async def replace_services(self, config: ServiceNetwork, ports: Sequence[ServicePort]) -> None: ...
-    async def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> None: ...
+    async def replace_services(
+        self, config: ServiceNetwork, ports: Sequence[ServicePort]
+    ) -> Sequence[str]: ...
+    async def change_services(
+        self, changed: Sequence[ServicePort], removed: Sequence[str]
+    ) -> Sequence[str]: ...
 
 
 class DataPath:
-    """Ports by Service. `replace` comes first; `apply` returns when the kernel has what it was given."""
+    """Ports by Service. `replace` comes first; `apply` returns when the kernel has what it was given. `report` gets the
+    sentences about ports that cannot be served."""
 
-    def __init__(self, helper: Helper, network: ServiceNetwork) -> None:
+    def __init__(
+        self,
+        helper: Helper,
+        network: ServiceNetwork,
+        report: Callable[[Sequence[str]], None] = lambda _sentences: None,
+    ) -> None:
+        self.report = report
+        self.missing = ""  # what the kernel lacks, so that no Service is served
         self._helper = helper
         self._network = network
         self._lock = asyncio.Lock()
@@ -38,20 +53,22 @@ class DataPath:
             self._pending.clear()
             await self._replace()
 
-    async def restore(self) -> None:
-        """Send everything again: the helper is a new one."""
-        async with self._lock:
-            self._pending.clear()
-            await self._replace()
-
     async def _replace(self) -> None:
         ports = [port for found in self._wanted.values() for port in found]
-        await self._helper.replace_services(self._network, ports)
+        try:
+            self.report(await self._helper.replace_services(self._network, ports))
+        except NetworkError as error:
+            if error.reason != NOT_SUPPORTED:
+                raise
+            self.missing = str(error)
+            return
         self._applied = {port.name: port for port in ports}
         self._names = {name: {port.name for port in found} for name, found in self._wanted.items()}
 
     async def apply(self, name: Name, ports: tuple[ServicePort, ...]) -> None:
         """Set the ports of a Service; none: it is gone."""
+        if self.missing:
+            return
         if self._wanted.get(name, ()) == ports and name not in self._pending:
             return
         if ports:
@@ -73,7 +90,7 @@ class DataPath:
             removed += [old for old in self._names.get(name, ()) if old not in wanted]
         try:
             if changed or removed:
-                await self._helper.change_services(changed, removed)
+                self.report(await self._helper.change_services(changed, removed))
         except BaseException:
             self._pending |= names
             raise

@@ -169,6 +169,30 @@ def pod_network(value: str) -> str:
     return str(network)
 
 
+#: Ranges for Services, the preferred one first: kubeadm's, and OpenShift's.
+_SERVICE_NETWORKS = ("10.96.0.0/16", "172.30.0.0/16")
+
+
+def service_network(value: str, info: ValidationInfo) -> str:
+    pods = ipaddress.ip_network(info.data.get("pod_cidr", "10.88.0.0/16"))
+    if not value:
+        free = (text for text in _SERVICE_NETWORKS if not pods.overlaps(ipaddress.ip_network(text)))
+        return next(free, _SERVICE_NETWORKS[0])
+    network = ipaddress.ip_network(value, strict=False)
+    if network.version != 4 or not 8 <= network.prefixlen <= 28:
+        raise ValueError("must be an IPv4 network with 16 to 16777216 addresses, for example 10.96.0.0/16")
+    if pods.overlaps(network):
+        raise ValueError(f"must not overlap pod_cidr, which is {pods}")
+    return str(network)
+
+
+def port_range(value: str) -> str:
+    first, dash, last = (part.strip() for part in value.partition("-"))
+    if not (dash and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+        raise ValueError("must be FIRST-LAST, for example 30000-32767")
+    return f"{int(first)}-{int(last)}"
+
+
 def cgroup_name(value: str) -> str:
     name = value.strip("/")
     if not name or any(part in ("", ".", "..") for part in name.split("/")):

@@ -73,6 +73,11 @@ class Settings(BaseModel):
     """IPv4 range of pod addresses."""
     pod_routing: bool = False
     """Let machines that have a route to `pod_cidr` connect to every port of every pod. Host ports need no route."""
+    service_cidr: str = Field("", validate_default=True)
+    """IPv4 range of the addresses of Services. Default: `10.96.0.0/16`, or `172.30.0.0/16` if `pod_cidr` overlaps
+    it."""
+    node_port_range: str = "30000-32767"
+    """Ports of this machine that Services of the types NodePort and LoadBalancer get."""
     cgroup_parent: str = "kubelite"
     """Cgroup that holds everything of this node, below the root of each hierarchy."""
     node_name: str = ""
@@ -232,6 +237,8 @@ class Settings(BaseModel):
     _records = field_validator("dns_records")(checks.dns_records)
     _interface_name = field_validator("bridge")(checks.interface_name)
     _network = field_validator("pod_cidr")(checks.pod_network)
+    _services = field_validator("service_cidr")(checks.service_network)
+    _node_ports = field_validator("node_port_range")(checks.port_range)
     _cgroup_name = field_validator("cgroup_parent")(checks.cgroup_name)
     _node = field_validator("node_name")(checks.node_name)
     _below_high = field_validator("image_gc_low_threshold_percent")(checks.below_high_threshold)

@@ -13,7 +13,7 @@ from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 
-_CLAIM = "PersistentVolumeClaim"
+_CLAIM, _SERVICE = "PersistentVolumeClaim", "Service"
 _POLICIES: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
 
 
@@ -36,8 +36,12 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
         raise ApiError(
             "Conflict", f'the uid in the precondition, {wanted_uid}, is not that of {kind} "{name}"'
         )
-    if resource.workload or resource.kind == _CLAIM:
-        record: RecordLike | None = await node.delete_workload(metadata["uid"], policy(options))
+    if (
+        resource.kind == _SERVICE
+    ):  # what the controller of Services has made goes with it, whatever the policy
+        record: RecordLike | None = await node.delete_workload(metadata["uid"], "Background")
+    elif resource.workload or resource.kind == _CLAIM:
+        record = await node.delete_workload(metadata["uid"], policy(options))
     else:
         record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
     if record is None:

@@ -435,6 +435,10 @@ def table(
 def _printer(kind: str) -> tuple[tuple[Column, ...], Callable[[Json, float], Cells]]:
     if kind in _PRINTERS:
         return _PRINTERS[kind]
+    if kind in ("Service", "Endpoints", "EndpointSlice"):
+        from kubelite.api.kube.tables.services import PRINTERS as SERVICES
+
+        return SERVICES[kind]
     from kubelite.api.kube.workload_printers import PRINTERS
 
     return PRINTERS[kind]

@@ -62,6 +62,8 @@ RESOURCES = {
         Resource("cronjobs", "CronJob", True, ("cj",), _DELETED, "batch/v1"),
         Resource("daemonsets", "DaemonSet", True, ("ds",), _DELETED, "apps/v1"),
         Resource("deployments", "Deployment", True, ("deploy",), _DELETED, "apps/v1", scaled=True),
+        Resource("endpoints", "Endpoints", True, ("ep",)),
+        Resource("endpointslices", "EndpointSlice", True, group_version="discovery.k8s.io/v1"),
         Resource("events", "Event", True, ("ev",)),
         Resource("jobs", "Job", True, (), _DELETED, "batch/v1"),
         Resource("limitranges", "LimitRange", True, ("limits",)),
@@ -78,6 +80,7 @@ RESOURCES = {
         Resource("roles", "Role", True, group_version=_RBAC),
         Resource("secrets", "Secret", True),
         Resource("serviceaccounts", "ServiceAccount", True, ("sa",)),
+        Resource("services", "Service", True, ("svc",), _DELETED),
         Resource("statefulsets", "StatefulSet", True, ("sts",), _DELETED, "apps/v1", scaled=True),
         Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
@@ -131,7 +134,7 @@ def api_resource_list(group_version: str = "v1") -> Json:
             "kind": r.kind,
             "verbs": list(r.verbs),
             "shortNames": list(r.short),
-            **({"categories": ["all"]} if r.kind == "Pod" or r.workload else {}),
+            **({"categories": ["all"]} if r.kind in ("Pod", "Service") or r.workload else {}),
         }
         for r in RESOURCES.values()
         if r.group_version == group_version

@@ -85,8 +85,8 @@ def test_a_kind_that_does_not_exist_here_is_said_first(http: Http, body: str) ->
 @pytest.mark.parametrize(
     ("path", "served"),
     [
-        ("/api/v1/namespaces/default/services", False),
-        ("/api/v1/namespaces/default/services/web", False),
+        ("/api/v1/namespaces/default/podtemplates", False),
+        ("/api/v1/namespaces/default/podtemplates/web", False),
         ("/apis/apps/v1/namespaces/default/deployments/web/scale", True),
         ("/apis/apps/v1beta1/namespaces/default/deployments", False),
         ("/api/v1/namespaces/default", True),

@@ -227,10 +227,10 @@ def test_what_kind_of_thing_it_is(head: str, kind: ErrorKind, sentence: str) -> 
 
 
 def test_an_unsupported_kind_is_an_error_for_that_document_only() -> None:
-    loaded = load(f"apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\n---\n{POD}")
+    loaded = load(f"apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: s}}\n---\n{POD}")
     assert [document.name for document in loaded.documents] == ["web"]
     assert [error.kind for error in loaded.errors] == [ErrorKind.UNSUPPORTED]
-    assert loaded.errors[0].object == "Service default/s"
+    assert loaded.errors[0].object == "Ingress default/s"
 
 
 def test_generated_names_have_no_place_in_a_directory() -> None:

@@ -32,13 +32,17 @@ class Helper:
         self.ports: dict[str, ServicePort] = {}
         self.transactions = 0
         self.failures = 0  # transactions that will fail
+        self.lacks = ""  # what the kernel lacks
 
-    async def replace_services(self, config: ServiceNetwork, ports: Sequence[ServicePort]) -> None:
+    async def replace_services(self, config: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
+        if self.lacks:
+            raise NetworkError(self.lacks, reason="ServicesNotSupported")
         assert config == ServiceNetwork("10.96.0.0/16", (30000, 32767))
         self.ports = {port.name: port for port in ports}
         self.transactions += 1
+        return []
 
-    async def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> None:
+    async def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
         await asyncio.sleep(0)
         if self.failures:
             self.failures -= 1
@@ -48,6 +52,7 @@ class Helper:
         for name in removed:
             del self.ports[name]
         self.ports.update((port.name, port) for port in changed)
+        return [f"{port.name} is not served: no SCTP" for port in changed if port.protocol == "SCTP"]
 
     def external(self, name: str) -> tuple[str, ...]:
         return self.ports[name].external if name in self.ports else ()
@@ -217,9 +222,28 @@ async def test_a_helper_that_fails_is_asked_again(store: Store) -> None:
         kit.helper.failures = 2
         await kit.put(pod(1))
         await kit.settled(lambda: kit.helper.ips() == ["10.88.0.3"])
-        kit.helper.ports.clear()  # a new helper
-        await kit.path.restore()
-        assert kit.helper.ips() == ["10.88.0.3"]
+
+
+async def test_what_cannot_be_served_is_said(store: Store) -> None:
+    kit = Kit(store)
+    await kit.put(service())
+    async with running(kit):
+        await kit.settled(lambda: len(kit.docs("Endpoints")) == 1)
+        await kit.put(service("sip", {"port": 5060, "protocol": "SCTP"}, clusterIP="10.96.0.9"))
+        await kit.settled(lambda: len(kit.docs("Event")) == 1)
+    (said,) = kit.docs("Event")
+    assert said["message"] == "default/sip:5060/SCTP is not served: no SCTP"
+    assert said["involvedObject"]["name"] == "sip"
+
+
+async def test_a_kernel_that_lacks_what_is_needed_serves_none_and_slices_are_kept(store: Store) -> None:
+    kit = Kit(store)
+    kit.helper.lacks = "the kernel has no nft_fib"
+    for doc in (service(), pod(1)):
+        await kit.put(doc)
+    async with running(kit):
+        await kit.settled(lambda: len(kit.docs("Endpoints")) == 1 == len(kit.docs("Event")))
+    assert kit.docs("EndpointSlice") and kit.docs("Event")[0]["message"] == "the kernel has no nft_fib"
 
 
 async def test_the_first_load_balancer_gets_the_address_and_the_second_hears_why_not(store: Store) -> None:
