@@ -31,6 +31,7 @@ GROUPS = {
         "apply": ("objects.apply", "apply", "Validate manifests and write them to the manifest directory"),
         "run": ("create.run", "run", "Create a pod from an image"),
         "create": ("create.create", "create", "Create objects from files or from flags"),
+        "expose": ("create.services", "expose", "Create a Service for the pods of an object"),
         "init": ("create.init", "init", "Write a first manifest with comments"),
         "delete": (
             "objects.delete",
@@ -70,7 +71,7 @@ GROUPS = {
             "history",
             "Show past status changes, events and decisions of a pod",
         ),
-        "why": ("diagnosis.why", "why", "Explain the state of a pod or a workload"),
+        "why": ("diagnosis.why", "why", "Explain the state of a pod, a workload or a service"),
         "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),
         "inspect": (
             "diagnosis.inspect",

@@ -26,6 +26,7 @@ class Type(NamedTuple):
         return f"{self.singular}.{group[0]}" if root == "apis" else self.singular
 
 
+_DISCOVERY = "/apis/discovery.k8s.io/v1"
 _APPS, _BATCH, _RBAC = "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
 TYPES = (
     Type("pods", "Pod", True, ("po",)),
@@ -36,6 +37,9 @@ TYPES = (
     Type("statefulsets", "StatefulSet", True, ("sts",), _APPS),
     Type("cronjobs", "CronJob", True, ("cj",), _BATCH),
     Type("jobs", "Job", True, (), _BATCH),
+    Type("services", "Service", True, ("svc",)),
+    Type("endpoints", "Endpoints", True, ("ep",)),
+    Type("endpointslices", "EndpointSlice", True, (), _DISCOVERY),
     Type("controllerrevisions", "ControllerRevision", True, (), _APPS),
     Type("events", "Event", True, ("ev",)),
     Type("configmaps", "ConfigMap", True, ("cm",)),
@@ -58,7 +62,13 @@ TYPES = (
 )
 PODS = TYPES[0]
 WORKLOADS = TYPES[1:8]
-ALL = (PODS, *WORKLOADS)  # kubectl's category "all", in the order of its API groups
+SERVICES = TYPES[8]
+ALL = (
+    PODS,
+    WORKLOADS[0],
+    SERVICES,
+    *WORKLOADS[1:],
+)  # kubectl's category "all", in the order of its API groups
 _BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
 
 

@@ -13,9 +13,8 @@ _STOP = (
     "`systemctl stop kubelite` or `kubelite reset`"
 )
 _NODE = "`kubelite node label|taint`"
-_NO_SERVICES = (
-    "there are no Services yet: a container's ports[].hostPort exposes its port on the machine, and `kubelite "
-    "port-forward POD PORT` forwards one"
+_SERVICES = (
+    "`kubelite get services` lists those of Kubernetes, `kubelite expose TYPE/NAME --port=80` creates one"
 )
 _NO_SWARM = "this is one machine: `kubelite get all` shows its workloads"
 
@@ -28,7 +27,6 @@ ELSEWHERE = {
     "config": "select a daemon with --socket or KUBELITE_SOCKET; the client has no other configuration",
     "taint": _NODE,
     "autoscale": "there is no HorizontalPodAutoscaler yet: `kubelite scale --replicas=3 deployment/NAME`",
-    "expose": _NO_SERVICES,
     "ps": "`kubelite get pods -A`, `kubelite top containers -A`",
     "start": _RESTART,
     "stop": _STOP,
@@ -58,7 +56,7 @@ ELSEWHERE = {
     "search": "search on the registry's web site, then `kubelite pull IMAGE`",
     "context": "select a daemon with --socket or KUBELITE_SOCKET",
     "swarm": _NO_SWARM,
-    "service": _NO_SERVICES,
+    "service": _SERVICES,
     "stack": "`kubelite apply -f DIR` applies all manifests of a directory",
     "pod": "`kubelite get pods`, `kubelite run IMAGE`, `kubelite delete pod NAME`",
     "generate": "`kubelite get pod POD -o yaml`, `kubelite run IMAGE --dry-run=client -o yaml`",

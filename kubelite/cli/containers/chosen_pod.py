@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.names import PODS, WORKLOADS, Type, duration, path_of, pod_name, resource_type
+from kubelite.cli.names import PODS, SERVICES, WORKLOADS, Type, duration, path_of, pod_name, resource_type
 
 if TYPE_CHECKING:
     from kubelite.cli.transport.client import Client
@@ -116,7 +116,7 @@ def _workload_type(argument: str) -> Type | None:
     kind = resource_type(word) if slash else PODS
     if kind is PODS:
         return None
-    if kind not in WORKLOADS or not name:
+    if kind not in (*WORKLOADS, SERVICES) or not name:
         raise CliError(f'error: "{argument}" is not a pod, nor a workload that has pods')
     return kind
 
@@ -125,7 +125,8 @@ def _selector(server: Client, kind: Type, doc: Json) -> str:
     """Return the selector of the workload's pods as text. Raises CliError for a CronJob, which has none."""
     from kubelite.kube.label_selectors import selector_of, selector_text
 
-    selector = selector_of(doc)
+    own = (doc.get("spec") or {}).get("selector")
+    selector = ({"matchLabels": own} if own else None) if kind is SERVICES else selector_of(doc)
     if kind.kind == "CronJob" or not selector:
         raise CliError(
             f"error: {kind.qualified}/{doc['metadata']['name']} selects no pods{_jobs(server, doc)}"

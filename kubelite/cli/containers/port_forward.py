@@ -22,6 +22,7 @@ import click
 from kubelite.cli.containers.chosen_pod import pod_of, running_timeout_option
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
+from kubelite.cli.names import SERVICES, path_of, resource_type
 from kubelite.cli.options import (
     client,
     complete_pods_and_workloads,
@@ -73,6 +74,9 @@ def pair_of(text: str, named: Mapping[str, int] = MappingProxyType({})) -> Pair:
     # Forward local port 8080 to port 80 of a pod of a deployment
     kubelite port-forward deployment/web 8080:80
 
+    # Forward local port 8080 to the pod's port behind port 80 of a service
+    kubelite port-forward service/web 8080:80
+
     # Forward a free local port, which is printed
     kubelite port-forward web :80
 
@@ -107,6 +111,11 @@ def port_forward(
     server = client(ctx)
     pod_now = pod_of(server, namespace or "default", pod, options["pod_running_timeout"])
     where = (namespace or "default", str(pod_now["metadata"]["name"]))
+    if (word := pod.partition("/")[0]) != pod and resource_type(word) is SERVICES:
+        from kubelite.cli.containers.service_ports import pod_ports
+
+        doc = server.get(path_of(SERVICES, namespace or "default", pod.partition("/")[2]))
+        ports = pod_ports(ports, doc, pod_now)
     pairs = [pair_of(text, ports_of(pod_now["spec"])) for text in ports]
     # Report missing permission or a missing sandbox before listening.
     os.close(_namespace(server, where, pairs[0].remote))

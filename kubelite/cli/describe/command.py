@@ -11,7 +11,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, resource_type, wanted
+from kubelite.cli.names import PODS, SERVICES, WORKLOADS, Type, path_of, resource_type, wanted
 from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -147,6 +147,16 @@ class _Describer:
             from kubelite.cli.workloads.owned import owned_by
 
             return describe_workload(doc, owned_by(self.server, doc), events, self.now)
+        if kind is SERVICES:
+            from kubelite.cli.describe.services import describe_service
+            from kubelite.cli.diagnosis.why_service import slices_of
+
+            return describe_service(doc, slices_of(self.server, doc), events, self.now)
+        if kind.plural in ("endpoints", "endpointslices"):
+            from kubelite.cli.describe.services import describe_endpoints, describe_slice
+
+            describe_one = describe_endpoints if kind.plural == "endpoints" else describe_slice
+            return describe_one(doc, events, self.now)
         from kubelite.cli.describe.objects import DESCRIBERS, describe_any, describe_claim
 
         if kind.plural == "persistentvolumeclaims":

@@ -8,7 +8,7 @@ import click
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import WORKLOADS, path_of, pod_name, resource_type
+from kubelite.cli.names import SERVICES, WORKLOADS, path_of, pod_name, resource_type
 from kubelite.cli.options import client, complete_pods_and_workloads, namespace_option, socket_option
 from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.output.tables import print_json
@@ -37,6 +37,9 @@ _WHY = (
 
     # Explain why a deployment is not available
     kubelite why deployment/web
+
+    # Explain why a service has no endpoints
+    kubelite why service/web
     """,
 )
 @click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
@@ -45,10 +48,11 @@ _WHY = (
 @socket_option
 @click.pass_context
 def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
-    """Explain the state of a pod or a workload.
+    """Explain the state of a pod, a workload or a service.
 
     Of a pod, it shows what the node observed, what it decided, and why. Of a deployment or another workload, it shows
-    the conditions that are not as they should be, and the pods that cause it, with the line of the manifest.
+    the conditions that are not as they should be, and the pods that cause it, with the line of the manifest. Of a
+    service, it shows which pods get its traffic, and why others do not.
     """
     server = client(ctx)
     if _explained_workload(server, pod, namespace or "default", output):
@@ -67,9 +71,15 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
 
 
 def _explained_workload(server: Client, argument: str, namespace: str, output: str | None) -> bool:
-    """Print the explanation of a workload, TYPE/NAME. Return False if the argument names a pod."""
+    """Print the explanation of a workload or a service, TYPE/NAME. Return False if the argument names a pod."""
     word, slash, name = argument.partition("/")
-    if not slash or (kind := resource_type(word)) not in WORKLOADS:
+    if not slash:
+        return False
+    kind = resource_type(word)
+    if kind is SERVICES:
+        _explain_service(server, namespace, name, output)
+        return True
+    if kind not in WORKLOADS:
         return False
     from kubelite.cli.diagnosis.why_workload import lines, why_workload
     from kubelite.cli.workloads.changing import Target
@@ -80,6 +90,16 @@ def _explained_workload(server: Client, argument: str, namespace: str, output: s
     else:
         print("\n".join(lines(answer)))
     return True
+
+
+def _explain_service(server: Client, namespace: str, name: str, output: str | None) -> None:
+    from kubelite.cli.diagnosis.why_service import lines, why_service
+
+    answer = why_service(server, namespace, name)
+    if output == "json":
+        print_json(answer)
+    else:
+        print("\n".join(lines(answer)))
 
 
 def _broken(server: Client) -> list[str]:

@@ -13,7 +13,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, WORKLOADS, Type, path_of, qualified, resource_type, wanted
+from kubelite.cli.names import PODS, SERVICES, WORKLOADS, Type, path_of, qualified, resource_type, wanted
 from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
@@ -151,7 +151,7 @@ class _Deleter:
     def objects(self, what: Sequence[str]) -> None:
         for query in wanted(what):
             kind = query.type
-            if kind is not PODS and kind not in WORKLOADS and not self._are_unmanaged(kind, query.names):
+            if kind not in (PODS, *WORKLOADS, SERVICES) and not self._are_unmanaged(kind, query.names):
                 self._refuse(kind, query.names)
             if query.names and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
@@ -202,7 +202,7 @@ class _Deleter:
         return {} if grace is None or grace < 0 else {"gracePeriodSeconds": grace}
 
     def _delete(self, kind: Type, namespace: str, name: str) -> None:
-        if (kind is PODS or kind in WORKLOADS) and self._command_made(kind, namespace, name):
+        if kind in (PODS, *WORKLOADS, SERVICES) and self._command_made(kind, namespace, name):
             return
         options = (
             self._grace() if kind is PODS else {"propagationPolicy": self.options["cascade"].capitalize()}
