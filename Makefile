@@ -132,6 +132,10 @@ bench: setup     ## (root) every speed beside every peer that is installed, in t
 load: setup      ## (root) one node with 50, 100, 250 and 500 pods: does time and memory a pod stay the same? PODS=… JSON=…
 	$(BIN)/python -m tests.bench.load $(if $(PODS),--pods $(PODS)) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
 
+.PHONY: bench-dns
+bench-dns: setup ## (root) the node's DNS server beside dnsmasq; QUERIES=… JSON=…
+	$(BIN)/python -m tests.bench.dns $(if $(QUERIES),--queries $(QUERIES)) $(if $(JSON),--json $(JSON))
+
 scrapes: setup   ## (root) what /metrics costs with 50 to 500 containers, and what an hour of scrapes leaves; CONTAINERS=… EACH=… BUSY=1 HOUR=… JSON=…
 	$(BIN)/python -m tests.bench.scrapes $(if $(CONTAINERS),--containers $(CONTAINERS)) $(if $(EACH),--each $(EACH)) \
 		$(if $(BUSY),--busy) $(if $(HOUR),--hour $(HOUR)) $(if $(JSON),--json $(JSON))
