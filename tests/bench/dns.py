@@ -1,6 +1,6 @@
 """`make bench-dns`: the node's DNS server beside dnsmasq, if that is installed, in one run.
 
-Both answer the same names of Services on loopback. The client costs more than either server, so the processor time of the
+Both answer the same names of Services on loopback. The client costs more than either server, so processor time of the
 server is what counts: a core gives 1 / CPU answers a second.
 """
 
