@@ -80,7 +80,7 @@ class ClusterDns:
             from kubelite.services.dns_zone import ZoneBuilder
             from runtime.dns.client import DnsClient
 
-            networks = (settings.pod_cidr,)
+            networks = (settings.pod_cidr, settings.service_cidr)
             zone = ZoneBuilder(settings.cluster_domain, networks, custom_names(settings.dns_records))
             for record in store.list("Service"):
                 zone.set_service(record.doc)

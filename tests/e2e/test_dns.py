@@ -120,7 +120,7 @@ def test_names_are_answered_while_the_daemon_is_down(node: Node) -> None:
 
 def test_metrics_have_the_names_of_coredns(node: Node) -> None:
     resolved(node, f"web.default.svc.{DOMAIN}")
-    text = node.get("/metrics")
+    text = node.get("http://127.0.0.1:10255/metrics")
     assert 'coredns_dns_responses_total{server="dns://' in text
     assert "coredns_dns_request_duration_seconds_bucket" in text
 
@@ -129,3 +129,4 @@ def test_no_server_is_left_after_a_reset(node: Node) -> None:
     assert recorded(f"{node.run_dir}/dns")[0]
     node.cli("reset", "--yes", "--now", timeout=60)
     assert recorded(f"{node.run_dir}/dns") == (0, ())
+    node.start()
