@@ -39,7 +39,7 @@ PodSpec
   containers  The containers, at least one; all start together after the init containers.
   dnsConfig  Name servers, search domains and options, added to those of dnsPolicy.
   dnsPolicy  Default, ClusterFirst: the node's resolv.conf (or the setting resolv_conf); None: dnsConfig alone.
-  enableServiceLinks  Ignored: there are no variables for Services.
+  enableServiceLinks  false: no variables for the Services of the namespace.
   ephemeralContainers  Added to a running pod by kubelite debug; not allowed in a manifest.
   hostAliases  Additional lines of /etc/hosts.
   hostIPC  Use the node's IPC namespace.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.manifests import container
+from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node, running_node
 from tests.e2e.test_network import needs_nat
 from tests.e2e.test_workloads import complete, items
@@ -174,3 +174,13 @@ def test_headless_and_external_names_have_no_address(node: Node) -> None:
     assert re.search(r"outer +ExternalName +<none> +db.example.org +<none>", said)
     described = node.cli("describe", "svc", "inner").out
     assert re.search(r"Endpoints: +10\.77\.0\.\d+:8080", described)
+
+
+def test_variables_name_services(node: Node) -> None:
+    node.apply("svc.yaml", dump(service("my-db", ports=[{"port": 5432}])))
+    node.wait(lambda: node.ask("/api/v1/namespaces/default/services/my-db")[0] == 200, "the service")
+    node.apply("pod.yaml", pod("client", container(script="env; sleep 60")))
+    node.wait_status("client", "Running")
+    address = found(node, "my-db")["spec"]["clusterIP"]
+    node.wait(lambda: f"MY_DB_SERVICE_HOST={address}" in node.logs("client"), "the variable")
+    assert f"MY_DB_PORT_5432_TCP_ADDR={address}" in node.logs("client")

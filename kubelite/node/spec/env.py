@@ -43,7 +43,7 @@ class Sources:
     find: Find
     config: NodeConfig
     pod_ips: tuple[str, ...] = ()
-    #: All objects of a cluster-scoped kind.
+    #: All objects of a kind, in all namespaces.
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
     image: Callable[[str], ObservedImage | None] | None = None  # by name; None if it is not present
     #: A file of one of the pod's volumes: (volume, path) → its text, None = missing.
@@ -69,9 +69,9 @@ def expand_all(text: str, values: Mapping[str, str]) -> str:
 
 
 def container_env(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:
-    """The variables of the manifest in order: envFrom, then env, where later entries win. Raises ConfigError if
-    something is missing and not optional."""
-    result: dict[str, str] = {}
+    """The variables of the pod in order: those of Services, envFrom, then env, where later entries win. Raises
+    ConfigError if something is missing and not optional."""
+    result = _service_links(pod, sources)
     for source in container.env_from:
         result.update(_from_object(pod, source, sources))
     for variable in container.env:
@@ -79,6 +79,17 @@ def container_env(pod: Pod, container: Container, sources: Sources) -> dict[str,
         if value is not None:
             result[variable.name] = value
     return result
+
+
+def _service_links(pod: Pod, sources: Sources) -> dict[str, str]:
+    """The variables that name Services. Nothing of them is imported while there is none."""
+    services = list(sources.every("Service"))
+    if not services:
+        return {}
+    from kubelite.node.spec.service_links import service_links
+
+    enabled = pod.spec.enable_service_links is not False
+    return service_links(services, pod.metadata.namespace or "default", enabled=enabled)
 
 
 def process_env(image_env: list[str], given: Mapping[str, str], *, hostname: str, tty: bool) -> list[str]:
