@@ -193,8 +193,8 @@ class HistoryApi(Protocol):
         "reason", "message"}]}, with the oldest entry first."""
         ...
 
-    async def pods_at(self, at: float) -> list[Json]:
-        """Return every pod as it was at `at` (Unix seconds)."""
+    async def objects_at(self, kind: str, at: float) -> list[Json]:
+        """Return every pod, or workload of a kind, as it was at `at` (Unix seconds)."""
         ...
 
     async def revisions(self, ref: Json) -> tuple[str, Sequence[RevisionLike]]:

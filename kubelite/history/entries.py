@@ -1,9 +1,9 @@
-"""Creates history entries from changes, and reconstructs past pods from entries.
+"""Creates history entries from changes, and reconstructs past pods and workloads from entries.
 
-An entry describes a change in words and has the data that undoes it. A change of a pod affects few of its top-level
+An entry describes a change in words and has the data that undoes it. A change of an object affects few of its top-level
 keys (`status`, seldom `metadata` or `spec`), so the entry has the old values of these keys. The entry of a deletion has
-the whole object. To get the pods of a past moment, start from the present pods and undo the entries since then, newest
-first.
+the whole object. To get the objects of a past moment, start from the present ones and undo the entries since then,
+newest first.
 """
 
 from __future__ import annotations
@@ -14,14 +14,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE
+from kubelite.kube.objects import SOURCE, WORKLOADS
 from kubelite.node.worker.pod_worker import Decided
 from state.history import Entry
 from state.records import Change, Record
 
-KINDS = frozenset({"Pod", "ConfigMap", "Secret"})
+RESTORED = WORKLOADS | {"Pod"}  # kinds whose past states are known
+KINDS = RESTORED | {"ConfigMap", "Secret"}
 DECISION = "Decision"
 MOST_REPEATS = 10  # repetitions of an event that are recorded; after that, only powers of two
+
+#: Counts in the status of a workload, and their words.
+_COUNTS = (
+    ("replicas", "pods"),
+    ("currentNumberScheduled", "pods"),
+    ("updatedReplicas", "updated"),
+    ("updatedNumberScheduled", "updated"),
+    ("readyReplicas", "ready"),
+    ("numberReady", "ready"),
+    ("active", "active"),
+    ("succeeded", "succeeded"),
+    ("failed", "failed"),
+)
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -34,7 +48,7 @@ def entry_of(old: Record | None, change: Change) -> Entry | None:
     if record.kind not in KINDS:
         return None
     before: Json | None = None
-    if record.kind == "Pod" and old is not None:
+    if record.kind in RESTORED and old is not None:
         before = old.doc if change.type == "DELETED" else _replaced(old.doc, record.doc)
     words = "; ".join(_words(old, change))
     where = (record.kind, record.namespace, record.name, record.uid)
@@ -58,12 +72,12 @@ def decision_entry(decided: Decided) -> Entry:
     )
 
 
-def pods_at(now: Iterable[Json], changes: Iterable[Entry]) -> list[Json]:
-    """Return the pods at a past moment, sorted by namespace and name. `now`: the present pods; `changes`: all changes
-    since that moment, oldest first."""
+def objects_at(kind: str, now: Iterable[Json], changes: Iterable[Entry]) -> list[Json]:
+    """Return the objects of a kind at a past moment, sorted by namespace and name. `kind`: one of `RESTORED`; `now`:
+    the present objects; `changes`: all changes since that moment, oldest first."""
     found = {doc["metadata"]["uid"]: doc for doc in now}
     for entry in reversed(list(changes)):
-        if entry.kind != "Pod":
+        if entry.kind != kind:
             continue
         if entry.what == "ADDED":
             found.pop(entry.uid, None)
@@ -110,7 +124,7 @@ def _words(old: Record | None, change: Change) -> Iterator[str]:
     before, after = old.doc["metadata"], doc["metadata"]
     if after.get("deletionTimestamp") != before.get("deletionTimestamp"):
         yield f"deletion within {after.get('deletionGracePeriodSeconds', 0)} s requested"
-    if change.record.kind != "Pod":
+    if change.record.kind not in RESTORED:
         yield "changed"
         return
     if old.doc.get("spec") is not doc.get("spec") and old.doc.get("spec") != doc.get("spec"):
@@ -119,7 +133,26 @@ def _words(old: Record | None, change: Change) -> Iterator[str]:
         yield f"generation {after.get('generation', '')}: " + ", ".join(
             line.partition(": ")[0] for line in changed_fields(old.doc.get("spec"), doc.get("spec"), "spec")
         )
-    yield from status_words(old.doc.get("status") or {}, doc.get("status") or {})
+    words = status_words if change.record.kind == "Pod" else workload_words
+    yield from words(old.doc.get("status") or {}, doc.get("status") or {})
+
+
+def workload_words(old: Json, new: Json) -> Iterator[str]:
+    """Describe the changes between two statuses of a workload: its counts, and its conditions."""
+    for key, word in _COUNTS:
+        before, after = _count(old.get(key)), _count(new.get(key))
+        if before != after:
+            yield f"{word} {before} → {after}"
+    known = {one["type"]: one for one in old.get("conditions") or ()}
+    for one in new.get("conditions") or ():
+        was = known.get(one["type"], {})
+        if (was.get("status"), was.get("reason")) != (one["status"], one.get("reason")):
+            yield f"{one['type']} {one['status']}" + (f" ({one['reason']})" if one.get("reason") else "")
+
+
+def _count(value: Any) -> int:
+    """Return a count of a status; a CronJob lists its active Jobs."""
+    return len(value) if isinstance(value, list) else int(value or 0)
 
 
 def status_words(old: Json, new: Json) -> Iterator[str]:

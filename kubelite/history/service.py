@@ -1,4 +1,5 @@
-"""History for the API: the history of a pod, pods at a past moment, revisions of manifests, and the rollback to one."""
+"""History for the API: the history of an object, pods and workloads at a past moment, revisions of manifests, and the
+rollback to one."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from kubelite.history import revisions as rollout
-from kubelite.history.entries import pods_at
+from kubelite.history.entries import objects_at
 from kubelite.history.redaction import Lost, redact, restore
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
@@ -35,8 +36,8 @@ class NodeHistory:
     async def of_object(
         self, namespace: str, name: str, *, kind: str, since: float, limit: int | None
     ) -> Json:
-        """Return the history entries of all pods of this name, or of all workloads of a kind, oldest first. Of
-        a workload, history has its events. Raises ApiError NotFound."""
+        """Return the history entries of all pods, or workloads of a kind, of this name, oldest first. Raises ApiError
+        NotFound."""
         question = Question(kind=kind, namespace=namespace, name=name, since=since, limit=limit)
         entries, known = await self._store.history(question)
         if not entries and self._store.get(kind, namespace, name) is None:
@@ -56,16 +57,17 @@ class NodeHistory:
             ],
         }
 
-    async def pods_at(self, at: float) -> list[Json]:
-        """Return every pod as it was at a moment. Raises ApiError if the moment is in the future or too long ago."""
+    async def objects_at(self, kind: str, at: float) -> list[Json]:
+        """Return every pod, or workload of a kind, as it was at a moment. Raises ApiError if the moment is in the
+        future or too long ago."""
         if at > time.time():
             raise bad_request(f"{rfc3339(at)} is in the future")
-        now = [record.doc for record in self._store.list("Pod")]
-        entries, known = await self._store.history(Question(kind="Pod", since=at, changes=True))
+        now = [record.doc for record in self._store.list(kind)]
+        entries, known = await self._store.history(Question(kind=kind, since=at, changes=True))
         if at < known:
             raise ApiError("Expired", f"history goes back to {rfc3339(known)}, not to {rfc3339(at)}")
         # The result includes a change at exactly that moment.
-        return pods_at(now, [entry for entry in entries if entry.at > at + MICROSECOND / 2])
+        return objects_at(kind, now, [entry for entry in entries if entry.at > at + MICROSECOND / 2])
 
     async def revisions(self, ref: Json) -> tuple[str, Sequence[Revision]]:
         """Return a manifest file and its revisions, oldest first. `ref` is {"file"} or {"kind", "namespace", "name"}.

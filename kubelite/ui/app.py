@@ -60,6 +60,11 @@ class Ui(App[None]):
     def on_mount(self) -> None:
         self.push_screen(Pods(self._session))
 
+    def action_workloads(self) -> None:
+        from kubelite.ui.workloads import Workloads  # imported on first use
+
+        self.push_screen(Workloads(self._session))
+
     def action_help(self) -> None:
         if not isinstance(self.screen, Help):
             self.push_screen(Help())

@@ -189,6 +189,7 @@ e         the pod's events
 w         why the pod is in its state, and what to do next
 x         a shell in the container (kubelite exec -it)
 p         pods with problems only, or all
+d         workloads with their pods: Deployments, Jobs and the like
 s         sort by state, name, CPU, memory, restarts or age
 q Ctrl-C  quit
 ✕ failing  ◐ waiting or not ready  ● running  ○ completed

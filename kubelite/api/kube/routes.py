@@ -41,7 +41,7 @@ from kubelite.api.node import NodeApi
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE
+from kubelite.kube.objects import SOURCE, WORKLOADS
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
 from kubelite.node.model.node_facts import ForbiddenPatch
@@ -120,7 +120,7 @@ async def list_or_watch(request: Request) -> Response:
     await _settled(node, resource)
     version = node.store.resource_version
     at = _moment(request, resource)
-    found = read_list(node, resource, namespace) if at is None else await _then(node, namespace, at)
+    found = read_list(node, resource, namespace) if at is None else await _then(node, resource, namespace, at)
     items = [doc for doc in found if selects(doc)]
     as_table = table_version(request.headers.get("accept", ""))
     if as_table is None:
@@ -129,23 +129,24 @@ async def list_or_watch(request: Request) -> Response:
 
 
 def _moment(request: Request, resource: Resource) -> float | None:
-    """Return the Unix seconds of kubelite's query parameter `at`, an RFC 3339 time in the past at which pods are shown;
-    None if it is not given. Raises BadRequest."""
+    """Return the Unix seconds of kubelite's query parameter `at`, an RFC 3339 time in the past at which objects are
+    shown; None if it is not given. Raises BadRequest."""
     text = request.query_params.get("at", "")
     if not text:
         return None
-    if resource.kind != "Pod":
-        raise bad_request(f"history is only kept for pods, not for {resource.plural}")
+    if resource.kind not in WORKLOADS | {"Pod"}:
+        raise bad_request(f"history is only kept for pods and workloads, not for {resource.plural}")
     found = parse_time(text)
     if found is None:
         raise bad_request(f"at {text!r} is not an RFC 3339 time")
     return found
 
 
-async def _then(node: NodeApi, namespace: str | None, at: float) -> list[Json]:
-    docs = await node.history.pods_at(at)
-    pods = RESOURCES["pods"]
-    return [complete(pods, doc) for doc in docs if namespace in (None, doc["metadata"].get("namespace", ""))]
+async def _then(node: NodeApi, resource: Resource, namespace: str | None, at: float) -> list[Json]:
+    docs = await node.history.objects_at(resource.kind, at)
+    return [
+        complete(resource, doc) for doc in docs if namespace in (None, doc["metadata"].get("namespace", ""))
+    ]
 
 
 async def _settled(node: NodeApi, resource: Resource) -> None:
@@ -212,7 +213,7 @@ async def get_one(request: Request) -> Response:
     if at is None:
         doc = read_one(node, resource, namespace, name)
     else:
-        then = await _then(node, namespace, at)
+        then = await _then(node, resource, namespace, at)
         doc = next((found for found in then if found["metadata"]["name"] == name), None)
     if doc is None:
         raise not_found(resource.plural, name)

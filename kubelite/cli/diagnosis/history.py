@@ -1,4 +1,4 @@
-"""`kubelite history`: show a pod's past changes, events and decisions, or a workload's past events."""
+"""`kubelite history`: show a pod's past changes, events and decisions, or a workload's past changes and events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # Show the last hour, also of a deleted pod
     kubelite history web --since "1h ago"
 
-    # Show the past events of a deployment
+    # Show the past of a deployment: its events, edits and counts
     kubelite history deployment/web
     """,
 )
@@ -43,7 +43,8 @@ def history(ctx: click.Context, /, pod: str, namespace: str | None, **options: A
     """Show past status changes, events and decisions of a pod.
 
     The oldest entry comes first. Deleted pods have a history, too. Of a deployment or another workload, TYPE/NAME, it
-    shows the events; `kubelite rollout history` lists its revisions, and its pods have a history of their own.
+    shows edits, counts of pods, conditions and events; its pods have a history of their own. `kubelite rollout history`
+    lists the revisions of a workload, and `kubelite get deployments --at "1h ago"` shows them as they were.
     """
     query: Json = {"since": moment(options["since"], time.time())} if options["since"] else {}
     if options["limit"]:

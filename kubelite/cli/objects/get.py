@@ -11,7 +11,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, Type, Wanted, moment, path_of, wanted
+from kubelite.cli.names import ALL, Type, Wanted, moment, path_of, wanted
 from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -82,7 +82,10 @@ if TYPE_CHECKING:
 @click.option("-w", "--watch", is_flag=True, help="After the list, show changes as they happen.")
 @click.option("--watch-only", is_flag=True, help="Show changes as they happen, without the list.")
 @click.option(
-    "--at", default="", metavar="WHEN", help='Show pods as of a past time: "10m ago", or an RFC 3339 time.'
+    "--at",
+    default="",
+    metavar="WHEN",
+    help='Show pods and workloads as of a past time: "10m ago", or RFC 3339.',
 )
 @click.option("--no-headers", is_flag=True, help="Do not print the header row.")
 @click.option("--show-labels", is_flag=True, help="Show all labels in the last column.")
@@ -158,8 +161,8 @@ class _Getter:
 
     def get(self, query: Wanted) -> None:
         self.asked = True
-        if self.at and (query.type is not PODS or self.options["watch"] or self.options["watch_only"]):
-            raise CliError("error: --at works only for pods and without --watch", code=2)
+        if self.at and (query.type not in ALL or self.options["watch"] or self.options["watch_only"]):
+            raise CliError("error: --at works only for pods and workloads, and without --watch", code=2)
         if self.options["watch"] or self.options["watch_only"]:
             self._watch(query)
         elif self.output in ("", "wide"):

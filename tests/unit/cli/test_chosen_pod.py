@@ -10,6 +10,7 @@ import pytest
 
 from kubelite.cli.containers.chosen_pod import for_logs, to_attach
 from kubelite.kube.json import Json
+from kubelite.kube.times import rfc3339_micro
 from tests.unit.api.fake_node import event_doc, pod_doc
 from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite, ok, server, started
@@ -197,17 +198,25 @@ def test_commands_that_take_a_pod_name_those_of_the_workload(
     )
 
 
-def test_the_history_of_a_workload_has_its_events(server: Served, shop: Json) -> None:
-    none = kubelite(server, "history", "deploy/shop")
+def test_the_history_of_a_workload_has_its_changes_and_events(server: Served, shop: Json) -> None:
+    began = rfc3339_micro(time.time())
+    _, made = ok(server, "history", "deploy/shop").splitlines()
+    assert made.split()[1:] == ["Made", "created"]
+    none = kubelite(server, "history", "deploy/shop", "--since", began)
     assert none.returncode == 0 and not none.stdout
     assert none.stderr.startswith("No history of deployment default/shop since ")
     assert none.stderr.endswith(" `kubelite why deploy/shop` explains its present state.\n")
     event = event_doc("e2", "shop", "ScalingReplicaSet", "Scaled up replica set shop-1 from 0 to 2")
     about = {**event["involvedObject"], "kind": "Deployment"}
     create(server, {**event, "involvedObject": about})
-    for extra in ((), ("--limit", "1")):
-        lines = ok(server, "history", "deploy/shop", *extra).splitlines()
-        assert len(lines) == 2 and "Scaled up replica set shop-1 from 0 to 2" in lines[1]
+    last = ok(server, "history", "deploy/shop", "--limit", "1").splitlines()[1]
+    assert "Scaled up replica set shop-1 from 0 to 2" in last
+    status = {**shop.get("status", {}), "readyReplicas": 7}
+    server.run(server.node.store.update_status(shop["metadata"]["uid"], status))
+    then = ok(server, "get", "deployment", "shop", "--at", began, "-o", "jsonpath={.status.readyReplicas}")
+    now = ok(server, "get", "deployment", "shop", "-o", "jsonpath={.status.readyReplicas}")
+    assert (then, now) == (str(shop.get("status", {}).get("readyReplicas", "")), "7")
+    assert "→ 7" in ok(server, "history", "deploy/shop")
     missing = kubelite(server, "history", "statefulset/shop")
     assert missing.stderr == 'Error from server (NotFound): statefulsets "shop" not found\n'
     assert "is not a pod" in kubelite(server, "history", "cm/shop").stderr

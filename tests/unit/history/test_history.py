@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubelite.history.entries import MOST_REPEATS, entry_of, event_entry, pods_at, status_words
+from kubelite.history.entries import (
+    MOST_REPEATS,
+    entry_of,
+    event_entry,
+    objects_at,
+    status_words,
+    workload_words,
+)
 from kubelite.history.revisions import NothingToUndo, choose, difference
 from kubelite.history.service import record_version
 from kubelite.kube.json import Json
@@ -43,8 +50,10 @@ STEPS = st.lists(
 
 
 @settings(max_examples=200)
-@given(STEPS)
-def test_an_earlier_state_is_the_present_with_the_changes_undone(steps: list[tuple[str, str, int]]) -> None:
+@given(STEPS, st.sampled_from(["Pod", "Deployment", "Job"]))
+def test_an_earlier_state_is_the_present_with_the_changes_undone(
+    steps: list[tuple[str, str, int]], of: str
+) -> None:
     """For any two moments: the later state and the entries in between give the earlier state exactly."""
     now: dict[str, Record] = {}
     entries: list[Entry] = []
@@ -57,7 +66,7 @@ def test_an_earlier_state_is_the_present_with_the_changes_undone(steps: list[tup
         kind = "ADDED" if old is None else "DELETED" if new is None else "MODIFIED"
         last = new if new is not None else old.doc if old else {}
         stamped = {**last, "metadata": {**last["metadata"], "resourceVersion": str(version)}}
-        record = Record("Pod", "default", name, f"uid-{name}", version, stamped)
+        record = Record(of, "default", name, f"uid-{name}", version, stamped)
         entry = entry_of(old, Change(kind, record))  # type: ignore[arg-type]
         assert entry is not None
         entries.append(entry)
@@ -66,7 +75,7 @@ def test_an_earlier_state_is_the_present_with_the_changes_undone(steps: list[tup
             now[name] = record
         snapshots.append((len(entries), _bare(r.doc for r in now.values())))
     for count, then in snapshots:
-        assert _bare(pods_at([r.doc for r in now.values()], entries[count:])) == then
+        assert _bare(objects_at(of, [r.doc for r in now.values()], entries[count:])) == then
 
 
 def _stepped(step: str, name: str, number: int, old: Json | None) -> Json | None:
@@ -177,10 +186,23 @@ async def test_pods_of_a_past_moment_after_a_restart(tmp_path: Path) -> None:
     await store.close()
     store = await opened(tmp_path)
     changes, since = await store.history(Question(kind="Pod", since=moment, changes=True))
-    found = pods_at([r.doc for r in store.list("Pod")], changes)
+    found = objects_at("Pod", [r.doc for r in store.list("Pod")], changes)
     assert [(d["metadata"]["name"], d["status"]["phase"]) for d in found] == [("old", "Running")]
     assert since < moment
     await store.close()
+
+
+def test_the_words_of_a_workload() -> None:
+    progressing = {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}
+    old = {"replicas": 2, "readyReplicas": 1, "conditions": [progressing]}
+    new = {
+        "replicas": 2,
+        "readyReplicas": 2,
+        "conditions": [{**progressing, "reason": "NewReplicaSetAvailable"}],
+    }
+    assert list(workload_words(old, new)) == ["ready 1 → 2", "Progressing True (NewReplicaSetAvailable)"]
+    assert list(workload_words({}, {"active": [{}]})) == ["active 0 → 1"]
+    assert list(workload_words({"active": 1}, {"succeeded": 1})) == ["active 1 → 0", "succeeded 0 → 1"]
 
 
 async def test_versions_are_numbered_and_limited(tmp_path: Path) -> None:
