@@ -27,7 +27,7 @@ from kubelite.kube.jobs import (
     LEGACY_JOB_NAME,
     TRACKING_FINALIZER,
 )
-from kubelite.kube.objects import CREATED_BY, SOURCE
+from kubelite.kube.objects import CREATED_BY, REPLICAS, SOURCE
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
@@ -35,6 +35,7 @@ from kubelite.node.model.schedule import UNSCHEDULABLE_TAINT
 from kubelite.node.scheduling.volume_binding import DEFAULT_CLASS, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER
 from kubelite.node.storage.claims import RECLAIM
 from kubelite.node.storage.protection import FINALIZERS
+from kubelite.policies.limit_range import ANNOTATION as LIMIT_RANGER
 from manifests.types.annotations import APPARMOR, DELETION_COST, SECCOMP, SECCOMP_POD
 
 REPO: Final = Path(__file__).resolve().parents[2]
@@ -80,10 +81,15 @@ READ: Final = {
 WRITTEN: Final = {
     SOURCE: ("every object of a manifest", "Path of the manifest, relative to the manifest directory."),
     CREATED_BY: (
-        "Pod, workloads",
+        "Pod, workloads, HorizontalPodAutoscaler",
         "`run` or `create`, in a manifest that this command wrote: `kubelite delete TYPE NAME` deletes the manifest "
         "with the object.",
     ),
+    REPLICAS: (
+        "Deployment, ReplicaSet, StatefulSet, ReplicationController",
+        "The number of replicas in its manifest, while an autoscaler has set another one.",
+    ),
+    LIMIT_RANGER: ("Pod", "What the pod got from LimitRanges when it was created."),
     PROVISIONED_BY: (
         "PersistentVolume",
         f"`{PROVISIONER}` marks a volume that kubelite created for a claim.",

@@ -67,7 +67,8 @@ FLOORS: Final = (
         ("sources", "directory"),
         ("controllers", "workloads"),
         ("services", "Service, DNS"),
-        ("policies", "limits of a namespace"),
+        ("policies", "limits"),
+        ("autoscaling", "replicas"),
     ),
     (("history", "versions, undo"), ("images", "pulls, builds"), ("settings", "flags, file")),
 )

@@ -39,6 +39,11 @@ GROUPS = {
             "Delete manifests from the directory, or pods, workloads and claims by name",
         ),
         "edit": ("objects.edit", "edit", "Edit the manifest of an object in an editor"),
+        "autoscale": (
+            "workloads.autoscale",
+            "autoscale",
+            "Let the number of pods of a workload follow what they use",
+        ),
         "scale": ("workloads.scale", "scale", "Set the number of pods of a workload"),
         "set": ("workloads.set", "set_", "Change fields of an object in its manifest"),
         "label": ("workloads.label", "label", "Set or remove labels of objects"),

@@ -47,6 +47,7 @@ TYPES = (
     Type("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
     Type("persistentvolumes", "PersistentVolume", False, ("pv",)),
     Type("storageclasses", "StorageClass", False, ("sc",), "/apis/storage.k8s.io/v1"),
+    Type("horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), "/apis/autoscaling/v2"),
     Type("limitranges", "LimitRange", True, ("limits",)),
     Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("clustertrustbundles", "ClusterTrustBundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
@@ -62,12 +63,15 @@ TYPES = (
 )
 PODS = TYPES[0]
 WORKLOADS = TYPES[1:8]
-SERVICES = TYPES[8]
+SERVICES = next(one for one in TYPES if one.kind == "Service")
+AUTOSCALERS = next(one for one in TYPES if one.kind == "HorizontalPodAutoscaler")
 ALL = (
     PODS,
     WORKLOADS[0],
     SERVICES,
-    *WORKLOADS[1:],
+    *WORKLOADS[1:5],
+    AUTOSCALERS,
+    *WORKLOADS[5:],
 )  # kubectl's category "all", in the order of its API groups
 _BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
 

@@ -26,7 +26,6 @@ ELSEWHERE = {
     "info": "`kubelite get nodes -o wide`, `kubelite version`",
     "config": "select a daemon with --socket or KUBELITE_SOCKET; the client has no other configuration",
     "taint": _NODE,
-    "autoscale": "there is no HorizontalPodAutoscaler yet: `kubelite scale --replicas=3 deployment/NAME`",
     "ps": "`kubelite get pods -A`, `kubelite top containers -A`",
     "start": _RESTART,
     "stop": _STOP,

@@ -22,7 +22,7 @@ from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
-from kubelite.daemon.workloads import allocator, run_controllers, run_services
+from kubelite.daemon.workloads import allocator, run_autoscaler, run_controllers, run_services
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
@@ -131,6 +131,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         _standing_jobs(agent, claims, stack)
         _background(stack, partial(run_controllers, agent, parsed), "controllers")
         _background(stack, agent.dns.run, "dns")
+        _background(stack, partial(run_autoscaler, agent), "autoscaler")
         _background(stack, partial(run_services, agent), "services")
         _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
         _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")

@@ -1,6 +1,5 @@
-"""Starts the controllers, of workloads and of Services, when the node gets its first one of either. A node without them
-imports nothing of them.
-"""
+"""Starts the controllers, of workloads and of Services, when the node gets its first one of either, and the autoscaler
+when it gets its first HorizontalPodAutoscaler. A node without any imports nothing of them."""
 
 from __future__ import annotations
 
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from kubelite.daemon.node_config import host_address
 from kubelite.kube.json import Json
-from kubelite.kube.objects import CONTROLLED, source_of
+from kubelite.kube.objects import CONTROLLED, REPLICAS, WORKLOADS, source_of
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.settings import Settings
 from kubelite.sources.services import Allocate
 
 if TYPE_CHECKING:
+    from kubelite.autoscaling.model import Sample
     from kubelite.controllers.admission import Admission
     from kubelite.daemon.node_api import NodeAgent
     from kubelite.node.worker.parsed_pods import ParsedPods
@@ -96,6 +96,36 @@ def _admission(agent: NodeAgent, parsed: ParsedPods) -> Admission:
         refusal=partial(forbidden, security=agent.pod_security),
         with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,
         offer=parsed.offer,
+    )
+
+
+_AUTOSCALER = "HorizontalPodAutoscaler"
+
+
+async def run_autoscaler(agent: NodeAgent) -> None:
+    """Wait for an autoscaler, then run it until this is cancelled."""
+    store = agent.store
+    async with store.watch(_AUTOSCALER) as watch:
+        if not store.list(_AUTOSCALER) and not _has_scaled(store):
+            await watch.next()
+
+    from kubelite.autoscaling.controller import Autoscaler
+    from kubelite.telemetry.sampling.pod_usage import PodUsage
+
+    usage = PodUsage()
+
+    async def sample() -> Mapping[str, Sample]:
+        if not usage.is_due(time.time()):
+            return usage.found
+        return usage.note(await agent.pages().snapshot(disks=False))
+
+    await Autoscaler(store, agent.events, sample, paused=lambda: agent.worker.shutting_down).run()
+
+
+def _has_scaled(store: Store) -> bool:
+    """Whether a workload has the replicas of an autoscaler, which may have been deleted while the daemon was down."""
+    return any(
+        REPLICAS in (one.metadata.get("annotations") or {}) for kind in WORKLOADS for one in store.list(kind)
     )
 
 

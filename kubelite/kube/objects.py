@@ -10,6 +10,8 @@ from kubelite.kube.times import rfc3339
 from state.records import Record
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file that defines the object
+#: annotation of a workload: the replicas of its manifest, while an autoscaler has set another number
+REPLICAS = "kubelite.io/manifest-replicas"
 CREATED_BY = "kubelite.io/created-by"  # annotation of a manifest: the command that wrote it, run or create
 
 #: Kinds without namespaces.

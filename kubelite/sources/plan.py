@@ -17,7 +17,7 @@ from kubelite.node.storage.protection import FINALIZERS, protected
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
 from kubelite.policies.rules import Forbidden, Rules, rules_of
 from kubelite.sources.services import SERVICE, Allocate, allocated, kept
-from kubelite.sources.workloads import own_annotations, unchangeable
+from kubelite.sources.workloads import own_annotations, replicas_kept, unchangeable
 from state.store import Record
 
 #: The kinds, in the order in which they are applied.
@@ -48,6 +48,7 @@ KINDS = (
     "DaemonSet",
     "Job",
     "CronJob",
+    "HorizontalPodAutoscaler",
 )
 
 #: Metadata that only the node writes. In a manifest (for example from `kubectl get -o yaml`) it is ignored.
@@ -315,18 +316,8 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         if own in old["metadata"]:
             metadata[own] = old["metadata"][own]
     doc = {**new, "metadata": metadata}
-    if doc["kind"] == "PersistentVolumeClaim":  # retain fields that binding has set
-        of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
-        doc["spec"] = {**of_the_node, **doc["spec"]}
-    if doc["kind"] == "PersistentVolume" and (claim := _claim_ref(old["spec"], doc["spec"])):
-        doc["spec"] = {**doc["spec"], "claimRef": claim}
-    if doc["kind"] == "Job":
-        doc = with_selector(doc)
-        metadata = doc["metadata"]
-    if doc["kind"] == SERVICE:
-        doc["spec"] = kept(old["spec"], doc["spec"])
-    if doc["kind"] == "Pod":
-        doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
+    doc = _with_the_nodes_fields(old, doc)
+    metadata = doc["metadata"]
     if added := old.get("spec", {}).get("ephemeralContainers"):  # never in a manifest
         doc["spec"] = {**doc["spec"], "ephemeralContainers": added}
     if "status" in old:
@@ -335,6 +326,24 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         return None
     if doc.get("spec") != old.get("spec") and doc["kind"] != SERVICE:
         metadata["generation"] = int(old["metadata"].get("generation", 1)) + 1
+    return doc
+
+
+def _with_the_nodes_fields(old: Json, doc: Json) -> Json:
+    """Return the document with the fields that the node has set in the recorded object."""
+    if doc["kind"] in WORKLOADS:
+        doc = replicas_kept(old, doc)
+    if doc["kind"] == "PersistentVolumeClaim":  # retain fields that binding has set
+        of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
+        doc["spec"] = {**of_the_node, **doc["spec"]}
+    if doc["kind"] == "PersistentVolume" and (claim := _claim_ref(old["spec"], doc["spec"])):
+        doc["spec"] = {**doc["spec"], "claimRef": claim}
+    if doc["kind"] == "Job":
+        doc = with_selector(doc)
+    if doc["kind"] == SERVICE:
+        doc["spec"] = kept(old["spec"], doc["spec"])
+    if doc["kind"] == "Pod":
+        doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
     return doc
 
 
@@ -354,6 +363,8 @@ def bound(doc: Json, node_name: str) -> Json:
         own = own_annotations(found)
         metadata["annotations"] = {key: value for key, value in found.items() if key not in own}
     if doc["kind"] in _CHECKED:
+        return {key: value for key, value in doc.items() if key != "status"}
+    if doc["kind"] == "HorizontalPodAutoscaler":
         return {key: value for key, value in doc.items() if key != "status"}
     if doc["kind"] == "Pod" and node_name:
         return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 
 from kubelite.kube.json import Json
+from kubelite.kube.objects import REPLICAS
 from kubelite.kube.pod_security import CHECKED, PREFIX
 from kubelite.sources.services import ignored_fields
 
 #: Annotations of a workload that its controller writes. Those in a manifest (from `kubectl get -o yaml`) are ignored.
-_OF_CONTROLLERS = ("deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
+_OF_CONTROLLERS = (REPLICAS, "deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
 
 
 _NO_USERS = "it is stored and shown, and has no effect: kubelite has no users, roles or tokens"
@@ -41,6 +42,19 @@ def without_effect(doc: Json) -> str:
 def own_annotations(annotations: Json) -> Json:
     """Return the annotations that a controller has written."""
     return {key: value for key, value in annotations.items() if key.startswith(_OF_CONTROLLERS)}
+
+
+def replicas_kept(old: Json, doc: Json) -> Json:
+    """Return an edited workload with the replicas that an autoscaler has set, as long as the manifest has the number
+    that it had then. Another number in the manifest counts, as after `kubectl apply`."""
+    annotations = doc["metadata"].get("annotations") or {}
+    said = annotations.get(REPLICAS)
+    if said is None:
+        return doc
+    if str(doc["spec"].get("replicas", 1)) == said:
+        return {**doc, "spec": {**doc["spec"], "replicas": old["spec"].get("replicas", 1)}}
+    left = {key: value for key, value in annotations.items() if key != REPLICAS}
+    return {**doc, "metadata": {**doc["metadata"], "annotations": left}}
 
 
 def unchangeable(old: Json, new: Json) -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ KINDS = Kinds(
     "Job",
     "CronJob",
     "PodDisruptionBudget",
+    "HorizontalPodAutoscaler",
     "Service",
     "Endpoints",
     "EndpointSlice",

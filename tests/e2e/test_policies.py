@@ -1,4 +1,4 @@
-"""The rules of a namespace on one node: what a LimitRange makes of pods, as the kernel shows it."""
+"""A LimitRange and a HorizontalPodAutoscaler on one node: what they make of pods, as the kernel shows it."""
 
 from __future__ import annotations
 
@@ -65,3 +65,48 @@ def test_a_limit_range_limits_new_pods_and_refuses_large_ones(node: Node) -> Non
     assert memory_limit(node.pid("large")) == 128 * MIB
     assert memory_limit(node.pid("after")) == 48 * MIB
     assert not items(node, "/api/v1/limitranges")
+
+
+AUTOSCALING = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+
+
+def test_an_autoscaler_follows_the_cpu_and_leaves_the_file_alone(node: Node) -> None:
+    busy = container(
+        script="trap 'exit 0' TERM; while :; do :; done",
+        resources={
+            "requests": {"cpu": "20m"},
+            "limits": {"cpu": "20m"},
+        },  # so little that the machine is not loaded
+    )
+    body = template("busy")["spec"] | {"containers": [busy]}
+    metadata = {"labels": {"app": "web"}}
+    text = workload("Deployment", 1, "busy", template={"metadata": metadata, "spec": body})
+    file = node.apply("web.yaml", text)
+    node.wait(lambda: [one["status"]["phase"] for one in pods(node)] == ["Running"], "the first pod")
+    said = node.cli("autoscale", "deployment/web", "--max=3", "--cpu=50%").out
+    assert said == "horizontalpodautoscaler.autoscaling/web created\n"
+
+    def scaled(count: int) -> bool:
+        return len([one for one in pods(node) if one["status"]["phase"] == "Running"]) == count
+
+    node.wait(lambda: scaled(3), "three pods", timeout=90)
+    assert file.read_text() == text
+    (hpa,) = items(node, AUTOSCALING)
+    held = {one["type"]: (one["status"], one["reason"]) for one in hpa["status"]["conditions"]}
+    assert held["ScalingActive"] == ("True", "ValidMetricFound")
+    used = hpa["status"]["currentMetrics"][0]["resource"]["current"]["averageUtilization"]
+    assert 50 < used < 200
+    row = node.cli("get", "hpa").out.splitlines()[1].split()
+    assert row[:2] == ["web", "Deployment/web"] and row[2] == "cpu:" and row[3].endswith("%/50%")
+    assert "New size: 3; reason: cpu resource utilization" in node.cli("describe", "hpa", "web").out
+    why = node.cli("why", "hpa/web").out
+    assert (
+        "deployment/web has 3 replicas; its manifest says 1, which applies again without the autoscaler"
+        in why
+    )
+
+    node.restart()
+    assert scaled(3)
+    node.cli("delete", "hpa", "web")
+    node.wait(lambda: scaled(1), "the number of the file")
+    assert file.read_text() == text

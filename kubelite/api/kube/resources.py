@@ -39,6 +39,11 @@ class Resource(NamedTuple):
         return self.kind not in ("Namespace", "Node")
 
 
+_ALL = (
+    "HorizontalPodAutoscaler",
+    "Pod",
+    "Service",
+)  # the kinds in kubectl's category "all", besides workloads
 NO_RBAC = (
     "this node has no RBAC: root may do everything, and members of the group that the setting api_group names may read "
     "everything but Secrets"
@@ -65,6 +70,13 @@ RESOURCES = {
         Resource("endpoints", "Endpoints", True, ("ep",)),
         Resource("endpointslices", "EndpointSlice", True, group_version="discovery.k8s.io/v1"),
         Resource("events", "Event", True, ("ev",)),
+        Resource(
+            "horizontalpodautoscalers",
+            "HorizontalPodAutoscaler",
+            True,
+            ("hpa",),
+            group_version="autoscaling/v2",
+        ),
         Resource("jobs", "Job", True, (), _DELETED, "batch/v1"),
         Resource("limitranges", "LimitRange", True, ("limits",)),
         Resource("namespaces", "Namespace", False, ("ns",)),
@@ -85,6 +97,8 @@ RESOURCES = {
         Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
 }
+#: Resources that an older version of their group serves as well; their documents are converted.
+OLDER = (RESOURCES["horizontalpodautoscalers"]._replace(group_version="autoscaling/v1"),)
 _SUBRESOURCES = (
     ("pods/attach", "get"),
     ("pods/ephemeralcontainers", "get"),
@@ -98,8 +112,9 @@ _STREAMED = {"pods/attach": "PodAttachOptions", "pods/exec": "PodExecOptions"}
 
 
 def find_resource(group_version: str, plural: str) -> Resource | None:
-    found = RESOURCES.get(plural)
-    return found if found is not None and found.group_version == group_version else None
+    known = (RESOURCES.get(plural), *OLDER)
+    named = (one for one in known if one is not None and one.plural == plural)
+    return next((one for one in named if one.group_version == group_version), None)
 
 
 def not_served(path: str) -> str:
@@ -134,9 +149,9 @@ def api_resource_list(group_version: str = "v1") -> Json:
             "kind": r.kind,
             "verbs": list(r.verbs),
             "shortNames": list(r.short),
-            **({"categories": ["all"]} if r.kind in ("Pod", "Service") or r.workload else {}),
+            **({"categories": ["all"]} if r.kind in _ALL or r.workload else {}),
         }
-        for r in RESOURCES.values()
+        for r in (*RESOURCES.values(), *OLDER)
         if r.group_version == group_version
     ]
     for name, verb in _SUBRESOURCES if group_version == "v1" else ():
@@ -195,7 +210,12 @@ def api_group(name: str) -> Json | None:
 def _group(group_version: str) -> Json:
     name, _, version = group_version.partition("/")
     served = {"groupVersion": group_version, "version": version}
-    return {"name": name, "versions": [served], "preferredVersion": served}
+    older = [
+        {"groupVersion": one.group_version, "version": one.group_version.partition("/")[2]}
+        for one in OLDER
+        if one.group_version.partition("/")[0] == name
+    ]
+    return {"name": name, "versions": [served, *older], "preferredVersion": served}
 
 
 def complete(resource: Resource, doc: Json) -> Json:
@@ -203,6 +223,10 @@ def complete(resource: Resource, doc: Json) -> Json:
     API server."""
     if resource.kind == "Pod":
         doc = with_defaults(doc)
+    if resource in OLDER:
+        from kubelite.api.kube.autoscaling.version_1 import as_v1
+
+        return as_v1({"kind": resource.kind, **doc})
     return {"apiVersion": resource.group_version, "kind": resource.kind, **doc}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubelite.api.kube.autoscaling.cells import COLUMNS, autoscaler_cells
 from kubelite.api.kube.columns import AGE, NAME, NONE, Cells, Column
 from kubelite.kube.durations import age_of, human_duration
 from kubelite.kube.json import Json
@@ -235,6 +236,7 @@ PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] =
     "ControllerRevision": (_REVISION, revision_cells),
     "PodDisruptionBudget": (_BUDGET, budget_cells),
     "ServiceAccount": (_ACCOUNT, account_cells),
+    "HorizontalPodAutoscaler": (COLUMNS, autoscaler_cells),
     "LimitRange": (_ROLE, role_cells),
     "Role": (_ROLE, role_cells),
     "ClusterRole": (_ROLE, role_cells),

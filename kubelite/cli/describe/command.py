@@ -165,6 +165,10 @@ class _Describer:
             from kubelite.cli.describe import policies
 
             return policies.describe_limit_range(doc, events, self.now)
+        if kind.plural == "horizontalpodautoscalers":
+            from kubelite.cli.describe.autoscaler import describe_autoscaler
+
+            return describe_autoscaler(doc, events, self.now)
         text = DESCRIBERS.get(kind.plural, describe_any)(doc, events, self.now)
         return text + self._policies(doc["metadata"]["name"]) if kind.plural == "namespaces" else text
 

@@ -71,11 +71,18 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
 
 
 def _explained_workload(server: Client, argument: str, namespace: str, output: str | None) -> bool:
-    """Print the explanation of a workload or a service, TYPE/NAME. Return False if the argument names a pod."""
+    """Print the explanation of a workload, an autoscaler or a Service, TYPE/NAME. Return False if the argument names a
+    pod."""
     word, slash, name = argument.partition("/")
     if not slash:
         return False
     kind = resource_type(word)
+    if kind.kind == "HorizontalPodAutoscaler":
+        from kubelite.cli.diagnosis import why_autoscaler
+
+        answer = why_autoscaler.why_autoscaler(server, server.get(path_of(kind, namespace, name)))
+        print_json(answer) if output == "json" else print("\n".join(why_autoscaler.lines(answer)))
+        return True
     if kind is SERVICES:
         _explain_service(server, namespace, name, output)
         return True

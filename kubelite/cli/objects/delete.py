@@ -13,7 +13,17 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
-from kubelite.cli.names import PODS, SERVICES, WORKLOADS, Type, path_of, qualified, resource_type, wanted
+from kubelite.cli.names import (
+    AUTOSCALERS,
+    PODS,
+    SERVICES,
+    WORKLOADS,
+    Type,
+    path_of,
+    qualified,
+    resource_type,
+    wanted,
+)
 from kubelite.cli.objects.manifest_files import YAML_BODY, kustomize_option, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
 from kubelite.cli.options import (
@@ -152,11 +162,17 @@ class _Deleter:
         for query in wanted(what):
             kind = query.type
             if kind not in (PODS, *WORKLOADS, SERVICES) and not self._are_unmanaged(kind, query.names):
+                if kind is AUTOSCALERS and query.names and self._are_command_made(kind, query.names):
+                    continue
                 self._refuse(kind, query.names)
             if query.names and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
             for namespace, name in [(self.namespace, name) for name in query.names] or self._selected(kind):
                 self._delete(kind, namespace, name)
+
+    def _are_command_made(self, kind: Type, names: Sequence[str]) -> bool:
+        """Delete the objects whose manifests a command wrote. Return False at the first other one."""
+        return all(self._command_made(kind, self.namespace, name) for name in names)
 
     def _are_unmanaged(self, kind: Type, names: Sequence[str]) -> bool:
         """Whether these are claims that no manifest defines: those that a StatefulSet left. The daemon refuses others,

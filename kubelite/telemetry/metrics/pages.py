@@ -100,10 +100,12 @@ class Pages:
         self._agent.disk_usage.ask()
         return body
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, disks: bool = True) -> Snapshot:
+        """Take a sample. `disks`: whether somebody wants to know the sizes of directories next time."""
         async with self._one_at_a_time:
             found = await self._in_thread(self._sample)
-        self._agent.disk_usage.ask()
+        if disks:
+            self._agent.disk_usage.ask()
         return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

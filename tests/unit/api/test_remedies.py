@@ -70,10 +70,10 @@ def test_a_refused_scale_names_the_command(http: Http) -> None:
 
 @pytest.mark.parametrize("body", ["application/vnd.kubernetes.protobuf", "application/json"])
 def test_a_kind_that_does_not_exist_here_is_said_first(http: Http, body: str) -> None:
-    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+    path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
     answer = http.post(path, content=b"{}", headers={"content-type": body})
     assert answer.status_code == 404
-    said = "horizontalpodautoscalers of autoscaling/v2 are not supported: kubelite runs no such kind"
+    said = "networkpolicies of networking.k8s.io/v1 are not supported: kubelite runs no such kind"
     assert answer.json()["message"].startswith(said)
     access = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     can_i = http.post(access, content=b"{}", headers={"content-type": body})

@@ -127,7 +127,7 @@ APPS = "/apis/apps/v1/namespaces/default"
 
 def test_discovery_has_the_groups_with_short_names_and_scale(http: Http) -> None:
     groups = [group["name"] for group in http.get("/apis").json()["groups"]]
-    assert groups[:2] == ["apps", "batch"]
+    assert groups[:3] == ["apps", "autoscaling", "batch"]
     served = {found["name"]: found for found in http.get("/apis/apps/v1").json()["resources"]}
     assert served["deployments"]["shortNames"] == ["deploy"]
     assert served["deployments"]["categories"] == ["all"]

@@ -23,7 +23,7 @@ from kubelite.controllers.decide.revisions import with_defaults
 from kubelite.controllers.model import Delete, View
 from kubelite.controllers.references import owner_reference
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE
+from kubelite.kube.objects import REPLICAS, SOURCE
 
 HASH_LABEL = "pod-template-hash"
 UNLIMITED = 2**31 - 1  # of revisionHistoryLimit and progressDeadlineSeconds
@@ -37,6 +37,7 @@ _NOT_COPIED = frozenset(
         "kubectl.kubernetes.io/last-applied-configuration",
         DESIRED_REPLICAS,
         MAX_REPLICAS,
+        REPLICAS,
         REVISION,
         REVISION_HISTORY,
         SOURCE,
