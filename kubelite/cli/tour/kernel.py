@@ -52,6 +52,20 @@ def _mounted(kind: str, controller: str) -> str:
     raise CliError(f"the tour finds no mounted {kind} hierarchy {controller}")
 
 
+def container_manager() -> str:
+    """The program that made the container in which the tour itself runs, "" if it runs in none. docker and podman leave
+    a file; others tell process 1 by an environment variable (systemd's Container Interface)."""
+    for name, file in (("podman", "/run/.containerenv"), ("docker", "/.dockerenv")):
+        if os.path.exists(file):
+            return name
+    try:
+        with open("/proc/1/environ", "rb") as environ:
+            entries = environ.read().split(b"\0")
+    except PermissionError:  # root without CAP_SYS_PTRACE over process 1
+        return ""
+    return next((e[10:].decode(errors="replace") for e in entries if e.startswith(b"container=")), "")
+
+
 def read(path: str) -> str:
     with open(path, encoding="utf-8") as file:
         return file.read().strip()

@@ -102,6 +102,7 @@ def tour(
     waits = not check and output is None and os.isatty(0) and os.isatty(1)
     guide = Guide(ctx.obj["socket"], waits=waits, markdown=output == "markdown", kills_daemon=kill_daemon)
     with exit_on_signals(), guide:
+        _say_where(guide)
         for station in chosen:
             _visit(station, guide)
     _sum_up(guide)
@@ -125,6 +126,22 @@ def _check_ready(ctx: click.Context) -> None:
     except Unreachable as error:
         start = "`sudo make run` in a checkout, or `systemctl start kubelite` if it is installed"
         raise CliError(f"the tour needs a running node; start one with {start}\n({error})") from error
+    for finding in client(ctx).get("/kubelite/v1/doctor")["findings"]:
+        if finding["check"] == "disk":
+            raise CliError(f"the tour cannot run here: {finding['message']}; {finding['fix']}")
+
+
+def _say_where(guide: Guide) -> None:
+    """Say what differs if the tour runs in a container itself."""
+    from kubelite.cli.tour.kernel import container_manager
+
+    if manager := container_manager():
+        guide.say(
+            f"This tour runs in a container ({manager}), and so does its node. What it shows is this container's: pids "
+            "are those of its pid namespace, cgroup paths begin at its cgroup, and bridge, rules and ports of the host "
+            "are those of its network namespace. The node's containers are real ones all the same: the kernel nests "
+            "namespaces and cgroups, and runs each system call once."
+        )
 
 
 def _visit(station: Station, guide: Guide) -> None:
