@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.unit.api.test_kubectl import _ageless, kubectl
 from tests.unit.autoscaling.kit import autoscaler, deployment, pod, samples, view
 from tests.unit.cli.kit import kubelite as command
 from tests.unit.policies.kit import compute, limit_range
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
 
 BEHAVIOR = {
     "scaleUp": {
