@@ -19,7 +19,6 @@ from runtime.cgroups import open_cgroup
 from runtime.cgroups.layout import layout
 from runtime.shim.client import read_state, shim_alive
 from runtime.shim.protocol import SandboxRecord
-from runtime.syscalls import OVERLAYFS_SUPER_MAGIC, fstatfs_type
 from state.store import Store
 
 SHARED_LOGS = "/var/log"
@@ -99,7 +98,7 @@ def _check_disks(settings: Settings, error: _Error) -> None:
         if os.path.isdir(path) and os.statvfs(path).f_flag & os.ST_RDONLY:
             error("disk", f"{path} is read-only", "look for the cause (dmesg), then mount -o remount,rw")
     # Linux, fs/overlayfs/params.c ovl_mount_dir_check: a file system with d_revalidate cannot hold an upper directory.
-    if os.path.isdir(settings.root) and _file_system(settings.root) == OVERLAYFS_SUPER_MAGIC:
+    if os.path.isdir(settings.root) and _file_system(settings.root) == "overlay":
         error(
             "disk",
             f"{settings.root} is on an overlay, which cannot hold the changes of containers: none can start",
@@ -107,13 +106,16 @@ def _check_disks(settings: Settings, error: _Error) -> None:
         )
 
 
-def _file_system(path: str) -> int:
-    """Return the type of the file system that a directory is on (statfs(2))."""
-    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return fstatfs_type(directory)
-    finally:
-        os.close(directory)
+def _file_system(path: str) -> str:
+    """Return the type of the file system that a directory is on, "" if it is in no mount that is seen from here."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            mount, _, kind = line.partition(" - ")
+            if mount.split(" ")[2] == wanted:
+                return kind.partition(" ")[0]
+    return ""
 
 
 def _check_shims(pods: dict[str, Any], shims: dict[str, SandboxRecord | None], error: _Error) -> None:

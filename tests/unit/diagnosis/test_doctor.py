@@ -33,6 +33,22 @@ def test_logs_of_no_pod_are_a_fault_only_where_nobody_else_has_any(
     }
 
 
+def test_a_file_system_is_known_by_its_mount() -> None:
+    assert (doctor._file_system("/proc"), doctor._file_system("/sys")) == ("proc", "sysfs")
+
+
+@pytest.mark.parametrize(("kind", "found"), [("overlay", 1), ("ext4", 0)])
+def test_a_node_on_an_overlay_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, found: int
+) -> None:
+    monkeypatch.setattr(doctor, "_file_system", lambda path: kind)
+    said: list[tuple[str, ...]] = []
+    settings = Settings.load({"root": str(tmp_path), "run_dir": str(tmp_path), "log_dir": str(tmp_path)}, {})
+    doctor._check_disks(settings, lambda *words: said.append(words))
+    assert [words[0] for words in said] == ["disk"] * found
+    assert all("none can start" in words[1] and "give it a volume" in words[2] for words in said)
+
+
 @pytest.mark.parametrize(
     ("total", "files", "message"),
     [
