@@ -270,7 +270,7 @@ class Pods(PodTable):
         Binding("escape,left,backspace", "back", "Back", show=False),  # clears the filter
         Binding("p", "problems", "Problems"),
         Binding("s", "sort", "Sort"),
-        Binding("d", "app.workloads", "Workloads"),
+        Binding("d", "app.workloads", "Workloads", show=False),  # no room at 80 columns; the help names it
     ]
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column("", marked=True), Column("POD", least=18, shrinks=True), Column("READY"),
