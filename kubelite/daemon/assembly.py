@@ -129,10 +129,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
-        _background(stack, partial(run_controllers, agent, parsed), "controllers")
-        _background(stack, agent.dns.run, "dns")
-        _background(stack, partial(run_autoscaler, agent), "autoscaler")
-        _background(stack, partial(run_services, agent), "services")
+        _controllers(agent, parsed, stack)
         _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
         _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
         if exporter:
@@ -140,6 +137,14 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await _start_servers(agent, stack)
         agent.startup_took = time.time() - started
         yield agent
+
+
+def _controllers(agent: NodeAgent, parsed: ParsedPods, stack: contextlib.AsyncExitStack) -> None:
+    """Start the tasks that each wait for the first object of their kinds, and import nothing before."""
+    _background(stack, partial(run_controllers, agent, parsed), "controllers")
+    _background(stack, agent.dns.run, "dns")
+    _background(stack, partial(run_autoscaler, agent), "autoscaler")
+    _background(stack, partial(run_services, agent), "services")
 
 
 async def _sweep(settings: Settings, store: Store, images: ImageClient, tracer: Tracer) -> None:

@@ -70,6 +70,7 @@ class ClusterDns:
     async def run(self) -> None:
         store, settings = self._store, self._settings
         if settings.cluster_dns != "auto":
+            await end_dns(settings)  # of a daemon that had another setting
             return
         async with store.watch(KINDS) as watch:
             if not store.list("Service"):

@@ -18,16 +18,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import runtime
 from runtime.dns.supervisor import CONTROL, LOCK
-from runtime.dns.zone import Zone
+from runtime.dns.zone import ZONE_FILE, Zone
 from runtime.errors import NetworkError
 
 log = logging.getLogger(__name__)
 
-ZONE_FILE: Final = "zone.json"
 START = 15.0  # seconds for a supervisor to say that it is ready
 END = 5.0  # seconds for a supervisor to end after SIGTERM
 ANSWER = 3.0  # seconds for the server to answer a command

@@ -39,9 +39,8 @@ from runtime.dns.answers import Answer, Record, Resolver
 from runtime.dns.forward import PAYLOAD, Forwarder, ForwardError, Question, Upstream
 from runtime.dns.loops import LoopCheck
 from runtime.dns.stream import serve_stream
-from runtime.dns.zone import Zone
+from runtime.dns.zone import ZONE_FILE, Zone
 
-ZONE_FILE = "zone.json"
 BATCH = 64  # queries read before other work has its turn
 KEPT = 20_000  # answers kept as bytes
 KEPT_QUERY = 512  # bytes of a query that is worth keeping
@@ -161,7 +160,7 @@ class Server:
         return query[:2] + wires[turn]
 
     async def handle(self, query: bytes, client: str, protocol: str, began: float) -> bytes | None:
-        """The answer to a query; None for what deserves none."""
+        """Return the answer to a query, or None if the datagram is not a query."""
         if len(query) < 12 or query[2] & 0x80:
             return None  # no header, or an answer: two servers must not answer each other
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT = 1  # of the file; a server that reads a higher one keeps what it has
+ZONE_FILE = "zone.json"  # in the directory of the server
 TTL = 5  # seconds; CoreDNS' default for names of a cluster
 SPEC_VERSION = "1.1.0"  # the text of dns-version.<domain>
 
