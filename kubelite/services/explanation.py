@@ -12,8 +12,8 @@ _SHOWN = 5  # names in a sentence
 
 
 def explain(service: Json, pods: Iterable[Json], slices: Sequence[Json]) -> list[str]:
-    """Return sentences about where the traffic of a Service goes, and what keeps it from going there. `pods`: those of
-    its namespace; `slices`: its EndpointSlices."""
+    """Return sentences that say where the traffic of a Service goes, and why some pods get none. `pods`: those of its
+    namespace; `slices`: its EndpointSlices."""
     spec = service["spec"]
     if spec.get("type") == "ExternalName":
         return [f"it is another name for {spec.get('externalName')}, and has no address and no endpoints"]

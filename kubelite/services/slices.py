@@ -80,7 +80,7 @@ def wants_mirror(endpoints: Json) -> bool:
 
 
 def none_of(existing: Iterable[Json]) -> SliceChanges:
-    """Delete every slice that a controller has made; keep those that manifests define."""
+    """Delete the slices that a controller created. Slices that a manifest defines stay."""
     kept: list[Json] = []
     gone: list[Json] = []
     for one in existing:
@@ -197,8 +197,8 @@ def _identity(endpoint: Json) -> str:
 
 
 def _free_name(owner: Json, taken: Collection[str]) -> str:
-    """Return a name like those that Kubernetes generates. It depends on nothing random: the same decision twice creates
-    one slice."""
+    """Return a name of the form that Kubernetes generates. Its suffix comes from the owner's uid, so that a repeated
+    decision creates the same slice."""
     name, uid = owner["metadata"]["name"], owner["metadata"].get("uid", "")
     for number in range(len(taken) + 1):
         digest = hashlib.sha256(f"{uid}/{number}".encode()).digest()

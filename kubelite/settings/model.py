@@ -85,8 +85,8 @@ class Settings(BaseModel):
     cluster_domain: str = "cluster.local"
     """DNS domain of pods, as `/etc/hosts` and fully qualified host names show it."""
     cluster_dns: str = "auto"
-    """Name servers of pods with dnsPolicy ClusterFirst. `auto`: from the first Service on, the node's own, at the
-    bridge's address. Otherwise addresses, separated by commas. `none`: the servers of the host."""
+    """Name servers of pods with dnsPolicy ClusterFirst. `auto`: the node's own DNS server, once the node has a Service;
+    the host's servers until then. `none`: always the host's servers. Or addresses, separated by commas."""
     dns_stub_domains: Texts = {}
     """Domains whose names the node's DNS server asks other servers for, with `;` between several:
     `corp.example=192.0.2.53;192.0.2.54`."""

@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--rounds", type=int, default=0, help="stop after so many, however long they take")
     parser.add_argument(
-        "--blows", nargs="*", default=[], choices=tuple(blows.FAMILIES), help="further families of blows"
+        "--blows", nargs="*", default=[], choices=tuple(blows.FAMILIES), help="families of blows to add"
     )
     options = parser.parse_args()
     if os.geteuid() != 0:

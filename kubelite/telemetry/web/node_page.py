@@ -110,7 +110,7 @@ def _attention(node: NodeFacts, pods: Sequence[PodFacts], workloads: Sequence[st
 
 
 def _alike(pods: Sequence[PodFacts]) -> dict[tuple[str, ...], list[PodFacts]]:
-    """Return the pods that need attention. Those of one workload that are in the same state have one card."""
+    """Return the pods that need attention. Pods of one workload in the same state share a card."""
     found: dict[tuple[str, ...], list[PodFacts]] = {}
     for pod in pods:
         if pod.level == Level.FAILING or (pod.level == Level.WAITING and pod.advice):

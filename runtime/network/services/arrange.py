@@ -47,7 +47,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A port of a Service with its endpoints in the order of their slots."""
+    """A port of a Service. Its endpoints are numbered; a number is the slot of an endpoint in the maps."""
 
     port: ServicePort
     slots: tuple[Endpoint, ...]

@@ -99,7 +99,7 @@ class ServiceRouting:
         return self._bridge.silence_redirects()
 
     def problems(self) -> list[str]:
-        """What the kernel lacks or has too much of, as sentences."""
+        """Return a sentence for each rule, route or element that is missing, and for each that should not exist."""
         if not self._placed or self._cluster is None:
             return []
         found = self._tables.differences(self._wanted)

@@ -1,4 +1,4 @@
-"""LimitRanges and HorizontalPodAutoscalers: kubectl and kubelite print the same."""
+"""LimitRanges and HorizontalPodAutoscalers: the output of kubelite equals that of kubectl."""
 
 from __future__ import annotations
 
