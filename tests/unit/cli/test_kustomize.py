@@ -16,7 +16,7 @@ __all__ = ["server"]
 
 OVERLAY = "resources: [web.yaml]\nnamePrefix: test-\n"
 needs_builder = pytest.mark.skipif(
-    not (shutil.which("kustomize") or shutil.which("kubectl")), reason="needs kustomize or kubectl"
+    not (shutil.which("kustomize") or shutil.which("kubectl")), reason="needs kubectl or kustomize"
 )
 
 
