@@ -70,7 +70,12 @@ FLOORS: Final = (
         ("policies", "limits"),
         ("autoscaling", "replicas"),
     ),
-    (("history", "versions, undo"), ("images", "pulls, builds"), ("settings", "flags, file")),
+    (
+        ("history", "versions, undo"),
+        ("images", "pulls, builds"),
+        ("network_policies", "NetworkPolicy"),
+        ("settings", "flags, file"),
+    ),
 )
 NODE: Final = (
     ("model", "values"),

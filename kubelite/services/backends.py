@@ -120,13 +120,13 @@ def _ports(service: Json, pod: Json) -> tuple[tuple[Port, ...], tuple[str, ...]]
 
 
 def _port_of(pod: Json, name: str, protocol: str) -> int | None:
-    for port in _container_ports(pod):
+    for port in container_ports(pod):
         if port.get("name") == name and port.get("protocol", "TCP") == protocol:
             return int(port["containerPort"])
     return None
 
 
-def _container_ports(pod: Json) -> Iterator[Json]:
+def container_ports(pod: Json) -> Iterator[Json]:
     spec = pod.get("spec") or {}
     sidecars = (one for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always")
     for container in (*(spec.get("containers") or ()), *sidecars):

@@ -23,6 +23,7 @@ WORKLOADS: dict[Key, str] = {
     ("autoscaling/v1", "HorizontalPodAutoscaler"): "autoscaler_v1",
     ("batch/v1", "CronJob"): "job",
     ("batch/v1", "Job"): "job",
+    ("networking.k8s.io/v1", "NetworkPolicy"): ".services.network_policy",
     ("policy/v1", "PodDisruptionBudget"): "disruption",
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): "rbac",
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "rbac",

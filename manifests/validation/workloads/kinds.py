@@ -22,6 +22,7 @@ RULES = {
     "Job": ("job", "job"),
     "LimitRange": ("limits", "limit_range"),
     "Namespace": ("policies", "namespace"),
+    "NetworkPolicy": (".services.network_policy", "network_policy"),
     "PodDisruptionBudget": ("policies", "pod_disruption_budget"),
     "ReplicaSet": ("replica_set", "replica_set"),
     "ReplicationController": ("replica_set", "replication_controller"),

@@ -12,6 +12,7 @@ from manifests.types.meta import Object
 from manifests.types.workloads.kinds import workload
 from manifests.validation.workloads.kinds import workload_update_problems
 from manifests.yaml import loader
+from tests.unit.manifests.services import test_network_policies as network_policies
 from tests.unit.manifests.services import test_services as services
 from tests.unit.manifests.test_odd import mutated
 from tests.unit.manifests.workloads import test_autoscaler as hpas
@@ -75,6 +76,16 @@ DOCUMENTS: list[Doc] = [
     services.service(clusterIP="None", selector=None, ports=[]),
     services.endpoints({"addresses": [services.ADDRESS], "ports": [{"port": 80}]}),
     services.endpoint_slice({"addresses": ["192.0.2.1"], "conditions": {"ready": False}, "hostname": "a"}),
+    network_policies.network_policy(
+        ingress=[
+            {
+                "from": [{"podSelector": TERMS, "namespaceSelector": {}}],
+                "ports": [{"port": 1, "endPort": 9}],
+            },
+            {"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/25"]}}]},
+        ],
+        egress=[{"ports": [{"port": "web", "protocol": "UDP"}]}, {"to": [{"podSelector": {}}]}],
+    ),
     hpas.v1(**{"spec.targetCPUUtilizationPercentage": 50}),
 ]
 
