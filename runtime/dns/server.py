@@ -80,6 +80,7 @@ class Counts:
         return {
             "requests": [[*key, value] for key, value in self.requests.items()],
             "responses": [[*key, value] for key, value in self.responses.items()],
+            "bounds": BUCKETS,
             "durations": self.durations,
             "seconds": self.seconds,
         }

@@ -125,6 +125,21 @@ def test_metrics_have_the_names_of_coredns(node: Node) -> None:
     assert "coredns_dns_request_duration_seconds_bucket" in text
 
 
+def test_the_setting_none_ends_the_server_of_an_earlier_daemon(node: Node) -> None:
+    assert recorded(f"{node.run_dir}/dns")[0]
+    resolv_conf = ("exec", "before", "--", "cat", "/etc/resolv.conf")
+    node.settings["CLUSTER_DNS"] = "none"
+    try:
+        node.restart()
+        node.wait(lambda: recorded(f"{node.run_dir}/dns") == (0, ()), "the server to end")
+        node.wait(lambda: "cluster.local" not in node.cli(*resolv_conf).out, "the host's servers")
+        assert node.doctor() == []
+    finally:
+        del node.settings["CLUSTER_DNS"]
+        node.restart()
+    node.wait(lambda: resolved(node, f"web.default.svc.{DOMAIN}"), "names again")
+
+
 def test_no_server_is_left_after_a_reset(node: Node) -> None:
     assert recorded(f"{node.run_dir}/dns")[0]
     node.cli("reset", "--yes", "--now", timeout=60)

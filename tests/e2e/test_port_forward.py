@@ -16,8 +16,8 @@ SERVE = "mkdir /www; echo hello from $HOSTNAME > /www/index.html; exec httpd -f 
 
 
 @contextmanager
-def forwarding(node: Node, *arguments: str) -> Iterator[int]:
-    """The local port that is forwarded to the pod."""
+def forwarding(node: Node, *arguments: str, to: int = 81) -> Iterator[int]:
+    """The local port that is forwarded to the pod's port `to`."""
     command = [*KUBELITE, "port-forward", *arguments]
     with subprocess.Popen(
         command, cwd=REPO, env=node.environ(), stdout=subprocess.PIPE, text=True
@@ -25,7 +25,7 @@ def forwarding(node: Node, *arguments: str) -> Iterator[int]:
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
-            found = re.fullmatch(r"Forwarding from 127\.0\.0\.1:(\d+) -> 81\n", said)
+            found = re.fullmatch(rf"Forwarding from 127\.0\.0\.1:(\d+) -> {to}\n", said)
             assert found, said
             yield int(found[1])
         finally:

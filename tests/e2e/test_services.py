@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.e2e.kubectl import forwarded
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node, running_node
 from tests.e2e.test_network import needs_nat
+from tests.e2e.test_port_forward import answers, forwarding
 from tests.e2e.test_workloads import complete, items
 
 SERVE = (
@@ -184,3 +186,44 @@ def test_variables_name_services(node: Node) -> None:
     address = found(node, "my-db")["spec"]["clusterIP"]
     node.wait(lambda: f"MY_DB_SERVICE_HOST={address}" in node.logs("client"), "the variable")
     assert f"MY_DB_PORT_5432_TCP_ADDR={address}" in node.logs("client")
+
+
+@needs_nat
+def test_commands_that_reach_pods_by_a_service(node: Node) -> None:
+    node.apply("svc.yaml", dump(service()))
+    node.apply("web.yaml", dump(deployment(1)))
+    node.wait(lambda: ready(node, 1), "an endpoint")
+    (name,) = names(node)
+    assert node.cli("exec", "svc/web", "--", "hostname").out.strip() == name
+    assert node.cli("logs", "svc/web").out == node.cli("logs", name).out
+    with forwarding(node, "service/web", ":80", to=8080) as port:
+        node.wait(lambda: answers(port) == f"{name}\n", "the pod's answer")
+    address = found(node)["spec"]["clusterIP"]
+    deleted = node.cli("delete", "svc", "web")
+    assert deleted.out == 'service "web" deleted from default namespace\n'
+    assert "still defines service web" in deleted.err
+    node.wait(lambda: fetched(node, f"http://{address}/") == name, "the Service of the file, at its address")
+    assert node.cli("delete", "-f", str(node.manifests / "svc.yaml")).out.startswith('service "web" deleted')
+    node.wait(lambda: node.ask("/api/v1/namespaces/default/services/web")[0] == 404, "the Service to go")
+    node.wait(lambda: not fetched(node, f"http://{address}/"), "its address to be refused")
+    assert node.cli("logs", "svc/web", check=False).code == 1
+
+
+def test_kubectl_shows_services_and_endpoints(node: Node) -> None:
+    with forwarded(node) as kubectl:
+        node.apply("web.yaml", dump(service(), deployment(1)))
+        node.wait(lambda: ready(node, 1), "an endpoint")
+        kinds = "services,endpoints,endpointslices"
+        listed = kubectl("get", kinds)
+        assert listed.code == 0, listed.err
+        address, end = (
+            found(node)["spec"]["clusterIP"],
+            node.cli("get", "endpoints").out.splitlines()[1].split()[1],
+        )
+        assert re.search(rf"service/web +ClusterIP +{re.escape(address)} +<none> +80/TCP", listed.out)
+        assert re.search(rf"endpoints/web +{re.escape(end)}", listed.out)
+        assert re.search(r"endpointslice.discovery.k8s.io/web-\S+ +IPv4 +8080 +10\.77\.0\.\d+", listed.out)
+        for kind in kinds.split(","):
+            theirs, ours = kubectl("describe", kind), node.cli("describe", kind)
+            assert theirs.code == 0, theirs.err
+            assert theirs.out.split() == ours.out.split()

@@ -8,8 +8,6 @@ from typing import Any
 
 from kubelite.telemetry.metrics.exposition import Page, counter, gauge, histogram, labels, number
 
-_BOUNDS = tuple(0.00025 * 2**power for power in range(16))  # seconds; those of the server
-
 
 def write_dns(page: Page, status: dict[str, Any], server: str) -> None:
     """Write the page of a server's status (runtime.dns.server). `server`: its address."""
@@ -69,7 +67,7 @@ def write_dns(page: Page, status: dict[str, Any], server: str) -> None:
 
 def _durations(page: Page, where: dict[str, str], counts: dict[str, Any]) -> None:
     name, lines, running = "coredns_dns_request_duration_seconds", [], 0
-    for bound, count in zip((*_BOUNDS, None), counts["durations"], strict=True):
+    for bound, count in zip((*counts["bounds"], None), counts["durations"], strict=True):
         running += count
         le = "+Inf" if bound is None else number(bound)
         lines.append(_sample(f"{name}_bucket", running, **where, le=le))
