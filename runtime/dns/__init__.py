@@ -6,7 +6,7 @@
     zone.py         the zone as plain values, and the file that it is read from
     forward.py      questions about other names: the upstream servers and the cache of their answers
     loops.py        notices that the upstream servers ask this one
-    stream.py       DNS over TCP
+    stream.py       DNS over TCP     wire.py   the bytes of an answer
     client.py       the daemon's side: starts the supervisor, publishes zones, reads counters
 
 The server goes on while the daemon is down, and the sockets outlive the server: a query that arrives while the server

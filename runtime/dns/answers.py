@@ -131,9 +131,9 @@ class Resolver:
         return Record(zone.domain, SOA, text)
 
     def _pod(self, name: str, kind: int) -> Answer:
-        """The address that `1-2-3-4.namespace.pod.domain` spells, if it is one of the node's networks. Whether a pod has
-        it is not checked, as in CoreDNS' mode `pods insecure`. CoreDNS answers any address there, so that whoever holds a
-        certificate for such a name can pass for a machine outside."""
+        """The address that `1-2-3-4.namespace.pod.domain` spells, if it is in one of the node's networks. Whether a pod
+        has it is not checked, as in CoreDNS' mode `pods insecure`. CoreDNS spells any address: a certificate for such a
+        name would then be good for a machine outside."""
         labels = name.removesuffix(f".{self._domain}").split(".")
         if labels[-1] != "pod":
             return Answer(Code.NXDOMAIN)

@@ -29,7 +29,6 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
@@ -39,15 +38,16 @@ from runtime.dns.answers import Answer, Record, Resolver
 from runtime.dns.forward import PAYLOAD, Forwarder, ForwardError, Question, Upstream
 from runtime.dns.loops import LoopCheck
 from runtime.dns.stream import serve_stream
+from runtime.dns.wire import rotations
 from runtime.dns.zone import ZONE_FILE, Zone
 
 BATCH = 64  # queries read before other work has its turn
 KEPT = 20_000  # answers kept as bytes
 KEPT_QUERY = 512  # bytes of a query that is worth keeping
-ROTATIONS = 8
 UPSTREAM_KEPT = 1.0  # seconds
 BUCKETS = tuple(0.00025 * 2**power for power in range(16))  # seconds; those of CoreDNS
 _NEVER = float("inf")
+_OPCODE = 0x78  # in the third byte of a message
 _COUNTED = {"A", "AAAA", "CNAME", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "TXT"}
 
 
@@ -164,15 +164,18 @@ class Server:
         """Return the answer to a query, or None if the datagram is not a query."""
         if len(query) < 12 or query[2] & 0x80:
             return None  # no header, or an answer: two servers must not answer each other
+        if query[2] & _OPCODE:  # other messages have other forms: an update is no question that could be read
+            self.counts.add(protocol, "other", "NOTIMP", time.monotonic() - began)
+            return _header(query, dns.rcode.NOTIMP)
         try:
             message = dns.message.from_wire(query, ignore_trailing=True)
         except (dns.exception.DNSException, ValueError):
             self.counts.add(protocol, "other", "FORMERR", time.monotonic() - began)
-            return query[:2] + bytes([query[2] & 0x79 | 0x80, dns.rcode.FORMERR]) + bytes(8)
+            return _header(query, dns.rcode.FORMERR)
         response = dns.message.make_response(message, recursion_available=True, our_payload=PAYLOAD)
         lifetime = await self._fill(message, response, client)
         limit = 65535 if protocol == "tcp" else max(512, min(message.payload or 512, PAYLOAD))
-        wires = _rotations(response, limit)
+        wires = rotations(response, limit)
         kind = dns.rdatatype.to_text(message.question[0].rdtype) if message.question else "other"
         what = (kind if kind in _COUNTED else "other", dns.rcode.to_text(response.rcode()))
         self.counts.add(protocol, *what, time.monotonic() - began)
@@ -184,9 +187,6 @@ class Server:
 
     async def _fill(self, message: dns.message.Message, response: dns.message.Message, client: str) -> float:
         """Put the answer into the response. Returns the seconds for which its bytes stay true; 0 for none."""
-        if message.opcode() != dns.opcode.QUERY:
-            response.set_rcode(dns.rcode.NOTIMP)
-            return 0
         if len(message.question) != 1:
             response.set_rcode(dns.rcode.FORMERR)
             return 0
@@ -265,23 +265,9 @@ def _rrsets(records: Sequence[Record], ttl: int, asked: dns.name.Name) -> list[d
     return found
 
 
-def _rotations(response: dns.message.Message, limit: int) -> list[bytes]:
-    """The response's bytes, with each of up to ROTATIONS orders of the addresses of its last name."""
-    wires = [_wire(response, limit)]
-    last = response.answer[-1] if response.answer else None
-    if last is None or last.rdtype not in (dns.rdatatype.A, dns.rdatatype.AAAA) or len(last) < 2:
-        return wires
-    addresses = list(last)
-    for turn in range(1, min(len(addresses), ROTATIONS)):
-        rotated = dns.rrset.from_rdata_list(last.name, last.ttl, addresses[turn:] + addresses[:turn])
-        response.answer[-1] = rotated
-        wires.append(_wire(response, limit))
-    return wires
-
-
-def _wire(response: dns.message.Message, limit: int) -> bytes:
-    """The response's bytes, cut to the limit, in the order that its records have (dnspython would shuffle them)."""
-    return response.to_wire(max_size=limit, prefer_truncation=True, want_shuffle=False)
+def _header(query: bytes, rcode: dns.rcode.Rcode) -> bytes:
+    """An answer without a question: the query's id, operation and flag RD, and the response code."""
+    return query[:2] + bytes([query[2] & 0x79 | 0x80, rcode]) + bytes(8)
 
 
 def _send(sock: socket.socket, answer: bytes, client: Any) -> None:
