@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from itertools import groupby
 
@@ -18,13 +17,10 @@ from kubelite.kube.objects import SOURCE, reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.storage.protection import protected
 from manifests.problems import InvalidObject
+from manifests.yaml.object_names import random_name
 from runtime.identity import new_uid
 from state.errors import AlreadyExists, Conflict, NotFound
 from state.store import Record, Store
-
-# apimachinery pkg/util/rand and apiserver pkg/storage/names/generate.go.
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_RANDOM, _LONGEST = 5, 63
 
 #: What Kubernetes' controllers say when an object other than a pod is refused.
 _REFUSED = {
@@ -139,9 +135,7 @@ def named(doc: Json) -> Json:
     metadata = doc["metadata"]
     if metadata.get("name"):
         return doc
-    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
-    name = metadata["generateName"][: _LONGEST - _RANDOM] + suffix
-    return {**doc, "metadata": {**metadata, "name": name}}
+    return {**doc, "metadata": {**metadata, "name": random_name(metadata["generateName"])}}
 
 
 def without_source(doc: Json) -> Json:

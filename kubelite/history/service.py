@@ -17,6 +17,7 @@ from kubelite.kube.objects import SOURCE
 from kubelite.kube.times import rfc3339, rfc3339_micro
 from kubelite.sources import edits
 from kubelite.sources.files import read_text
+from manifests.yaml.object_names import may_define
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
 
@@ -126,7 +127,7 @@ class NodeHistory:
         if text is not None:  # record the current text first: it may be a broken edit that is in no revision
             record_version(self._store, file, text)
             await self._store.revisions(file)
-        keys = [key for chunk in edits.split(whole, whole=file.endswith(".json")) for key in chunk.keys]
+        keys = [key for chunk in edits.split(whole, file) for key in chunk.keys]
         outcomes = tuple(edits.Outcome(key, "configured", file) for key in keys)
         edits.execute(edits.Plan({file: whole}, outcomes))
         await self._rescan()
@@ -173,10 +174,10 @@ def _last_with(key: edits.Key, revisions: Sequence[Revision]) -> tuple[str, Sequ
     ApiError NotFound."""
     newest = {revision.file: revision for revision in revisions}
     for revision in sorted(newest.values(), key=lambda r: -r.at):
-        if key.name not in revision.text:
+        if not may_define(revision.text, key.name):
             continue
         with contextlib.suppress(ApiError):
-            chunks = edits.split(revision.text, whole=revision.file.endswith(".json"))
+            chunks = edits.split(revision.text, revision.file)
             if any(key in chunk.keys for chunk in chunks):
                 return revision.file, [r for r in revisions if r.file == revision.file]
     raise ApiError("NotFound", f'no manifest in history has {key.kind.lower()} "{key.name}"')

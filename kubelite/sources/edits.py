@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.objects import CLUSTER_SCOPED
 from kubelite.sources.files import read_text
 from manifests.yaml.document import SyntaxProblem, read_documents
+from manifests.yaml.object_names import GeneratedNames, may_define, objects_in, prefix_of
 
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)
@@ -69,14 +70,16 @@ class Plan:
 # -- texts ------------------------------------------------------------------------------------------------------
 
 
-def split(text: str, *, whole: bool = False) -> list[Chunk]:
-    """Split a text into documents; with `whole` (JSON), it is one document. Raises BadRequest if one is not YAML."""
-    cuts = [] if whole else [match.start() for match in _SEPARATOR.finditer(text)]
+def split(text: str, file: str = "") -> list[Chunk]:
+    """Split the text of a file into documents; JSON is one document. Raises BadRequest if one is not YAML. `file`: its
+    path, on which generated names depend."""
+    cuts = [] if file.endswith(".json") else [match.start() for match in _SEPARATOR.finditer(text)]
     edges = [0, *[c for c in cuts if c], len(text)]
-    return [_chunk(text[a:b]) for a, b in pairwise(edges) if a != b]
+    names = GeneratedNames(file)
+    return [_chunk(text[a:b], names) for a, b in pairwise(edges) if a != b]
 
 
-def _chunk(text: str) -> Chunk:
+def _chunk(text: str, names: GeneratedNames | None = None) -> Chunk:
     """Read a document as the directory's reader does, so that both accept the same texts."""
     found = []
     for read in read_documents(text):
@@ -86,20 +89,26 @@ def _chunk(text: str) -> Chunk:
     if len(found) > 1:
         raise bad_request("not a YAML document: two documents without a line `---` between them")
     content = found[0].data if found else None
-    return Chunk(text, tuple(_keys(content)), content)
+    return Chunk(text, tuple(_keys(content, names)), content)
 
 
-def _keys(content: Any) -> Iterable[Key]:
-    if not isinstance(content, dict):
-        return
-    if str(content.get("kind", "")).endswith("List") and isinstance(content.get("items"), list):
-        for item in content["items"]:
-            yield from _keys(item)
-        return
-    metadata = content.get("metadata")
-    if isinstance(metadata, dict) and metadata.get("name"):
-        kind, namespace = str(content.get("kind")), str(metadata.get("namespace") or "default")
-        yield Key(kind, "" if kind in CLUSTER_SCOPED else namespace, str(metadata["name"]))
+def content_of(text: str) -> Any:
+    """Return the data of one document. Raises BadRequest."""
+    return _chunk(text).content
+
+
+def _keys(content: Any, names: GeneratedNames | None) -> Iterator[Key]:
+    for _, item in objects_in(content):
+        if (key := _key(names.named(item) if names else item)) is not None:
+            yield key
+
+
+def _key(item: Any) -> Key | None:
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    if not isinstance(metadata, dict) or not metadata.get("name"):
+        return None
+    kind, namespace = str(item.get("kind")), str(metadata.get("namespace") or "default")
+    return Key(kind, "" if kind in CLUSTER_SCOPED else namespace, str(metadata["name"]))
 
 
 def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
@@ -115,26 +124,37 @@ def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
             f'the namespace from the provided object "{named}" does not match the namespace "{namespace}". '
             f"You must pass '--namespace={named}' to perform this operation."
         )
+    return _with_metadata(chunk, "namespace", namespace)
+
+
+def with_name(chunk: Chunk, name: str) -> Chunk:
+    """Return the document of one object, which has only `generateName`, with a name."""
+    return _with_metadata(chunk, "name", name)
+
+
+def _with_metadata(chunk: Chunk, field: str, value: str) -> Chunk:
+    """Return the document with a field that it lacks, if possible with the rest of its text unchanged."""
+    content = {**chunk.content, "metadata": {**chunk.content["metadata"], field: value}}
+    key = chunk.keys[0]._replace(**{field: value})
     text, count = _METADATA.subn(
-        lambda m: f"{m.group(0)}namespace: {namespace}\n{m.group('indent')}", chunk.text, 1
+        lambda m: f"{m.group(0)}{field}: {value}\n{m.group('indent')}", chunk.text, 1
     )
-    if count:
-        placed = _chunk(text)
-        if all(key.namespace == namespace for key in placed.keys):
-            return placed
-    content = {**chunk.content, "metadata": {**chunk.content["metadata"], "namespace": namespace}}
-    return _chunk("---\n" + yaml.safe_dump(content, sort_keys=False))
+    if count and _chunk(text).content == content:
+        return Chunk(text, (key,), content)
+    return Chunk("---\n" + yaml.safe_dump(content, sort_keys=False), (key,), content)
 
 
-def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return one chunk for each object. Lists are expanded, empty documents omitted."""
+def single_objects(chunks: Iterable[Chunk], file: str = "") -> list[Chunk]:
+    """Return one chunk for each object that has a name, given or generated. Lists are expanded. `file`: as for
+    `split`."""
     found: list[Chunk] = []
+    names = GeneratedNames(file)
     for chunk in chunks:
-        if isinstance(chunk.content, dict) and str(chunk.content.get("kind", "")).endswith("List"):
-            items = chunk.content.get("items") or []
-            found.extend(_chunk("---\n" + yaml.safe_dump(item, sort_keys=False)) for item in items)
-        elif chunk.keys:
-            found.append(chunk)
+        for path, item in objects_in(chunk.content):
+            if (key := _key(names.named(item))) is None:
+                continue
+            text = "---\n" + yaml.safe_dump(item, sort_keys=False) if path else chunk.text
+            found.append(Chunk(text, (key,), item))
     return found
 
 
@@ -144,7 +164,7 @@ def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
 def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) -> Plan:
     """Plan the writes that apply documents. `files`: path → text of the files that may contain any of the objects. New
     objects are written to `target`."""
-    parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
+    parsed = {path: split(text, path) for path, text in files.items()}
     outcomes: list[Outcome] = []
     changed: set[str] = set()
     new: list[Chunk] = []
@@ -162,7 +182,7 @@ def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) 
         parsed[path][index] = _instead(parsed[path][index], chunk, path)
         changed.add(path)
         outcomes.append(Outcome(key, "configured", path))
-    writes: dict[str, str | None] = {path: _joined(parsed[path]) for path in changed}
+    writes: dict[str, str | None] = {path: _joined(_pinned(parsed[path], path)) for path in changed}
     if new:
         before = writes.get(target) or files.get(target, "")
         writes[target] = _appended(before, new, target)
@@ -180,7 +200,7 @@ def refuse_known(plan: Plan) -> None:
 def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
     """Plan the writes that remove objects. A file is deleted if no documents remain in it. `files`: as for
     `plan_apply`."""
-    parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
+    parsed = {path: split(text, path) for path, text in files.items()}
     outcomes: list[Outcome] = []
     changed: set[str] = set()
     for key in keys:
@@ -193,7 +213,9 @@ def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
         changed.add(path)
         outcomes.append(Outcome(key, "deleted", path))
     writes = {
-        path: _joined(parsed[path]) if any(chunk.content is not None for chunk in parsed[path]) else None
+        path: _joined(_pinned(parsed[path], path))
+        if any(chunk.content is not None for chunk in parsed[path])
+        else None
         for path in changed
     }
     return Plan(writes, tuple(outcomes))
@@ -202,7 +224,7 @@ def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
 def plan_change(files: Mapping[str, str], key: Key, change: Callable[[str], str]) -> Plan:
     """Plan the write that changes the text of one object's document. `files`: as for `plan_apply`. Raises NotFound if
     none of them has the object."""
-    parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
+    parsed = {path: split(text, path) for path, text in files.items()}
     place = _find(parsed, key)
     if place is None:
         raise ApiError("NotFound", f"no manifest has {key}")
@@ -238,6 +260,15 @@ def _instead(old: Chunk, new: Chunk, path: str) -> Chunk:
     if head and not body.startswith(("\n", "\r\n", " ", "\t")):
         body = "\n" + body
     return Chunk(_ended(head + body), new.keys, new.content)
+
+
+def _pinned(chunks: Sequence[Chunk], path: str) -> Iterator[Chunk]:
+    """Yield the documents of a changed file. One whose generated name would be another one now, because a document
+    before it is gone, gets its name written down."""
+    names = GeneratedNames(path)
+    for chunk in chunks:
+        moved = tuple(_keys(chunk.content, names)) != chunk.keys and prefix_of(chunk.content)
+        yield with_name(chunk, chunk.keys[0].name) if moved else chunk
 
 
 def _joined(chunks: Iterable[Chunk]) -> str:
@@ -286,7 +317,7 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
             text = read_text(path)
         except (OSError, UnicodeDecodeError):
             continue
-        if path == also or any(name in text for name in names):
+        if path == also or any(may_define(text, name) for name in names):
             found[path] = text
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kubelite.kube.json import Json
 from kubelite.sources.files import read_text
@@ -68,26 +68,23 @@ def _with_lines(file: str, problems: tuple[Problem, ...] | list[Problem]) -> Ite
     except (OSError, UnicodeDecodeError):
         text = ""
     for one in problems:
-        yield replace(one, line=line_of(text, one.object, one.field)) if one.object else one
+        yield replace(one, line=line_of(text, one.object, one.field, file)) if one.object else one
 
 
-def line_of(text: str, name: str, field: str) -> int:
+def line_of(text: str, name: str, field: str, file: str = "") -> int:
     """Return the line of an object's field, or of the nearest field around it; 0 if the text has no such object.
-    `name`: as `Problem.object`. Pure."""
+    `name`: as `Problem.object`. `file`: the path of the text. Pure."""
     from manifests.yaml.document import YamlDocument, read_documents
+    from manifests.yaml.object_names import GeneratedNames, objects_in
 
     path = tuple(_part(match) for match in _PART.finditer(field))
+    names = GeneratedNames(file)
     for document in read_documents(text):
-        if not isinstance(document, YamlDocument) or not isinstance(document.data, dict):
+        if not isinstance(document, YamlDocument):
             continue
-        items = document.data.get("items") if document.data.get("kind") == "List" else None
-        if not isinstance(items, list):
-            if _name_of(document.data) == name:
-                return document.locate(path)[0]
-            continue
-        for index, item in enumerate(items):
-            if isinstance(item, dict) and _name_of(item) == name:
-                return document.locate(("items", index, *path))[0]
+        for prefix, item in objects_in(document.data):
+            if _name_of(names.named(item)) == name:
+                return document.locate((*prefix, *path))[0]
     return 0
 
 
@@ -96,8 +93,8 @@ def _part(match: re.Match[str]) -> str | int:
     return name if inside is None else int(inside) if inside.isdigit() else inside
 
 
-def _name_of(doc: Json) -> str:
-    metadata = doc.get("metadata")
+def _name_of(doc: Any) -> str:
+    metadata = doc.get("metadata") if isinstance(doc, dict) else None
     if not isinstance(metadata, dict):
         return ""
     return f"{doc.get('kind')} {metadata.get('namespace') or 'default'}/{metadata.get('name')}"

@@ -22,7 +22,7 @@ ObjectMeta
   deletionGracePeriodSeconds  Grace period of a terminating pod, in seconds; set by the node.
   deletionTimestamp  When the grace period of a terminating pod ends; set by the node.
   finalizers  Ignored on this node.
-  generateName  Not supported: a manifest must set name.
+  generateName  Prefix of the name of an object that sets no name. The rest follows from its file and its place there.
   generation  Number of edits of spec; set by the node.
   labels  Keys and values by which selectors (-l) choose objects.
   managedFields  Not used on this node.

@@ -19,12 +19,13 @@ def validate_meta(
 ) -> Iterator[Problem]:
     """Check name, namespace, labels, annotations and owners (ValidateObjectMetaAccessor), and the uid."""
     path: Path = ("metadata",)
-    if meta.name:
+    # The prefix may end in "-", because a suffix is appended. A name that was generated from a wrong one is wrong, too.
+    prefix = (meta.generate_name or "").removesuffix("-")
+    wrong = list(formatted((*path, "generateName"), prefix, name)) if meta.generate_name else []
+    yield from wrong
+    if meta.name and not wrong:
         yield from formatted((*path, "name"), meta.name, name)
-    elif meta.generate_name:
-        # The prefix may end in "-", because a suffix is appended.
-        yield from formatted((*path, "generateName"), meta.generate_name.removesuffix("-"), name)
-    else:
+    elif not meta.name and not meta.generate_name:
         yield required((*path, "name"), "name or generateName is required")
     if meta.namespace and not namespaced:
         yield forbidden((*path, "namespace"), "not allowed on this type")

@@ -6,7 +6,6 @@ kind "unsupported", for that document only.
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +20,7 @@ from manifests.types.trust_bundle import ClusterTrustBundle
 from manifests.types.workloads.kinds import Kinds
 from manifests.validation.checking import check
 from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents
+from manifests.yaml.object_names import GeneratedNames, objects_in
 
 MAX_FILE = 10 << 20  # bytes, as in kubelet
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -143,17 +143,20 @@ def load_file(path: str | os.PathLike[str], *, file: str | None = None) -> Loade
         return _failed(name, f"not UTF-8 text (byte 0x{raw[error.start]:02x})", line=line)
 
 
-def load_text(text: str, *, file: str) -> Loaded:
-    """Load the text of a file, which errors name `file`. Raises nothing: all errors are in the result."""
+def load_text(text: str, *, file: str, place: str = "") -> Loaded:
+    """Load the text of a file, which errors name `file`. Raises nothing: all errors are in the result. `place`: the
+    path on which generated names depend (default: `file`)."""
     if len(text) > MAX_FILE:
         return _failed(file, f"larger than {MAX_FILE >> 20} MiB")
     documents: dict[tuple[str, str, str], Document] = {}
     errors: list[ManifestError] = []
+    names = GeneratedNames(place or file)
     for read in read_documents(text):
         if isinstance(read, SyntaxProblem):
             errors.append(ManifestError(file, read.line, "", str(read), ErrorKind.SYNTAX, column=read.column))
             continue
-        for source in _expand(_Source(file, read, read.data)):
+        for path, data in objects_in(read.data):
+            source = _Source(file, read, names.named(data), path)
             loaded = _load_object(source)
             if isinstance(loaded, list):
                 errors += loaded
@@ -167,24 +170,6 @@ def _failed(file: str, message: str, line: int = 0) -> Loaded:
     return Loaded((), (ManifestError(file, line, "", message, ErrorKind.SYNTAX),))
 
 
-def _expand(source: _Source) -> Iterator[_Source]:
-    """Yield the items of a List, each with its own path; yield anything else unchanged."""
-    data = source.data
-    kind = data.get("kind") if isinstance(data, dict) else None
-    items = data.get("items") if isinstance(kind, str) and kind.endswith("List") else None
-    if kind == "List" and items is None:
-        return
-    if not isinstance(items, list):
-        yield source
-        return
-    for index, item in enumerate(items):
-        # The items of a PodList need not repeat their kind.
-        own = item
-        if data["kind"] != "List" and isinstance(item, dict):
-            own = {"apiVersion": data.get("apiVersion"), "kind": data["kind"].removesuffix("List"), **item}
-        yield from _expand(_Source(source.file, source.document, own, (*source.prefix, "items", index)))
-
-
 def _load_object(source: _Source) -> Document | list[ManifestError]:
     kind_of = _type_of(source)
     if isinstance(kind_of, ManifestError):
@@ -193,9 +178,6 @@ def _load_object(source: _Source) -> Document | list[ManifestError]:
     errors = _duplicate_keys(source) + [source.error(problem) for problem in problems]
     if obj is None or errors:
         return _sorted(errors)
-    if not obj.metadata.name:
-        sentence = "a manifest in a directory needs metadata.name: generateName would create a new object on every scan"
-        return [source.error(Problem(("metadata", "generateName"), sentence), ErrorKind.UNSUPPORTED)]
     line, _ = source.document.locate(source.prefix)
     meta = obj.metadata
     return Document(

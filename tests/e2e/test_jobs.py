@@ -82,9 +82,9 @@ def has_ended(node: Node, name: str) -> bool:
     return bool(condition(node, name, "Complete") or condition(node, name, "Failed"))
 
 
-def out_volume(directory: Path) -> dict[str, Any]:
+def out_volume(directory: Path, script: str = "true") -> dict[str, Any]:
     """A pod's fields by which its container writes into a directory of the host, at /out."""
-    mounted = container(script="true", volumeMounts=[{"name": "out", "mountPath": "/out"}])
+    mounted = container(script=script, volumeMounts=[{"name": "out", "mountPath": "/out"}])
     return {
         "volumes": [{"name": "out", "hostPath": {"path": str(directory), "type": "Directory"}}],
         "containers": [mounted],
@@ -205,6 +205,36 @@ def test_a_cron_job_runs_and_takes_what_it_made_with_it(node: Node, tmp_path: Pa
     assert "tick" in node.cli("get", "cronjobs").out
     file.unlink()
     node.wait(lambda: not items(node, JOBS) and not items(node, PODS), "its jobs and pods to be gone")
+
+
+def test_generated_names_outlive_an_edit_and_a_killed_daemon(node: Node, tmp_path: Path) -> None:
+    """The Jobs of one file run once each; those of `kubelite create` at each call."""
+    prefix = json.dumps({"generateName": "sum-"})
+    text = job("x", "echo x >> /out/ran", pod=out_volume(tmp_path, "echo x >> /out/ran"))
+    text = text.replace("metadata:\n  name: x\n", f"metadata: {prefix}\n")
+    node.apply("sums.yaml", f"{text}---\n{text}")
+
+    def names() -> list[str]:
+        return [
+            one["metadata"]["name"] for one in items(node, JOBS) if has_ended(node, one["metadata"]["name"])
+        ]
+
+    node.wait(lambda: len(names()) == 2, "two jobs to complete")
+    first = names()
+    node.kill(signal.SIGKILL)
+    node.apply("sums.yaml", f"# edited\n{text}  backoffLimit: 2\n---\n{text}")
+    node.start()
+    node.wait(lambda: get(node, f"{JOBS}/{first[0]}")["spec"]["backoffLimit"] == 2 or
+              get(node, f"{JOBS}/{first[1]}")["spec"]["backoffLimit"] == 2, "the edit")  # fmt: skip
+    assert names() == first and (tmp_path / "ran").read_text() == "x\nx\n"
+    given = tmp_path / "given.yaml"
+    given.write_text(text)
+    made = [node.cli("create", "-f", str(given)).out.split()[0] for _ in range(2)]
+    node.wait(lambda: len(names()) == 4, "the created jobs to complete")
+    assert {f"job.batch/{name}" for name in names()} - {f"job.batch/{name}" for name in first} == set(made)
+    assert (tmp_path / "ran").read_text() == "x\n" * 4
+    refused = node.cli("apply", "-f", str(given), check=False)
+    assert refused.code == 1 and "from sum-: cannot use generate name with apply" in refused.err
 
 
 def test_a_reboot_runs_no_index_again_that_has_succeeded(node: Node, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ async def change(request: Request) -> Response:
 
     def change_text(text: str) -> str:
         try:
-            return changed(text, changes_of(edits.split(text, whole=True)[0].content))
+            return changed(text, changes_of(edits.content_of(text)))
         except CannotChange as error:
             raise ApiError("Conflict", f"{source}: {error}") from error
         except CannotPatch as error:
@@ -50,9 +50,7 @@ async def change(request: Request) -> Response:
     plan = edits.plan_change(before, key, change_text)
     headers: dict[str, str] = {}
     for text in plan.writes.values():
-        chunks = [
-            chunk for chunk in edits.split(text or "", whole=source.endswith(".json")) if key in chunk.keys
-        ]
+        chunks = [chunk for chunk in edits.split(text or "", source) if key in chunk.keys]
         if not chunks:
             raise bad_request("a change cannot give the object another kind, name or namespace")
         validated(chunks[0].text, source)

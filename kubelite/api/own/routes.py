@@ -23,6 +23,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS
 from kubelite.kube.pod_security import Level, PodSecurity
 from kubelite.sources import edits
+from manifests.yaml.object_names import prefix_of, random_name
 from runtime.images.store.disk import disk_error
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
-    """Return the posted text, its file name, and its objects in the requested namespace."""
+    """Return the posted text, its file name, and its objects."""
     body = await request.body()
     if len(body) > MAX_MANIFEST:
         raise bad_request(f"the manifest is larger than {MAX_MANIFEST} bytes")
@@ -110,9 +111,13 @@ async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
     except UnicodeDecodeError as error:
         raise bad_request(f"the manifest is not UTF-8: {error}") from error
     file = request.query_params.get("file", "-")
+    return text, file, edits.single_objects(edits.split(text, file), file)
+
+
+def _placed(request: Request, chunks: Sequence[edits.Chunk]) -> list[edits.Chunk]:
+    """Return the objects in the requested namespace. Raises BadRequest if one names another."""
     namespace = request.query_params.get("namespace", "")
-    chunks = edits.split(text, whole=file.endswith(".json"))
-    return text, file, [edits.in_namespace(c, namespace) for c in edits.single_objects(chunks)]
+    return [edits.in_namespace(chunk, namespace) for chunk in chunks]
 
 
 class Validated(NamedTuple):
@@ -127,7 +132,7 @@ def validated(text: str, file: str) -> Validated:
     kinds are errors only if there are other errors or no other documents."""
     from manifests.yaml.loader import load_text
 
-    loaded = load_text(text, file="<stdin>" if file == "-" else file)
+    loaded = load_text(text, file="<stdin>" if file == "-" else file, place=file)
     unsupported = [str(error) for error in loaded.errors if error.kind == "unsupported"]
     if loaded.errors and (len(unsupported) < len(loaded.errors) or not loaded.documents):
         causes = [{"reason": str(e.kind), "message": str(e), "field": e.field} for e in loaded.errors]
@@ -198,15 +203,29 @@ async def apply_manifest(request: Request) -> Response:
     valid = validated(body.decode(errors="replace"), request.query_params.get("file", "-"))
     _, file, given = await _documents(request)
     applied = [c for c in given if (c.keys[0].kind, c.keys[0].name) in valid.objects]
+    create = request.query_params.get("create") == "true"
+    applied = _placed(request, [_with_name(chunk, create=create) for chunk in applied])
     headers = admitted(request, node, applied)
     await node.rescan()
     paths = [entry["file"] for entry in node.manifests()]
     keys = [chunk.keys[0] for chunk in applied]
     target = edits.target_path(node.manifests_dir, file, applied, taken=paths)
     plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
-    if request.query_params.get("create") == "true":
+    if create:
         edits.refuse_known(plan)
     return await carry_out(request, node, plan, headers, unsupported=valid.unsupported)
+
+
+def _with_name(chunk: edits.Chunk, *, create: bool) -> edits.Chunk:
+    """Return an object of `generateName` with a random name if it is created. Raises BadRequest if it is applied: which
+    object would it be? (kubectl pkg/cmd/apply/apply.go applyOneObject)"""
+    if not (prefix := prefix_of(chunk.content)):
+        return chunk
+    if not create:
+        raise bad_request(
+            f"from {prefix}: cannot use generate name with apply; `kubelite create -f` creates an object each time"
+        )
+    return edits.with_name(chunk, random_name(prefix))
 
 
 async def remove_manifest(request: Request) -> Response:
@@ -214,6 +233,9 @@ async def remove_manifest(request: Request) -> Response:
     _, _, given = await _documents(request)
     if not given:
         raise bad_request("no objects passed to delete")
+    if any(prefix_of(chunk.content) for chunk in given):  # client-go rest/request.go
+        raise bad_request("resource name may not be empty")
+    given = _placed(request, given)
     await node.rescan()
     keys = [chunk.keys[0] for chunk in given]
     paths = [entry["file"] for entry in node.manifests()]
@@ -274,8 +296,12 @@ async def diff(request: Request) -> Response:
     file = request.query_params.get("file", "-")
     validated(body.decode(errors="replace"), file)
     _, _, given = await _documents(request)
-    text = "".join(c.text if c.text.startswith("---") else f"---\n{c.text.rstrip()}\n" for c in given)
-    return JSONResponse({"objects": await node_of(request).diff(text, file=file)})
+    placed = _placed(request, given)
+    text = "".join(c.text if c.text.startswith("---") else f"---\n{c.text.rstrip()}\n" for c in placed)
+    node = node_of(request)
+    if not file.startswith(f"{node.manifests_dir}/"):  # generated names depend on where the file would be
+        file = os.path.join(node.manifests_dir, os.path.basename(file))
+    return JSONResponse({"objects": await node.diff(text, file=file)})
 
 
 # -- images -------------------------------------------------------------------------------------------------------

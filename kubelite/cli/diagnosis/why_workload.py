@@ -266,6 +266,7 @@ def line_of(source: str, doc: Json, path: Sequence[str | int]) -> int:
     if not source or not path:
         return 0
     from manifests.yaml.document import YamlDocument, read_documents
+    from manifests.yaml.object_names import GeneratedNames, objects_in
 
     metadata = doc["metadata"]
     try:
@@ -273,13 +274,17 @@ def line_of(source: str, doc: Json, path: Sequence[str | int]) -> int:
             text = file.read()
     except (OSError, UnicodeDecodeError):
         return 0
+    names = GeneratedNames(source)
     for found in read_documents(text):
-        if not isinstance(found, YamlDocument) or not isinstance(found.data, dict):
+        if not isinstance(found, YamlDocument):
             continue
-        own = found.data.get("metadata") or {}
-        place = (found.data.get("kind"), own.get("name"), own.get("namespace") or "default")
-        if place == (doc["kind"], metadata["name"], metadata.get("namespace") or "default"):
-            return found.locate(tuple(path))[0]
+        for prefix, item in objects_in(found.data):
+            if not isinstance(item, dict):
+                continue
+            own = names.named(item).get("metadata") or {}
+            place = (item.get("kind"), own.get("name"), own.get("namespace") or "default")
+            if place == (doc["kind"], metadata["name"], metadata.get("namespace") or "default"):
+                return found.locate((*prefix, *path))[0]
     return 0
 
 

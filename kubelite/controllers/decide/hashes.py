@@ -11,19 +11,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# apimachinery pkg/util/rand: no vowels, and no digits that look like one, so a hash spells no word.
-ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+from manifests.yaml.object_names import in_alphabet
+
 LENGTH = 10
 
 
 def template_hash(template: Mapping[str, Any], collisions: int = 0) -> str:
-    """Return the hash of a template, `LENGTH` characters of `ALPHABET`. `collisions`: the owner's
+    """Return the hash of a template, `LENGTH` characters of Kubernetes' alphabet. `collisions`: the owner's
     `status.collisionCount`, by which it gets another name if the first belongs to something else."""
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(f"{text}{collisions or ''}".encode()).digest()
-    number = int.from_bytes(digest[:8])
-    found = ""
-    for _ in range(LENGTH):
-        number, index = divmod(number, len(ALPHABET))
-        found += ALPHABET[index]
-    return found
+    return in_alphabet(int.from_bytes(digest[:8]), LENGTH)

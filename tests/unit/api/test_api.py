@@ -289,6 +289,23 @@ def test_apply_diff_and_remove(http: Http, node: FakeNode) -> None:
     )
 
 
+def test_create_gives_a_random_name_each_time_and_apply_refuses(http: Http, node: FakeNode) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  generateName: c-\ndata: {a: x}\n"
+    query = {"file": "c.yaml", "create": "true", "namespace": "prod"}
+    made = [
+        http.post("/kubelite/v1/apply", params=query, content=text).json()["objects"][0] for _ in range(2)
+    ]
+    assert [one["result"] for one in made] == ["created", "created"] and made[0]["name"] != made[1]["name"]
+    for one in made:
+        assert one["name"].startswith("c-") and one["namespace"] == "prod"
+        assert f"\n  name: {one['name']}\n" in Path(node.manifests_dir, "c.yaml").read_text()
+    refused = http.post("/kubelite/v1/apply", params={"file": "c.yaml"}, content=text)
+    assert refused.status_code == 400
+    assert refused.json()["message"].startswith("from c-: cannot use generate name with apply")
+    gone = http.post("/kubelite/v1/remove", content=text)
+    assert (gone.status_code, gone.json()["message"]) == (400, "resource name may not be empty")
+
+
 def test_a_kind_that_is_not_supported_is_left_out_and_named(http: Http, node: FakeNode) -> None:
     """As kubectl does with a kind that the server lacks: the other documents are applied."""
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n"

@@ -233,11 +233,6 @@ def test_an_unsupported_kind_is_an_error_for_that_document_only() -> None:
     assert loaded.errors[0].object == "Ingress default/s"
 
 
-def test_generated_names_have_no_place_in_a_directory() -> None:
-    (error,) = load(POD.replace("name: web", "generateName: web-")).errors
-    assert (error.kind, error.line, error.field) == (ErrorKind.UNSUPPORTED, 4, "metadata.generateName")
-
-
 def test_what_kubectl_writes_is_read() -> None:
     """`kubectl get pod -o yaml`: status, managedFields, nulls and all."""
     text = POD.replace(

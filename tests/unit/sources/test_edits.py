@@ -24,6 +24,7 @@ from kubelite.sources.edits import (
     single_objects,
     split,
     target_path,
+    with_name,
 )
 
 WEB = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web  # mine\nspec: {a: 1}\n"
@@ -206,7 +207,7 @@ def _text(name: str, value: int, separator: bool) -> str:
 def _contents(files: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path, text in files.items():
-        for chunk in split(text, whole=path.endswith(".json")):
+        for chunk in split(text, path):
             for key in chunk.keys:
                 assert key.name not in found, "one object in two places"
                 found[key.name] = chunk.content["data"]["v"]
@@ -246,3 +247,38 @@ def test_the_directory_keeps_the_last_applied_configuration(
     left = {**after, **removal.writes}
     remaining = {path: new for path, new in left.items() if new is not None}
     assert _contents(remaining) == {name: value for name, value in wanted.items() if name not in gone}
+
+
+SUM = "# sum\napiVersion: batch/v1\nkind: Job\nmetadata:\n  generateName: sum-\nspec: {a: 1}\n"
+
+
+def test_a_generated_object_is_found_by_its_name_and_the_others_keep_theirs() -> None:
+    """Without its name written down, the second Job would become the first one, which is gone."""
+    text = f"{SUM}---\n{SUM}"
+    first, second = (chunk.keys[0] for chunk in split(text, TARGET))
+    assert first != second and read_candidates([], [first]) == {}
+    plan = plan_remove({TARGET: text}, [first])
+    assert results(plan) == [(f"job/{first.name}", "deleted", TARGET)]
+    left = plan.writes[TARGET] or ""
+    assert left.count("generateName: sum-") == 1 and f"  name: {second.name}\n  generateName: sum-" in left
+    assert [chunk.keys for chunk in split(left, TARGET)] == [(second,)]
+    assert plan_remove({TARGET: text}, [second]).writes == {TARGET: SUM}
+
+
+def test_a_name_is_written_before_its_prefix() -> None:
+    (chunk,) = single_objects(split(SUM))
+    named = with_name(chunk, "sum-b2z4x")
+    assert named.text == SUM.replace("  generateName", "  name: sum-b2z4x\n  generateName")
+    assert named.keys == (Key("Job", "default", "sum-b2z4x"),)
+    (flow,) = single_objects(split("{kind: Job, metadata: {generateName: sum-}}"))
+    assert with_name(in_namespace(flow, "prod"), "sum-b2z4x").content["metadata"] == {
+        "generateName": "sum-", "namespace": "prod", "name": "sum-b2z4x"
+    }  # fmt: skip
+    assert with_name(in_namespace(chunk, "prod"), "a").keys == (Key("Job", "prod", "a"),)
+
+
+def test_items_of_lists_become_documents_with_their_kind() -> None:
+    inner = {"kind": "PodList", "apiVersion": "v1", "items": [{"metadata": {"name": "web"}}]}
+    (chunk,) = single_objects(split(json.dumps({"kind": "List", "apiVersion": "v1", "items": [inner]})))
+    assert chunk.keys == (Key("Pod", "default", "web"),)
+    assert chunk.content == {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}}

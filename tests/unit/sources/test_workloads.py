@@ -9,6 +9,7 @@ import pytest
 
 from kubelite.kube.json import Json
 from kubelite.sources.directory import Sources
+from kubelite.sources.edits import single_objects, split
 from kubelite.sources.plan import bound, created, merged
 from kubelite.sources.refused import line_of
 from kubelite.sources.workloads import creation_words, edit_words
@@ -135,6 +136,15 @@ items:
 def test_the_line_of_a_refused_field(name: str, field: str, line: int) -> None:
     assert line_of(WHOLE, name, field) == line
     assert line_of("{", name, field) == 0
+
+
+def test_the_line_of_a_field_of_an_object_with_a_generated_name() -> None:
+    text = (
+        "kind: List\nitems:\n- {kind: Job, metadata: {generateName: a-}}\n"
+        "- kind: Job\n  metadata: {generateName: a-}\n"
+    )
+    names = [chunk.keys[0].name for chunk in single_objects(split(text, "/m/a.yaml"), "/m/a.yaml")]
+    assert [line_of(text, f"Job default/{name}", "metadata.x", "/m/a.yaml") for name in names] == [3, 5]
 
 
 async def test_a_removed_document_deletes_its_object(
