@@ -22,6 +22,21 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 
 
+def make_directories(path: str, mode: int = 0o755) -> None:
+    """Create a directory with this mode, and its missing parents with 0755, whatever the umask is. Raises OSError."""
+    if os.path.isdir(path):
+        return
+    if above := os.path.dirname(path.rstrip("/")):
+        make_directories(above)
+    with suppress(FileExistsError):
+        os.mkdir(path, mode)
+        fd = os.open(path, _FLAGS)  # somebody may have replaced it by a link meanwhile
+        try:
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+
+
 @contextmanager
 def directory_of(path: str, *, create: bool = False) -> Iterator[int]:
     """A descriptor of the directory of a container's log, <pod's directory>/<container>/<attempt>.log.
@@ -32,14 +47,18 @@ def directory_of(path: str, *, create: bool = False) -> Iterator[int]:
     above, container = os.path.split(os.path.dirname(path))
     above, pod = os.path.split(above)
     if create:
-        os.makedirs(above, mode=0o755, exist_ok=True)
+        make_directories(above)
     fd = os.open(above or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in filter(None, (pod, container)):
+            made = False
             if create:
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=fd)
+                    made = True
             below = os.open(name, _FLAGS, dir_fd=fd)
+            if made:
+                os.fchmod(below, 0o755)  # whatever the umask: collectors of logs are not always root
             os.close(fd)
             fd = below
         yield fd

@@ -19,6 +19,7 @@ from kubelite.api.accepting import BACKLOG, Acceptor, Begin, FewWatches, begin_p
 from kubelite.api.peer import Peered
 from kubelite.kube.inotify import DirectoryWatch
 from runtime.errors import StateError
+from runtime.tree import make_directories
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 20.0  # between looks at the socket's file, in case its directory cannot be watched
@@ -30,7 +31,7 @@ RETRY_SECONDS = 1.0
 def listen_unix(path: str, group: int | None = None) -> socket.socket:
     """Return a listening socket to which only root and members of the group can connect. The file of a dead daemon is
     replaced. Raises StateError with reason AlreadyRunning if a daemon listens on it."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    make_directories(os.path.dirname(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
         probe.connect(path)
         raise StateError(f"another kubelite already listens on {path}", reason="AlreadyRunning")

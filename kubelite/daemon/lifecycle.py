@@ -30,6 +30,7 @@ from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig
 from runtime.shim.warm.forkserver_client import Forkserver
+from runtime.tree import make_directories
 from state.errors import StoreError
 
 if TYPE_CHECKING:
@@ -228,9 +229,9 @@ def _directories(settings: Settings) -> None:
             (f"{settings.log_dir}/pods", 0o755),
             (f"{settings.log_dir}/containers", 0o755),
         ):
-            os.makedirs(path, mode=mode, exist_ok=True)
+            make_directories(path, mode)
         if settings.manifests == "/etc/kubelite/manifests":
-            os.makedirs(settings.manifests, exist_ok=True)
+            make_directories(settings.manifests)
     except OSError as error:
         raise StartupError(f"cannot create {error.filename}: {os.strerror(error.errno or 0)}") from error
 

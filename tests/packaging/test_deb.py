@@ -25,6 +25,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: p}
 spec:
+  securityContext: {runAsUser: 1000}
   containers:
   - {name: main, image: localhost/busybox, imagePullPolicy: Never, command: [sleep, "1000"]}
 """
@@ -131,6 +132,9 @@ def _started(system: Machine) -> tuple[int, str]:
     system.run("kubelite", "image", "pack", "/root/busybox:/bin/busybox", "-t", "localhost/busybox")
     (system.tree / "etc/kubelite/manifests/p.yaml").write_text(MANIFEST)
     until(lambda: _state(system).get("running"), "the pod to run")
+    readable = "cat /etc/hosts /etc/resolv.conf >/dev/null && ls -ld /"
+    said = system.run("kubelite", "exec", "p", "--", "sh", "-c", readable)
+    assert said.startswith("drwxr-xr-x"), "the unit's UMask=0077 has no effect in pods"
     (system.tree / "etc/kubelite/config.yaml").open("a").write("\nmax_pods: 50\n")
     return _pid(system), system.run("systemctl", "show", "-p", "MainPID", "kubelite")
 

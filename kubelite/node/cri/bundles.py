@@ -53,6 +53,7 @@ def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) ->
     for name in ("upper", "work", "merged"):
         os.makedirs(f"{bundle}/{name}", mode=0o755)
     os.chmod(bundle, 0o700)
+    os.chmod(f"{bundle}/upper", 0o755)  # the mode of "/" in the container, whatever the umask
     with contextlib.suppress(OSError):  # without a quota, usage is measured by walking the directory
         quota.count(f"{bundle}/upper", f"{bundle}/work")
     for path, content in request.files:

@@ -22,7 +22,7 @@ from kubelite.node.storage import quota
 from kubelite.node.storage.slow_mounts import is_mounted
 from runtime import syscalls
 from runtime.errors import SyscallError
-from runtime.tree import walk
+from runtime.tree import make_directories, walk
 
 _DATA = "..data"
 MAX_ENV_FILE = 64 << 10  # bytes (KEP-3721)
@@ -270,9 +270,11 @@ def _host_path(plan: VolumePlan) -> None:
         raise MountError(f"{failed}{path} is not absolute")
     missing = not os.path.lexists(path)
     if missing and kind in ("", "DirectoryOrCreate"):
-        os.makedirs(path, mode=0o755, exist_ok=True)
+        make_directories(path)
     elif missing and kind == "FileOrCreate":
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        os.fchmod(fd, 0o644)
+        os.close(fd)
     if kind not in _CHECKS:
         return
     check, words = _CHECKS[kind]
@@ -289,7 +291,7 @@ def _host_path(plan: VolumePlan) -> None:
 def write_files(plan: VolumePlan) -> bool:
     """Write a payload as kubelet's atomic writer does: a new directory, then one rename of the ..data link, so that
     readers see either all old or all new files. Return whether anything changed."""
-    os.makedirs(plan.path, mode=0o755, exist_ok=True)
+    make_directories(plan.path)
     data = f"{plan.path}/{_DATA}"
     old = os.path.realpath(data) if os.path.islink(data) else ""
     if old and _holds(old, plan):
@@ -301,7 +303,7 @@ def write_files(plan: VolumePlan) -> bool:
         undo.callback(shutil.rmtree, fresh, ignore_errors=True)
         for path, file in plan.files.items():
             target = f"{fresh}/{path}"
-            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            make_directories(os.path.dirname(target))
             _write(target, file.content, file.mode, plan.fs_group)
         os.chmod(fresh, 0o755)
         temporary = f"{plan.path}/..data_tmp"

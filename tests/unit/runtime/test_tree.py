@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from kubelite.node.storage import claims, mounts, quota, usage, volume_objects
 from kubelite.telemetry.sampling import disk_usage
 from runtime.removal import remove_tree
-from runtime.tree import KEPT, walk
+from runtime.tree import KEPT, directory_of, make_directories, walk
 from tests.unit.runtime.test_removal import nested
 
 DEEP = 3000  # more than Python's recursion limit, and more than any path can name
@@ -173,3 +174,30 @@ def _frames() -> Iterator[object]:
         yield frame
         with contextlib.suppress(AttributeError):
             frame = frame.f_back  # type: ignore[assignment]
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_made_directories_have_their_modes_under_any_umask(tmp_path: Path) -> None:
+    make_directories(f"{tmp_path}/a/b/c", 0o711)
+    with directory_of(f"{tmp_path}/logs/pod/main/0.log", create=True):
+        pass
+    modes = {path: stat.S_IMODE(os.stat(tmp_path / path).st_mode) for path in ("a", "a/b", "a/b/c")}
+    assert modes == {"a": 0o755, "a/b": 0o755, "a/b/c": 0o711}
+    for path in ("logs", "logs/pod", "logs/pod/main"):
+        assert stat.S_IMODE(os.stat(tmp_path / path).st_mode) == 0o755, path
+    os.chmod(tmp_path / "a", 0o700)
+    make_directories(f"{tmp_path}/a")
+    assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o700, "an existing directory keeps its mode"
+
+
+def test_directories_are_not_made_over_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        make_directories(f"{tmp_path}/file/below")

@@ -168,3 +168,21 @@ def test_the_checked_directory_is_mounted(tmp_path: Path) -> None:
         assert os.path.samefile(f"/proc/self/fd/{fd}", tmp_path / "moved")
     finally:
         os.close(fd)
+
+
+def test_the_umask_of_the_daemon_is_not_seen_in_pods(tmp_path: Path) -> None:
+    files = VolumePlan("v", Kind.FILES, str(tmp_path / "v"), files={"d/e/b": File(b"2", 0o644)})
+    host = VolumePlan("h", Kind.HOST, str(tmp_path / "h/x"), "DirectoryOrCreate")
+    file = VolumePlan("f", Kind.HOST, str(tmp_path / "f"), "FileOrCreate")
+    before = os.umask(0o077)
+    try:
+        for one in (files, host, file):
+            mounts.set_up(one)
+    finally:
+        os.umask(before)
+    found = {
+        name: stat.S_IMODE((tmp_path / name).stat().st_mode)
+        for name in ("v", "v/..data/", "v/d", "v/d/e", "v/d/e/b", "h", "h/x", "f")
+    }
+    expected = dict.fromkeys(found, 0o755) | {"v/d/e/b": 0o644, "f": 0o644}
+    assert found == expected
