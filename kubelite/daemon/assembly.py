@@ -32,7 +32,7 @@ from kubelite.kube.objects import reference
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.local import LocalCri
-from kubelite.node.decide.pod_security import forbidden, warning, workload_pod
+from kubelite.node.decide.pod_security.admission import forbidden, warning, workload_pod
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pressure.evictor import Evictor

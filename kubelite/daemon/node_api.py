@@ -291,7 +291,7 @@ class NodeAgent:
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
         from kubelite.kube.errors import ApiError
-        from kubelite.node.decide.pod_security import forbidden
+        from kubelite.node.decide.pod_security.admission import forbidden
         from kubelite.node.model.ephemeral import changed
 
         def change(doc: Json) -> Json:

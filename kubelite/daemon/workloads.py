@@ -85,7 +85,7 @@ def _has_workloads(store: Store) -> bool:
 
 def _admission(agent: NodeAgent, parsed: ParsedPods) -> Admission:
     from kubelite.controllers.admission import Admission
-    from kubelite.node.decide.pod_security import forbidden
+    from kubelite.node.decide.pod_security.admission import forbidden
     from kubelite.node.spec.users import with_own_users
 
     settings = agent.settings

@@ -252,7 +252,7 @@ class Settings(BaseModel):
 
     @property
     def pod_security(self) -> PodSecurity:
-        default = Levels(self.pod_security_enforce, self.pod_security_warn, self.pod_security_audit)
+        default = Levels.of(self.pod_security_enforce, self.pod_security_warn, self.pod_security_audit)
         named = {name: parse_levels(text, default) for name, text in self.pod_security_namespaces.items()}
         paths = [
             path.strip() for path in self.allowed_host_paths.split(",") if path.strip() not in ("", "none")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import REPLICAS
-from kubelite.kube.pod_security import CHECKED, PREFIX
 from kubelite.sources.services import ignored_fields
 
 #: Annotations of a workload that its controller writes. Those in a manifest (from `kubectl get -o yaml`) are ignored.
@@ -30,13 +28,7 @@ def without_effect(doc: Json) -> str:
     """Return what an object of a manifest does not do on this node; "" if it does what it does on a cluster."""
     if doc["kind"] == "Service":
         return ignored_fields(doc["spec"])
-    if doc["kind"] != "Namespace":
-        return _WITHOUT_EFFECT.get(doc["kind"], "")
-    labels = doc["metadata"].get("labels") or {}
-    for key in (f"{PREFIX}{mode}-version" for mode in ("enforce", "audit", "warn")):
-        if re.fullmatch(r"v1\.\d+", labels.get(key, "")) and int(labels[key][3:]) < CHECKED:
-            return f"its label {key} has no effect: pods are checked by the rules of Kubernetes 1.{CHECKED}"
-    return ""
+    return _WITHOUT_EFFECT.get(doc["kind"], "")
 
 
 def own_annotations(annotations: Json) -> Json:

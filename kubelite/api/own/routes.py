@@ -155,7 +155,7 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
     security = node.pod_security.declaring(security_labels(documents))
     if security.open:
         return {}
-    from kubelite.node.decide.pod_security import audited, forbidden, warning, workload_pod
+    from kubelite.node.decide.pod_security.admission import audited, forbidden, warning, workload_pod
     from manifests.types.core import Pod
 
     warnings = [said for one in documents for said in _of_existing_pods(node, one, security)]
@@ -179,12 +179,13 @@ def _of_existing_pods(node: NodeApi, document: Document, security: PodSecurity) 
     """Return warnings about pods that exist, if the document is a Namespace that becomes stricter."""
     if document.kind != "Namespace":
         return []
-    from kubelite.node.decide.pod_security import existing
+    from kubelite.node.decide.pod_security.admission import existing
     from manifests.types.core import Pod
 
     before, after = (rules.levels(document.name).enforce for rules in (node.pod_security, security))
     order = list(Level)
-    if order.index(after) <= order.index(before):
+    relaxed = after.minor == before.minor and order.index(after.level) <= order.index(before.level)
+    if relaxed or after.level is Level.PRIVILEGED:
         return []
     pods = (Pod.parse(record.doc) for record in node.store.list("Pod", document.name))
     return existing(pods, document.name, after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubelite.kube.pod_security import PodSecurity
-from kubelite.node.decide.pod_security import warning
+from kubelite.node.decide.pod_security.admission import warning
 from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.model.actions import Facts, PodActions
 from kubelite.node.model.pod_view import statuses

@@ -23,7 +23,7 @@ PLAIN = HOST.replace("hostNetwork: true, ", "")
 @pytest.fixture
 def http(tmp_path: Path) -> Iterator[Http]:
     node = FakeNode(tmp_path)
-    node.pod_security = PodSecurity(Levels(Level.BASELINE, warn=Level.RESTRICTED), {"system": Levels()})
+    node.pod_security = PodSecurity(Levels.of(Level.BASELINE, warn=Level.RESTRICTED), {"system": Levels()})
     client = Http(node)
     yield client
     client.runner.run(node.store.close())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kubelite.kube.pod_security import Level, Levels, PodSecurity
-from kubelite.node.decide.pod_security import forbidden
+from kubelite.node.decide.pod_security.admission import forbidden
 from kubelite.sources.directory import Sources
 from state.store import Store
 from tests.unit.sources.kit import directory, pod
@@ -19,7 +19,7 @@ SAID = (
     'pods "web" is forbidden: violates PodSecurity "baseline:latest": privileged (container "main" must not set '
     "securityContext.privileged=true)"
 )
-SECURITY = PodSecurity(Levels(Level.BASELINE))
+SECURITY = PodSecurity(Levels.of(Level.BASELINE))
 
 
 def strict(directory: Path, store: Store) -> Sources:

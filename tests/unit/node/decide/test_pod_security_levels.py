@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.kube.pod_security import Labels, Level, Levels, PodSecurity, parse_levels
-from kubelite.node.decide import pod_security
-from kubelite.node.decide.pod_security import forbidden, host_paths, violations, warning
+from kubelite.kube.pod_security import Labels, Level, Levels, PodSecurity, Policy, parse_levels
+from kubelite.node.decide.pod_security.admission import audited, forbidden, host_paths, violations, warning
 from manifests.types.core import Pod
 from tests.unit.node.decide.test_pod_security import DEFAULT, make, secured
 
@@ -22,11 +21,12 @@ GOOD = make(
 
 def test_levels() -> None:
     bad = make(hostNetwork=True, volumes=[{"name": "v", "hostPath": {"path": "/"}}], containers={"c": {}})
-    assert violations(bad, Level.PRIVILEGED) == ""
+    assert violations(bad, Policy(Level.PRIVILEGED)) == ""
     assert (
-        violations(bad, Level.BASELINE) == 'host namespaces (hostNetwork=true), hostPath volumes (volume "v")'
+        violations(bad, Policy(Level.BASELINE))
+        == 'host namespaces (hostNetwork=true), hostPath volumes (volume "v")'
     )
-    assert violations(bad, Level.RESTRICTED) == (
+    assert violations(bad, Policy(Level.RESTRICTED)) == (
         'host namespaces (hostNetwork=true), allowPrivilegeEscalation != false (container "c" must set '
         'securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container "c" must set '
         'securityContext.capabilities.drop=["ALL"]), restricted volume types (volume "v" uses restricted volume type '
@@ -35,21 +35,21 @@ def test_levels() -> None:
         '"Localhost")'
     )
     for level in Level:
-        assert violations(GOOD, level) == ""
+        assert violations(GOOD, Policy(level)) == ""
 
 
 def test_ephemeral_containers_are_checked() -> None:
     debug = {"name": "debug", "image": "i", "securityContext": {"privileged": True}}
     pod = Pod.parse({**GOOD.to_json(), "spec": {**GOOD.to_json()["spec"], "ephemeralContainers": [debug]}})
-    assert violations(pod, Level.BASELINE) == (
+    assert violations(pod, Policy(Level.BASELINE)) == (
         'privileged (container "debug" must not set securityContext.privileged=true)'
     )
 
 
 def test_a_namespace_has_its_own_levels() -> None:
     security = PodSecurity(
-        Levels(Level.BASELINE, warn=Level.RESTRICTED),
-        {"system": Levels(), "strict": Levels(Level.RESTRICTED)},
+        Levels.of(Level.BASELINE, warn=Level.RESTRICTED),
+        {"system": Levels(), "strict": Levels.of(Level.RESTRICTED)},
     )
     plain = make(containers={"c": {}})
     said = 'would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
@@ -63,7 +63,7 @@ def test_a_namespace_has_its_own_levels() -> None:
             update={"metadata": host.metadata.model_copy(update={"namespace": namespace})}
         )
         assert (word in forbidden(moved, security)) and bool(forbidden(moved, security)) is bool(word)
-        assert warning(moved, security) == "" and pod_security.audited(moved, security) == ""
+        assert warning(moved, security) == "" and audited(moved, security) == ""
 
 
 def mounting(path: str, *, read_only: bool = False) -> Pod:
@@ -99,13 +99,13 @@ def test_allowed_host_paths(path: str, allowed: tuple[str, ...] | None, read_onl
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("restricted", Levels(Level.RESTRICTED, warn=Level.BASELINE)),
-        ("enforce:baseline+warn:restricted", Levels(Level.BASELINE, Level.RESTRICTED)),
-        ("audit:restricted", Levels(Level.PRIVILEGED, Level.BASELINE, Level.RESTRICTED)),
+        ("restricted", Levels.of(Level.RESTRICTED, warn=Level.BASELINE)),
+        ("enforce:baseline+warn:restricted", Levels.of(Level.BASELINE, Level.RESTRICTED)),
+        ("audit:restricted", Levels.of(Level.PRIVILEGED, Level.BASELINE, Level.RESTRICTED)),
     ],
 )
 def test_parsing(text: str, found: Levels) -> None:
-    assert parse_levels(text, Levels(warn=Level.BASELINE)) == found
+    assert parse_levels(text, Levels.of(warn=Level.BASELINE)) == found
 
 
 @pytest.mark.parametrize("text", ["", "strict", "enforced:baseline", "enforce:", "warn:baseline+"])
@@ -116,7 +116,7 @@ def test_wrong_levels(text: str) -> None:
 
 def test_the_labels_of_a_cluster() -> None:
     assert Levels().labels({}) == {}
-    assert Levels(Level.BASELINE, warn=Level.RESTRICTED).labels({}) == {
+    assert Levels.of(Level.BASELINE, warn=Level.RESTRICTED).labels({}) == {
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "restricted",
     }
@@ -156,19 +156,22 @@ P, B, R = Level
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        ({}, Levels(B, R, P)),
-        ({"enforce": "privileged"}, Levels(P, R, P)),
-        ({"enforce": "restricted", "warn": "baseline", "audit": "restricted"}, Levels(R, B, R)),
-        ({"enforce-version": "v1.20"}, Levels(B, R, P)),
-        ({"enforce": "unknown", "warn": "unknown", "audit": "unknown"}, Levels(R, P, P)),  # PolicyToEvaluate
+        ({}, Levels.of(B, R, P)),
+        ({"enforce": "privileged"}, Levels.of(P, R, P)),
+        ({"enforce": "restricted", "warn": "baseline", "audit": "restricted"}, Levels.of(R, B, R)),
+        ({"enforce-version": "v1.20"}, Levels(Policy(B, 20), Policy(R), Policy(P))),
+        (
+            {"enforce": "unknown", "warn": "unknown", "audit": "unknown"},
+            Levels.of(R, P, P),
+        ),  # PolicyToEvaluate
     ],
 )
 def test_labels_replace_the_levels_of_the_settings(labels: dict[str, str], expected: Levels) -> None:
     declared: dict[str, Mapping[str, str]] = {"web": {f"{PSA}{key}": value for key, value in labels.items()}}
-    security = PodSecurity(Levels(B, R, P), declared=declared)
+    security = PodSecurity(Levels.of(B, R, P), declared=declared)
     assert security.levels("web") == expected
-    assert security.levels("other") == Levels(B, R, P)
-    named = PodSecurity(Levels(), {"web": Levels(B, R, P)}, declared=declared)
+    assert security.levels("other") == Levels.of(B, R, P)
+    named = PodSecurity(Levels(), {"web": Levels.of(B, R, P)}, declared=declared)
     assert named.levels("web") == expected
     assert not named.open
 
@@ -177,12 +180,12 @@ def test_labels_that_only_restrict_or_are_ignored() -> None:
     declared: dict[str, Mapping[str, str]] = {
         "web": {f"{PSA}enforce": "privileged", f"{PSA}warn": "restricted"}
     }
-    base = PodSecurity(Levels(B), declared=declared)
-    assert base.levels("web") == Levels(P, R, P)
-    assert replace(base, labels=Labels.RESTRICT).levels("web") == Levels(B, R, P)
-    assert replace(base, labels=Labels.IGNORE).levels("web") == Levels(B)
+    base = PodSecurity(Levels.of(B), declared=declared)
+    assert base.levels("web") == Levels.of(P, R, P)
+    assert replace(base, labels=Labels.RESTRICT).levels("web") == Levels.of(B, R, P)
+    assert replace(base, labels=Labels.IGNORE).levels("web") == Levels.of(B)
     assert PodSecurity(declared={"web": {}}).open and not PodSecurity(declared=declared).open
-    assert base.declaring({"web": {}}).levels("web") == Levels(B)
+    assert base.declaring({"web": {}}).levels("web") == Levels.of(B)
     assert base.levels("web").labels(declared["web"]) == {
         f"{PSA}enforce": "privileged",
         f"{PSA}warn": "restricted",
