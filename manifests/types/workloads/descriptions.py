@@ -5,6 +5,7 @@ Read like `manifests.types.descriptions`; a test checks that every field of ever
 
 from manifests.types.descriptions import parse
 from manifests.types.services.descriptions import SERVICE_KINDS, SERVICES
+from manifests.types.services.descriptions_ingress import INGRESS, INGRESS_KINDS
 from manifests.types.services.descriptions_policies import NETWORK_POLICIES, NETWORK_POLICY_KIND
 from manifests.types.workloads.descriptions_policies import CONDITION, POLICIES
 
@@ -264,6 +265,7 @@ ControllerRevision
 
 #: kind → what it is for
 KIND_DESCRIPTIONS = {
+    **INGRESS_KINDS,
     **SERVICE_KINDS,
     **NETWORK_POLICY_KIND,
     "Deployment": "Keeps a number of equal pods running, and replaces them little by little when the template changes.",
@@ -287,4 +289,4 @@ KIND_DESCRIPTIONS = {
 }
 
 #: (type, JSON name of the field) → description
-DESCRIPTIONS = parse(_TABLE) | parse(POLICIES) | parse(SERVICES) | parse(NETWORK_POLICIES)
+DESCRIPTIONS = parse(_TABLE) | parse(POLICIES) | parse(SERVICES) | parse(NETWORK_POLICIES) | parse(INGRESS)

@@ -30,6 +30,8 @@ WORKLOADS: dict[Key, str] = {
     ("rbac.authorization.k8s.io/v1", "Role"): "rbac",
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): "rbac",
     ("discovery.k8s.io/v1", "EndpointSlice"): ".services.endpoints",
+    ("networking.k8s.io/v1", "Ingress"): ".services.ingress",
+    ("networking.k8s.io/v1", "IngressClass"): ".services.ingress",
     ("v1", "Endpoints"): ".services.endpoints",
     ("v1", "LimitRange"): "limits",
     ("v1", "Namespace"): "namespace",

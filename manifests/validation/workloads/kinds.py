@@ -19,6 +19,8 @@ RULES = {
     "Endpoints": (".services.endpoints", "endpoints"),
     "EndpointSlice": (".services.endpoints", "endpoint_slice"),
     "HorizontalPodAutoscaler": ("autoscaler", "horizontal_pod_autoscaler"),
+    "Ingress": (".services.ingress", "ingress"),
+    "IngressClass": (".services.ingress", "ingress_class"),
     "Job": ("job", "job"),
     "LimitRange": ("limits", "limit_range"),
     "Namespace": ("policies", "namespace"),

@@ -12,6 +12,7 @@ from manifests.types.meta import Object
 from manifests.types.workloads.kinds import workload
 from manifests.validation.workloads.kinds import workload_update_problems
 from manifests.yaml import loader
+from tests.unit.manifests.services import test_ingress as ingresses
 from tests.unit.manifests.services import test_network_policies as network_policies
 from tests.unit.manifests.services import test_services as services
 from tests.unit.manifests.test_odd import mutated
@@ -86,6 +87,14 @@ DOCUMENTS: list[Doc] = [
         ],
         egress=[{"ports": [{"port": "web", "protocol": "UDP"}]}, {"to": [{"podSelector": {}}]}],
     ),
+    ingresses.ingress(
+        ingresses.path("/a", "Prefix"),
+        **{
+            "spec.tls": [{"hosts": ["a.example"], "secretName": "a"}],
+            "spec.defaultBackend": ingresses.BACKEND,
+        },
+    ),
+    ingresses.ingress_class(parameters={"name": "a", "kind": "K", "scope": "Namespace", "namespace": "b"}),
     hpas.v1(**{"spec.targetCPUUtilizationPercentage": 50}),
 ]
 
