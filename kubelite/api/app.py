@@ -13,8 +13,9 @@ from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
 from kubelite.api.node import NodeApi
-from kubelite.api.own import build, change, history, images
+from kubelite.api.own import build, change, history, images, kubeconfig
 from kubelite.api.own import routes as own_routes
+from kubelite.api.secure.certificates import NAMES
 from kubelite.kube.errors import ApiError
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
@@ -47,13 +48,14 @@ def create_app(node: NodeApi) -> Starlette:
             *ephemeral.routes(),
             *eviction.routes(),
             *images.routes(),
+            *kubeconfig.routes(),
             *own_routes.routes(),
             *change.routes(),
             *history.routes(),
             *kube_routes.routes(),
         ],
-        # kubelite's own client sends "kubelite" as Host over the unix socket.
-        middleware=[Middleware(Guard, names=("kubelite", node.node_name))],
+        # kubelite's own client sends "kubelite" as Host over the unix socket. The others are those of the certificate.
+        middleware=[Middleware(Guard, names=("kubelite", node.node_name, *NAMES))],
         exception_handlers={
             ApiError: _on_error,
             RuntimeFault: _on_error,

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubelite.api.kube.routes import flag
 from kubelite.api.peer import KEY, Peer
+from kubelite.api.secure.users import user_of
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339_micro
 
@@ -237,7 +238,7 @@ class _Request:
                 "stage": stage,
                 "requestURI": f"{path}{'?' if query else ''}{query}",
                 "verb": verb_of(self._scope),
-                "user": _user(self._scope.get(KEY)),
+                "user": _user(self._scope),
                 "userAgent": headers.get("user-agent", ""),
                 **({"objectRef": ref} if (ref := object_of(path)) else {}),
                 "responseStatus": outcome,
@@ -248,7 +249,11 @@ class _Request:
         )
 
 
-def _user(peer: Peer | None) -> Json:
+def _user(scope: Scope) -> Json:
+    """Return the user of a certificate or token, or else the process at the other end of the unix socket."""
+    if (user := user_of(scope)) is not None:
+        return {"username": user.name, **({"uid": user.uid} if user.uid else {}), "groups": list(user.groups)}
+    peer: Peer | None = scope.get(KEY)
     if peer is None:
         return {}
     groups = [str(gid) for gid in dict.fromkeys((peer.gid, *peer.groups))]

@@ -246,6 +246,12 @@ class NodeApi(Protocol):
         """Return whether the node is ready (manifests read, not shutting down), and if not, why."""
         ...
 
+    async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
+        """Open the API's TLS port, and issue a client certificate for a user, valid for `seconds`. Return {"server":
+        URL, "authority", "certificate", "key"}, the last three PEM. Raises ApiError NotFound if the node has no such
+        port."""
+        ...
+
     async def events_settled(self) -> None:
         """Return when the store has every event recorded so far."""
         ...

@@ -104,6 +104,7 @@ GROUPS = {
         "cordon": ("node.node", "cordon", "Mark the node as unschedulable"),
         "uncordon": ("node.node", "uncordon", "Mark the node as schedulable"),
         "serve": ("node.serve", "serve", "Run the node"),
+        "kubeconfig": ("node.kubeconfig", "kubeconfig", "Print a kubeconfig for kubectl and other clients"),
         "proxy": ("node.proxy", "proxy", "Serve the Kubernetes API on a loopback port, for kubectl"),
         "reset": ("node.reset", "reset", "Stop the node, and remove its pods and network"),
         "doctor": ("diagnosis.doctor", "doctor", "Check the node for problems"),

@@ -1,15 +1,24 @@
-"""Serve the API on the node's unix socket, with access control by group and an audit log."""
+"""Serve the API on the node's unix socket, with access control by group and an audit log, and over TLS on demand."""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
 from kubelite.api.app import create_app
 from kubelite.api.audit import Audit, AuditLog
 from kubelite.api.peer import Access, gid_of
+from kubelite.api.secure.certificates import exists
 from kubelite.api.server import serve_unix
 from kubelite.daemon.node_api import NodeAgent
 from runtime.errors import RuntimeFault
+
+if TYPE_CHECKING:
+    from kubelite.api.secure.port import ApiPort
 
 
 async def serve_api(agent: NodeAgent) -> None:
@@ -20,14 +29,27 @@ async def serve_api(agent: NodeAgent) -> None:
     except KeyError as error:
         words = f"there is no group {settings.api_group!r}, which api_group names"
         raise RuntimeFault(words, reason="InvalidSetting") from error
-    app: ASGIApp = Access(create_app(agent), group)
-    if not settings.audit_log:
-        await serve_unix(app, settings.socket, group=group)
-        return
-    log = AuditLog(
-        settings.audit_log, max_bytes=settings.audit_log_max_size, files=settings.audit_log_max_files
-    )
-    try:
-        await serve_unix(Audit(app, log), settings.socket, group=group)
-    finally:
-        log.close()
+    app = create_app(agent)
+    async with contextlib.AsyncExitStack() as stack:
+        log: AuditLog | None = None
+        if settings.audit_log:
+            sizes = settings.audit_log_max_size, settings.audit_log_max_files
+            log = AuditLog(settings.audit_log, max_bytes=sizes[0], files=sizes[1])
+            stack.callback(log.close)
+
+        def audited(inner: ASGIApp) -> ASGIApp:
+            return Audit(inner, log) if log is not None else inner
+
+        @functools.cache
+        def port() -> ApiPort:
+            from kubelite.api.secure.port import ApiPort
+
+            made = ApiPort(settings, app, audited, lambda words: agent.node_event("APIPortFailed", words))
+            stack.push_async_callback(made.close)
+            return made
+
+        agent.api_port = port
+        if settings.api_address and exists(f"{settings.root}/pki"):
+            opening = asyncio.ensure_future(port().run())
+            stack.callback(opening.cancel)
+        await serve_unix(audited(Access(app, group)), settings.socket, group=group)

@@ -59,6 +59,7 @@ from state.errors import AlreadyExists
 from state.store import Record, Store
 
 if TYPE_CHECKING:
+    from kubelite.api.secure.port import ApiPort
     from kubelite.controllers.eviction import EvictionOptions
     from kubelite.daemon.dns import ClusterDns
     from kubelite.node.pressure.evictor import Measured
@@ -89,6 +90,7 @@ class NodeAgent:
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     startup_took: float = 0.0  # seconds
     _pages: Pages | None = None
+    api_port: Callable[[], ApiPort] | None = None  # set once the API is served; the first call makes the port
 
     @property
     def node_name(self) -> str:
@@ -168,6 +170,10 @@ class NodeAgent:
             accounting = IoAccounting(f"/{self.settings.cgroup_parent}/io-accounting")
             self._pages = Pages(self, accounting.enable)
         return self._pages
+
+    async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
+        assert self.api_port is not None
+        return await self.api_port().kubeconfig(user, groups, seconds)
 
     def volumes(self) -> list[Volume]:
         """Return the emptyDir volumes and claims of running pods."""
@@ -266,15 +272,9 @@ class NodeAgent:
         if observed is None or observed.state != "running":
             raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
         request = ExecRequest(
-            container_id=observed.id,
-            exec_id=secrets.token_hex(16),
-            process=exec_process(observed.bundle, command, tty=tty),
-            tty=tty,
-            width=width,
-            height=height,
-            stdin=stdin,
-            ends_with_client=True,
-        )
+            container_id=observed.id, exec_id=secrets.token_hex(16), tty=tty, width=width, height=height, stdin=stdin,
+            process=exec_process(observed.bundle, command, tty=tty), ends_with_client=True,
+        )  # fmt: skip
         return await Session.open(self.cri.run_dir(uid), request)
 
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:

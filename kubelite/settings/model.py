@@ -61,6 +61,9 @@ class Settings(BaseModel):
     answers to IP addresses, `localhost` and the node's name."""
     api_group: str = ""
     """Group, by name or number, whose members may read the API, except Secrets. All else needs root. Empty: none."""
+    api_address: str = "127.0.0.1:6443"
+    """Address of the Kubernetes API over TLS, for kubectl and other clients. The port is open from the first
+    `kubelite kubeconfig` on. `none`: never."""
     audit_log_path: str = ""
     """File for the audit log of the API. Default: `kubelite-audit.log` in `log_dir`. `none`: no audit log."""
     audit_log_max_size: int = Field(10 * 1024 * 1024, ge=0)
@@ -223,7 +226,7 @@ class Settings(BaseModel):
     )(checks.optional_path)
     _tls = field_validator("tls_private_key_file", "client_ca_file")(checks.path_with_tls)
     _audit_log = field_validator("audit_log_path")(checks.path_or_none)
-    _host_and_port = field_validator("listen")(checks.host_and_port)
+    _host_and_port = field_validator("listen", "api_address")(checks.host_and_port)
     _runtimes = field_validator("runtime_classes")(checks.runtime_classes)
     _priorities = field_validator("priority_classes")(checks.priority_classes)
     _names = field_validator("web_hosts")(checks.host_names)

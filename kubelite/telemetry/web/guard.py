@@ -43,7 +43,7 @@ class Guarded(H11Protocol):
     below: asyncio.Transport | None = None  # the transport below TLS, which holds unsent bytes too
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= MOST:
+        if len(self.connections) >= self.most:
             _make_room(cast("Iterable[Guarded]", self.connections))
         super().connection_made(transport)
         if self.below is not None:
@@ -72,6 +72,16 @@ class Guarded(H11Protocol):
         return False
 
     @property
+    def most(self) -> int:
+        """Connections of this port that may be open."""
+        return MOST
+
+    @property
+    def looks(self) -> float:
+        """Time for a whole answer, as a multiple of PATIENCE."""
+        return LOOKS
+
+    @property
     def answers(self) -> bool:
         """Whether an answer is in progress, or the client has not read all of it."""
         making = self.cycle is not None and not self.cycle.response_complete
@@ -92,7 +102,7 @@ class Guarded(H11Protocol):
         else:
             self._looks = 0
             stuck = not self._requests
-        if stuck or self._looks > LOOKS:
+        if stuck or self._looks > self.looks:
             self.transport.abort()
             return
         if self._requests:

@@ -34,15 +34,16 @@ class UnusableFileError(Exception):
 
 
 class Certificates:
-    """The TLS context of new connections. Raises RuntimeFault if the files cannot be used at first."""
+    """The TLS context of new connections. Raises RuntimeFault if the files cannot be used at first. `what`: what is
+    served with them, for the message."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, what: str = "metrics") -> None:
         self._files = files
         self._seen = _identities(files)
         try:
             self._context = load(files)
         except UnusableFileError as error:
-            raise RuntimeFault(f"cannot serve metrics over TLS: {error}", reason="TLSFiles") from error
+            raise RuntimeFault(f"cannot serve {what} over TLS: {error}", reason="TLSFiles") from error
 
     def current(self) -> ssl.SSLContext:
         """Return the context, made anew if a file has changed. What cannot be used is logged once for each change."""

@@ -24,6 +24,7 @@ from kubelite.controllers.eviction import EvictionOptions, evict
 from kubelite.diagnosis.advice import advice
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodeHistory, record_version
+from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.node.model.node_facts import patched
@@ -189,6 +190,9 @@ class FakeNode:
         self.packed: list[Json] = []
         self.sessions: list[FakeSession] = []
         self.said: Json = {}  # of the node, set by patches
+
+    async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
+        raise ApiError("NotFound", f"no port for {user}")
 
     async def patch_node(self, patch: Json) -> Json:
         self.said = patched(self.said, patch)

@@ -1,0 +1,108 @@
+"""Access to the API over TLS: who sends a request (401 if nobody does), whether they may (403), and how long it is.
+
+Only Kubernetes' own paths are served there. kubelite's commands use the unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kubelite.api.audit import object_of, verb_of
+from kubelite.api.errors import refuse
+from kubelite.api.secure.users import ANONYMOUS, KEY, MASTERS, PUBLIC, READERS, User, user_of
+from kubelite.kube.errors import ApiError
+
+MOST = (
+    3 << 20
+)  # bytes of a body: the limit of an API server (apiserver pkg/server/config.go, MaxRequestBodyBytes)
+PATIENCE = 10.0  # seconds for each piece of a body
+_READS = frozenset({"get", "list", "watch"})
+_STREAMS = frozenset({"attach", "exec", "portforward", "proxy"})
+
+
+def forbidden(user: User, scope: Scope) -> ApiError | None:
+    """Return the error if a user may not send a request, else None."""
+    path = scope["path"]
+    if MASTERS in user.groups or path in PUBLIC:
+        return None
+    verb = "create" if scope["type"] == "websocket" else verb_of(scope)
+    found = object_of(path)
+    if READERS in user.groups and verb in _READS:
+        streams = found.get("subresource") in _STREAMS
+        if found.get("resource") != "secrets" and not streams:
+            return None
+    return ApiError("Forbidden", refusal(user, verb, path, found))
+
+
+def refusal(user: User, verb: str, path: str, found: dict[str, str]) -> str:
+    """Return the message of an API server (apiserver pkg/endpoints/handlers/responsewriters/errors.go, Forbidden;
+    apimachinery pkg/api/errors, NewForbidden)."""
+    who = f'User "{user.name}"'
+    if "resource" not in found:
+        return f'forbidden: {who} cannot {verb} path "{path}"'
+    resource = found["resource"] + (f"/{found['subresource']}" if "subresource" in found else "")
+    group = found.get("apiGroup", "")
+    where = f'in the namespace "{found["namespace"]}"' if "namespace" in found else "at the cluster scope"
+    title = f"{found['resource']}.{group}" if group else found["resource"]
+    name = f' "{found["name"]}"' if "name" in found else ""
+    return f'{title}{name} is forbidden: {who} cannot {verb} resource "{resource}" in API group "{group}" {where}'
+
+
+class Secure:
+    """ASGI middleware that admits the requests of users who may send them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        user = user_of(scope) or ANONYMOUS
+        scope[KEY] = user  # the audit log shows it
+        error = _refused(user, scope)
+        if error is not None:
+            await refuse(error, scope, receive, send)
+        elif scope["type"] == "http":
+            await self._app(scope, _bounded(receive), send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _refused(user: User, scope: Scope) -> ApiError | None:
+    path = scope["path"]
+    if user.anonymous and path not in PUBLIC:
+        return ApiError("Unauthorized", "Unauthorized")
+    if path == "/kubelite" or path.startswith("/kubelite/"):
+        words = "this port serves the Kubernetes API: kubelite's own commands use the node's unix socket"
+        return ApiError("NotFound", words)
+    length = next((value for key, value in scope["headers"] if key == b"content-length"), b"0")
+    if length.isdigit() and int(length) > MOST:
+        return _too_large()
+    return forbidden(user, scope)
+
+
+def _too_large() -> ApiError:
+    return ApiError("RequestEntityTooLarge", f"Request entity too large: limit is {MOST}")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Return a function that receives a body piece by piece. It raises ApiError when the next one is late, or when
+    there are too many bytes."""
+    ended, taken = False, 0
+
+    async def bounded() -> Message:
+        nonlocal ended, taken
+        if ended:  # then a disconnect is waited for
+            return await receive()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await receive()
+        except TimeoutError:
+            raise ApiError("Timeout", "the body of the request did not arrive in time") from None
+        taken += len(message.get("body", b""))
+        ended = message["type"] != "http.request" or not message.get("more_body", False)
+        if taken > MOST:
+            raise _too_large()
+        return message
+
+    return bounded

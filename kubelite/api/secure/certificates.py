@@ -1,0 +1,77 @@
+"""The daemon's side of the node's certificates: it asks `issue.py`, a process of its own, to make them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from typing import NamedTuple
+
+from kubelite.kube.json import Json
+from runtime.errors import RuntimeFault
+
+TIMEOUT = 60.0  # seconds for a certificate; it takes 0.2
+EARLY = 90 * 86400.0  # seconds before its end at which a server's certificate is due: a quarter of its life
+#: The names by which clients on this machine and in pods reach an API server.
+NAMES = (
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+)
+
+
+class Login(NamedTuple):
+    """What a client needs besides the server's address. PEM."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+def exists(directory: str) -> bool:
+    """Whether the node has an authority: somebody has asked for a kubeconfig before."""
+    return os.path.exists(f"{directory}/ca.crt")
+
+
+async def renew_server(directory: str, names: list[str], addresses: list[str]) -> float:
+    """Make the server's certificate anew if that is due. Return when it expires, in Unix seconds. Raises
+    RuntimeFault."""
+    request = {"directory": directory, "server": {"names": names, "addresses": addresses}}
+    return float((await _ask(request))["expires"])
+
+
+async def issue(directory: str, user: str, groups: list[str], seconds: float) -> Login:
+    """Return a new certificate of a client. Raises RuntimeFault."""
+    client = {"user": user, "groups": groups, "seconds": seconds}
+    said = await _ask({"directory": directory, "client": client})
+    return Login(said["authority"], said["certificate"], said["key"])
+
+
+async def _ask(request: Json) -> Json:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "kubelite.api.secure.issue",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            output, errors = await process.communicate(json.dumps(request).encode())
+        said: Json = json.loads(output)
+    except TimeoutError:
+        raise RuntimeFault(f"making a certificate takes longer than {TIMEOUT:.0f} s") from None
+    except ValueError:
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
+        raise RuntimeFault(
+            f"cannot make a certificate: {last or f'exit code {process.returncode}'}"
+        ) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if "error" in said:
+        raise RuntimeFault(said["error"])
+    return said

@@ -1,0 +1,51 @@
+"""Connections of the TLS port: each names its user, and none that is silent, slow or one of too many stays."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from kubelite.api.secure.users import KEY, User, of_certificate
+from kubelite.telemetry.web.guard import Guarded
+
+
+class Secured(Guarded):
+    """An HTTP connection with the deadlines of the node's other TCP port, except that an answer may last: a watch, or a
+    log that is followed. A client that takes none of its bytes is disconnected there, too."""
+
+    most = 512
+    looks = math.inf
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = _WithUser(self.app, of_certificate(transport.get_extra_info("peercert")))
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Hand the connection over. An open WebSocket (exec, attach) may be silent."""
+        kind = self.ws_protocol_class
+        assert kind is not None
+        if self._timer is not None:
+            self._timer.cancel()
+
+        def made(**options: Any) -> asyncio.Protocol:
+            protocol: Any = kind(**options)
+            protocol.app = self.app
+            return protocol  # type: ignore[no-any-return]
+
+        self.ws_protocol_class = made  # type: ignore[assignment]
+        super().handle_websocket_upgrade(event)
+
+
+class _WithUser:
+    def __init__(self, app: Any, user: User | None) -> None:
+        self._app = app
+        self._user = user
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, KEY: self._user}, receive, send)

@@ -1,0 +1,146 @@
+"""The API's TLS port. It is open from the first `kubelite kubeconfig` on, and on each later start of the daemon.
+
+A node whose API nobody asked for over TCP has no authority, no open port, and nothing of this imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp
+
+from kubelite.api.secure import certificates
+from kubelite.api.secure.access import Secure
+from kubelite.api.secure.connection import Secured
+from kubelite.api.server import serving
+from kubelite.kube.errors import ApiError
+from kubelite.kube.json import Json
+from kubelite.settings import Settings
+from kubelite.telemetry.web.tls import Certificates, Files, Handshakes
+from runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
+
+LOOK = 6 * 3600.0  # seconds between looks at the age of the server's certificate
+
+
+class ApiPort:
+    """Opens the port once, on demand. `audited` wraps the application in the audit log, if there is one.
+
+    An address in use is an error of the request that opens the port, and an event of the node; the daemon goes on, and
+    the next request tries again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: ASGIApp,
+        audited: Callable[[ASGIApp], ASGIApp],
+        report: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._app = audited(Secure(app))
+        self._report = report
+        self._stack = contextlib.AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._port = 0  # 0: not open
+        self._directory = f"{settings.root}/pki"
+
+    async def run(self) -> None:
+        """Open the port. A failure is reported."""
+        try:
+            await self.open()
+        except (OSError, RuntimeFault) as error:
+            log.error("the API is not served over TLS: %s", error)
+            self._report(f"The API is not served over TLS: {error}")
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
+        """Open the port and issue a certificate. Return as NodeApi says. Raises ApiError, RuntimeFault."""
+        if not self._settings.api_address:
+            raise ApiError("NotFound", "this node serves no API over TCP: its setting api_address is none")
+        await self.open()  # first: it also makes the authority, one request at a time
+        login = await certificates.issue(self._directory, user, groups, seconds)
+        return {"server": f"https://{self._host}:{self._port}", **login._asdict()}
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        host, _, port = self._settings.api_address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def _host(self) -> str:
+        host = self._address[0]
+        if host in ("0.0.0.0", "::"):
+            return "127.0.0.1"
+        return f"[{host}]" if ":" in host else host
+
+    async def open(self) -> None:
+        """Open the port unless it is open. Raises RuntimeFault."""
+        async with self._opening:
+            if self._port:
+                return
+            expires = await self._renew()
+            host, port = self._address
+            try:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                listener = socket.create_server((host, port), family=family)
+            except OSError as error:
+                reason = (
+                    os.strerror(error.errno) if error.errno else str(error)
+                )  # getaddrinfo(3) has no errno
+                words = f"cannot listen on {self._settings.api_address}: {reason}; api_address names another"
+                raise RuntimeFault(words, reason="AddressInUse") from error
+            async with contextlib.AsyncExitStack() as stack:
+                stack.callback(listener.close)
+                handshakes = Handshakes(self._certificates())
+                await stack.enter_async_context(
+                    serving(self._app, [listener], http=Secured, begin=handshakes.begin)
+                )
+                renewing = asyncio.ensure_future(self._keep(expires))
+                stack.callback(renewing.cancel)
+                self._stack.push_async_exit(stack.pop_all())
+            self._port = int(listener.getsockname()[1])
+            log.info("the API is served over TLS", extra={"address": f"{host}:{self._port}"})
+
+    def _certificates(self) -> Certificates:
+        files = Files(f"{self._directory}/server.pem", client_ca=f"{self._directory}/ca.crt")
+        return Certificates(files, "the API")
+
+    async def _renew(self) -> float:
+        host, names = self._address[0], [*certificates.NAMES]
+        domain, node = self._settings.cluster_domain, self._settings.node_name
+        names += [f"kubernetes.default.svc.{domain}", node]
+        addresses = ["127.0.0.1", "::1", _first_address(self._settings.service_cidr)]
+        try:
+            socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+            addresses += [host] if host not in ("0.0.0.0", "::") else []
+        except OSError:
+            names.append(host)
+        return await certificates.renew_server(
+            self._directory, list(dict.fromkeys(names)), list(dict.fromkeys(addresses))
+        )
+
+    async def _keep(self, expires: float) -> None:
+        """Renew the server's certificate long before it expires. New connections use the new one."""
+        while True:
+            await asyncio.sleep(LOOK)
+            if expires - time.time() < certificates.EARLY:
+                try:
+                    expires = await self._renew()
+                except (RuntimeFault, OSError) as error:
+                    log.error("the certificate of the API is not renewed: %s", error)
+
+
+def _first_address(network: str) -> str:
+    """The address that the Service `kubernetes` has on a cluster."""
+    import ipaddress
+
+    return str(ipaddress.ip_network(network)[1])

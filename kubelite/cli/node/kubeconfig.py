@@ -1,0 +1,107 @@
+"""`kubelite kubeconfig`: open the node's API to kubectl and other Kubernetes clients, and print their configuration."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
+from kubelite.cli.options import socket_option
+from kubelite.cli.transport.client import Client
+
+ADMIN = ("kubelite-admin", ["system:masters"])
+READER = ("kubelite-reader", ["kubelite:readers"])
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    # Let kubectl reach this node as an administrator
+    kubelite kubeconfig --file ~/.kube/kubelite
+
+    # For somebody who may read everything except Secrets, for a day
+    kubelite kubeconfig --read-only --valid-for 24h > reader.kubeconfig
+    """,
+)
+@click.option(
+    "--read-only", is_flag=True, help="The user may read everything except Secrets, and change nothing."
+)
+@click.option(
+    "--valid-for",
+    default="365d",
+    show_default=True,
+    metavar="TIME",
+    help="How long the client certificate is valid, for example 8h or 30d.",
+)
+@click.option(
+    "--server", default="", metavar="URL", help="Another address of the node. [default: as it listens]"
+)
+@click.option(
+    "--file",
+    default="",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write the kubeconfig to this file, which only its owner can read, instead of printing it.",
+)
+@socket_option
+@click.pass_context
+def kubeconfig(ctx: click.Context, read_only: bool, valid_for: str, server: str, file: str) -> None:
+    """Print a kubeconfig for kubectl and other clients.
+
+    The first use opens the port that the setting api_address names (127.0.0.1:6443); it stays open from then on. The
+    kubeconfig has a client certificate. Whoever has it is that user until it expires, so keep it secret.
+    """
+    import yaml
+
+    from kubelite.kube.durations import parse_duration
+
+    try:
+        seconds = parse_duration(valid_for, days=True)
+    except ValueError as error:
+        raise CliError(f"error: --valid-for: {error}") from error
+    user, groups = READER if read_only else ADMIN
+    wanted = {"user": user, "groups": groups, "seconds": seconds}
+    made = Client(ctx.obj["socket"]).post("/kubelite/v1/kubeconfig", wanted)
+    text = yaml.safe_dump(document(made, user, server), sort_keys=False)
+    if file:
+        _write(file, text)
+        click.echo(f"kubectl --kubeconfig {file} get pods")
+    else:
+        click.echo(text, nl=False)
+
+
+def document(made: dict[str, Any], user: str, server: str = "") -> dict[str, Any]:
+    """Return the kubeconfig for what the daemon has issued. Source: client-go tools/clientcmd/api/v1/types.go."""
+
+    def data(key: str) -> str:
+        return base64.b64encode(made[key].encode()).decode()
+
+    cluster = {"certificate-authority-data": data("authority"), "server": server or made["server"]}
+    login = {"client-certificate-data": data("certificate"), "client-key-data": data("key")}
+    context = {"cluster": "kubelite", "user": user}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "kubelite", "cluster": cluster}],
+        "contexts": [{"name": "kubelite", "context": context}],
+        "current-context": "kubelite",
+        "users": [{"name": user, "user": login}],
+    }
+
+
+def _write(file: str, text: str) -> None:
+    """Replace the file by a new one that only its owner can read. Raises CliError."""
+    temporary = f"{file}.tmp"
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(file)), mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as written:
+            os.fchmod(written.fileno(), 0o600)
+            written.write(text)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise CliError(f"error: cannot write {file}: {error.strerror}") from error
