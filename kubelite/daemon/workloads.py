@@ -163,7 +163,8 @@ async def run_services(agent: NodeAgent) -> None:
     )  # fmt: skip
     queue.start(controller.reconcile)
     try:
-        await controller.run()
+        with agent.worker.traffic.led_by(controller.withdraw):
+            await controller.run()
     finally:
         await queue.close()
 

@@ -31,7 +31,7 @@ from kubelite.services.load_balancers import (
     status,
     wants_address,
 )
-from kubelite.services.ports import service_ports
+from kubelite.services.ports import reached, service_ports
 from kubelite.services.slices import (
     CONTROLLER,
     MIRROR,
@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 KINDS = frozenset({"Service", "Endpoints", "EndpointSlice", "Pod"})
 RETRY = 2.0  # seconds until the ports of all Services are set again, after a failure
+LINGER = 0.1  # seconds in which a pod accepts the connections that were led to it, before it is told to stop
 PORT_TAKEN = 10.0  # seconds until a load balancer whose port is taken tries again
 _TABLES = (("TCP", "tcp"), ("TCP", "tcp6"), ("UDP", "udp"), ("UDP", "udp6"))
 
@@ -90,6 +91,7 @@ class ServiceController:
         self.index = ServiceIndex()
         self._balancing = asyncio.Lock()  # one Service at a time takes ports of the node's address
         self._watch: Watch | None = None
+        self._begun = False  # whether the data path has been set
         self._told: set[str] = set()  # uids of Services that were said to be unreachable
 
     async def run(self) -> None:
@@ -119,6 +121,7 @@ class ServiceController:
             except NetworkError as error:
                 log.error("the ports of Services cannot be set, will retry: %s", error)
                 await asyncio.sleep(RETRY)
+        self._begun = True
         if self._data_path.missing:
             log.error("no Service is reachable: %s", self._data_path.missing)
 
@@ -143,6 +146,24 @@ class ServiceController:
             self._catch_up()
             service = self.index.service(name)
             return await self._balance(service) if service is not None else None
+
+    async def withdraw(self, uid: str) -> None:
+        """Return when no Service leads new connections to a pod that terminates, and the pod has had a moment to accept
+        those that came before. A pod that is the last to serve goes on (KEP-1669)."""
+        self._catch_up()
+        left = False
+        for name, one in self.index.behind(uid).items():
+            service = self.index.service(name)
+            if service is None or not one.terminating or not self._begun:
+                continue
+            ports = service_ports(service, self._slices(name, service).slices, self._node)
+            try:
+                await self._data_path.apply(name, ports)
+            except NetworkError as error:
+                log.warning("service %s/%s still leads to a pod that terminates: %s", *name, error)
+            left = left or (one.serving and one.ip not in reached(ports))
+        if left:
+            await asyncio.sleep(LINGER)
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 

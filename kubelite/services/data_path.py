@@ -44,6 +44,7 @@ class DataPath:
         self._wanted: dict[Name, tuple[ServicePort, ...]] = {}
         self._applied: dict[str, ServicePort] = {}
         self._pending: set[Name] = set()
+        self._sending: set[Name] = set()  # what the transaction has that is under way
         self._names: dict[Name, set[str]] = {}  # of the ports that were sent for a Service
 
     async def replace(self, wanted: Mapping[Name, tuple[ServicePort, ...]]) -> None:
@@ -69,23 +70,27 @@ class DataPath:
         """Set the ports of a Service; none: it is gone."""
         if self.missing:
             return
-        if self._wanted.get(name, ()) == ports and name not in self._pending:
+        if self._wanted.get(name, ()) != ports:
+            self._pending.add(name)
+        elif name not in self._pending and name not in self._sending:
             return
         if ports:
             self._wanted[name] = ports
         else:
             self._wanted.pop(name, None)
-        self._pending.add(name)
         async with self._lock:
             if name in self._pending:  # the transaction before may have had it already
                 await self._flush()
 
     async def _flush(self) -> None:
         names, self._pending = self._pending, set()
+        self._sending = names
+        sent: dict[Name, set[str]] = {}  # what is wanted may be another thing when the transaction is done
         changed: list[ServicePort] = []
         removed: list[str] = []
         for name in names:
             wanted = {port.name: port for port in self._wanted.get(name, ())}
+            sent[name] = set(wanted)
             changed += [port for port in wanted.values() if self._applied.get(port.name) != port]
             removed += [old for old in self._names.get(name, ()) if old not in wanted]
         try:
@@ -94,10 +99,11 @@ class DataPath:
         except BaseException:
             self._pending |= names
             raise
+        finally:
+            self._sending = set()
         for old in removed:
             self._applied.pop(old, None)
         self._applied.update((port.name, port) for port in changed)
-        for name in names:
-            self._names[name] = {port.name for port in self._wanted.get(name, ())}
-            if not self._names[name]:
-                del self._names[name]
+        self._names.update(sent)
+        for name in [name for name in names if not sent[name]]:
+            self._names.pop(name, None)

@@ -6,7 +6,7 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from kubelite.kube.json import Json
@@ -47,6 +47,10 @@ class ServiceIndex:
 
     def endpoints(self, name: Name) -> Json | None:
         return self._endpoints.get(name)
+
+    def behind(self, uid: str) -> Mapping[Name, Backend]:
+        """Return the Services that have a pod among their backends, with the pod as a backend of each."""
+        return {name: self._backends[name][uid] for name in self._of_pod.get(uid, ())}
 
     def selected(self, name: Name) -> Iterator[Json]:
         """Yield the pods that a Service selects, those without an address, too."""

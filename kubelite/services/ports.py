@@ -64,6 +64,11 @@ def _port(service: Json, port: Json, slices: Sequence[Json], node: str) -> Servi
     )
 
 
+def reached(ports: Iterable[ServicePort]) -> set[str]:
+    """Return the addresses to which ports lead new connections."""
+    return {one.ip for port in ports for one in (*port.endpoints, *port.external_endpoints)}
+
+
 def external_addresses(service: Json) -> tuple[str, ...]:
     """Return externalIPs, and the addresses of a load balancer at which traffic arrives."""
     balancer = (service.get("status") or {}).get("loadBalancer") or {}

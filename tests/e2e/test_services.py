@@ -21,8 +21,9 @@ from tests.e2e.test_network import needs_nat
 from tests.e2e.test_port_forward import answers, forwarding
 from tests.e2e.test_workloads import complete, items
 
+# The server closes its port at SIGTERM, and finishes the requests that it has accepted.
 SERVE = (
-    "mkdir -p /tmp/w; hostname >/tmp/w/index.html; trap 'sleep 1; exit 0' TERM; "
+    "mkdir -p /tmp/w; hostname >/tmp/w/index.html; trap 'kill $!; sleep 1; exit 0' TERM; "
     "httpd -f -p 8080 -h /tmp/w & wait"
 )
 

@@ -69,6 +69,7 @@ class DecisionState:
         self.sidecars = {c.name for c in self.inits if restart_policy(pod, c) == "Always"}
         self.blocked = blocked_containers(pod)
         self.preempt: list[PreemptPod] = []
+        self.withdraw = False
         self.stop: list[StopContainer] = []
         self.pull: list[PullImage] = []
         self.kill_sandbox = ""
@@ -92,6 +93,7 @@ class DecisionState:
         """The collected actions as a frozen value."""
         return PodActions(
             preempt=tuple(self.preempt),
+            withdraw=self.withdraw,
             stop=tuple(self.stop),
             pull=tuple(self.pull),
             kill_sandbox=self.kill_sandbox,

@@ -185,6 +185,7 @@ class PodActions:
     """The effects, in the order in which they are applied, then what the status and `kubelite why` report."""
 
     preempt: tuple[PreemptPod, ...] = ()
+    withdraw: bool = False  # end new connections to the pod before `stop`
     stop: tuple[StopContainer, ...] = ()
     pull: tuple[PullImage, ...] = ()
     kill_sandbox: str = ""  # why; "" = keep it

@@ -52,6 +52,7 @@ from kubelite.node.worker.pull_records import PullRecords
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, refresh_files, sync_pod
 from kubelite.node.worker.termination import with_messages
+from kubelite.node.worker.traffic import Traffic
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod, PodStatus
 from runtime.errors import RuntimeFault
@@ -119,7 +120,10 @@ class PodWorker:
             cri, config.pull_back_off, self.pull_records, find=self._find, clock=clock, wake=queue.add
         )
         hooks = Hooks(cri, config, wake=queue.add)
-        self._node = Node(cri, config, puller, hooks, self._find, clock, observer, store.docs)
+        self.traffic = Traffic()
+        self._node = Node(
+            cri, config, puller, hooks, self._find, clock, observer, self.traffic, store.docs
+        )  # fmt: skip
         self._usage = Usage(config, clock=clock, wake=queue.add)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=queue.add, observer=observer)
         self._pods: dict[str, Memory] = {}

@@ -48,6 +48,7 @@ from kubelite.node.worker.hooks import HookRun, Hooks, handler_of
 from kubelite.node.worker.image_accounts import image_accounts
 from kubelite.node.worker.netfiles_disk import dns_trouble, write_net_files
 from kubelite.node.worker.puller import Puller
+from kubelite.node.worker.traffic import Traffic
 from manifests.types.core import Container, Pod
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id
@@ -81,6 +82,7 @@ class Node:
     find: env.Find
     clock: Callable[[], float]
     observer: Observer
+    traffic: Traffic = field(default_factory=Traffic)
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
     slow: SlowMounts = field(default_factory=SlowMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
@@ -91,6 +93,8 @@ async def sync_pod(
 ) -> Results:
     """Apply the actions. Raises RuntimeFault or OSError if anything but the start of a container fails."""
     results, uid = Results(), pod.metadata.uid or ""
+    if actions.withdraw:
+        await node.traffic.withdraw(uid)
     await _stop(node, pod, observed, actions, events)
     actions = _without_volumes(node, pod, actions, results, events)
     for pull in actions.pull:

@@ -283,3 +283,57 @@ def test_one_change_among_many_services_is_quick() -> None:
             assert len(port.endpoints) == 9 + turn % 2
         costs.append((time.process_time() - began) / 200)
     assert costs[1] < 3 * costs[0] + 0.0005, costs
+
+
+async def test_a_pod_is_withdrawn_before_it_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's ports no longer lead to it when `withdraw` returns, also if another task has sent the change."""
+    monkeypatch.setattr("kubelite.services.controller.LINGER", 0.001)
+    kit = Kit(store)
+    for doc in (service(), pod(1), pod(2)):
+        await kit.put(doc)
+    async with running(kit):
+        await kit.settled(lambda: kit.helper.ips() == ["10.88.0.3", "10.88.0.4"])
+        await kit.controller.withdraw("web-0001")  # it does not terminate
+        assert kit.helper.ips() == ["10.88.0.3", "10.88.0.4"]
+        await kit.put(pod(1, terminating=True))
+        await kit.controller.withdraw("web-0001")
+        assert kit.helper.ips() == ["10.88.0.4"]
+        await kit.put(pod(2, terminating=True))
+        await kit.settled(lambda: kit.helper.ips() == ["10.88.0.3", "10.88.0.4"])  # none else serves
+        await kit.controller.withdraw("web-0002")
+        await kit.put(pod(3))
+        await kit.settled(lambda: kit.helper.ips() == ["10.88.0.5"])
+
+
+async def test_a_port_that_goes_while_another_change_is_sent_goes(store: Store) -> None:
+    path = DataPath(slow := SlowHelper(), ServiceNetwork("10.96.0.0/16", (30000, 32767)))
+    name: Name = ("default", "web")
+    one, two = (
+        ServicePort(f"default/web:{number}/TCP", "TCP", number, ("10.96.0.7",)) for number in (80, 81)
+    )
+    await path.replace({name: (one,)})
+    first = asyncio.create_task(path.apply(name, (one, two)))
+    await slow.sending.wait()
+    second = asyncio.create_task(path.apply(name, (one,)))
+    third = asyncio.create_task(path.apply(name, (one,)))
+    await asyncio.sleep(0)
+    assert not third.done()  # the kernel does not have it yet
+    slow.go_on.set()
+    await asyncio.gather(first, second, third)
+    assert set(slow.ports) == {one.name}
+    for service_name in (name, ("default", "none")):
+        await path.apply(service_name, ())
+    assert not slow.ports
+
+
+class SlowHelper(Helper):
+    """One whose changes wait for `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sending, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
+        self.sending.set()
+        await self.go_on.wait()
+        return await super().change_services(changed, removed)

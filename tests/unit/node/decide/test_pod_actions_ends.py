@@ -239,6 +239,17 @@ def test_deletion_stops_mains_then_sidecars_in_reverse_then_everything() -> None
     assert last.finish
 
 
+def test_new_connections_end_before_the_first_stop_of_a_deletion() -> None:
+    pod = make_pod("a", "b")
+    going = deleted(pod)
+    both = instance(pod, "a"), instance(pod, "b")
+    assert decide(going, *both).withdraw
+    assert not decide(going, instance(pod, "a", stop_deadline=NOW + 30), both[1]).withdraw
+    assert not decide(pod, *both).withdraw
+    edit = decide(edited(pod, {"containers": [container("a", command=["other"]), container("b")]}), *both)
+    assert edit.stop and not edit.withdraw  # the pod stays
+
+
 def test_a_running_stop_is_left_alone_or_shortened() -> None:
     pod = make_pod("a")
     stopping = instance(pod, "a", stop_deadline=NOW + 20)
