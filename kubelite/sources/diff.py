@@ -23,7 +23,7 @@ class DiffEntry(TypedDict):
     """The effect of applying one object."""
 
     object: str  # "pod/default/web"
-    change: Literal["create", "update", "unchanged", "replace", "unsupported"]
+    change: Literal["create", "update", "unchanged", "replace", "unsupported", "ignored"]
     words: list[str]  # "container app is restarted: its image changes from a to b"
     fields: NotRequired[list[str]]  # "spec.containers[0].image: "a" -> "b"" lines
 
@@ -74,6 +74,8 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
         )
     for error in loaded.errors:
         entries.append({"object": error.object or file, "change": "unsupported", "words": [error.message]})
+    for one in loaded.ignored:
+        entries.append({"object": one.object, "change": "ignored", "words": [one.message]})
     return entries
 
 

@@ -295,7 +295,8 @@ class Sources:
         loaded = load_text(text, file=file)
         if all(error.kind == "unsupported" for error in loaded.errors):
             self._labels.note(file, loaded.documents)
-        problems = tuple(Problem(e.message, e.line, e.field, e.kind, e.object) for e in loaded.errors)
+        found = (*loaded.errors, *loaded.ignored)
+        problems = tuple(Problem(e.message, e.line, e.field, e.kind, e.object) for e in found)
         problems += tuple(
             Problem(said, document.line, kind="forbidden", object=f"Pod {'/'.join(document.key[1:])}")
             for document in loaded.documents

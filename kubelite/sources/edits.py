@@ -24,7 +24,7 @@ import yaml
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.objects import CLUSTER_SCOPED
 from kubelite.sources.files import read_text
-from manifests.yaml.document import SyntaxProblem, read_documents
+from manifests.yaml.document import SyntaxProblem, read_documents, without_marks
 from manifests.yaml.object_names import GeneratedNames, may_define, objects_in, prefix_of
 
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
@@ -73,6 +73,7 @@ class Plan:
 def split(text: str, file: str = "") -> list[Chunk]:
     """Split the text of a file into documents; JSON is one document. Raises BadRequest if one is not YAML. `file`: its
     path, on which generated names depend."""
+    text = without_marks(text)
     cuts = [] if file.endswith(".json") else [match.start() for match in _SEPARATOR.finditer(text)]
     edges = [0, *[c for c in cuts if c], len(text)]
     names = GeneratedNames(file)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kubelite.kube.json import Json
 from kubelite.kube.objects import REPLICAS
 from kubelite.sources.services import ignored_fields
+from manifests.yaml.helm_hooks import at_install
 
 #: Annotations of a workload that its controller writes. Those in a manifest (from `kubectl get -o yaml`) are ignored.
 _OF_CONTROLLERS = (REPLICAS, "deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
@@ -28,7 +29,7 @@ def without_effect(doc: Json) -> str:
     """Return what an object of a manifest does not do on this node; "" if it does what it does on a cluster."""
     if doc["kind"] == "Service":
         return ignored_fields(doc["spec"])
-    return _WITHOUT_EFFECT.get(doc["kind"], "")
+    return _WITHOUT_EFFECT.get(doc["kind"]) or at_install(doc)
 
 
 def own_annotations(annotations: Json) -> Json:

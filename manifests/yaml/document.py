@@ -27,6 +27,7 @@ _MAX_REPAIRS = 500
 _REPAIR_WORK = 32 << 20  # maximum of characters that are parsed again
 _SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _TAG = "tag:yaml.org,2002:"
+_MARK = re.compile(r"^\ufeff", re.MULTILINE)
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 # A line that is not a comment, directive or separator.
 _CONTENT = re.compile(r"^(?!---\s*$)[^\S\n]*[^\s#%]", re.MULTILINE)
@@ -93,12 +94,17 @@ class YamlDocument:
 
 def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
     """Yield each non-empty document of `text` in order, or a SyntaxProblem if it cannot be read."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")  # as YAML 1.1 does (5.4)
+    text = without_marks(text).replace("\r\n", "\n").replace("\r", "\n")  # as YAML 1.1 does (5.4)
     for offset, chunk in _chunks(text):
         try:
             yield from _read_yaml(chunk, offset)
         except SyntaxProblem as problem:
             yield problem
+
+
+def without_marks(text: str) -> str:
+    """Return the text without byte order marks at the beginning of lines: those of files that were joined."""
+    return _MARK.sub("", text) if "\ufeff" in text else text
 
 
 def _chunks(text: str) -> Iterator[tuple[int, str]]:

@@ -20,6 +20,7 @@ from manifests.types.trust_bundle import ClusterTrustBundle
 from manifests.types.workloads.kinds import Kinds
 from manifests.validation.checking import check
 from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents
+from manifests.yaml.helm_hooks import FIELD, passed_over
 from manifests.yaml.object_names import GeneratedNames, objects_in
 
 MAX_FILE = 10 << 20  # bytes, as in kubelet
@@ -108,8 +109,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
+    """`ignored`: what Helm does not create when it installs a chart (`helm_hooks`)."""
+
     documents: tuple[Document, ...]
     errors: tuple[ManifestError, ...]
+    ignored: tuple[ManifestError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ def load_text(text: str, *, file: str, place: str = "") -> Loaded:
         return _failed(file, f"larger than {MAX_FILE >> 20} MiB")
     documents: dict[tuple[str, str, str], Document] = {}
     errors: list[ManifestError] = []
+    ignored: list[ManifestError] = []
     names = GeneratedNames(place or file)
     for read in read_documents(text):
         if isinstance(read, SyntaxProblem):
@@ -157,13 +162,16 @@ def load_text(text: str, *, file: str, place: str = "") -> Loaded:
             continue
         for path, data in objects_in(read.data):
             source = _Source(file, read, names.named(data), path)
+            if said := passed_over(source.data):
+                ignored.append(source.error(Problem(FIELD, said), ErrorKind.UNSUPPORTED))
+                continue
             loaded = _load_object(source)
             if isinstance(loaded, list):
                 errors += loaded
             elif (first := documents.setdefault(loaded.key, loaded)) is not loaded:
                 sentence = f"{_title(source.data)} is already defined on line {first.line} of this file"
                 errors.append(source.error(Problem(("metadata", "name"), sentence)))
-    return Loaded(tuple(documents.values()), tuple(errors))
+    return Loaded(tuple(documents.values()), tuple(errors), tuple(ignored))
 
 
 def _failed(file: str, message: str, line: int = 0) -> Loaded:

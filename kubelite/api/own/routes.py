@@ -23,6 +23,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS
 from kubelite.kube.pod_security import Level, PodSecurity
 from kubelite.sources import edits
+from manifests.yaml.helm_hooks import passed_over
 from manifests.yaml.object_names import prefix_of, random_name
 from runtime.images.store.disk import disk_error
 
@@ -121,10 +122,12 @@ def _placed(request: Request, chunks: Sequence[edits.Chunk]) -> list[edits.Chunk
 
 
 class Validated(NamedTuple):
-    """The result of a valid text: its objects as (kind, name), and a sentence for each unsupported document."""
+    """The result of a valid text: its objects as (kind, name), and a sentence for each unsupported document, and for
+    each that Helm does not create at an installation."""
 
     objects: frozenset[tuple[str, str]]
     unsupported: list[str]
+    ignored: list[str]
 
 
 def validated(text: str, file: str) -> Validated:
@@ -137,9 +140,10 @@ def validated(text: str, file: str) -> Validated:
     if loaded.errors and (len(unsupported) < len(loaded.errors) or not loaded.documents):
         causes = [{"reason": str(e.kind), "message": str(e), "field": e.field} for e in loaded.errors]
         raise ApiError("Invalid", "\n".join(str(e) for e in loaded.errors), details={"causes": causes})
+    ignored = [str(one) for one in loaded.ignored]
     if not loaded.documents:
-        raise bad_request("no objects passed to apply")
-    return Validated(frozenset((d.kind, d.name) for d in loaded.documents), unsupported)
+        raise bad_request("\n".join(("no objects passed to apply", *ignored)))
+    return Validated(frozenset((d.kind, d.name) for d in loaded.documents), unsupported, ignored)
 
 
 def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
@@ -203,7 +207,11 @@ async def apply_manifest(request: Request) -> Response:
     body = await request.body()
     valid = validated(body.decode(errors="replace"), request.query_params.get("file", "-"))
     _, file, given = await _documents(request)
-    applied = [c for c in given if (c.keys[0].kind, c.keys[0].name) in valid.objects]
+    applied = [
+        chunk
+        for chunk in given
+        if (chunk.keys[0].kind, chunk.keys[0].name) in valid.objects and not passed_over(chunk.content)
+    ]
     create = request.query_params.get("create") == "true"
     applied = _placed(request, [_with_name(chunk, create=create) for chunk in applied])
     headers = admitted(request, node, applied)
@@ -214,7 +222,8 @@ async def apply_manifest(request: Request) -> Response:
     plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
     if create:
         edits.refuse_known(plan)
-    return await carry_out(request, node, plan, headers, unsupported=valid.unsupported)
+    said = {"ignored": valid.ignored}
+    return await carry_out(request, node, plan, headers, unsupported=valid.unsupported, more=said)
 
 
 def _with_name(chunk: edits.Chunk, *, create: bool) -> edits.Chunk:
@@ -231,7 +240,7 @@ def _with_name(chunk: edits.Chunk, *, create: bool) -> edits.Chunk:
 
 async def remove_manifest(request: Request) -> Response:
     node = node_of(request)
-    _, _, given = await _documents(request)
+    given = [chunk for chunk in (await _documents(request))[2] if not passed_over(chunk.content)]
     if not given:
         raise bad_request("no objects passed to delete")
     if any(prefix_of(chunk.content) for chunk in given):  # client-go rest/request.go

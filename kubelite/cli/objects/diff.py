@@ -68,4 +68,4 @@ def _print_diff(entry: Json) -> bool:
         print(f"  - {indented(word, '    ')}")
     for field in entry.get("fields", []):
         print(f"      {indented(field, ' ' * 8)}")
-    return True
+    return bool(entry["change"] != "ignored")

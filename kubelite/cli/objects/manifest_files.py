@@ -119,7 +119,9 @@ def _expand(path: str, recursive: bool) -> list[str]:
 
 
 def say_unsupported(answer: Json) -> bool:
-    """Print a line for each document that was left out, and return whether there is one."""
+    """Print a line for each document that was left out, and return whether there is one of an unsupported kind."""
+    for sentence in answer.get("ignored", ()):
+        print(f"warning: {sentence}", file=sys.stderr)
     for sentence in answer.get("unsupported", ()):
         print(f"error: {sentence}", file=sys.stderr)
     return bool(answer.get("unsupported"))

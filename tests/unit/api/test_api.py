@@ -263,65 +263,6 @@ def test_logs(http: Http, node: FakeNode) -> None:
     assert http.get(path, params={"tailLines": "many"}).status_code == 400
 
 
-def test_apply_diff_and_remove(http: Http, node: FakeNode) -> None:
-    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n"
-    made = http.post("/kubelite/v1/apply", params={"file": "c.yaml", "dryRun": "true"}, content=text).json()
-    assert made["objects"][0]["result"] == "created" and not list(Path(node.manifests_dir).iterdir())
-    http.post("/kubelite/v1/apply", params={"file": "c.yaml"}, content=text)
-    assert Path(node.manifests_dir, "c.yaml").read_text() == text
-    assert node.store.get("ConfigMap", "default", "c") is not None
-    again = http.post("/kubelite/v1/apply", params={"file": "elsewhere/c.yaml"}, content=text).json()
-    assert again["objects"][0] == {
-        "kind": "ConfigMap", "namespace": "default", "name": "c", "result": "unchanged",
-        "file": f"{node.manifests_dir}/c.yaml",
-    }  # fmt: skip
-    bad = http.post(
-        "/kubelite/v1/apply", params={"file": "p.yaml"}, content="kind: Pod\napiVersion: v1\nspec: {x: 1}\n"
-    )
-    assert bad.status_code == 422 and "p.yaml:3" in bad.json()["message"]
-    assert [e["change"] for e in http.post("/kubelite/v1/diff", content=text).json()["objects"]] == [
-        "unchanged"
-    ]
-    gone = http.post("/kubelite/v1/remove", content=text).json()
-    assert gone["objects"][0]["result"] == "deleted"
-    assert (
-        not list(Path(node.manifests_dir).iterdir()) and node.store.get("ConfigMap", "default", "c") is None
-    )
-
-
-def test_create_gives_a_random_name_each_time_and_apply_refuses(http: Http, node: FakeNode) -> None:
-    text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  generateName: c-\ndata: {a: x}\n"
-    query = {"file": "c.yaml", "create": "true", "namespace": "prod"}
-    made = [
-        http.post("/kubelite/v1/apply", params=query, content=text).json()["objects"][0] for _ in range(2)
-    ]
-    assert [one["result"] for one in made] == ["created", "created"] and made[0]["name"] != made[1]["name"]
-    for one in made:
-        assert one["name"].startswith("c-") and one["namespace"] == "prod"
-        assert f"\n  name: {one['name']}\n" in Path(node.manifests_dir, "c.yaml").read_text()
-    refused = http.post("/kubelite/v1/apply", params={"file": "c.yaml"}, content=text)
-    assert refused.status_code == 400
-    assert refused.json()["message"].startswith("from c-: cannot use generate name with apply")
-    gone = http.post("/kubelite/v1/remove", content=text)
-    assert (gone.status_code, gone.json()["message"]) == (400, "resource name may not be empty")
-
-
-def test_a_kind_that_is_not_supported_is_left_out_and_named(http: Http, node: FakeNode) -> None:
-    """As kubectl does with a kind that the server lacks: the other documents are applied."""
-    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n"
-    other = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: w}\nspec: {}\n"
-    made = http.post("/kubelite/v1/apply", params={"file": "c.yaml"}, content=f"{text}---\n{other}").json()
-    assert [(o["name"], o["result"]) for o in made["objects"]] == [("c", "created")]
-    assert made["unsupported"] == [
-        "c.yaml:7: kind: kubelite does not run Ingress objects yet: this document is ignored"
-    ]
-    assert Path(node.manifests_dir, "c.yaml").read_text() == text
-    told = http.post("/kubelite/v1/diff", content=f"{text}---\n{other}")
-    assert told.json()["objects"][0]["change"] == "unchanged"
-    alone = http.post("/kubelite/v1/apply", params={"file": "i.yaml"}, content=other)
-    assert alone.status_code == 422 and "Ingress" in alone.json()["message"]
-
-
 def test_own_routes(http: Http, node: FakeNode, tmp_path: Path) -> None:
     assert http.get("/kubelite/v1/why/default/web").json()["pod"] == "default/web"
     assert http.get("/kubelite/v1/why/default/nix").status_code == 404

@@ -244,3 +244,23 @@ async def test_a_kind_without_effect_is_stored_and_said_once(directory: Path, st
     assert state.status == "Loaded" and state.rejected == ""
     assert [problem.object for problem in state.problems] == ["ServiceAccount shop/web"]
     assert len(said) == 1 and "pods get no token" in said[0]
+
+
+async def test_hooks_of_helm_are_said_in_the_state_of_the_file(directory: Path, store: Store) -> None:
+    sources = Sources(str(directory), store)
+    hook = "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, annotations: {helm.sh/hook: %s}}\n"
+    containers = "spec: {containers: [{name: a, image: b}]}\n"
+    (directory / "chart.yaml").write_text(
+        f"{hook % ('first', 'pre-install')}{containers}---\n{hook % ('test', 'test')}{containers}"
+    )
+    await sources.scan()
+    assert store.get("Pod", "default", "first") and not store.get("Pod", "default", "test")
+    (state,) = sources.states()
+    assert state.status == "Loaded" and not state.rejected
+    assert [(problem.object, problem.line) for problem in state.problems] == [
+        ("Pod default/test", 8),
+        ("Pod default/first", 1),
+    ]
+    (directory / "chart.yaml").write_text(f"{hook % ('test', 'test')}{containers}")
+    await sources.scan(settle=0)
+    assert sources.states()[0].status == "Ignored" and not store.list("Pod")[1:]
