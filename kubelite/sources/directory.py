@@ -20,8 +20,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import os
 import signal
@@ -39,17 +37,15 @@ from kubelite.sources.files import (
     Listing,
     being_written,
     below,
-    identity_of,
     list_manifests,
     no_file,
     read_open,
-    readable_name,
 )  # fmt: skip
 from kubelite.sources.namespaces import DeclaredLabels, to_read_again
 from kubelite.sources.plan import KINDS, Key, ManifestState, Problem, bound, created, failed, merged, plan
 from kubelite.sources.refused import Refused
 from kubelite.sources.services import Allocate
-from kubelite.sources.tree_watch import TreeWatch
+from kubelite.sources.watching import follow
 from kubelite.sources.workloads import without_effect
 from manifests.types.core import Pod, PodSpec
 from manifests.yaml.loader import load_text
@@ -143,7 +139,8 @@ class Sources:
 
     async def run(self) -> None:
         """Scan at every change, at scheduled checks, and every `relist` seconds."""
-        watcher = asyncio.create_task(self._watch(), name="watch-manifests")
+        following = follow(self.directory, self._wake.set, self._unlinked.add)
+        watcher = asyncio.create_task(following, name="watch-manifests")
         try:
             while True:
                 self._wake.clear()
@@ -434,62 +431,6 @@ class Sources:
         if self._again:
             self._again.cancel()
         self._again = loop.call_at(due, self._wake.set)
-
-    async def _watch(self) -> None:
-        """Wake `run` at file system events. `TreeWatch` reports changes of local files and costs nothing while there
-        are none. watchfiles wakes a thread periodically. It is loaded only if inotify has reached its limits, or with
-        WATCHFILES_FORCE_POLLING, for file systems that other machines write to. The directory itself is checked for
-        replacement every second."""
-        while True:
-            before = identity_of(self.directory)
-            if before is None:
-                await asyncio.sleep(1.0)
-                self._wake.set()
-                continue
-            quick = self._quick_watch()
-            self._wake.set()  # find changes that were made before the watch existed
-            try:
-                if quick is not None and not os.environ.get("WATCHFILES_FORCE_POLLING"):
-                    while not quick.gone.is_set() and identity_of(self.directory) == before:
-                        with contextlib.suppress(TimeoutError):
-                            async with asyncio.timeout(1.0):
-                                await quick.gone.wait()
-                else:
-                    await self._watch_slowly(before, quick)
-            except (OSError, RuntimeError) as error:
-                log.warning("watching %s failed, checking once a second: %s", self.directory, error)
-                await asyncio.sleep(1.0)
-            finally:
-                if quick is not None:
-                    quick.close()
-            self._wake.set()
-
-    async def _watch_slowly(self, before: tuple[int, int], quick: TreeWatch | None) -> None:
-        """Watch by watchfiles until the directory is replaced."""
-        from watchfiles import awatch
-
-        changed = awatch(
-            self.directory,
-            step=500,
-            debounce=1000,
-            rust_timeout=1000,
-            yield_on_timeout=True,
-            watch_filter=None,
-        )
-        async for changes in changed:
-            if changes:
-                self._wake.set()
-            if identity_of(self.directory) != before or (quick is not None and quick.gone.is_set()):
-                break
-
-    def _quick_watch(self) -> TreeWatch | None:
-        """Return a watch, or None if the directory is missing or inotify's limits are reached."""
-        try:
-            return TreeWatch(self.directory, readable_name, self._wake.set, self._unlinked.add)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                log.warning("cannot watch %s by inotify, using slower polling: %s", self.directory, error)
-            return None
 
 
 def _words(error: OSError) -> str:
