@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from state.records import Change, ChangeType, ContainerRow, Doc, Record
 
 #: Turns the object before a change (None: it did not exist) and the change into the entry for history, if any.
 Historian = Callable[[Record | None, Change], Entry | None]
+#: Gets the objects as of a write, and a kind and document to add. Raises an error if it must not be added.
+Gate = Callable[["Batch", str, Doc], None]
 
 
 class Committed(Protocol):
@@ -22,6 +24,8 @@ class Committed(Protocol):
     def get_uid(self, uid: str) -> Record | None: ...
 
     def uid_of(self, kind: str, namespace: str, name: str) -> str | None: ...
+
+    def of_kind(self, kind: str) -> Mapping[str, Record]: ...
 
 
 @dataclass(slots=True)
@@ -56,6 +60,15 @@ class Batch:
     def by_name(self, key: tuple[str, str, str]) -> Record | None:
         uid = self.names[key] if key in self.names else self.store.uid_of(*key)
         return self.by_uid(uid) if uid else None
+
+    def docs_in(self, kind: str, namespace: str) -> Iterator[Doc]:
+        """Yield the documents of a kind in a namespace, with the writes of this batch so far."""
+        for uid, record in self.store.of_kind(kind).items():
+            if record.namespace == namespace and uid not in self.objects:
+                yield record.doc
+        for written in self.objects.values():
+            if written is not None and written.kind == kind and written.namespace == namespace:
+                yield written.doc
 
     def put(self, kind: ChangeType, record: Record, old: Record | None = None) -> None:
         gone = kind == "DELETED"

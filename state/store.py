@@ -25,7 +25,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TypeVar
 
-from state.batch import Batch, Historian, Write, attempt, replace_object, settle, stamped
+from state.batch import Batch, Gate, Historian, Write, attempt, replace_object, settle, stamped
 from state.database import Database, DatabaseError
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
 from state.history import ROW, Entry, Question, Revision, Version
@@ -43,7 +43,9 @@ NOTES_WAIT = 5.0  # seconds that notes for history wait for a write to share a c
 class Store:
     """See the module's docstring. Open it with `Store.open(path)`, end it with `await close()`. One event loop only."""
 
-    def __init__(self, database: Database, historian: Historian | None = None) -> None:
+    def __init__(
+        self, database: Database, historian: Historian | None = None, gate: Gate | None = None
+    ) -> None:
         self._database = database
         self.path = database.path
         self.set_aside = database.set_aside
@@ -58,6 +60,7 @@ class Store:
         self._queue: deque[Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self.gate = gate  # decides whether an object may be added; None: any may
         self.historian = historian  # decides what history records of each change; None: nothing
         self.history_written = 0  # approximate bytes written to history; reset by whoever prunes it
         self._notes: list[Entry] = []
@@ -67,13 +70,13 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     @classmethod
-    def open(cls, path: str, *, historian: Historian | None = None) -> Store:
+    def open(cls, path: str, *, historian: Historian | None = None, gate: Gate | None = None) -> Store:
         """Open or create the file at `path`. Raises StorageFailed if the path cannot be used."""
         try:
             database, found = Database.open(path)
         except (OSError, DatabaseError) as error:
             raise StorageFailed(f"cannot open the state file {path}: {error}") from error
-        store = cls(database, historian)
+        store = cls(database, historian, gate)
         for record in found.objects:
             store._publish_object(record.uid, record)
             store._names[record.kind, record.namespace, record.name] = record.uid
@@ -91,9 +94,18 @@ class Store:
     def uid_of(self, kind: str, namespace: str, name: str) -> str | None:
         return self._names.get((kind, namespace, name))
 
+    def of_kind(self, kind: str) -> Mapping[str, Record]:
+        """Return the objects of a kind by uid. The mapping changes with the next commit."""
+        return self._kinds.get(kind, {})
+
     def get(self, kind: str, namespace: str, name: str) -> Record | None:
         uid = self.uid_of(kind, namespace, name)
         return self._objects.get(uid) if uid else None
+
+    def check(self, kind: str, doc: Doc) -> None:
+        """Raise what `gate` would raise if the object were added now."""
+        if self.gate is not None:
+            self.gate(Batch(self, self.resource_version), kind, doc)
 
     def docs(self, kind: str) -> list[Doc]:
         """Return the documents of a kind, in the order of `list`. They must not be changed in place."""
@@ -144,13 +156,15 @@ class Store:
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def create(self, kind: str, doc: Doc, *, durable: bool = True, delay: float = 0.0) -> Record:
-        """Add an object; `doc.metadata` must have a name and a uid. Raises AlreadyExists."""
+        """Add an object; `doc.metadata` must have a name and a uid. Raises AlreadyExists, and what `gate` raises."""
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
         def decide(batch: Batch) -> Record:
             if batch.by_name(key) or batch.by_uid(metadata["uid"]):
                 raise AlreadyExists(f'{kind.lower()} "{metadata["name"]}" already exists')
+            if self.gate is not None:
+                self.gate(batch, kind, doc)
             record = stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
             batch.put("ADDED", record)
             return record

@@ -68,6 +68,7 @@ FLOORS: Final = (
         ("controllers", "workloads"),
         ("services", "Service, DNS"),
         ("policies", "limits"),
+        ("namespaces", "quotas"),
         ("autoscaling", "replicas"),
     ),
     (

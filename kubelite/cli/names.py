@@ -49,6 +49,7 @@ TYPES = (
     Type("storageclasses", "StorageClass", False, ("sc",), "/apis/storage.k8s.io/v1"),
     Type("horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), "/apis/autoscaling/v2"),
     Type("limitranges", "LimitRange", True, ("limits",)),
+    Type("resourcequotas", "ResourceQuota", True, ("quota",)),
     Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("clustertrustbundles", "ClusterTrustBundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
     Type("poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), "/apis/policy/v1"),

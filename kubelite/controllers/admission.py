@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
 from kubelite.kube.objects import source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
-from kubelite.policies.rules import Forbidden, Rules, rules_of
+from kubelite.policies.rules import Rules, rules_of
 from manifests.types.core import Pod, PodSpec
 from state.store import Store
 
@@ -52,13 +53,14 @@ class Admission:
         if said := self._refusal(self._typed({**doc, "metadata": {**metadata, "name": name}})):
             return said
         try:
-            self._rules(doc).new(doc)
+            self._store.check("Pod", self._rules(doc).new(doc))
         except Forbidden as error:
             return str(error)
         return ""
 
     def admit(self, doc: Json, *, uid: str, now: float) -> Json:
-        """Return a pod as it is stored. Raises Refused, and InvalidObject."""
+        """Return a pod as it is stored. Raises Refused, and InvalidObject. The store asks the quotas when it adds the
+        pod."""
         pod = self._typed(doc)
         if said := self._refusal(pod):
             raise Refused(said)
@@ -75,9 +77,9 @@ class Admission:
         return {**ready, "metadata": metadata, "status": {"phase": "Pending"}}
 
     def check(self, doc: Json) -> None:
-        """Check an object other than a pod by the rules of its namespace. Raises Refused."""
+        """Check an object other than a pod by the rules and quotas of its namespace. Raises Refused."""
         try:
-            self._rules(doc).new(doc)
+            self._store.check(doc["kind"], self._rules(doc).new(doc))
         except Forbidden as error:
             raise Refused(str(error)) from error
 

@@ -10,6 +10,7 @@ from kubelite.controllers.admission import Admission, Refused
 from kubelite.controllers.deletion import delete
 from kubelite.controllers.model import Create, Delete, Effect, Event, Plan, Rewrite, SetStatus
 from kubelite.controllers.references import controller_of
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
@@ -28,8 +29,9 @@ _REFUSED = {
     "ReplicaSet": 'Failed to create new replica set "{name}": {error}',
 }
 
-#: What another writer has changed since the view was made. The plan ends, and the controller decides again.
-OUTDATED = (AlreadyExists, Conflict, NotFound)
+#: What another writer has changed since the view was made, or what an earlier effect of the plan has taken of a quota.
+#: The plan ends, and the controller decides again.
+OUTDATED = (AlreadyExists, Conflict, Forbidden, NotFound)
 
 
 class Effects:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from kubelite.controllers.admission import Admission
+from kubelite.controllers.admission import Admission, Refused
 from kubelite.controllers.effects import Effects
 from kubelite.controllers.garbage import GarbageCollector, finalizers
 from kubelite.controllers.index import Index, Place
@@ -32,6 +32,7 @@ from state.watch import Watch
 
 log = logging.getLogger(__name__)
 
+RULES = frozenset(("LimitRange", "ResourceQuota"))  # what may refuse a controller's objects
 GARBAGE = "garbage"  # the kind in a key of the garbage collector
 NODE = "Node"
 COALESCE = 0.02  # seconds in which changed statuses of pods lead to one decision
@@ -74,6 +75,7 @@ class ControllerManager:
         self._controllers = {found.kind: found for found in controllers}
         self._decides: dict[str, Decide] = {}
         self._outdated: dict[Key, int] = {}  # plans in a row that ended early
+        self._refused: set[Key] = set()  # whose objects were refused at the last decision
         self._index = Index()
         self._effects = Effects(store, events, admission, clock)
         self._kinds = frozenset(self._controllers).union(*(found.owns for found in controllers))
@@ -83,7 +85,8 @@ class ControllerManager:
     async def run(self) -> None:
         """List every object, queue what may have something to do, and follow the changes."""
         with_node = any(found.sees_node for found in self._controllers.values())
-        async with self._store.watch(self._kinds | {NODE} if with_node else self._kinds) as watch:
+        others = RULES | {NODE} if with_node else RULES
+        async with self._store.watch(self._kinds | others) as watch:
             self._watch = watch
             for kind in self._kinds:
                 for record in self._store.list(kind):
@@ -103,12 +106,17 @@ class ControllerManager:
             await self._garbage.collect(uid)
             return None
         record = self._store.get_uid(uid)
+        self._refused.discard(key)
         if record is None:
             self._outdated.pop(key, None)
             return None
         try:
             plan = self._decide(kind)(self._view(self._controllers[kind], record))
             error = await self._effects.carry_out(plan)
+        except Refused:  # its event is recorded, and the rules that refuse it may change
+            self._refused.add(key)
+            self._outdated[key] = self._outdated.get(key, AT_ONCE) + 1
+            return self._delay(key)
         except Exception as fault:
             message = f"the {kind} controller failed, will retry: {fault}"
             self._events.event(reference(record.doc), "Warning", "FailedSync", message)
@@ -125,7 +133,10 @@ class ControllerManager:
         if count <= AT_ONCE:
             return 0.0
         self._events.event(reference(record.doc), "Warning", "FailedSync", str(error))
-        return float(min(RETRY_FIRST * 2.0 ** min(count - AT_ONCE, 20), RETRY_LAST))
+        return self._delay(key)
+
+    def _delay(self, key: Key) -> float:
+        return float(min(RETRY_FIRST * 2.0 ** min(self._outdated[key] - AT_ONCE, 20), RETRY_LAST))
 
     def _decide(self, kind: str) -> Decide:
         if kind not in self._decides:
@@ -141,7 +152,12 @@ class ControllerManager:
         def taken(kind: str, name: str) -> bool:
             return self._store.get(kind, record.namespace, name) is not None
 
-        return View(record.doc, self._clock(), objects, node, self._admission.refused, taken)
+        def refusal(pod: Json) -> str:
+            if said := self._admission.refused(pod):
+                self._refused.add((record.kind, record.uid))
+            return said
+
+        return View(record.doc, self._clock(), objects, node, refusal, taken)
 
     def _docs(self, owner: Record, kind: str) -> Sequence[Json]:
         if kind in self._controllers[owner.kind].shares:
@@ -167,6 +183,8 @@ class ControllerManager:
         record = change.record
         if record.kind == NODE:
             self._node_changed()
+        elif record.kind in RULES:
+            self._rules_changed(record.namespace)
         elif change.type == "DELETED":
             self._gone(record)
         else:
@@ -217,6 +235,13 @@ class ControllerManager:
             for owner in self._store.list(found.kind, record.namespace)
             if matches_labels(selector_of(owner.doc), labels)
         ]
+
+    def _rules_changed(self, namespace: str) -> None:
+        """Queue the owners of the namespace whose objects were refused."""
+        for kind, uid in self._refused:
+            owner = self._store.get_uid(uid)
+            if owner is not None and owner.namespace == namespace:
+                self._queue.add((kind, uid))
 
     def _node_changed(self) -> None:
         for controller in self._controllers.values():

@@ -22,7 +22,7 @@ from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
-from kubelite.daemon.workloads import allocator, run_autoscaler, run_controllers, run_services
+from kubelite.daemon.workloads import allocator, run_autoscaler, run_controllers, run_quotas, run_services
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
@@ -47,6 +47,7 @@ from kubelite.node.storage.volume_objects import Volumes
 from kubelite.node.worker.parsed_pods import ParsedPods
 from kubelite.node.worker.pod_worker import Decided, PodWorker
 from kubelite.node.worker.warm_up import warm_up
+from kubelite.policies.gate import Gate
 from kubelite.settings import Settings
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import ManifestState
@@ -145,6 +146,7 @@ def _controllers(agent: NodeAgent, parsed: ParsedPods, stack: contextlib.AsyncEx
     _background(stack, agent.dns.run, "dns")
     _background(stack, partial(run_autoscaler, agent), "autoscaler")
     _background(stack, partial(run_services, agent), "services")
+    _background(stack, partial(run_quotas, agent), "quotas")
 
 
 async def _sweep(settings: Settings, store: Store, images: ImageClient, tracer: Tracer) -> None:
@@ -245,7 +247,7 @@ def _container_type(store: Store, uid: str, name: str) -> str:
 
 def _open_store(settings: Settings) -> Store:
     historian = entry_of if _keeps_history(settings) else None
-    store = Store.open(f"{settings.root}/state.db", historian=historian)
+    store = Store.open(f"{settings.root}/state.db", historian=historian, gate=Gate(time.time))
     if store.set_aside:
         log.error(
             "the state file was damaged and is set aside; rebuilding state from manifests and running pods",

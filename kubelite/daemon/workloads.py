@@ -1,5 +1,6 @@
-"""Starts the controllers, of workloads and of Services, when the node gets its first one of either, and the autoscaler
-when it gets its first HorizontalPodAutoscaler. A node without any imports nothing of them."""
+"""Starts the controllers, of workloads and of Services, when the node gets its first one of either, the autoscaler when
+it gets its first HorizontalPodAutoscaler, and what counts quotas when it gets its first ResourceQuota. A node without
+any imports nothing of them."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from kubelite.daemon.node_config import host_address
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CONTROLLED, REPLICAS, WORKLOADS, source_of
 from kubelite.kube.workqueue import WorkQueue
+from kubelite.policies.gate import QUOTA
 from kubelite.settings import Settings
 from kubelite.sources.services import Allocate
 
@@ -127,6 +129,17 @@ def _has_scaled(store: Store) -> bool:
     return any(
         REPLICAS in (one.metadata.get("annotations") or {}) for kind in WORKLOADS for one in store.list(kind)
     )
+
+
+async def run_quotas(agent: NodeAgent) -> None:
+    """Wait for a ResourceQuota, then keep the status of all of them until this is cancelled."""
+    async with agent.store.watch(QUOTA) as watch:
+        if not agent.store.list(QUOTA):
+            await watch.next()
+
+    from kubelite.namespaces.quotas import QuotaKeeper
+
+    await QuotaKeeper(agent.store, agent.sources.retry).run()
 
 
 def node_ports(settings: Settings) -> tuple[int, int]:

@@ -69,3 +69,11 @@ def not_found(resource: str, name: str) -> ApiError:
 
 def bad_request(message: str) -> ApiError:
     return ApiError("BadRequest", message)
+
+
+class Forbidden(Exception):
+    """An object is not admitted: `pods "web" is forbidden: …`. `field`: the nearest field of its document."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field

@@ -1,12 +1,13 @@
 """ResourceQuota: what objects use of a quota, and whether one more fits. Pure.
 
-Sources: Kubernetes pkg/quota/v1/evaluator/core/pods.go and persistent_volume_claims.go, and
-staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go (CheckRequest).
+Sources: Kubernetes pkg/quota/v1/evaluator/core/pods.go, persistent_volume_claims.go and services.go, and
+staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go (CheckRequest). Events are not counted
+(pkg/quota/v1/install/registry.go, DefaultIgnoredResources).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import TERMINAL_PHASES
@@ -23,7 +24,6 @@ from kubelite.policies.amounts import (
 )
 from manifests.types.quantity import Quantity
 
-KIND = "ResourceQuota"
 _ONE, _NOTHING = Quantity(1), Quantity(0)
 #: Compute resources of a quota that each container must set, once a quota has them.
 _CONSTRAINED = ("cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory")
@@ -32,28 +32,51 @@ _OF_PODS = frozenset(
 )
 _STORAGE = ".storageclass.storage.k8s.io/"
 #: kind → its plural, with the group if it is not the core group: `count/deployments.apps`
-_PLURALS = {
+PLURALS = {
     "ConfigMap": "configmaps",
+    "ControllerRevision": "controllerrevisions.apps",
     "CronJob": "cronjobs.batch",
     "DaemonSet": "daemonsets.apps",
     "Deployment": "deployments.apps",
+    "EndpointSlice": "endpointslices.discovery.k8s.io",
+    "Endpoints": "endpoints",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers.autoscaling",
+    "Ingress": "ingresses.networking.k8s.io",
     "Job": "jobs.batch",
+    "LimitRange": "limitranges",
+    "NetworkPolicy": "networkpolicies.networking.k8s.io",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "Pod": "pods",
+    "PodDisruptionBudget": "poddisruptionbudgets.policy",
     "ReplicaSet": "replicasets.apps",
     "ReplicationController": "replicationcontrollers",
     "ResourceQuota": "resourcequotas",
+    "Role": "roles.rbac.authorization.k8s.io",
+    "RoleBinding": "rolebindings.rbac.authorization.k8s.io",
     "Secret": "secrets",
     "Service": "services",
+    "ServiceAccount": "serviceaccounts",
     "StatefulSet": "statefulsets.apps",
 }
+#: plurals that a quota may name without `count/`
+_BARE = frozenset(
+    (
+        "configmaps",
+        "persistentvolumeclaims",
+        "pods",
+        "replicationcontrollers",
+        "resourcequotas",
+        "secrets",
+        "services",
+    )
+)
+_OF_SERVICES = ("services.nodeports", "services.loadbalancers")
 
 
 def usage(doc: Json, now: float) -> Amounts:
     """Return what an object uses of a quota, by the names that quotas have. `now`: Unix seconds."""
     kind = doc["kind"]
-    plural = _PLURALS.get(kind)
+    plural = PLURALS.get(kind)
     if plural is None:
         return {}
     found: Amounts = {f"count/{plural}": _ONE}
@@ -61,7 +84,9 @@ def usage(doc: Json, now: float) -> Amounts:
         return {**found, **_pod_usage(doc)} if _counts(doc, now) else found
     if kind == "PersistentVolumeClaim":
         return {**found, **_claim_usage(doc)}
-    return {**found, plural: _ONE} if "." not in plural else found
+    if kind == "Service":
+        found |= _service_usage(doc["spec"])
+    return {**found, plural: _ONE} if plural in _BARE else found
 
 
 def _counts(pod: Json, now: float) -> bool:
@@ -107,6 +132,16 @@ def _claim_usage(claim: Json) -> Amounts:
     return found
 
 
+def _service_usage(spec: Json) -> Amounts:
+    """serviceEvaluator.Usage: node ports count as they are asked for, allocated or not."""
+    ports, type_ = spec.get("ports") or (), spec.get("type")
+    balanced = type_ == "LoadBalancer"
+    if balanced and spec.get("allocateLoadBalancerNodePorts") is False:
+        ports = [port for port in ports if port.get("nodePort")]
+    node_ports = len(ports) if balanced or type_ == "NodePort" else 0
+    return dict(zip(_OF_SERVICES, (Quantity(node_ports), Quantity(int(balanced))), strict=True))
+
+
 def matches(quota: Json, doc: Json) -> bool:
     """Whether a quota is about an object: it has one of its resources, and all its scopes match."""
     spec = quota["spec"]
@@ -119,13 +154,15 @@ def matches(quota: Json, doc: Json) -> bool:
 
 def _concerns(resource: str, kind: str) -> bool:
     """Whether a resource of a quota counts objects of a kind (MatchingResources)."""
-    plural = _PLURALS.get(kind)
+    plural = PLURALS.get(kind)
     if plural is None:
         return False
-    if resource == f"count/{plural}" or (resource == plural and "." not in plural):
+    if resource == f"count/{plural}" or (resource == plural and plural in _BARE):
         return True
     if kind == "PersistentVolumeClaim":
         return resource == "requests.storage" or _STORAGE in resource
+    if kind == "Service":
+        return resource in _OF_SERVICES
     if kind != "Pod":
         return False
     extended = resource.startswith("requests.") and "/" in resource and _STORAGE not in resource
@@ -133,11 +170,13 @@ def _concerns(resource: str, kind: str) -> bool:
 
 
 def _in_scope(requirement: Json, doc: Json) -> bool:
-    """podMatchesScopeFunc. A scope of pods matches nothing else."""
+    """podMatchesScopeFunc, pvcMatchesScopeFunc. A scope of pods matches nothing else."""
+    scope = requirement["scopeName"]
+    if doc["kind"] == "PersistentVolumeClaim" and scope == "VolumeAttributesClass":
+        return _has_class(requirement, doc["spec"].get("volumeAttributesClassName") or "")
     if doc["kind"] != "Pod":
         return False
-    spec, scope = doc["spec"], requirement["scopeName"]
-    terminating = spec.get("activeDeadlineSeconds") is not None
+    spec, terminating = doc["spec"], _deadline(doc)
     match scope:
         case "Terminating":
             return terminating
@@ -191,34 +230,60 @@ def _looks_elsewhere(affinity: Json) -> bool:
     return False
 
 
+def used_by(quota: Json, doc: Json, now: float) -> Amounts:
+    """Return what one object uses of a quota, of its resources alone."""
+    if not matches(quota, doc):
+        return {}
+    hard = quota["spec"].get("hard") or {}
+    return {name: amount for name, amount in usage(doc, now).items() if name in hard}
+
+
 def used(quota: Json, docs: Iterable[Json], now: float) -> Amounts:
     """Return what the objects of the namespace use of a quota, for each of its resources: its `status.used`."""
-    hard = quota["spec"].get("hard") or {}
-    total: Amounts = dict.fromkeys(hard, _NOTHING)
+    total: Amounts = dict.fromkeys(quota["spec"].get("hard") or {}, _NOTHING)
     for doc in docs:
-        if matches(quota, doc):
-            add(total, {name: amount for name, amount in usage(doc, now).items() if name in hard})
+        add(total, used_by(quota, doc, now))
     return total
 
 
-def excess(quotas: Sequence[Json], docs: Sequence[Json], new: Json, now: float) -> str:
-    """Return why a new object does not fit into the quotas of its namespace, "" if it does (CheckRequest). `docs`: the
-    objects of the namespace."""
+def excess(
+    quotas: Sequence[Json], new: Json, now: float, count: Callable[[Json], Amounts], old: Json | None = None
+) -> str:
+    """Return why a new object does not fit into the quotas of its namespace, "" if it does (CheckRequest). `count`
+    returns what is used of a quota already; `old`: what an edited object was before."""
+    if old is not None and usage(old, now) == usage(new, now) and _deadline(old) == _deadline(new):
+        return ""  # an edit of something else: podEvaluator.Handles
     concerned = [quota for quota in sorted(quotas, key=_name) if matches(quota, new)]
     for quota in concerned:
         if said := _missing(quota, new):
             return f"failed quota: {_name(quota)}: {said}"
-    wanted = {name: amount for name, amount in usage(new, now).items() if amount.nanos}
     for quota in concerned:
         hard = amounts(quota["spec"].get("hard"))
-        asked = {name: amount for name, amount in wanted.items() if name in hard}
-        has = used(quota, docs, now)
+        before = used_by(quota, old, now) if old is not None else {}
+        asked = _more(used_by(quota, new, now), before)
+        has = count(quota) if asked else {}
         over = [name for name, amount in asked.items() if hard[name] < has[name] + amount]
         if over:
             texts = (_text({name: one[name] for name in over}) for one in (asked, has, hard))
             words = zip(("requested", "used", "limited"), texts, strict=True)
             return f"exceeded quota: {_name(quota)}, " + ", ".join(f"{word}: {text}" for word, text in words)
     return ""
+
+
+def _deadline(doc: Json) -> bool:
+    return doc["kind"] == "Pod" and doc["spec"].get("activeDeadlineSeconds") is not None
+
+
+def _more(after: Amounts, before: Amounts) -> Amounts:
+    """Return by how much amounts are larger (SubtractWithNonNegativeResult, RemoveZeros)."""
+    found = {name: amount - before.get(name, _NOTHING) for name, amount in after.items()}
+    return {name: amount for name, amount in found.items() if amount.nanos > 0}
+
+
+def forbidden(doc: Json, said: str) -> str:
+    """Return the message of a refusal: `deployments.apps "web" is forbidden: …`."""
+    name = doc["metadata"].get("name") or doc["metadata"].get("generateName", "")
+    return f'{PLURALS[doc["kind"]]} "{name}" is forbidden: {said}'
 
 
 def _missing(quota: Json, pod: Json) -> str:

@@ -8,20 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
 from kubelite.node.model.priority import Classes, admitted, classes_of
 from kubelite.policies import limit_range
 
 #: Kinds that are checked, and how messages call their objects.
 _CHECKED = {"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims"}
-
-
-class Forbidden(Exception):
-    """An object is not admitted: `pods "web" is forbidden: …`. `field`: the nearest field of its document."""
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)

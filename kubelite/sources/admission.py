@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
+from kubelite.policies.gate import QUOTA
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
-from kubelite.policies.rules import Forbidden, Rules, rules_of
+from kubelite.policies.rules import rules_of
 from manifests.yaml.loader import Document
+
+if TYPE_CHECKING:
+    from kubelite.sources.quotas import Room
 
 
 class Found(Protocol):
@@ -31,42 +36,64 @@ class Objects(Protocol):
     def list(self, kind: str, namespace: str | None = None) -> Sequence[Found]: ...
 
 
-def rules_after(
-    documents: Iterable[Document], store: Objects, priorities: Mapping[str, int] | None = None
-) -> Rules:
-    """Return the rules of admission once the documents are applied."""
-    documents = list(documents)
-    after: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for kind in (PRIORITY_CLASS, LIMIT_RANGE):
-        after |= {
-            (kind, one.namespace, one.name): one.doc
-            for one in store.list(kind)
-            if SOURCE in (one.doc["metadata"].get("annotations") or {})
-        }
-        after |= {one.key: one.obj.to_json() for one in documents if one.kind == kind}
-    classes, ranges = (
-        [doc for key, doc in after.items() if key[0] == kind] for kind in (PRIORITY_CLASS, LIMIT_RANGE)
+class Admission:
+    """What becomes of documents once they are applied, by the rules of their namespaces. Each one that is admitted
+    takes its part of the quotas. `now`: Unix seconds; `priorities`: the PriorityClasses of the node's settings."""
+
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        store: Objects,
+        now: float,
+        priorities: Mapping[str, int] | None = None,
+    ) -> None:
+        documents = list(documents)
+        self.rules = rules_of(
+            _after(PRIORITY_CLASS, documents, store), _after(LIMIT_RANGE, documents, store), priorities
+        )
+        self._room: Room | None = None
+        if quotas := _after(QUOTA, documents, store):
+            from kubelite.policies.ledger import Ledger
+            from kubelite.policies.resource_quota import PLURALS
+            from kubelite.sources.quotas import Room
+
+            known = {(kind, one.namespace, one.name): one for kind in PLURALS for one in store.list(kind)}
+            self._room = Room(quotas, known, Ledger(), now)
+
+    def refused(self, record: Found | None, wanted: Json) -> str:
+        """Return why an object would not be admitted, "" if it would be."""
+        old = record.doc if record is not None else None
+        try:
+            if old is None:
+                wanted = self.rules.new(wanted)
+            else:
+                wanted = self.rules.edited(old, wanted)
+                self.rules.check_edit(old, wanted)
+            if self._room is not None:
+                self._room.admit(wanted, old)
+        except Forbidden as error:
+            return str(error)
+        return ""
+
+
+def _after(kind: str, documents: Iterable[Document], store: Objects) -> list[Json]:
+    """Return the objects of a kind once the documents are applied."""
+    recorded = {
+        (kind, one.namespace, one.name): one.doc
+        for one in store.list(kind)
+        if SOURCE in (one.doc["metadata"].get("annotations") or {})
+    }
+    return list(
+        {**recorded, **{one.key: one.obj.to_json() for one in documents if one.kind == kind}}.values()
     )
-    return rules_of(classes, ranges, priorities)
 
 
-def refused(rules: Rules, record: Found | None, wanted: dict[str, Any]) -> str:
-    """Return why an object would not be admitted, "" if it would be."""
-    try:
-        if record is None:
-            rules.new(wanted)
-        else:
-            rules.check_edit(record.doc, rules.edited(record.doc, wanted))
-    except Forbidden as error:
-        return str(error)
-    return ""
-
-
-def refusal(documents: Iterable[Document], store: Objects) -> str:
+def refusal(documents: Iterable[Document], store: Objects, now: float) -> str:
     """Return why the first of the documents that is refused by its namespace would be, "" if none is."""
     documents = list(documents)
-    if not store.list(LIMIT_RANGE) and all(one.kind != LIMIT_RANGE for one in documents):
+    kinds = (LIMIT_RANGE, QUOTA)
+    if not any(store.list(kind) for kind in kinds) and all(one.kind not in kinds for one in documents):
         return ""
-    rules = rules_after(documents, store)
-    said = (refused(rules, store.get(*one.key), one.obj.to_json()) for one in documents)
+    admission = Admission(documents, store, now)
+    said = (admission.refused(store.get(*one.key), one.obj.to_json()) for one in documents)
     return next((one for one in said if one), "")

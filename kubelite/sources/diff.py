@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, NotRequired, TypedDict
 
 from kubelite.kube.objects import WORKLOADS, is_terminal, object_name, source_of
 from kubelite.node.worker.pod_worker import PodWorker
-from kubelite.sources.admission import refused, rules_after
+from kubelite.sources.admission import Admission
 from kubelite.sources.plan import bound, created, merged, replaceable
 from kubelite.sources.workloads import creation_words, edit_words, unchangeable
 from manifests.yaml.loader import load_text
@@ -33,12 +34,13 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     loaded = load_text(text, file=file)
     entries: list[DiffEntry] = []
     config = worker.config
-    rules = rules_after(loaded.documents, store, config.priority_classes)
+    admission = Admission(loaded.documents, store, time.time(), config.priority_classes)
+    rules = admission.rules
     for document in loaded.documents:
         name = "/".join(part for part in (document.kind.lower(), document.namespace, document.name) if part)
         wanted: dict[str, Any] = bound(document.obj.to_json(), config.node_name)
         record = store.get(document.kind, document.namespace, document.name)
-        if said := refused(rules, record, wanted):
+        if said := admission.refused(record, wanted):
             entries.append({"object": name, "change": "unsupported", "words": [said]})
             continue
         if record is None:

@@ -26,8 +26,10 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS, mark_deleting, object_name, source_of
 from kubelite.node.model.spec_cache import with_changes
@@ -52,6 +54,9 @@ from manifests.yaml.loader import load_text
 from runtime.identity import new_uid
 from state.errors import AlreadyExists, StoreError
 from state.store import Record, Store
+
+if TYPE_CHECKING:
+    from kubelite.policies.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +94,7 @@ class Sources:
         self.ready = asyncio.Event()  # set after the first complete scan, or the first failure
         self._store = store
         self._node_name = node_name
-        self._plan = partial(plan, priorities=priorities or {}, allocate=allocate)
+        self._plan = partial(plan, priorities=priorities or {}, allocate=allocate, ledger=cache(_ledger))
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
@@ -163,6 +168,11 @@ class Sources:
         """Report that an object was deleted. If a manifest still defines it, `run` recreates it."""
         key = (record.kind, record.namespace, record.name)
         if any(key in state.objects for state in self._files.values() if state.objects):
+            self._wake.set()
+
+    def retry(self) -> None:
+        """Scan again if the last plan refused an object, because a namespace may have room for it now."""
+        if any(problem.kind == "forbidden" for found in self._duplicates.values() for problem in found):
             self._wake.set()
 
     async def scan(self, *, settle: float = SETTLE) -> None:
@@ -331,9 +341,9 @@ class Sources:
             os.close(descriptor)
 
     async def _apply(self, settle: float) -> None:
-        wanted = self._plan(self._files.values(), self._recorded(), self._lost)
-        self._duplicates = self._refused.located(wanted.duplicates, self._files)
         now = self._clock()
+        wanted = self._plan(self._files.values(), self._recorded(), self._lost, now=now)
+        self._duplicates = self._refused.located(wanted.duplicates, self._files)
         # First restore volumes and claims: a new claim that finds no volume would get a directory.
         restored = {key for key, _, _ in wanted.update if self._terminating(key)}
         for key, _, file in wanted.update:
@@ -353,6 +363,8 @@ class Sources:
         for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, AlreadyExists):
                 log.error("manifests: %s", result)
+            elif isinstance(result, Forbidden):  # a controller was first: the next plan counts its object
+                self._look_again(SETTLE)
             elif isinstance(result, BaseException):
                 raise result
         self._typed.clear()
@@ -431,6 +443,13 @@ class Sources:
         if self._again:
             self._again.cancel()
         self._again = loop.call_at(due, self._wake.set)
+
+
+def _ledger() -> Ledger:
+    """Return what counts the use of quotas. A node without quotas does not import it."""
+    from kubelite.policies.ledger import Ledger
+
+    return Ledger()
 
 
 def _words(error: OSError) -> str:

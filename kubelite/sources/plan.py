@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CONTROLLED, SOURCE, WORKLOADS, is_terminal, object_name, source_of
@@ -14,11 +15,16 @@ from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import apart, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected
+from kubelite.policies.gate import QUOTA
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
-from kubelite.policies.rules import Forbidden, Rules, rules_of
+from kubelite.policies.rules import Rules, rules_of
 from kubelite.sources.services import SERVICE, Allocate, allocated, kept
 from kubelite.sources.workloads import own_annotations, replicas_kept, unchangeable
 from state.store import Record
+
+if TYPE_CHECKING:
+    from kubelite.policies.ledger import Ledger
+    from kubelite.sources.quotas import Room
 
 #: The kinds, in the order in which they are applied.
 KINDS = (
@@ -31,6 +37,7 @@ KINDS = (
     "ClusterTrustBundle",
     "PriorityClass",
     "LimitRange",
+    QUOTA,
     "StorageClass",
     "ConfigMap",
     "Secret",
@@ -65,6 +72,9 @@ NODE_METADATA = frozenset(
 )
 
 Key = tuple[str, str, str]  # kind, namespace, name
+
+#: Kinds whose objects are rules for others.
+_OF_NAMESPACES = (PRIORITY_CLASS, LIMIT_RANGE, QUOTA)
 
 #: Kinds of which some fields cannot change, and whose status is the node's alone.
 _CHECKED = CONTROLLED | {SERVICE, "EndpointSlice"}
@@ -149,10 +159,13 @@ def plan(
     *,
     priorities: Mapping[str, int] | None = None,
     allocate: Allocate | None = None,
+    ledger: Callable[[], Ledger] | None = None,
+    now: float = 0.0,
 ) -> Plan:
     """Return the changes that make the store match the files. Recorded objects are retained if their file has not been
     valid since the daemon started, or is in a directory that cannot be read (`lost`). `priorities`: the PriorityClasses
-    of the node's settings. `allocate` gives Services addresses and node ports."""
+    of the node's settings. `allocate` gives Services addresses and node ports. `ledger` returns what counts the use of
+    quotas. `now`: Unix seconds."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     files = sorted(files, key=lambda f: f.file)
     claims: dict[Key, list[str]] = {}
@@ -163,7 +176,8 @@ def plan(
     documents = {state.file: state.objects or {} for state in files}
     duplicates = _duplicates(claims, owners)
     gone = _gone(known, owners, files, lost)
-    rules = _rules(owners, documents, known, gone, priorities or {})
+    said = {key: documents[file][key] for key, file in owners.items() if key[0] in _OF_NAMESPACES}
+    rules, room = _rules(said, known, gone, priorities or {}), _room(said, known, gone, ledger, now)
     services, refused = allocated(owners, documents, known, allocate)
     uids = {r.uid: key for key, r in known.items()}
     verdicts: dict[Key, _Verdict] = {}
@@ -173,9 +187,11 @@ def plan(
         holder = uids.setdefault(uid, key) if uid else key
         try:
             found = _verdict(key, doc, file, record, holder=holder, rules=rules)
-            if (said := refused.get(key)) is not None:
-                problem = Problem(said.message, field=said.field, object=f"Service {key[1]}/{key[2]}")
+            if (no := refused.get(key)) is not None:
+                problem = Problem(no.message, field=no.field, object=f"Service {key[1]}/{key[2]}")
                 found = _Verdict(_Step.KEEP, doc, (problem,))
+            if room is not None and found.step in (_Step.CREATE, _Step.UPDATE):
+                room.admit(found.doc, record.doc if record is not None else None)
         except Forbidden as error:
             found = _Verdict(_Step.KEEP, doc, (_forbidden(key, error),))
         verdicts[key] = found
@@ -242,21 +258,37 @@ def _ordered(
 
 
 def _rules(
-    owners: Mapping[Key, str],
-    documents: Mapping[str, Mapping[Key, Json]],
+    said: Mapping[Key, Json], known: Mapping[Key, Record], gone: Iterable[Key], priorities: Mapping[str, int]
+) -> Rules:
+    """Return the rules after the changes. `said`: what the files say of the kinds that make rules."""
+    classes, ranges = (_after(kind, said, known, gone) for kind in (PRIORITY_CLASS, LIMIT_RANGE))
+    return rules_of(classes, ranges, priorities)
+
+
+def _room(
+    said: Mapping[Key, Json],
     known: Mapping[Key, Record],
     gone: Iterable[Key],
-    priorities: Mapping[str, int],
-) -> Rules:
-    """Return the rules after the changes: those of the files, and the recorded ones that are not removed."""
-    kinds = (PRIORITY_CLASS, LIMIT_RANGE)
-    left = {key: record.doc for key, record in known.items() if key[0] in kinds and source_of(record)}
+    ledger: Callable[[], Ledger] | None,
+    now: float,
+) -> Room | None:
+    """Return what the quotas leave after the changes, None if there are no quotas."""
+    quotas = _after(QUOTA, said, known, gone)
+    if not quotas or ledger is None:
+        return None
+    from kubelite.sources.quotas import Room
+
+    return Room(quotas, known, ledger(), now)
+
+
+def _after(
+    kind: str, said: Mapping[Key, Json], known: Mapping[Key, Record], gone: Iterable[Key]
+) -> list[Json]:
+    """Return the objects of a kind after the changes: those of the files, and recorded ones that are not removed."""
+    left = {key: record.doc for key, record in known.items() if key[0] == kind and source_of(record)}
     for key in gone:
         left.pop(key, None)
-    said = {key: documents[file][key] for key, file in owners.items() if key[0] in kinds}
-    docs = {**left, **said}
-    classes, ranges = ([doc for key, doc in docs.items() if key[0] == kind] for kind in kinds)
-    return rules_of(classes, ranges, priorities)
+    return list({**left, **{key: doc for key, doc in said.items() if key[0] == kind}}.values())
 
 
 def _forbidden(key: Key, error: Forbidden) -> Problem:
@@ -364,7 +396,7 @@ def bound(doc: Json, node_name: str) -> Json:
         metadata["annotations"] = {key: value for key, value in found.items() if key not in own}
     if doc["kind"] in _CHECKED:
         return {key: value for key, value in doc.items() if key != "status"}
-    if doc["kind"] == "HorizontalPodAutoscaler":
+    if doc["kind"] in ("HorizontalPodAutoscaler", QUOTA):
         return {key: value for key, value in doc.items() if key != "status"}
     if doc["kind"] == "Pod" and node_name:
         return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}

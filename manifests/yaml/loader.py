@@ -37,6 +37,7 @@ KINDS = Kinds(
         ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
     },
     "LimitRange",
+    "ResourceQuota",
     "ReplicationController",
     "ReplicaSet",
     "Deployment",

@@ -1,6 +1,8 @@
-"""A LimitRange and a HorizontalPodAutoscaler on one node: what they make of pods, as the kernel shows it."""
+"""A LimitRange, a ResourceQuota and an autoscaler on one node: what they make of pods, as the kernel shows it."""
 
 from __future__ import annotations
+
+import signal
 
 import yaml
 
@@ -65,6 +67,44 @@ def test_a_limit_range_limits_new_pods_and_refuses_large_ones(node: Node) -> Non
     assert memory_limit(node.pid("large")) == 128 * MIB
     assert memory_limit(node.pid("after")) == 48 * MIB
     assert not items(node, "/api/v1/limitranges")
+
+
+def quota(**hard: str) -> str:
+    doc = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "quota"}, "spec": {"hard": hard}}
+    return yaml.safe_dump(doc)
+
+
+def test_a_quota_admits_as_many_pods_as_fit_and_more_when_one_goes(node: Node) -> None:
+    node.apply("quota.yaml", quota(pods="2"))
+    for name in ("first", "second", "third"):
+        node.apply(f"{name}.yaml", pod(name))
+    node.wait_status("first", "Running")
+    node.wait_status("second", "Running")
+    said = (
+        'pods "third" is forbidden: exceeded quota: quota, requested: pods=1, used: pods=2, limited: pods=2'
+    )
+    node.wait(lambda: said in node.cli("get", "manifests").out, "the refusal of the file")
+    assert said in node.cli("why", "third", check=False).err
+    node.apply("web.yaml", workload("Deployment", 2, "counted"))
+    node.wait(
+        lambda: any("exceeded quota" in one["message"] for one in node.events("FailedCreate")), "the event"
+    )
+    assert not pods(node)
+    node.wait(lambda: "pods: 2/2" in node.cli("get", "quota").out, "the status")
+
+    pids = {name: node.pid(name) for name in ("first", "second")}
+    node.restart(signal.SIGKILL)
+    assert {name: node.pid(name) for name in pids} == pids
+    assert said in node.cli("get", "manifests").out
+
+    (node.manifests / "first.yaml").unlink()
+    node.wait(lambda: "pods: 2/2" in node.cli("get", "quota").out, "another one takes the place")
+    (node.manifests / "second.yaml").unlink()
+    (node.manifests / "third.yaml").unlink()
+    node.wait(lambda: len(pods(node)) == 2, "the deployment's pods")
+    (node.manifests / "quota.yaml").unlink()
+    node.apply("third.yaml", pod("third"))
+    node.wait_status("third", "Running")
 
 
 AUTOSCALING = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"

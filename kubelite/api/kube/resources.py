@@ -31,7 +31,7 @@ class Resource(NamedTuple):
     @property
     def has_status(self) -> bool:
         """Whether the resource has the subresource `status`, as a pod has it too."""
-        return self.kind in CONTROLLED
+        return self.kind in CONTROLLED or self.kind == "ResourceQuota"
 
     @property
     def stored(self) -> bool:
@@ -88,6 +88,7 @@ RESOURCES = {
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
         Resource("replicasets", "ReplicaSet", True, ("rs",), _DELETED, "apps/v1", scaled=True),
         Resource("replicationcontrollers", "ReplicationController", True, ("rc",), _DELETED, scaled=True),
+        Resource("resourcequotas", "ResourceQuota", True, ("quota",)),
         Resource("rolebindings", "RoleBinding", True, group_version=_RBAC),
         Resource("roles", "Role", True, group_version=_RBAC),
         Resource("secrets", "Secret", True),

@@ -1,7 +1,8 @@
 """The Table columns of workloads, budgets, accounts and roles, as Kubernetes' API server prints them.
 
 Source: Kubernetes pkg/printers/internalversion/printers.go (printDeployment, printReplicaSet, printDaemonSet, printJob,
-printReplicationController, printStatefulSet, printCronJob, printControllerRevision, printPodDisruptionBudget).
+printReplicationController, printStatefulSet, printCronJob, printControllerRevision, printPodDisruptionBudget,
+printResourceQuota).
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ _CRON_JOB = (
     AGE,
     *_WIDE,
 )
+_QUOTA = (NAME, Column("Request"), Column("Limit"), AGE)
 _ACCOUNT = (NAME, Column("Secrets", "string"), AGE)
 _ROLE = (NAME, Column("Created At", "date"))  # apiserver pkg/registry/rest/table.go, the default columns
 _BINDING = (
@@ -215,6 +217,16 @@ def role_cells(doc: Json, _now: float) -> Cells:
     return [doc["metadata"]["name"], doc["metadata"].get("creationTimestamp", "")]
 
 
+def quota_cells(doc: Json, now: float) -> Cells:
+    """printResourceQuota."""
+    _, status, name, age = _parts(doc, now)
+    hard, used = status.get("hard") or {}, status.get("used") or {}
+    texts = {resource: f"{resource}: {used.get(resource, '0')}/{hard[resource]}" for resource in sorted(hard)}
+    limits = [text for resource, text in texts.items() if resource.startswith("limits.")]
+    requests = [text for resource, text in texts.items() if not resource.startswith("limits.")]
+    return [name, ", ".join(requests), ", ".join(limits), age]
+
+
 def binding_cells(doc: Json, now: float) -> Cells:
     _, _, name, age = _parts(doc, now)
     subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
@@ -238,6 +250,7 @@ PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] =
     "ServiceAccount": (_ACCOUNT, account_cells),
     "HorizontalPodAutoscaler": (COLUMNS, autoscaler_cells),
     "LimitRange": (_ROLE, role_cells),
+    "ResourceQuota": (_QUOTA, quota_cells),
     "Role": (_ROLE, role_cells),
     "ClusterRole": (_ROLE, role_cells),
     "RoleBinding": (_BINDING, binding_cells),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -154,7 +155,7 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
     from manifests.yaml.loader import load_text
 
     documents = [one for chunk in applied for one in load_text(chunk.text, file="").documents]
-    if said := refusal(documents, node.store):
+    if said := refusal(documents, node.store, time.time()):
         raise ApiError("Forbidden", said)
     security = node.pod_security.declaring(security_labels(documents))
     if security.open:

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOT_RUN = "kubelite does not run objects of this kind; `kubelite api-resources` lists those that it knows"
 _BY_HAND = "kubectl has no generator either: `kubelite explain pvc.spec` describes the fields of a manifest"
 _OTHER_KINDS = (
-    "clusterrole", "clusterrolebinding", "ingress", "quota", "role", "rolebinding",
+    "clusterrole", "clusterrolebinding", "ingress", "role", "rolebinding",
     "serviceaccount", "token",
 )  # fmt: skip
 _INSTEAD = {
@@ -329,6 +329,32 @@ def namespace(ctx: click.Context, name: str, dry_run: str, output: str) -> None:
 
 
 create.add_command(namespace, "ns")
+
+
+@create.command(
+    "quota",
+    examples="""
+    # Limit what the objects of the namespace use together
+    kubelite create quota compute --hard=requests.cpu=2,requests.memory=1Gi,pods=10
+
+    # Limit the pods without requests and limits
+    kubelite create quota best-effort --hard=pods=100 --scopes=BestEffort
+    """,
+)
+@click.argument("name")
+@click.option("--hard", default="", metavar="RESOURCE=QUANTITY,...", help="Hard limits.")
+@click.option(
+    "--scopes", default="", metavar="SCOPE,...", help="Scopes that all must match an object that is counted."
+)
+@_common
+@click.pass_context
+def quota(ctx: click.Context, /, name: str, **options: Any) -> None:
+    """Create a ResourceQuota."""
+    document = documents.quota(name, options["namespace"], options["hard"], options["scopes"])
+    write(client(ctx), document, dry_run=options["dry_run"], output=options["output"])
+
+
+create.add_command(quota, "resourcequota")
 
 create.add_command(services.service)
 create.add_command(services.service, "svc")

@@ -113,6 +113,22 @@ def priority_class(name: str, options: Json) -> Json:
     return document | filled(optional) | {"preemptionPolicy": options["preemption_policy"]}
 
 
+def quota(name: str, namespace: str | None, hard: str, scopes: str) -> Json:
+    """Return a ResourceQuota. Raises CliError for what kubectl refuses (populateResourceListV1, parseScopes)."""
+    limits: dict[str, str] = {}
+    for statement in hard.split(",") if hard else ():
+        resource, *value = statement.split("=")
+        if len(value) != 1:
+            raise CliError(
+                f"error: failed to create quota: Invalid argument syntax {statement}, expected <resource>=<value>"
+            )
+        limits[resource] = value[0]
+    names = scopes.split(",") if scopes else []
+    if "" in names:
+        raise CliError('error: failed to create quota: invalid resource quota scope ""')
+    return named("ResourceQuota", name, namespace) | {"spec": filled({"hard": limits, "scopes": names})}
+
+
 def namespace_object(name: str) -> Json:
     """Return a Namespace."""
     return named("Namespace", name, None)

@@ -29,7 +29,7 @@ from kubelite.cli.transport.client import Client
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
-_POLICIES = ("limitranges",)
+_POLICIES = ("limitranges", "resourcequotas")
 
 
 @click.command(
@@ -164,7 +164,9 @@ class _Describer:
         if kind.plural in _POLICIES:
             from kubelite.cli.describe import policies
 
-            return policies.describe_limit_range(doc, events, self.now)
+            limits = kind.plural == "limitranges"
+            describe_policy = policies.describe_limit_range if limits else policies.describe_quota
+            return describe_policy(doc, events, self.now)
         if kind.plural == "horizontalpodautoscalers":
             from kubelite.cli.describe.autoscaler import describe_autoscaler
 
@@ -173,12 +175,15 @@ class _Describer:
         return text + self._policies(doc["metadata"]["name"]) if kind.plural == "namespaces" else text
 
     def _policies(self, namespace: str) -> str:
-        """Return what `describe namespace` shows of the limits in it."""
+        """Return what `describe namespace` shows of the quotas and limits in it."""
         from kubelite.cli.describe.parts import tabbed
-        from kubelite.cli.describe.policies import limits_of_namespace
+        from kubelite.cli.describe.policies import limits_of_namespace, quotas_of_namespace
 
-        ranges = self.server.get(path_of(resource_type("limitranges"), namespace))["items"]
-        return tabbed(["", *limits_of_namespace(ranges)])
+        quotas, ranges = (
+            self.server.get(path_of(resource_type(kind), namespace))["items"]
+            for kind in ("resourcequotas", "limitranges")
+        )
+        return tabbed(["", *quotas_of_namespace(quotas), "", *limits_of_namespace(ranges)])
 
     def _users(self, claim: Json) -> list[str]:
         """Return the names of the pods that use a claim: through their volumes, or as an ephemeral volume's claim."""

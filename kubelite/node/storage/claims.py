@@ -26,6 +26,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import TERMINAL_PHASES, reference
@@ -217,6 +218,10 @@ class Claims:
                 record = await self._store.create(KIND, doc)
             except AlreadyExists:
                 record = self._store.get(*key)
+            except Forbidden as error:  # a quota; the pod is tried again
+                if (user := self._store.get_uid(pod.metadata.uid or "")) is not None:
+                    self._say(user, "Warning", "FailedCreate", f"create PVC {metadata['name']}: {error}")
+                return
         if record is None or owner_of(record.doc) != pod.metadata.uid:
             return  # reported when a container starts that needs it
         record = await self._store.modify(record.uid, lambda doc: followed(doc, wanted))

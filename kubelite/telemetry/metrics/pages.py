@@ -45,7 +45,7 @@ from kubelite.telemetry.web.recent import Recent
 
 T = TypeVar("T")
 
-POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler")
+POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ResourceQuota")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 

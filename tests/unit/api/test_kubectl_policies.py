@@ -1,4 +1,4 @@
-"""LimitRanges and HorizontalPodAutoscalers: the output of kubelite equals that of kubectl."""
+"""LimitRanges, ResourceQuotas and HorizontalPodAutoscalers: the output of kubelite equals that of kubectl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.api.server import Served
 from tests.unit.api.test_kubectl import _ageless, kubectl
 from tests.unit.autoscaling.kit import autoscaler, deployment, pod, samples, view
 from tests.unit.cli.kit import kubelite as command
-from tests.unit.policies.kit import compute, limit_range
+from tests.unit.policies.kit import compute, limit_range, quota
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
 
@@ -58,6 +58,17 @@ def autoscalers() -> Iterator[Json]:
         yield hpa
 
 
+def quotas() -> Iterator[Json]:
+    hard = {"pods": "2", "requests__cpu": "1", "limits__memory": "1Gi"}
+    for name, scopes, used in (
+        ("busy", ["NotTerminating"], {"pods": "1", "requests.cpu": "250m", "limits.memory": "64Mi"}),
+        ("idle", None, {"pods": "0", "requests.cpu": "0", "limits.memory": "0"}),
+    ):
+        found = quota(name, scopes, given=hard)
+        found["metadata"] |= {"namespace": "default", "creationTimestamp": "2026-11-24T14:00:00Z"}
+        yield {**found, "status": {"hard": found["spec"]["hard"], "used": used}}
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
     limits = limit_range("Container", "limits", default=compute("1", "64Mi"), max=compute("2"))
@@ -67,7 +78,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
         "creationTimestamp": "2026-11-24T14:00:00Z",
     }
     with Served.at(tmp_path) as served:
-        for doc in (limits, *autoscalers()):
+        for doc in (limits, *quotas(), *autoscalers()):
             served.run(served.node.store.create(doc["kind"], doc))
         yield served
 
@@ -77,6 +88,10 @@ def server(tmp_path: Path) -> Iterator[Served]:
     [
         ("get", "limits"),
         ("get", "hpa"),
+        ("get", "quota"),
+        ("get", "resourcequotas", "busy", "-o", "yaml"),
+        ("describe", "quota"),
+        ("describe", "quota", "idle"),
         ("get", "hpa", "several", "-o", "json"),
         ("describe", "hpa"),
         ("describe", "hpa", "plain"),

@@ -26,6 +26,8 @@ CREATED = [
     ("job", "one", "--image=busybox", "-n", "prod", *COMMAND),
     ("cronjob", "nightly", "--image=busybox", "--schedule=0 3 * * *"),
     ("cj", "nightly", "--image=busybox", "--schedule=@daily", "--restart=Never", *COMMAND),
+    ("quota", "compute", "--hard=requests.cpu=1,pods=2,services=3"),
+    ("resourcequota", "best-effort", "--hard=pods=100", "--scopes=BestEffort,NotTerminating", "-n", "prod"),
     ("poddisruptionbudget", "web", "--selector=app=rails", "--min-available=1"),
     ("pdb", "web", "--selector=app=nginx,tier in (a,b),!old", "--max-unavailable=50%", "-n", "prod"),
 ]

@@ -125,7 +125,7 @@ async def test_a_view_has_what_the_last_plan_wrote(tmp_path: Path) -> None:
 async def test_a_refused_pod_is_an_event_and_is_tried_again(tmp_path: Path) -> None:
     said = ['pods "web" is forbidden: the reason']
     async with running(tmp_path, replica_set(replicas=1), refusal=lambda _pod: said[0]) as kit:
-        await kit.settled(lambda: kit.queue.retries > 0)
+        await kit.settled(lambda: kit.queue.added > 0)
         assert kit.pods() == []
         assert ("FailedCreate", f"Error creating: {said[0]}") in await kit.said()
         said[0] = ""

@@ -1,4 +1,4 @@
-"""Pods, LimitRanges and other documents for the tests of a namespace's rules."""
+"""Pods, LimitRanges, ResourceQuotas and other documents for the tests of a namespace's rules."""
 
 from __future__ import annotations
 
@@ -51,3 +51,21 @@ def claim(storage: str, name: str = "data", **spec: Any) -> Json:
     metadata = {"name": name, "namespace": "test", "uid": f"uid-{name}"}
     body: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}, **spec}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": body}
+
+
+def quota(
+    name: str = "quota",
+    scopes: list[str] | None = None,
+    selector: Json | None = None,
+    *,
+    given: Mapping[str, str] | None = None,
+    **hard: str,
+) -> Json:
+    """The names of resources are those of `given`, and those of the arguments with `__` for a dot."""
+    spec: Json = {"hard": {key.replace("__", "."): value for key, value in {**(given or {}), **hard}.items()}}
+    if scopes:
+        spec["scopes"] = scopes
+    if selector:
+        spec["scopeSelector"] = {"matchExpressions": [selector]}
+    metadata = {"name": name, "namespace": "test", "uid": f"uid-{name}"}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec}

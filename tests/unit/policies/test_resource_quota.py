@@ -11,25 +11,12 @@ import pytest
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from kubelite.policies.resource_quota import excess, matches, usage, used
-from tests.unit.policies.kit import claim, compute, container, pod, resources
+from tests.unit.policies.kit import claim, compute, container, pod, quota, resources
 
 NOW = 1_800_000_000.0
 DONGLE = {"example.com/dongle": "3"}
 HUGE = {"hugepages-2Mi": "100Mi"}
 DISK = resources({"ephemeral-storage": "32Mi"}, {"ephemeral-storage": "64Mi"})
-
-
-def quota(
-    name: str = "quota", scopes: list[str] | None = None, selector: Json | None = None, **hard: str
-) -> Json:
-    """The names of resources are written with `__` for a dot."""
-    spec: Json = {"hard": {key.replace("__", "."): value for key, value in hard.items()}}
-    if scopes:
-        spec["scopes"] = scopes
-    if selector:
-        spec["scopeSelector"] = {"matchExpressions": [selector]}
-    metadata = {"name": name, "namespace": "test"}
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec}
 
 
 def ended(phase: str) -> Json:
@@ -40,6 +27,10 @@ def terminating(since: float) -> Json:
     found = pod(given=resources(compute("1"), compute("2")))
     found["metadata"] |= {"deletionTimestamp": rfc3339(NOW - since), "deletionGracePeriodSeconds": 30}
     return found
+
+
+def refused(quotas: list[Json], docs: list[Json], new: Json, old: Json | None = None) -> str:
+    return excess(quotas, new, NOW, lambda one: used(one, docs, NOW), old)
 
 
 CPU = {"cpu": "1", "requests.cpu": "1", "limits.cpu": "2"}
@@ -86,6 +77,42 @@ def test_usage_of_claims_and_other_objects() -> None:
         ("Node", set()),
     ):
         assert set(usage({"kind": kind, "metadata": {"name": "x"}}, NOW)) == names
+
+
+def service(type_: str, *ports: Json, **spec: Any) -> Json:
+    return {
+        "kind": "Service",
+        "metadata": {"name": "x"},
+        "spec": {"type": type_, "ports": list(ports), **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("doc", "node_ports", "balancers"),
+    [
+        (service("ClusterIP", {"port": 80}), "0", "0"),
+        (service("NodePort", {"port": 80}, {"port": 81}), "2", "0"),
+        (service("LoadBalancer", {"port": 80}, {"port": 81}), "2", "1"),
+        (
+            service(
+                "LoadBalancer",
+                {"port": 80, "nodePort": 30080},
+                {"port": 81},
+                allocateLoadBalancerNodePorts=False,
+            ),
+            "1",
+            "1",
+        ),
+    ],
+)
+def test_usage_of_services(doc: Json, node_ports: str, balancers: str) -> None:
+    """services_test.go, TestServiceEvaluatorUsage."""
+    assert {name: str(amount) for name, amount in usage(doc, NOW).items()} == {
+        "count/services": "1",
+        "services": "1",
+        "services.nodeports": node_ports,
+        "services.loadbalancers": balancers,
+    }
 
 
 LIMITED = resources({}, compute("1"))
@@ -141,7 +168,7 @@ CPU_ONLY = resources(compute("1m"), compute("2m"))
 )
 def test_what_containers_must_specify(doc: Json, hard: dict[str, Any], said: str) -> None:
     wanted = f"failed quota: quota: must specify {said}" if said else ""
-    assert excess([quota(**hard)], [], doc, NOW) == wanted
+    assert refused([quota(**hard)], [], doc) == wanted
 
 
 def test_an_object_that_does_not_fit() -> None:
@@ -149,12 +176,12 @@ def test_an_object_that_does_not_fit() -> None:
     large = pod("large", given=resources(compute("3", "20Gi"), compute("3", "20Gi")))
     limits = quota(memory="10Gi", cpu="5", pods="10")
     said = "exceeded quota: quota, requested: memory=20Gi, used: memory=1Gi, limited: memory=10Gi"
-    assert excess([limits], [one], large, NOW) == said
-    assert excess([limits], [one], pod("two", given=resources(compute("1", "1Gi"))), NOW) == ""
+    assert refused([limits], [one], large) == said
+    assert refused([limits], [one], pod("two", given=resources(compute("1", "1Gi")))) == ""
     full = quota("full", pods="1", count__x="0")
     said = "exceeded quota: full, requested: pods=1, used: pods=1, limited: pods=1"
-    assert excess([limits, full], [one], pod("two", given=resources(compute("1", "1Gi"))), NOW) == said
-    assert excess([full], [{**one, "status": {"phase": "Failed"}}], pod("two"), NOW) == ""
+    assert refused([limits, full], [one], pod("two", given=resources(compute("1", "1Gi")))) == said
+    assert refused([full], [{**one, "status": {"phase": "Failed"}}], pod("two")) == ""
 
 
 def test_the_usage_of_a_quota() -> None:
@@ -168,3 +195,26 @@ def test_the_usage_of_a_quota() -> None:
         "pods": "2",
         "requests.cpu": "1100m",
     }
+
+
+def test_an_edit_asks_for_what_it_adds() -> None:
+    """CheckRequest with admission.Update: admission_test.go, TestAdmitHandlesOldObjects."""
+    full = quota(requests__storage="10Gi", persistentvolumeclaims="1")
+    old, larger = claim("8Gi"), claim("11Gi")
+    said = (
+        "exceeded quota: quota, requested: requests.storage=3Gi, used: requests.storage=8Gi, "
+        "limited: requests.storage=10Gi"
+    )
+    assert refused([full], [old], larger, old) == said
+    assert refused([full], [old], claim("10Gi"), old) == ""
+    assert refused([quota(requests__storage="1Gi")], [old], claim("7Gi"), old) == ""
+
+
+def test_an_edit_of_something_else_is_not_checked() -> None:
+    """podEvaluator.Handles."""
+    bare = pod(containers=BARE)
+    other = pod(containers=[{**one, "image": "other"} for one in BARE])
+    assert refused([quota(cpu="1")], [bare], other, bare) == ""
+    assert refused([quota(cpu="1")], [bare], pod(containers=BARE, activeDeadlineSeconds=1), bare).startswith(
+        "failed quota"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kubelite.policies.limit_range import ANNOTATION
-from kubelite.sources.admission import refusal, refused, rules_after
+from kubelite.sources.admission import Admission, refusal
 from kubelite.sources.directory import Sources
 from manifests.yaml.loader import load_text
 from state.store import Store
@@ -13,6 +13,7 @@ from tests.unit.sources.kit import CLAIM, directory, image, pod, sources, web
 
 __all__ = ["directory", "sources"]
 
+NOW = 1_800_000_000.0
 LIMITS = """
 apiVersion: v1
 kind: LimitRange
@@ -126,8 +127,8 @@ async def test_claims(directory: Path, store: Store, sources: Sources) -> None:
 async def test_diff_says_that_a_pod_would_berefused(directory: Path, store: Store, sources: Sources) -> None:
     loaded = load_text(f"{limits()}---{pod()}{LARGE}", file="-")
     doc = loaded.documents[1].obj.to_json()
-    assert refused(rules_after(loaded.documents, store), None, doc) == SAID
+    assert Admission(loaded.documents, store, NOW).refused(None, doc) == SAID
     (directory / "web.yaml").write_text(pod())
     await sources.scan(settle=0)
-    assert refused(rules_after(loaded.documents, store), web(store), doc) == SAID
-    assert (refusal(loaded.documents, store), refusal(loaded.documents[1:], store)) == (SAID, "")
+    assert Admission(loaded.documents, store, NOW).refused(web(store), doc) == SAID
+    assert (refusal(loaded.documents, store, NOW), refusal(loaded.documents[1:], store, NOW)) == (SAID, "")

@@ -159,7 +159,10 @@ def test_budgets_and_autoscalers() -> None:
     found = page(
         doc("PodDisruptionBudget", {}, {"disruptionsAllowed": 1, "expectedPods": 3}),
         doc("HorizontalPodAutoscaler", spec, status),
+        doc("ResourceQuota", {}, {"hard": {"requests.cpu": "1"}, "used": {"requests.cpu": "250m"}}),
     )
+    of_quota = 'kube_resourcequota{namespace="shop",resourcequota="web",resource="requests.cpu"'
+    assert f'{of_quota},type="hard"}} 1' in found and f'{of_quota},type="used"}} 0.25' in found
     assert (
         'kube_poddisruptionbudget_status_pod_disruptions_allowed{namespace="shop",poddisruptionbudget="web"} 1'
         in found

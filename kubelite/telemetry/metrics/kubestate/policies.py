@@ -1,5 +1,5 @@
-"""kube_poddisruptionbudget_* and kube_horizontalpodautoscaler_* of the stored objects, as in kube-state-metrics
-(internal/store/poddisruptionbudget.go and horizontalpodautoscaler.go)."""
+"""kube_poddisruptionbudget_*, kube_horizontalpodautoscaler_* and kube_resourcequota of the stored objects, as in
+kube-state-metrics (internal/store/poddisruptionbudget.go, horizontalpodautoscaler.go and resourcequota.go)."""
 
 from __future__ import annotations
 
@@ -103,6 +103,19 @@ def write_autoscalers(t: Table, docs: Sequence[Json]) -> None:
         for found in conditions_of(doc):
             head = kind.head(doc) + label("condition", found["type"])
             add_truth(t, family, head, found["status"], "status")
+
+
+def write_quotas(t: Table, docs: Sequence[Json]) -> None:
+    kind = Kind("resourcequota")
+    kind.write(t, docs, CREATED)
+    family = t.gauge("kube_resourcequota", "Information about resource quota.")
+    for doc in docs:
+        status = doc.get("status") or {}
+        for type_ in ("hard", "used"):
+            for name, value in (status.get(type_) or {}).items():
+                words = f'{label("resource", name)},type="{type_}"'
+                t.add(family, kind.head(doc) + words, amount("cpu", value))  # exact to thousandths
+    kind.write_labels(t, docs)
 
 
 def _metrics(t: Table, kind: Kind, docs: Sequence[Json]) -> None:

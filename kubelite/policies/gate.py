@@ -1,0 +1,50 @@
+"""What the store asks before it adds an object: whether its namespace has room for it. Pure.
+
+The store asks while it writes, so that the answer counts the writes before it, whoever makes them: of two objects that
+are created side by side, only one gets the last place. Source: Kubernetes
+staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/resource_access.go, where a conflict of writes to the
+quota's status has this effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from kubelite.kube.errors import Forbidden
+from kubelite.kube.json import Json
+
+if TYPE_CHECKING:
+    from kubelite.policies.ledger import Ledger
+
+QUOTA = "ResourceQuota"
+
+
+class Objects(Protocol):
+    """The objects as of a write."""
+
+    def docs_in(self, kind: str, namespace: str) -> Iterable[Json]: ...
+
+
+class Gate:
+    """`clock` returns Unix seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ledger: Ledger | None = None  # made for the first quota
+
+    def __call__(self, objects: Objects, kind: str, doc: Json) -> None:
+        """Raise Forbidden if the object must not be added."""
+        namespace = doc["metadata"].get("namespace", "")
+        quotas = list(objects.docs_in(QUOTA, namespace)) if namespace else []
+        if not quotas and self._ledger is None:
+            return
+        from kubelite.policies.ledger import Ledger
+
+        self._ledger = self._ledger or Ledger()
+
+        def docs(other: str) -> Iterable[Json]:
+            return objects.docs_in(other, namespace)
+
+        if said := self._ledger.refusal(quotas, {**doc, "kind": kind}, docs, self._clock()):
+            raise Forbidden(said, "metadata")
