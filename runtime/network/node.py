@@ -318,6 +318,8 @@ class Node:
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With
         `inside`, the first audit enters the namespaces of only that many pods, in turn at each call."""
+        if self._services:
+            self._services.settle()
         found = self._audit.problems(self._next_leases(inside))
         lacking = self._service_problems()
         if not found and not lacking:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,12 @@ import pytest
 
 from runtime.errors import NetworkError
 from runtime.network.client import NetworkClient
+from runtime.network.nft_messages import expression
+from runtime.network.node import Node
+from runtime.network.services import rules
 from runtime.network.services.plan import Endpoint, ServiceNetwork, ServicePort
-from tests.kernel.netlab import HOST, Lab, ask, lab
-from tests.kernel.test_services import NETWORK, WEB, pods_of, refusal, service
+from tests.kernel.netlab import HOST, SOON, Lab, ask, lab
+from tests.kernel.test_services import NETWORK, WEB, Listener, pods_of, refusal, service
 
 pytestmark = pytest.mark.kernel
 
@@ -209,6 +214,59 @@ def test_a_node_without_services_has_no_tables(world: Lab, nft: str) -> None:
         assert "10.96" not in world.host.sh("ip", "route")
 
     world.with_node(scenario)
+
+
+def test_connections_outlive_the_last_service(world: Lab, nft: str) -> None:
+    """The tables stay for them without a Service, are repaired, and go with the last of them."""
+
+    def tables() -> bool:
+        return "services" in world.host.sh(nft, "list", "tables")
+
+    async def scenario(node: NetworkClient) -> None:
+        async with pods_of(world, node) as pods:
+            server = await pods.add("server", says="served")
+            await pods.add("client", port=1)
+            with Listener(pods.ns["server"], 8081) as listener:
+                await node.replace_services(NETWORK, [service([Endpoint(server.ip, 8081)])])
+                connection = pods.ns["client"].run(lambda: socket.create_connection((WEB, 80), SOON))
+                assert listener.echoes(connection)
+                await node.change_services([], [service().name])
+                assert listener.echoes(connection)
+                assert refusal(pods.ns["client"], WEB, 80) == errno.ECONNREFUSED
+                assert await node.audit() == []
+                world.host.sh(nft, "delete", "table", "bridge", world.table() + "-services")
+                assert (await node.repair()).left == []
+                assert listener.echoes(connection)
+                await node.change_services([service([server], port=81)], [])
+                assert ask(pods.ns["client"], WEB, 81) == "served"
+                os.kill(node.helper_pid, signal.SIGKILL)
+                await node.replace_services(NETWORK, [])
+                assert listener.echoes(connection)  # for another helper, too
+                connection.close()
+            await node.repair()
+            assert not tables()
+
+    world.with_node(scenario)
+
+
+def test_a_kernel_without_a_part_of_nftables_is_named(
+    world: Lab, nft: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses a rule with an expression that it does not have. Nothing of the tables is left."""
+    monkeypatch.setattr(rules, "_to_this_host", lambda: expression("fib-of-tomorrow"))
+
+    def body() -> None:
+        node = Node(world.config())
+        try:
+            with pytest.raises(NetworkError, match="cannot route Services with nftables") as refused:
+                node.replace_services(NETWORK, [service()])
+            assert (refused.value.reason, refused.value.retriable) == ("ServicesNotSupported", False)
+            assert "services" not in world.host.sh(nft, "list", "tables")
+            assert routes(world) == []
+        finally:
+            node.teardown()
+
+    world.host.run(body)
 
 
 def test_what_cannot_be_served_is_said(world: Lab) -> None:

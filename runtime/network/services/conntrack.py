@@ -1,4 +1,6 @@
-"""Forget UDP flows: an existing flow never consults the tables again, so a sender that does not pause would keep
+"""What the kernel knows of connections: it forgets UDP flows, and says whether TCP connections between pods are open.
+
+An existing flow never consults the tables again, so a sender that does not pause would keep
 reaching an endpoint that is gone, or nothing. kube-proxy does the same (pkg/proxy/conntrack/cleanup.go).
 
 TCP connections are left alone: an endpoint that terminates finishes its connections.
@@ -12,17 +14,29 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runtime.network.netlink import NLM_F_ACK, NetlinkSocket, Request, message
+from runtime.network.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NetlinkError,
+    NetlinkSocket,
+    Request,
+    attributes,
+    message,
+)
 from runtime.network.nft_messages import (
     IPCTNL_MSG_CT_DELETE,
+    IPCTNL_MSG_CT_GET,
     NFNL_SUBSYS_CTNETLINK,
     attribute,
     nested,
+    number,
 )
-from runtime.network.services.arrange import EVERY_ADDRESS, Front, Placed, fronts
+from runtime.network.services.arrange import EVERY_ADDRESS, PROTOCOLS, Front, Placed, fronts
 from runtime.network.services.plan import Endpoint
 
-CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_FILTER = 1, 2, 25
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_PROTOINFO, CTA_FILTER, CTA_STATUS_MASK = 1, 2, 3, 4, 25, 26
+IPS_DST_NAT = 1 << 5
+ENDED = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 SOURCE_ADDRESS, DESTINATION_ADDRESS, PROTOCOL, SOURCE_PORT, DESTINATION_PORT = (
     1,
     2,
@@ -88,4 +102,39 @@ def _request(flows: Flows) -> Request:
     payload = struct.pack(">BBH", socket.AF_INET, 0, 0) + nested(CTA_TUPLE_ORIG, original) + reply + filters
     return message(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, NLM_F_ACK, payload, "forget UDP flows of a Service"
+    )
+
+
+def between_pods(sock: NetlinkSocket, pods: ipaddress.IPv4Network) -> bool:
+    """Whether a TCP or SCTP connection from one address of `pods` to another one is open by way of a Service."""
+    head = struct.pack(">BBH", socket.AF_INET, 0, 0)
+    # kernels before 5.16 list all connections, so that each is looked at
+    status = number(CTA_STATUS, IPS_DST_NAT) + number(CTA_STATUS_MASK, IPS_DST_NAT)
+    query = message(
+        NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET, NLM_F_DUMP, head + status, "list connections"
+    )
+    try:
+        return any(_is_between(attributes(data[20:]), pods) for data in sock.dump(query))
+    except NetlinkError:  # a kernel without ctnetlink
+        return False
+
+
+def _is_between(entry: dict[int, bytes], pods: ipaddress.IPv4Network) -> bool:
+    client, asked, protocol = _tuple(entry[CTA_TUPLE_ORIG])
+    server, _, _ = _tuple(entry[CTA_TUPLE_REPLY])
+    if asked == server or protocol not in (PROTOCOLS["TCP"], PROTOCOLS["SCTP"]):
+        return False
+    tcp = attributes(attributes(entry.get(CTA_PROTOINFO, b"")).get(1, b""))
+    ended = protocol == PROTOCOLS["TCP"] and tcp.get(1, b"\0")[0] in ENDED
+    return not ended and client in pods and server in pods
+
+
+def _tuple(payload: bytes) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address, int]:
+    """The source, the destination and the protocol of one direction of a connection."""
+    parts = attributes(payload)
+    addresses = attributes(parts[1])
+    return (
+        ipaddress.IPv4Address(addresses[1]),
+        ipaddress.IPv4Address(addresses[2]),
+        attributes(parts[2])[1][0],
     )

@@ -1,7 +1,9 @@
 """The Services of one node: their desired state, and the tables and the route that carry it out.
 
 The daemon sends the desired state: all of it when the helper has started, then changes. The helper keeps it, so that an
-audit can compare it with the kernel, and a repair can restore it. The tables exist only while there are ports.
+audit can compare it with the kernel, and a repair can restore it. The tables exist only while there are ports, or
+connections of pods to pods through ports that are gone: without the tables, the bridge would switch their frames, and
+nobody translate the addresses.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class ServiceRouting:
         self._tables = ServiceTables(table)
         self._cluster: ipaddress.IPv4Network | None = None
         self._placed: dict[str, Placed] = {}
+        self._lingers = False  # whether the tables exist without a port
         self._users: Counter[Pick] = Counter()  # the number of fronts that use a chain
         self._addresses: Counter[str] = Counter()  # the number of ports that have an endpoint at an address
         self._owners: dict[bytes, str] = {}  # the name of the port that has a front
@@ -85,33 +88,47 @@ class ServiceRouting:
         warnings. Raises NetworkError."""
         if self._cluster is None:
             return []
-        if not self._placed:
-            self._tables.delete()
-            self._remove_routes()
+        if not self._placed and not self._is_in_use():
+            self._remove()
             return []
         scope = Scope(self._bridge.name, self._subnet, self._prefix, self._cluster, self._routed)
         try:
             self._tables.rebuild(scope, list(self._users), self._wanted())
         except CapabilityError as error:
             raise NetworkError(str(error), reason="ServicesNotSupported", retriable=False) from error
+        self._lingers = not self._placed
         self._remove_routes(self._cluster)
         route.add(self._socket, self._cluster, bridge=self._bridge.index, gateway=self._subnet.gateway)
         return self._bridge.silence_redirects()
 
     def problems(self) -> list[str]:
         """Return a sentence for each rule, route or element that is missing, and for each that should not exist."""
-        if not self._placed or self._cluster is None:
+        if self._cluster is None or not (self._placed or self._lingers):
             return []
         found = self._tables.differences(self._wanted)
         if self._cluster not in route.listed(self._socket, bridge=self._bridge.index):
             found.append(f"the route to the cluster IPs {self._cluster} is missing")
         return found
 
+    def settle(self) -> None:
+        """Remove the tables that existed for connections which have ended."""
+        if self._lingers and not self._is_in_use():
+            self._remove()
+
     def delete(self) -> None:
         """Remove the tables and the route, and forget all ports."""
         self._clear()
+        self._remove()
+
+    def _remove(self) -> None:
         self._tables.delete()
         self._remove_routes()
+        self._lingers = False
+
+    def _is_in_use(self) -> bool:
+        """Whether there are tables, and connections that need them."""
+        pods = ipaddress.IPv4Network((self._subnet.gateway, self._subnet.prefix), strict=False)
+        return (self._lingers or self._tables.exist()) and conntrack.between_pods(self._tables.socket, pods)
 
     def _apply(self, gone: Elements, new: Elements, old_users: set[Pick]) -> None:
         needed = [pick for pick in self._users if pick not in old_users]

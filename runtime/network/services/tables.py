@@ -183,6 +183,13 @@ class ServiceTables(Table):
             self._generation = generation
         return problems
 
+    def exist(self) -> bool:
+        try:
+            self._elements(SERVICES)
+        except NetlinkError:
+            return False
+        return True
+
     def delete(self) -> None:
         """Remove both tables. Missing ones are no error."""
         super().delete()
