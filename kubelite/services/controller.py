@@ -23,11 +23,13 @@ from kubelite.services.data_path import DataPath
 from kubelite.services.endpoints import endpoints_of, is_managed
 from kubelite.services.index import Name, ServiceIndex
 from kubelite.services.load_balancers import (
+    Holder,
     has_address,
     pod_holders,
     process_holders,
     refusal,
     service_holders,
+    shadowed,
     status,
     wants_address,
 )
@@ -91,6 +93,7 @@ class ServiceController:
         self.index = ServiceIndex()
         self._balancing = asyncio.Lock()  # one Service at a time takes ports of the node's address
         self._watch: Watch | None = None
+        self._node_ports: dict[Name, tuple[int, ...]] = {}  # those that were looked at
         self._begun = False  # whether the data path has been set
         self._told: set[str] = set()  # uids of Services that were said to be unreachable
 
@@ -134,6 +137,7 @@ class ServiceController:
             await self._data_path.apply(name, ())
             await self._write_slices(none_of(self.index.slices(name)))
             await self._remove_endpoints(name)
+            self._node_ports.pop(name, None)
             return None
         changes = self._slices(name, service)
         await self._data_path.apply(name, service_ports(service, changes.slices, self._node))
@@ -142,6 +146,7 @@ class ServiceController:
         if self._data_path.missing:
             self._say_unreachable(service)
             return None
+        self._say_shadowed(name, service)
         async with self._balancing:
             self._catch_up()
             service = self.index.service(name)
@@ -214,16 +219,23 @@ class ServiceController:
 
     def _refusal(self, service: Json, address: str) -> str:
         uid = service["metadata"]["uid"]
+        others = service_holders(self.index.services().values(), uid)
+        return refusal(service, (*others, *self._holders(address)))
+
+    def _holders(self, address: str) -> tuple[Holder, ...]:
+        """The ports of the node that pods and processes have."""
         pods = (record.doc for record in self._store.list("Pod"))
         tables = ((protocol, _table(name)) for protocol, name in _TABLES)
-        return refusal(
-            service,
-            (
-                *service_holders(self.index.services().values(), uid),
-                *pod_holders(pods, address),
-                *process_holders(tables, address),
-            ),
-        )
+        return (*pod_holders(pods, address), *process_holders(tables, address))
+
+    def _say_shadowed(self, name: Name, service: Json) -> None:
+        """Record an event when a Service gets a node port that somebody else has."""
+        ports = tuple(port["nodePort"] for port in service["spec"].get("ports") or () if port.get("nodePort"))
+        if ports == self._node_ports.get(name, ()):
+            return
+        self._node_ports[name] = ports
+        for sentence in shadowed(service, self._holders(self._address())):
+            self._events.event(reference(service), "Warning", "NodePortInUse", sentence)
 
     def _say_unreachable(self, service: Json) -> None:
         uid = service["metadata"]["uid"]

@@ -1,5 +1,5 @@
 """Pure: whether this node can be the load balancer of a Service. Its ports are then open on the node's address, as k3s'
-servicelb opens them."""
+servicelb opens them. Also whether somebody else has a node port of it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ def refusal(service: Json, holders: Iterable[Holder]) -> str:
         if (one.protocol, one.port) in wanted:
             return f"port {one.port}/{one.protocol} of the node is taken by {one.words}: the service gets no address"
     return ""
+
+
+def shadowed(service: Json, holders: Iterable[Holder]) -> list[str]:
+    """Return a sentence for each node port that somebody else has, too. As in kube-proxy's nftables mode, no socket
+    reserves node ports, and the Service gets the packets."""
+    ports = {
+        (port.get("protocol", "TCP"), port.get("nodePort")) for port in service["spec"].get("ports") or ()
+    }
+    found = sorted({one for one in holders if (one.protocol, one.port) in ports}, key=lambda one: one.port)
+    return [
+        f"node port {one.port}/{one.protocol} is also used by {one.words}, which pods and other machines no longer "
+        "reach: choose another nodePort, or another port for it"
+        for one in found
+    ]
 
 
 def status(service: Json, address: str) -> Json:

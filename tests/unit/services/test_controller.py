@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -283,6 +284,20 @@ def test_one_change_among_many_services_is_quick() -> None:
             assert len(port.endpoints) == 9 + turn % 2
         costs.append((time.process_time() - began) / 200)
     assert costs[1] < 3 * costs[0] + 0.0005, costs
+
+
+async def test_a_node_port_at_which_a_process_listens_is_named_once(store: Store) -> None:
+    kit = Kit(store)
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        number = taken.getsockname()[1]
+        await kit.put(service("web", {"port": 80, "nodePort": number}, type="NodePort"))
+        async with running(kit):
+            await kit.settled(lambda: bool(kit.docs("Event")))
+            await kit.put(pod(1))
+            await kit.settled(lambda: kit.helper.ips() == ["10.88.0.3"])
+    (event,) = kit.docs("Event")
+    assert event["reason"] == "NodePortInUse"
+    assert event["message"].startswith(f"node port {number}/TCP is also used by a process of this machine, ")
 
 
 async def test_a_pod_is_withdrawn_before_it_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
