@@ -166,6 +166,8 @@ def test_secrets_are_in_memory_and_fs_group_owns_the_files(node: Node) -> None:
     node.apply("p.yaml", text)
     node.wait_status("s", "Running")
     assert run(node, "s", "cat /s/token /p/token; grep -c ' /[sp] tmpfs' /proc/mounts").endswith("disk2\n")
+    if tuple(int(number) for number in os.uname().release.split(".")[:2]) >= (6, 4):
+        assert run(node, "s", "grep -c ' /[sp] tmpfs.*noswap' /proc/mounts") == "2\n"
     uid = node.pod("s")["metadata"]["uid"]
     run(node, "s", "mkdir -p /d/in; echo x > /d/in/f; chmod 600 /d/in/f; ln -s /etc/hosts /d/link")
     node.apply(

@@ -64,10 +64,12 @@ def _empty_dir(plan: VolumePlan) -> None:
         syscalls.mount("nodev", plan.path, "hugetlbfs", flags, f"pagesize={plan.size},mode=0777")
         fresh = True
     if plan.kind is Kind.MEMORY and not _is_mounted(plan.path):
-        mode = "1777" if plan.name == "shm" else "0777"
         size = f",size={plan.size}" if plan.size else ""
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
-        syscalls.mount("tmpfs", plan.path, "tmpfs", flags, f"mode={mode}{size}")
+        if plan.name == "shm":
+            syscalls.mount("tmpfs", plan.path, "tmpfs", flags, f"mode=1777{size}")
+        else:
+            _unswapped_tmpfs(plan.path, flags, f"mode=0777{size}")
         fresh = True
     if fresh:
         os.chmod(plan.path, 0o1777 if plan.name == "shm" else 0o777)  # the umask may have removed bits
@@ -125,9 +127,19 @@ def _in_memory(path: str) -> None:
     """Mount a tmpfs for secrets. A volume that an older version wrote to disk stays, because containers use it."""
     os.makedirs(path, mode=0o755, exist_ok=True)
     if not _is_mounted(path) and not os.path.lexists(f"{path}/{_DATA}"):
-        syscalls.mount(
-            "tmpfs", path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, "mode=0755"
-        )
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        _unswapped_tmpfs(path, flags, "mode=0755")
+
+
+def _unswapped_tmpfs(path: str, flags: int, options: str) -> None:
+    """Mount a tmpfs whose pages are never written to swap, where the kernel can do that (Linux 6.4 and later; kubelet:
+    generateTmpfsMountOptions in pkg/volume/emptydir/empty_dir.go)."""
+    try:
+        syscalls.mount("tmpfs", path, "tmpfs", flags, f"{options},noswap")
+    except SyscallError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        syscalls.mount("tmpfs", path, "tmpfs", flags, options)
 
 
 def _claim(plan: VolumePlan) -> None:
