@@ -15,7 +15,7 @@ from kubelite.cli.create.writing import dry_run_option, output_option, write
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Group
 from kubelite.cli.names import qualified
-from kubelite.cli.objects.manifest_files import read_manifests, say_unsupported
+from kubelite.cli.objects.manifest_files import kustomize_option, read_manifests, say_unsupported
 from kubelite.cli.options import client, files_option, namespace_option, recursive_option, socket_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,6 +42,9 @@ _INSTEAD = {
     # Create the objects of a manifest file
     kubelite create -f web.yaml
 
+    # Create what an overlay of kustomize makes
+    kubelite create -k overlays/production
+
     # Create a ConfigMap and a Secret
     kubelite create configmap app --from-file=app.conf --from-literal=level=info
     kubelite create secret generic db --from-literal=password=s3cret
@@ -54,13 +57,19 @@ _INSTEAD = {
     """,
 )
 @files_option
+@kustomize_option
 @recursive_option
 @namespace_option
 @dry_run_option
 @socket_option
 @click.pass_context
 def create(
-    ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None, dry_run: str
+    ctx: click.Context,
+    files: tuple[str, ...],
+    kustomize: str,
+    recursive: bool,
+    namespace: str | None,
+    dry_run: str,
 ) -> None:
     """Create objects from files or from flags.
 
@@ -68,10 +77,10 @@ def create(
     """
     if ctx.invoked_subcommand:
         return
-    if not files:
+    if not files and not kustomize:
         raise CliError(ctx.get_help(), code=2)
     failed = False
-    for file, text in read_manifests(files, recursive, "create"):
+    for file, text in read_manifests(files, recursive, "create", kustomize):
         try:
             found = create_objects(client(ctx), text, namespace or "", dry_run=dry_run, file=file)
         except ServerError as error:

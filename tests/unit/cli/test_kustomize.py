@@ -41,6 +41,13 @@ def test_a_kustomization_is_built_and_applied(server: Served, overlay: Path) -> 
 
 
 @needs_builder
+def test_a_kustomization_is_created_once(server: Served, overlay: Path) -> None:
+    assert ok(server, "create", "-k", str(overlay)) == "pod/test-nginx created\n"
+    done = kubelite(server, "create", "-k", str(overlay))
+    assert done.returncode == 1 and "already exists" in done.stderr
+
+
+@needs_builder
 def test_what_cannot_be_built_is_said(server: Served, overlay: Path) -> None:
     (overlay / "web.yaml").unlink()
     done = kubelite(server, "apply", "-k", str(overlay))
