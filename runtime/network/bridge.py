@@ -19,6 +19,7 @@ from runtime.network.netlink import Link, NetlinkSocket
 from runtime.network.plan import BRIDGE_GROUP, Subnet, bridge_alias, mac_of
 
 FORWARDING = "net/ipv4/ip_forward"
+NO_ANSWER = "refused UDP packets to Services may get no answer"
 DEFAULT_MTU = 1500  # for a host without a default route
 
 
@@ -56,7 +57,13 @@ class Bridge:
         )
         up = netlink.set_link(self.index, up=True, attributes=(("IFLA_GROUP", BRIDGE_GROUP),))
         self._route.request([address, up], ignore=(errno.EEXIST,))
-        return warnings + _switch(FORWARDING, "1", "pods cannot reach other networks")
+        for key in (FORWARDING, self._forwarding):  # the first sets the second only when it changes
+            warnings += _switch(key, "1", "pods cannot reach other networks")
+        return warnings
+
+    @property
+    def _forwarding(self) -> str:
+        return f"net/ipv4/conf/{self.name}/forwarding"
 
     def problems(self, links: Iterable[Link]) -> list[str]:
         """The problems of the bridge itself, as sentences."""
@@ -67,8 +74,9 @@ class Bridge:
         held = [address for address in netlink.addresses(self._route) if address.index == self.index]
         if not any((address.ip, address.prefix) == (subnet.gateway, subnet.prefix) for address in held):
             found.append(f"bridge {self.name} does not have the address {subnet.gateway}/{subnet.prefix}")
-        if read_sysctl(FORWARDING) == "0":
-            found.append("pods cannot reach other networks: net.ipv4.ip_forward is 0")
+        for key in (FORWARDING, self._forwarding):
+            if read_sysctl(key) == "0":
+                found.append(f"pods cannot reach other networks: {key.replace('/', '.')} is 0")
         return found
 
     def delete(self) -> None:
@@ -131,12 +139,17 @@ class Bridge:
         """Send no ICMP redirects into the bridge. The kernel sends them for what it routes back into the bridge, and
         then limits the rate of other ICMP errors to the same pod. Both sysctls must be off (ip-sysctl.rst); other
         interfaces keep their own. Returns warnings."""
-        otherwise = "refused UDP packets to Services may get no answer"
+        return [warning for key in self._redirects for warning in _switch(key, "0", NO_ANSWER)]
+
+    def redirect_problems(self) -> list[str]:
+        """What `silence_redirects` has not set, as sentences."""
         return [
-            warning
-            for name in ("all", self.name)
-            for warning in _switch(f"net/ipv4/conf/{name}/send_redirects", "0", otherwise)
+            f"{NO_ANSWER}: {key.replace('/', '.')} is 1" for key in self._redirects if read_sysctl(key) == "1"
         ]
+
+    @property
+    def _redirects(self) -> list[str]:
+        return [f"net/ipv4/conf/{name}/send_redirects" for name in ("all", self.name)]
 
 
 def _switch(key: str, value: str, otherwise: str) -> list[str]:

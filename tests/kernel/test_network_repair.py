@@ -51,13 +51,25 @@ def _damage(world: Lab, pod: Netns, how: str, ifname: str) -> str:
         case "bridge":
             world.host.sh("ip", "link", "del", "br-lab")
             return "bridge br-lab is missing or down"
+        case "forwarding of the bridge":
+            world.host.run(lambda: Path("/proc/sys/net/ipv4/conf/br-lab/forwarding").write_text("0"))
+            return "net.ipv4.conf.br-lab.forwarding is 0"
     world.host.run(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("0"))
     return "net.ipv4.ip_forward is 0"
 
 
 @pytest.mark.parametrize(
     "how",
-    ["veth", "pod's address", "pod's route", "pod's interface", "bridge's address", "bridge", "forwarding"],
+    [
+        "veth",
+        "pod's address",
+        "pod's route",
+        "pod's interface",
+        "bridge's address",
+        "bridge",
+        "forwarding",
+        "forwarding of the bridge",
+    ],
 )
 def test_damage_is_found_and_repaired(world: Lab, how: str) -> None:
     """After the repair a packet passes again, to the pod's old address."""

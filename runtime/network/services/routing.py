@@ -108,7 +108,7 @@ class ServiceRouting:
         found = self._tables.differences(self._wanted)
         if self._cluster not in route.listed(self._socket, bridge=self._bridge.index):
             found.append(f"the route to the cluster IPs {self._cluster} is missing")
-        return found
+        return found + self._bridge.redirect_problems()
 
     def settle(self) -> None:
         """Remove the tables that existed for connections which have ended."""
