@@ -147,6 +147,7 @@ def _check_cgroups(
     error: _Error,
 ) -> None:
     parent = f"/{settings.cgroup_parent}"
+    _check_frozen(parent, error)
     for path in _pod_cgroups(parent):
         uid = path.rpartition("/pod")[2]
         if uid not in pods or uid not in shims:
@@ -165,6 +166,23 @@ def _check_cgroups(
                 f"process {pid} is in the shims' cgroup but is not a pod's shim",
                 f"kill -9 {pid}",
             )
+
+
+def _check_frozen(parent: str, error: _Error) -> None:
+    """Check the cgroups above those of the pods. Nobody but an administrator freezes them, so the node does not thaw
+    them, not even to delete a pod."""
+    freezer = layout().v1.get("freezer")
+    for path in (parent, f"{parent}/burstable", f"{parent}/besteffort"):
+        if not (group := open_cgroup(path)).exists() or not group.frozen():
+            continue
+        file, word = (
+            (f"{freezer}{path}/freezer.state", "THAWED")
+            if freezer
+            else (f"{layout().unified}{path}/cgroup.freeze", "0")
+        )
+        words = f"cgroup {path} is frozen: no pod in it runs, starts or can be deleted"
+        error("cgroups", words, f"echo {word} > {file}")
+        return
 
 
 def _pod_cgroups(parent: str) -> set[str]:

@@ -240,6 +240,25 @@ def test_a_frozen_cgroup_does_not_keep_its_pod(node: Node, level: str) -> None:
     assert not alive(pid)
 
 
+def test_a_frozen_cgroup_above_the_pods_is_named(node: Node) -> None:
+    """The node does not thaw what holds all of its pods, and waits for nothing else meanwhile."""
+    node.apply("p.yaml", pod("p", container()))
+    node.wait_status("p", "Running")
+    top = freezer_of(node.pid("p"))
+    while top.name != node.cgroup_parent:
+        top = top.parent
+    freeze(top)
+    try:
+        (found,) = node.doctor()
+        assert f"cgroup /{node.cgroup_parent} is frozen" in found["message"]
+        (node.manifests / "p.yaml").unlink()
+        node.wait_status("p", "Terminating")
+    finally:
+        freeze(top, thaw=True)
+    node.wait_gone("p", timeout=20)
+    node.wait(lambda: node.doctor() == [], "nothing to complain about")
+
+
 def freezer_of(pid: int) -> Path:
     """The directory of the process's cgroup that can be frozen: of the v1 controller, if there is one."""
     lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
@@ -250,11 +269,11 @@ def freezer_of(pid: int) -> Path:
     return next(place for place in cgroup_places(path.strip("/")) if (place / file).exists())
 
 
-def freeze(place: Path) -> None:
+def freeze(place: Path, *, thaw: bool = False) -> None:
     if (place / "freezer.state").exists():
-        (place / "freezer.state").write_text("FROZEN")
+        (place / "freezer.state").write_text("THAWED" if thaw else "FROZEN")
     else:
-        (place / "cgroup.freeze").write_text("1")
+        (place / "cgroup.freeze").write_text("0" if thaw else "1")
 
 
 @pytest.mark.skipif(bool(missing("mount", "umount")), reason="needs mount")

@@ -65,6 +65,8 @@ _INSTEAD = {
 @click.pass_context
 def create(
     ctx: click.Context,
+    /,
+    *,
     files: tuple[str, ...],
     kustomize: str,
     recursive: bool,

@@ -152,7 +152,7 @@ def _write(server: Client, document: Json, options: Json) -> None:
 @click.option(
     "--protocol", type=click.Choice(["TCP", "UDP", "SCTP"]), help="Protocol of the ports. [default: TCP]"
 )
-@click.option("--name", default="", metavar="NAME", help="Name of the Service. Default: that of the object.")
+@click.option("--name", default="", metavar="NAME", help="Name of the Service. [default: NAME]")
 @click.option(
     "--type", type=click.Choice(["ClusterIP", "NodePort", "LoadBalancer"]), help="Type of the Service."
 )

@@ -53,7 +53,7 @@ def why_autoscaler(server: Client, doc: Json) -> Json:
 
 
 def _target(server: Client, doc: Json) -> Iterator[str]:
-    """Say where the number of replicas comes from."""
+    """Return whether the manifest or the autoscaler has set the number of replicas, as a sentence."""
     ref, namespace = doc["spec"]["scaleTargetRef"], doc["metadata"].get("namespace", "default")
     name = f"{ref['kind'].lower()}/{ref['name']}"
     try:

@@ -23,7 +23,7 @@ _WHAT = click.argument(
     "what", nargs=-1, metavar="TYPE/NAME... | TYPE NAME... KEY=VALUE|KEY-...", shell_complete=complete_types
 )
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing values.")
-_LIST = click.option("--list", "listing", is_flag=True, help="Only list them.")
+_LIST = click.option("--list", "listing", is_flag=True, help="Show the labels or annotations of the objects.")
 
 
 @click.command(
