@@ -18,9 +18,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.chaos import blows
 from tests.chaos.machine import Machine
-from tests.chaos.monkey import Failure, Monkey
+from tests.chaos.monkey import FAMILIES, Failure, Monkey
 from tests.e2e import node
 
 PATIENCE = 5.0  # the node may share the machine with all other tests
@@ -53,7 +52,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--rounds", type=int, default=0, help="stop after so many, however long they take")
     parser.add_argument(
-        "--blows", nargs="*", default=[], choices=tuple(blows.FAMILIES), help="families of blows to add"
+        "--blows", nargs="*", default=[], choices=tuple(FAMILIES), help="families of blows to add"
     )
     options = parser.parse_args()
     if os.geteuid() != 0:

@@ -1,7 +1,7 @@
 """Blows that leave every process alive: stopped processes, frozen cgroups, and a network that somebody changes.
 
-Each takes the machine and the seeded generator and returns what it did, and how to take back what only its cause can:
-the node does not thaw a cgroup that an administrator froze. What the node must mend by itself stays as it is.
+Each takes the machine and the seeded generator and returns a `Blow`. What the node must mend by itself stays as it is.
+`damage.py` has those on files, `shortages.py` those that take away what the daemon needs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import lens
@@ -19,44 +20,58 @@ from tests.chaos.machine import Machine
 Undo = Callable[[], None]
 
 
-def stop_helper(machine: Machine, rng: random.Random) -> tuple[str, Undo | None]:
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """What was done. `undo` takes back what only its cause can: the node does not thaw a cgroup that an administrator
+    froze. `pods`: the uids of pods that the node may recreate or restart because of it."""
+
+    what: str
+    undo: Undo | None = None
+    pods: frozenset[str] = frozenset()
+
+
+Family = Callable[[Machine, random.Random], Blow]
+
+
+def stop_helper(machine: Machine, rng: random.Random) -> Blow:
     """SIGSTOP a helper of the daemon, which must replace it."""
     helpers = sorted(lens.children(machine).items())
     if not helpers:
-        return "stop a helper: there is none", None
+        return Blow("stop a helper: there is none")
     name, pid = rng.choice(helpers)
     done = lens.kill(pid, number=signal.SIGSTOP)
-    return f"stop {name} {pid}" if done else f"stop {name}: it has exited", None
+    return Blow(f"stop {name} {pid}" if done else f"stop {name}: it has exited")
 
 
-def stop_shim(machine: Machine, rng: random.Random) -> tuple[str, Undo | None]:
+def stop_shim(machine: Machine, rng: random.Random) -> Blow:
     """SIGSTOP a pod's shim until the quiet moment."""
     shims = sorted(lens.shims(machine).items())
     if not shims:
-        return "stop a shim: there is none", None
+        return Blow("stop a shim: there is none")
     uid, pid = rng.choice(shims)
     if not lens.kill(pid, number=signal.SIGSTOP):
-        return f"stop shim of {uid}: it has exited", None
+        return Blow(f"stop shim of {uid}: it has exited")
 
     def resume() -> None:
         lens.kill(pid, number=signal.SIGCONT)
 
-    return f"stop shim {pid} of {uid}", resume
+    return Blow(f"stop shim {pid} of {uid}", resume)
 
 
-def freeze_pod(machine: Machine, rng: random.Random) -> tuple[str, Undo | None]:
+def freeze_pod(machine: Machine, rng: random.Random) -> Blow:
     """Freeze the cgroup of a pod, or of one of its containers, until the quiet moment."""
     found = lens.instances(machine)
     if not found:
-        return "freeze a pod: there is none", None
+        return Blow("freeze a pod: there is none")
     one = rng.choice(found)
     whole = rng.random() < 0.5
     with contextlib.suppress(OSError):
         place = _freezer(one.pid)
         place = place.parent.parent / place.name if whole else place
         _freeze(place, True)
-        return f"freeze {'pod' if whole else 'container'} {one.pod}", lambda: _freeze(place, False)
-    return f"freeze {one.pod}: it has exited", None
+        words = f"freeze {'pod' if whole else 'container'} {one.pid}"
+        return Blow(words, lambda: _freeze(place, False))
+    return Blow(f"freeze {one.pod}: it has exited")
 
 
 def _freezer(pid: int) -> Path:
@@ -75,7 +90,7 @@ def _freeze(file: Path, frozen: bool) -> None:
         file.write_text(words[0] if frozen else words[1])
 
 
-def change_network(machine: Machine, rng: random.Random) -> tuple[str, Undo | None]:
+def change_network(machine: Machine, rng: random.Random) -> Blow:
     """Remove something of the node's network, which the node must restore."""
     ports = lens.interfaces(machine)
     moves: dict[str, list[str]] = {
@@ -91,7 +106,7 @@ def change_network(machine: Machine, rng: random.Random) -> tuple[str, Undo | No
         moves[f"take {port} from the bridge"] = ["ip", "link", "set", port, "nomaster"]
     what = rng.choice(list(moves))
     done = _succeeds(machine.in_netns(*moves[what]))
-    return what if done else f"{what}: it is not there", None
+    return Blow(what if done else f"{what}: it is not there")
 
 
 def _succeeds(command: list[str]) -> bool:
@@ -99,23 +114,37 @@ def _succeeds(command: list[str]) -> bool:
     return done.returncode == 0
 
 
-def change_pod_network(machine: Machine, rng: random.Random) -> tuple[str, Undo | None]:
+def change_pod_network(machine: Machine, rng: random.Random) -> Blow:
     """Remove the address or the routes of a pod, which the node must restore."""
     found = lens.instances(machine)
     if not found:
-        return "change a pod's network: there is none", None
+        return Blow("change a pod's network: there is none")
     one = rng.choice(found)
     command, what = rng.choice(
         [(["addr", "flush", "dev", "eth0"], "address"), (["route", "flush", "table", "main"], "routes")]
     )
     done = _succeeds(["nsenter", f"--net=/proc/{one.pid}/ns/net", "ip", *command])
-    return f"flush {what} of {one.pod}" if done else f"flush {what} of {one.pod}: it has exited", None
+    return Blow(f"flush {what} of {one.pod}" if done else f"flush {what} of {one.pod}: it has exited")
 
 
-FAMILIES: dict[str, Callable[[Machine, random.Random], tuple[str, Undo | None]]] = {
+def change_sysctls(machine: Machine, rng: random.Random) -> Blow:
+    """Turn off a sysctl of the node's network that pods need."""
+    key, value = rng.choice(
+        (
+            (f"net/ipv4/conf/{machine.bridge}/forwarding", "0"),
+            (f"net/ipv4/conf/{machine.bridge}/route_localnet", "0"),
+            ("net/ipv4/conf/all/forwarding", "0"),
+        )
+    )
+    done = _succeeds(machine.in_netns("sh", "-c", f"echo {value} > /proc/sys/{key}"))
+    return Blow(f"{key}={value}" if done else f"{key}: it is not there")
+
+
+FAMILIES: dict[str, Family] = {
     "stopped-helper": stop_helper,
     "stopped-shim": stop_shim,
     "frozen-cgroup": freeze_pod,
     "changed-network": change_network,
     "changed-pod-network": change_pod_network,
+    "changed-sysctls": change_sysctls,
 }

@@ -197,11 +197,14 @@ def network(node: Node, docs: dict[str, dict[str, Any]], found: list[Instance]) 
         faults.append(f"bridge {node.bridge} is not up")
     elif not _addresses(bridge[0]):
         faults.append(f"bridge {node.bridge} has no address")
-    forward = subprocess.run(
-        node.in_netns("cat", "/proc/sys/net/ipv4/ip_forward"), capture_output=True, check=False
-    )
-    if forward.stdout.strip() != b"1":
-        faults.append("ip_forward is off")
+    for key, wanted in (
+        ("ip_forward", b"1"),
+        (f"conf/{node.bridge}/forwarding", b"1"),
+        (f"conf/{node.bridge}/route_localnet", b"1"),
+    ):
+        command = node.in_netns("cat", f"/proc/sys/net/ipv4/{key}")
+        if subprocess.run(command, capture_output=True, check=False).stdout.strip() != wanted:
+            faults.append(f"net/ipv4/{key} is not {wanted.decode()}")
     for one in {i.pod: i for i in found if i.pod in docs}.values():
         enter = ["nsenter", f"--net=/proc/{one.pid}/ns/net", "ip", "-json"]
         links, routes = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import shutil
 import signal
 import struct
@@ -83,8 +84,14 @@ class Machine(Node):
     def _filler(self) -> Path:
         return self.root / "filler"
 
+    @property
+    def _read_only(self) -> bool:
+        return bool(os.statvfs(self.root).f_flag & os.ST_RDONLY)
+
     def fill_disk(self) -> None:
-        """Fill the disk completely."""
+        """Fill the disk completely, unless it is read-only."""
+        if self._read_only:
+            return
         with self._filler.open("ab", buffering=0) as file:
             for size in (1 << 20, 4096, 1):
                 with contextlib.suppress(OSError):
@@ -92,7 +99,9 @@ class Machine(Node):
                         file.write(b"\0" * size)
 
     def free_disk(self) -> None:
-        self._filler.unlink(missing_ok=True)
+        """Free the disk, unless it is read-only: then it can be done later."""
+        if not self._read_only:
+            self._filler.unlink(missing_ok=True)
 
     # -- clock --------------------------------------------------------------------------------------------------
 

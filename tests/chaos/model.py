@@ -109,6 +109,13 @@ class Model:
             wanted.touches += 1
             wanted.killed_before_it_ended = True
 
+    def damage(self, uids: frozenset[str]) -> None:
+        """Files of these pods were removed or changed: they may be recreated or restarted."""
+        for wanted in self.wanted.values():
+            if wanted.uid in uids:
+                wanted.new, wanted.killed_before_it_ended = True, True
+                wanted.touches += 3
+
     # -- what time may mend -------------------------------------------------------------------------------------
 
     def unsettled(self, seen: Seen) -> list[str]:

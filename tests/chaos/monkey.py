@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import blows, lens, pods
+from tests.chaos import blows, damage, lens, pods, shortages
 from tests.chaos.machine import Machine
 from tests.chaos.model import Model, Seen, Wanted
 from tests.e2e.node import KUBELITE, REPO
+
+FAMILIES = {**blows.FAMILIES, **damage.FAMILIES, **shortages.FAMILIES}  # of blows, by their names
 
 # The state has been recorded, or everything is in order, after both the time and the number of observations. Under load
 # an observation takes longer, so the time alone says less.
@@ -61,7 +63,7 @@ class Monkey:
     machine: Machine
     seed: int
     size: int = 40
-    families: tuple[str, ...] = ()  # of blows.FAMILIES
+    families: tuple[str, ...] = ()  # of FAMILIES
     say: Callable[[str], None] = lambda _line: None
     model: Model = field(default_factory=Model)
     rng: random.Random = field(default_factory=random.Random)
@@ -115,8 +117,8 @@ class Monkey:
         self._history.append(what)
 
     def _quiet(self) -> None:
-        self.machine.free_disk()
         self._end_blows()
+        self.machine.free_disk()
         began = time.monotonic()
         seen = self._settled()
         faults = self._end_beside()
@@ -411,16 +413,16 @@ class Monkey:
 
     def _blow(self, family: str) -> str:
         """See blows.py. What is stopped or frozen misses its deadlines, so that anything may be restarted."""
-        what, undo = blows.FAMILIES[family](self.machine, self.rng)
-        if undo is not None:
-            self._undo.append(undo)
+        blow = FAMILIES[family](self.machine, self.rng)
+        if blow.undo is not None:
+            self._undo.append(blow.undo)
+        self.model.damage(blow.pods)
         self.orders[family] += 1
-        return what
+        return blow.what
 
     def _end_blows(self) -> None:
-        for undo in self._undo:
-            undo()
-        self._undo.clear()
+        while self._undo:
+            self._undo.pop()()
 
     def _step_clock(self) -> str:
         seconds = self.rng.choice((0.0, 1.0, -1.0, 3600.0, -3600.0, 86400.0 * 40, -86400.0 * 40))
