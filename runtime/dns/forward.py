@@ -32,6 +32,7 @@ MOST = 1000  # queries at once, as CoreDNS' max_concurrent in kubeadm's configur
 MOST_OF_ONE = 250  # of them, for one client
 KEEP, KEEP_NEGATIVE = 30, 5  # seconds at most for an answer and for the lack of one
 CACHE = 10_000  # answers
+LARGEST = 4096  # bytes of an answer that is kept: longer ones would let a client fill the memory
 
 
 class ForwardError(Exception):
@@ -202,7 +203,11 @@ class Forwarder:
         lifetime = min([*ttls, KEEP_NEGATIVE if negative else KEEP]) if ttls else 0
         now = time.monotonic()
         kept = Upstream(response.rcode(), answer, authority, now, now + lifetime)
-        if lifetime and response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        if (
+            lifetime
+            and _size(answer) <= LARGEST
+            and response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+        ):
             self._cache[question] = kept
             self._cache.move_to_end(question)
             if len(self._cache) > CACHE:
@@ -237,6 +242,11 @@ def _chain(question: Question, response: dns.message.Message) -> tuple[dns.rrset
             kept.append(rrset)
             if rrset.rdtype == dns.rdatatype.CNAME:
                 names |= {rdata.target for rdata in rrset}
+
+
+def _size(answer: tuple[dns.rrset.RRset, ...]) -> int:
+    """About the bytes of the records."""
+    return sum(12 + len(rdata.to_wire() or b"") for rrset in answer for rdata in rrset)
 
 
 def _negative_ttl(soa: dns.rrset.RRset) -> int:

@@ -22,6 +22,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import dns.edns
@@ -30,6 +31,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
@@ -43,6 +45,9 @@ from runtime.dns.zone import ZONE_FILE, Zone
 
 BATCH = 64  # queries read before other work has its turn
 KEPT = 20_000  # answers kept as bytes
+KEPT_BYTES = (
+    16 << 20
+)  # of all of them: any spelling of a query is one of its own, and its answer 10 KB in all rotations
 KEPT_QUERY = 512  # bytes of a query that is worth keeping
 UPSTREAM_KEPT = 1.0  # seconds
 BUCKETS = tuple(0.00025 * 2**power for power in range(16))  # seconds; those of CoreDNS
@@ -95,6 +100,7 @@ class Server:
         self._forwarder = Forwarder()
         self._loops = LoopCheck(self._forwarder)
         self._kept: dict[bytes, Kept] = {}
+        self._kept_bytes = 0  # at most: an answer that replaces another one counts again
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts = Counts()
         self.loaded = 0.0  # Unix seconds of the last zone
@@ -116,6 +122,7 @@ class Server:
             self._loops.start(zone.upstreams)
         self._resolver, self.problem, self.loaded = resolver, "", time.time()
         self._kept.clear()
+        self._kept_bytes = 0
 
     def status(self) -> dict[str, Any]:
         return {
@@ -180,10 +187,16 @@ class Server:
         what = (kind if kind in _COUNTED else "other", dns.rcode.to_text(response.rcode()))
         self.counts.add(protocol, *what, time.monotonic() - began)
         if lifetime and protocol == "udp" and len(query) <= KEPT_QUERY:
-            if len(self._kept) >= KEPT:
-                self._kept.clear()
-            self._kept[query[2:]] = Kept(time.monotonic() + lifetime, [wire[2:] for wire in wires], what)
+            self._keep(query[2:], Kept(time.monotonic() + lifetime, [wire[2:] for wire in wires], what))
         return wires[0]
+
+    def _keep(self, query: bytes, answer: Kept) -> None:
+        size = len(query) + sum(map(len, answer.wires))
+        if len(self._kept) >= KEPT or self._kept_bytes + size > KEPT_BYTES:
+            self._kept.clear()
+            self._kept_bytes = 0
+        self._kept[query] = answer
+        self._kept_bytes += size
 
     async def _fill(self, message: dns.message.Message, response: dns.message.Message, client: str) -> float:
         """Put the answer into the response. Returns the seconds for which its bytes stay true; 0 for none."""
@@ -259,10 +272,14 @@ def _rrsets(records: Sequence[Record], ttl: int, asked: dns.name.Name) -> list[d
     for (text, kind), values in grouped.items():
         name = dns.name.from_text(text)
         name = asked if name == asked else name  # the client's own spelling, upper or lower case
-        found.append(
-            dns.rrset.from_text_list(name, ttl, dns.rdataclass.IN, dns.rdatatype.RdataType(kind), values)
-        )
+        found.append(dns.rrset.from_rdata_list(name, ttl, [_rdata(kind, value) for value in values]))
     return found
+
+
+@lru_cache(maxsize=8192)
+def _rdata(kind: int, text: str) -> dns.rdata.Rdata:
+    """A record's data: parsing it takes ten times as long as finding it here."""
+    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.RdataType(kind), text)
 
 
 def _header(query: bytes, rcode: dns.rcode.Rcode) -> bytes:

@@ -15,20 +15,23 @@ import dns.rrset
 
 ROTATIONS = 8
 _LONGEST = 65535  # bytes of a message
-_TC = dns.flags.TC >> 8  # in the third byte of a message
+_SHORTEST = 12  # bytes of a record: a name that stands elsewhere, type, class, TTL, length (RFC 1035, 4.1.3)
 
 
 def rotations(response: dns.message.Message, limit: int) -> list[bytes]:
     """The response's bytes, at most `limit`, with each of up to ROTATIONS orders of the addresses of its last name."""
-    whole = _bytes(response, limit)
     if not response.answer:
-        return [whole]
+        return [_bytes(response, limit)]
     last = response.answer[-1]
     records = list(last)
     turns = min(len(records), ROTATIONS) if last.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA) else 1
-    kept = _fitting(response, limit) if whole[2] & _TC else len(records)
-    if kept == 0:
+    kept = len(records)
+    if kept > limit // _SHORTEST or len(whole := _bytes(response, _LONGEST)) > limit:
+        kept = _fitting(response, limit)
+    elif turns == 1:
         return [whole]
+    if kept == 0:
+        return [_bytes(response, limit)]
     wires = []
     for turn in range(turns):
         start = turn * len(records) // turns
@@ -43,11 +46,11 @@ def _fitting(response: dns.message.Message, limit: int) -> int:
     response.authority, response.additional = [], []
     last = response.answer[-1]
     records = list(last)
-    fits, too_many = 0, len(records) + 1
+    fits, too_many = 0, min(len(records), limit // _SHORTEST) + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
         response.answer[-1] = _first(last, records, middle)
-        if len(response.to_wire(max_size=_LONGEST, want_shuffle=False)) <= limit:
+        if len(_bytes(response, _LONGEST)) <= limit:
             fits = middle
         else:
             too_many = middle

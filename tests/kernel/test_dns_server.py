@@ -66,7 +66,9 @@ class Upstream:
         self.tcp.listen()
         self.answer: Callable[[dns.message.Message], list[bytes]] = lambda query: [address(query).to_wire()]
         self.whole: Callable[[dns.message.Message], bytes] = lambda query: address(query).to_wire()
+        self.more = 0  # bytes that an answer over TCP promises and does not have
         self.asked: list[str] = []
+        self.client: Any = None  # of the last query
         threading.Thread(target=self._serve, daemon=True).start()
         threading.Thread(target=self._serve_stream, daemon=True).start()
 
@@ -82,6 +84,7 @@ class Upstream:
                 return
             query = dns.message.from_wire(wire)
             self.asked.append(query.question[0].name.to_text())
+            self.client = client
             for datagram in self.answer(query):
                 self.udp.sendto(datagram, client)
 
@@ -95,7 +98,7 @@ class Upstream:
                 connection.settimeout(SECONDS)
                 size = int.from_bytes(connection.recv(2))
                 wire = self.whole(dns.message.from_wire(connection.recv(size)))
-                connection.sendall(len(wire).to_bytes(2) + wire)
+                connection.sendall((len(wire) + self.more).to_bytes(2) + wire)
 
     def close(self) -> None:
         self.udp.close()
@@ -261,6 +264,85 @@ async def test_answers_that_are_not_to_the_question_are_dropped(
     assert _addresses(await _ask(client, "true.example.com")) == ["192.0.2.81"]
     upstream.answer = lambda query: [address(query).to_wire()]
     assert _addresses(await _ask(client, "bank.example")) == ["192.0.2.80"]
+
+
+async def test_an_answer_from_another_address_is_dropped(client: DnsClient, upstream: Upstream) -> None:
+    """Who guesses the id and the question still has another source: the kernel drops it, or the server would."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spoofer:
+        spoofer.bind(("127.0.0.1", 0))
+
+        def spoofed(query: dns.message.Message) -> list[bytes]:
+            spoofer.sendto(address(query, "198.51.100.9").to_wire(), upstream.client)
+            return [address(query, "192.0.2.82").to_wire()]
+
+        upstream.answer = spoofed
+        await client.publish(_zone(upstream.name))
+        for number in range(20):
+            assert _addresses(await _ask(client, f"spoofed-{number}.example.com")) == ["192.0.2.82"]
+
+
+async def test_names_that_lead_in_a_circle_end(client: DnsClient, upstream: Upstream) -> None:
+    def circle(query: dns.message.Message) -> list[bytes]:
+        response = dns.message.make_response(query)
+        for name, target in (("a.circle.", "b.circle."), ("b.circle.", "a.circle.")):
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", target))
+        return [response.to_wire()]
+
+    upstream.answer = circle
+    await client.publish(_zone(upstream.name))
+    response = await _ask(client, "a.circle")
+    assert len(response.answer) == 2 and not _addresses(response)
+
+
+async def test_a_connection_that_promises_more_than_it_sends_is_no_answer(
+    client: DnsClient, upstream: Upstream
+) -> None:
+    def cut(query: dns.message.Message) -> list[bytes]:
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.TC
+        return [response.to_wire()]
+
+    upstream.answer, upstream.more = cut, 100
+    await client.publish(_zone(upstream.name))
+    assert (await _ask(client, "short.example.com")).rcode() == dns.rcode.SERVFAIL
+    assert _addresses(await _ask(client, WEB)) == ["10.89.0.5"]
+
+
+async def test_other_names_are_not_asked_for_without_the_wish_for_recursion(
+    client: DnsClient, upstream: Upstream
+) -> None:
+    await client.publish(_zone(upstream.name))
+    assert (await _ask(client, "example.com", flags=0)).rcode() == dns.rcode.REFUSED
+    assert _addresses(await _ask(client, WEB, flags=0)) == ["10.89.0.5"]
+    assert "example.com." not in upstream.asked
+
+
+async def test_own_names_are_answered_while_a_thousand_queries_wait(
+    client: DnsClient, upstream: Upstream
+) -> None:
+    """One client may have 250 of them: the others are refused at once, and no descriptor is left behind."""
+    upstream.answer = lambda query: []
+    await client.publish(_zone(upstream.name))
+    descriptors = Path(f"/proc/{(await client.status())['pid']}/fd")
+    before = len(list(descriptors.iterdir()))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as crowd:
+        crowd.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        crowd.connect(("127.0.0.1", _port(client)))
+        for number in range(1000):
+            crowd.send(dns.message.make_query(f"silent-{number}.example.com", "A").to_wire())
+            if number % 50 == 0:
+                assert _addresses(await _ask(client, WEB)) == ["10.89.0.5"]
+        await _until_status(client, lambda status: status["forward"]["rejected"] >= 750)
+        assert len(list(descriptors.iterdir())) <= before + 260
+    upstream.answer = lambda query: [address(query).to_wire()]
+    await client.publish(_zone())
+    until(lambda: len(list(descriptors.iterdir())) <= before, "the sockets are closed")
+
+
+async def _until_status(client: DnsClient, holds: Callable[[dict[str, Any]], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not holds(await client.status()):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_truncated_upstream_answer_is_asked_over_tcp(client: DnsClient, upstream: Upstream) -> None:

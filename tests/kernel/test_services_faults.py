@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from runtime.network.nft_messages import expression
 from runtime.network.node import Node
 from runtime.network.services import rules
 from runtime.network.services.plan import Endpoint, ServiceNetwork, ServicePort
-from tests.kernel.netlab import HOST, SOON, Lab, ask, lab
+from tests.kernel.netlab import HOST, SOON, Lab, Netns, ask, lab
 from tests.kernel.test_services import NETWORK, WEB, Listener, pods_of, refusal, service
 
 pytestmark = pytest.mark.kernel
@@ -150,7 +151,9 @@ def test_services_outlive_their_helper(world: Lab) -> None:
     world.with_node(scenario)
 
 
-def test_thousands_of_changes_leave_nothing_behind(world: Lab, nft: str) -> None:
+def test_ten_thousand_changes_leave_nothing_behind(world: Lab, nft: str) -> None:
+    """Of endpoints, while a client makes requests to another Service of the node: it loses none."""
+
     def listed() -> str:
         text = world.host.sh(nft, "list", "table", "ip", world.table() + "-services")
         return "\n".join(
@@ -159,18 +162,51 @@ def test_thousands_of_changes_leave_nothing_behind(world: Lab, nft: str) -> None
 
     async def scenario(node: NetworkClient) -> None:
         few = [Endpoint("10.77.0.2", 80), Endpoint("10.77.0.3", 80)]
-        await node.replace_services(NETWORK, [service(few, affinity=60, node_port=30080)])
-        before = listed()
-        resident = memory(node.helper_pid)
-        for turn in range(2_500):  # each adds and removes several endpoints
-            pods = [Endpoint(f"10.77.0.{2 + (turn + n) % 200}", 80) for n in range(1 + turn % 7)]
-            await node.change_services([service(pods, affinity=60, node_port=30080)], [])
-        await node.change_services([service(few, affinity=60, node_port=30080)], [])
-        assert listed() == before
-        assert memory(node.helper_pid) < resident + (4 << 20)
-        assert await node.audit() == []
+        async with pods_of(world, node) as pods:
+            server = await pods.add("server", says="served")
+            await pods.add("client", port=1)
+            steady = service([server], port=81)
+            await node.replace_services(NETWORK, [service(few, affinity=60, node_port=30080), steady])
+            before = listed()
+            resident, descriptors = memory(node.helper_pid), open_files(node.helper_pid)
+            with Asking(pods.ns["client"], 81) as asking:
+                for turn in range(2_500):  # each adds and removes several endpoints
+                    some = [Endpoint(f"10.77.0.{2 + (turn + n) % 200}", 80) for n in range(1 + turn % 7)]
+                    await node.change_services([service(some, affinity=60, node_port=30080)], [])
+            assert len(asking.answers) > 100 and set(asking.answers) == {"served"}
+            await node.change_services([service(few, affinity=60, node_port=30080)], [])
+            assert listed() == before
+            assert memory(node.helper_pid) < resident + (4 << 20)
+            assert open_files(node.helper_pid) == descriptors
+            assert await node.audit() == []
 
     world.with_node(scenario)
+
+
+class Asking:
+    """A client that makes one request after the other to a port of the Service, in a thread."""
+
+    def __init__(self, ns: Netns, port: int) -> None:
+        self.answers: list[str | None] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask, args=(ns, port))
+
+    def _ask(self, ns: Netns, port: int) -> None:
+        while not self._stop.is_set():
+            self.answers.append(ask(ns, WEB, port))
+            self._stop.wait(0.005)
+
+    def __enter__(self) -> Asking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def memory(pid: int) -> int:
