@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from kubelite.api.delete_options import delete_options, dry_run
 from kubelite.api.kube.resources import Resource, complete, read_one
 from kubelite.api.node import NodeApi, Propagation, RecordLike
 from kubelite.kube.errors import ApiError, bad_request, not_found
@@ -29,13 +28,16 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
         words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
         remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
         raise ApiError("MethodNotAllowed", words + remedy)
-    options = await _options(request)
-    wanted_uid = (options.get("preconditions") or {}).get("uid")
+    options = await delete_options(request)
     kind = resource.kind.lower()
-    if wanted_uid and wanted_uid != metadata.get("uid"):
-        raise ApiError(
-            "Conflict", f'the uid in the precondition, {wanted_uid}, is not that of {kind} "{name}"'
-        )
+    must = options.get("preconditions") or {}
+    for field in ("uid", "resourceVersion"):
+        if must.get(field) and must[field] != metadata.get(field):
+            words = f'the {field} in the precondition, {must[field]}, is not that of {kind} "{name}"'
+            raise ApiError("Conflict", words)
+    if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
+        policy(options)
+        return JSONResponse(complete(resource, doc))
     if (
         resource.kind == _SERVICE
     ):  # what the controller of Services has made goes with it, whatever the policy
@@ -75,22 +77,3 @@ def policy(options: Json) -> Propagation:
     if found is None:
         raise bad_request(f"propagationPolicy must be one of {', '.join(_POLICIES)}, not {given!r}")
     return found
-
-
-async def _options(request: Request) -> Json:
-    body = await request.body()
-    try:
-        options = json.loads(body) if body.strip() else {}
-    except ValueError as error:
-        raise bad_request(f"the body is not a DeleteOptions document: {error}") from error
-    if not isinstance(options, dict):
-        raise bad_request("the body is not a DeleteOptions document")
-    query = request.query_params
-    if text := query.get("gracePeriodSeconds"):
-        options["gracePeriodSeconds"] = int(text) if text.lstrip("-").isdigit() else text
-    if text := query.get("propagationPolicy"):
-        options["propagationPolicy"] = text
-    grace = options.get("gracePeriodSeconds")
-    if grace is not None and (not isinstance(grace, int) or grace < 0):
-        raise bad_request(f"gracePeriodSeconds must be a whole number of seconds, not {grace!r}")
-    return options

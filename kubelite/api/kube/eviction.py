@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from kubelite.api.delete_options import dry_run
 from kubelite.api.kube.routes import node_of
 from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
 _VERSIONS = ("policy/v1", "policy/v1beta1")
-_DRY_RUN = ["All"]
 
 
 async def evict(request: Request) -> Response:
@@ -36,7 +36,7 @@ async def evict(request: Request) -> Response:
         grace,
         str(must.get("uid") or ""),
         str(must.get("resourceVersion") or ""),
-        _dry_run(request.query_params.getlist("dryRun"), given.get("dryRun") or []),
+        dry_run(request.query_params.getlist("dryRun"), given.get("dryRun")),
     )
     await node_of(request).evict_pod(namespace, name, options)
     done = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -56,16 +56,6 @@ async def _body(request: Request) -> Json:
     ):
         raise bad_request(f"the body is not an Eviction of {_VERSIONS[0]}")
     return body
-
-
-def _dry_run(query: list[str], options: Any) -> bool:
-    """Return whether nothing shall be changed (propagateDryRun). Raises BadRequest."""
-    if query and options and query != options:
-        raise bad_request(f"Non-matching dry-run options in request and content: {query} and {options}")
-    wanted = query or options
-    if wanted not in ([], _DRY_RUN):
-        raise bad_request(f"dryRun must be All, not {wanted!r}")
-    return bool(wanted)
 
 
 def routes() -> list[BaseRoute]:
