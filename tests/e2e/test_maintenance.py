@@ -91,6 +91,9 @@ def test_a_budget_guards_its_pods(node: Node) -> None:
     status = get(node, BUDGET)["status"]
     counts = [status[key] for key in ("currentHealthy", "desiredHealthy", "expectedPods")]
     assert counts == [2, 1, 2] and status["conditions"][0]["reason"] == "SufficientPods"
+    why = node.cli("why", "pdb/web").out
+    assert "1 may be evicted now; 2 of 2 pods are healthy, 1 must be (minAvailable: 1)" in why
+    assert why.count("is ready; it may be evicted") == 2
     shown = node.cli("get", "pdb").out.splitlines()
     assert shown[0].split("  ")[0] == "NAME" and shown[1].split()[:4] == ["web", "1", "N/A", "1"]
     node.cli("delete", "-f", str(next(node.manifests.glob("*poddisruption*"))))

@@ -40,6 +40,9 @@ _WHY = (
 
     # Explain why a service has no endpoints
     kubelite why service/web
+
+    # Explain why a disruption budget allows no eviction
+    kubelite why pdb/web
     """,
 )
 @click.argument("pod", metavar="POD | TYPE/NAME", shell_complete=complete_pods_and_workloads)
@@ -71,8 +74,8 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
 
 
 def _explained_workload(server: Client, argument: str, namespace: str, output: str | None) -> bool:
-    """Print the explanation of a workload, an autoscaler or a Service, TYPE/NAME. Return False if the argument names a
-    pod."""
+    """Print the explanation of a workload, an autoscaler, a disruption budget or a Service, TYPE/NAME. Return False if
+    the argument names a pod."""
     word, slash, name = argument.partition("/")
     if not slash:
         return False
@@ -82,6 +85,12 @@ def _explained_workload(server: Client, argument: str, namespace: str, output: s
 
         answer = why_autoscaler.why_autoscaler(server, server.get(path_of(kind, namespace, name)))
         print_json(answer) if output == "json" else print("\n".join(why_autoscaler.lines(answer)))
+        return True
+    if kind.kind == "PodDisruptionBudget":
+        from kubelite.cli.diagnosis import why_budget
+
+        answer = why_budget.why_budget(server, namespace, name)
+        print_json(answer) if output == "json" else print("\n".join(why_budget.lines(answer)))
         return True
     if kind is SERVICES:
         _explain_service(server, namespace, name, output)
