@@ -75,3 +75,21 @@ KNOWN_KINDS = _parse(_TABLE)
 def api_versions_of(kind: str) -> list[str]:
     """Return the API versions that serve or served a kind, newest last; empty if Kubernetes has no such kind."""
     return KNOWN_KINDS.get(kind, [])
+
+
+#: Kinds that configure an API server, and what they do not do here, where objects come from files.
+_OF_API_SERVERS = {
+    "APIService": "kubelite serves no API of another server",
+    "FlowSchema": "the requests of clients have no priority levels",
+    "MutatingWebhookConfiguration": "no webhook is called",
+    "PriorityLevelConfiguration": "the requests of clients have no priority levels",
+    "ValidatingWebhookConfiguration": "no webhook is called",
+}
+
+
+def of_api_server(version: str, kind: str) -> str:
+    """Return what an object that configures an API server does not do here, as a sentence; "" for other objects."""
+    groups = {one.partition("/")[0] for one in api_versions_of(kind)}
+    if kind not in _OF_API_SERVERS or version.partition("/")[0] not in groups:
+        return ""
+    return f"{kind} configures an API server: {_OF_API_SERVERS[kind]}, and this document is ignored"

@@ -12,7 +12,7 @@ from typing import Any
 
 from manifests.problems import Path, Problem, did_you_mean, field_path, required
 from manifests.types.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
-from manifests.types.kinds import KNOWN_KINDS, api_versions_of
+from manifests.types.kinds import KNOWN_KINDS, api_versions_of, of_api_server
 from manifests.types.meta import Object
 from manifests.types.persistent_volume import PersistentVolume, StorageClass
 from manifests.types.priority import PriorityClass
@@ -61,6 +61,7 @@ KINDS = Kinds(
 
 #: Kinds without which the rest of a file runs: one of an API version that is no longer served is ignored.
 _NOT_NEEDED = frozenset({"PodDisruptionBudget"})
+_PSS = "pod-security.kubernetes.io/enforce: baseline or restricted"
 _KUSTOMIZATION = (
     "a kustomization is not applied itself: keep it outside the manifest directory, and `kubelite apply -k DIR` writes "
     "the objects that it makes"
@@ -110,7 +111,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`ignored`: what Helm does not create when it installs a chart (`helm_hooks`)."""
+    """`ignored`: documents that have no meaning here, which is no error."""
 
     documents: tuple[Document, ...]
     errors: tuple[ManifestError, ...]
@@ -163,8 +164,8 @@ def load_text(text: str, *, file: str, place: str = "") -> Loaded:
             continue
         for path, data in objects_in(read.data):
             source = _Source(file, read, names.named(data), path)
-            if said := passed_over(source.data):
-                ignored.append(source.error(Problem(FIELD, said), ErrorKind.UNSUPPORTED))
+            if (problem := _ignored(source.data)) is not None:
+                ignored.append(source.error(problem, ErrorKind.UNSUPPORTED))
                 continue
             loaded = _load_object(source)
             if isinstance(loaded, list):
@@ -177,6 +178,16 @@ def load_text(text: str, *, file: str, place: str = "") -> Loaded:
 
 def _failed(file: str, message: str, line: int = 0) -> Loaded:
     return Loaded((), (ManifestError(file, line, "", message, ErrorKind.SYNTAX),))
+
+
+def _ignored(data: Any) -> Problem | None:
+    """Return why an object has no meaning here: Helm would not create it when it installs its chart (`helm_hooks`), or
+    it configures an API server. None for all others."""
+    if said := passed_over(data):
+        return Problem(FIELD, said)
+    if isinstance(data, dict) and (said := of_api_server(str(data.get("apiVersion")), str(data.get("kind")))):
+        return Problem(("kind",), said)
+    return None
 
 
 def _load_object(source: _Source) -> Document | list[ManifestError]:
@@ -238,6 +249,11 @@ def _other_kind(source: _Source, version: str, kind: str) -> ManifestError:
             return source.error(ignored, ErrorKind.UNSUPPORTED)
         return source.error(Problem(("apiVersion",), sentence))
     versions = api_versions_of(kind)
+    if kind == "PodSecurityPolicy":
+        sentence = (
+            "Kubernetes 1.25 removed PodSecurityPolicy, this document is ignored: label the namespace instead"
+        )
+        return source.error(Problem(("kind",), f"{sentence} ({_PSS})"), ErrorKind.UNSUPPORTED)
     if version in versions:
         sentence = f"kubelite does not run {kind} objects yet: this document is ignored"
         return source.error(Problem(("kind",), sentence), ErrorKind.UNSUPPORTED)

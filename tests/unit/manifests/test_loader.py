@@ -233,6 +233,28 @@ def test_an_unsupported_kind_is_an_error_for_that_document_only() -> None:
     assert loaded.errors[0].object == "Ingress default/s"
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "said"),
+    [
+        ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "no webhook is called"),
+        ("apiregistration.k8s.io/v1", "APIService", "serves no API of another server"),
+        ("flowcontrol.apiserver.k8s.io/v1beta2", "FlowSchema", "have no priority levels"),
+    ],
+)
+def test_what_configures_an_api_server_is_ignored_and_no_error(version: str, kind: str, said: str) -> None:
+    loaded = load(f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: s}}\n---\n{POD}")
+    assert [document.name for document in loaded.documents] == ["web"] and not loaded.errors
+    (ignored,) = loaded.ignored
+    assert ignored.line == 2 and said in ignored.message
+    (error,) = load(f"apiVersion: example.com/v1\nkind: {kind}\nmetadata: {{name: s}}\n").errors
+    assert error.kind is ErrorKind.UNSUPPORTED and "is ignored" not in error.message
+
+
+def test_a_removed_kind_names_what_replaced_it() -> None:
+    (error,) = load("apiVersion: policy/v1beta1\nkind: PodSecurityPolicy\nmetadata: {name: p}\n").errors
+    assert error.kind is ErrorKind.UNSUPPORTED and "pod-security.kubernetes.io/enforce" in error.message
+
+
 def test_what_kubectl_writes_is_read() -> None:
     """`kubectl get pod -o yaml`: status, managedFields, nulls and all."""
     text = POD.replace(
