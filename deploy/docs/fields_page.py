@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from deploy.docs.tables import table, titled
-from kubelite.cli.objects.explain import fields_of, kind_description
+from kubelite.cli.objects.explain import fields_of
 from kubelite.node.decide.unsupported import WORKING_VOLUMES, unsupported_fields
 from manifests.types.core import Pod, Volume
+from manifests.types.workloads.descriptions import kind_description
 from manifests.yaml.loader import KINDS
 
 HEAD: Final = """# Manifest fields

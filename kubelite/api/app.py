@@ -12,6 +12,7 @@ from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
+from kubelite.api.kube.writes import routes as writes
 from kubelite.api.node import NodeApi
 from kubelite.api.own import build, change, history, images, kubeconfig
 from kubelite.api.own import routes as own_routes
@@ -52,6 +53,7 @@ def create_app(node: NodeApi) -> Starlette:
             *own_routes.routes(),
             *change.routes(),
             *history.routes(),
+            *writes.routes(),
             *kube_routes.routes(),
         ],
         # kubelite's own client sends "kubelite" as Host over the unix socket. The others are those of the certificate.

@@ -28,7 +28,7 @@ JSON_TYPES = frozenset(
     }
 )
 ARCHIVE = "application/x-tar"
-PROTOBUF = "application/vnd.kubernetes.protobuf"
+PROTOBUF = "application/vnd.kubernetes.protobuf"  # of kubectl's own commands, for Kubernetes' own paths
 LOAD = "/kubelite/v1/images/load"  # the only path whose body may be an archive
 _WRITES = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 
@@ -74,7 +74,7 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
     given = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
     if given in JSON_TYPES or (given == ARCHIVE and scope["path"] == LOAD):
         return None
-    if given == PROTOBUF and scope["method"] == "DELETE":  # api/delete_options.py
+    if given == PROTOBUF and not scope["path"].startswith("/kubelite/"):
         return None
     from kubelite.api.kube.resources import NO_RBAC, not_served
 

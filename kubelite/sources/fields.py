@@ -348,6 +348,12 @@ class _Text:
         return self.newline.join(pad + line if line else line for line in dumped.rstrip("\n").split("\n"))
 
 
+def dumped(document: Json) -> str:
+    """Return a document as YAML, in the order of its fields."""
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1 << 20, allow_unicode=True)
+    return text
+
+
 def _is_block(value: Any) -> bool:
     return isinstance(value, dict | list) and bool(value)
 

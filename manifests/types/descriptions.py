@@ -340,3 +340,14 @@ def parse(table: str) -> dict[tuple[str, str], str]:
 
 #: (type, JSON name of the field) → description
 DESCRIPTIONS = parse(_TABLE)
+
+KIND_DESCRIPTIONS = {
+    "Pod": "One or more containers that share a network and volumes, and are started and stopped together.",
+    "ConfigMap": "Configuration data by key, for containers' environment variables and files.",
+    "Secret": "Confidential data by key. Containers get it as files in memory or as environment variables.",
+    "PersistentVolumeClaim": "Storage that outlives the pods that use it.",
+    "PersistentVolume": "Storage that a claim can be bound to.",
+    "StorageClass": "How storage is provided to the claims that name it.",
+    "PriorityClass": "A name for a priority of pods.",
+    "ClusterTrustBundle": "Certificates that pods trust, for projected volumes.",
+}

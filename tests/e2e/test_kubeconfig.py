@@ -59,7 +59,96 @@ def test_kubectl_reads_and_runs_programs(admin: Kubectl) -> None:
 
 def test_a_reader_may_not_change_run_or_read_secrets(admin: Kubectl) -> None:
     reader = Kubectl(admin.node, "reader", "--read-only")
-    assert reader("get", "pods").out == admin("get", "pods").out
+    assert reader("get", "pods", "-o", "name").out == "pod/web\n"
     for words in (("get", "secrets"), ("delete", "pod", "web"), ("exec", "web", "--", "true")):
         said = reader(*words)
         assert (said.code, "Error from server (Forbidden)" in said.err) == (1, True), said
+
+
+DEPLOYMENT = """\
+# by hand
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: shop
+spec:
+  replicas: 1   # enough
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: c, image: localhost/kubelite/busybox:latest, imagePullPolicy: Never, command: [sleep, "3600"]}
+"""
+#: Commands, in this order, and what the last line of their output says.
+WRITES = (
+    ("scale deploy shop --replicas=2", "deployment.apps/shop scaled"),
+    ("set env deploy/shop A=b", "deployment.apps/shop env updated"),
+    ("label deploy shop tier=front", "deployment.apps/shop labeled"),
+    ("annotate deploy shop note=hi", "deployment.apps/shop annotated"),
+    ("rollout restart deploy shop", "deployment.apps/shop restarted"),
+    ("rollout status deploy shop --timeout=60s", 'deployment "shop" successfully rolled out'),
+    ("rollout undo deploy shop", "deployment.apps/shop rolled back"),
+    ("expose deploy shop --port=80", "service/shop exposed"),
+    (
+        "run one --image=localhost/kubelite/busybox:latest --image-pull-policy=Never -- sleep 60",
+        "pod/one created",
+    ),
+    ("wait --for=condition=Ready pod/one --timeout=60s", "pod/one condition met"),
+    ("delete pod one --now", 'pod "one" deleted'),
+    ("create deployment two --image=localhost/kubelite/busybox:latest", "deployment.apps/two created"),
+    ("create configmap conf --from-literal=a=b", "configmap/conf created"),
+    ("create secret generic s --from-literal=a=b", "secret/s created"),
+    ("create job j --image=localhost/kubelite/busybox:latest -- true", "job.batch/j created"),
+    ("create cronjob cj --image=busybox --schedule=@daily -- true", "cronjob.batch/cj created"),
+    ("create namespace prod", "namespace/prod created"),
+    ("create serviceaccount bot", "serviceaccount/bot created"),
+    ("create role r --verb=get --resource=pods", "role.rbac.authorization.k8s.io/r created"),
+    (
+        "create rolebinding b --role=r --serviceaccount=default:bot",
+        "rolebinding.rbac.authorization.k8s.io/b created",
+    ),
+    ("create clusterrole c --verb=get --resource=pods", "clusterrole.rbac.authorization.k8s.io/c created"),
+    (
+        "create poddisruptionbudget p --selector=app=shop --min-available=1",
+        "poddisruptionbudget.policy/p created",
+    ),
+    ("create priorityclass high --value=10", "priorityclass.scheduling.k8s.io/high created"),
+    ("create service clusterip svc --tcp=80:80", "service/svc created"),
+    ("autoscale deploy two --max=3 --cpu-percent=50", "horizontalpodautoscaler.autoscaling/two autoscaled"),
+    ("delete deploy two --cascade=background", 'deployment.apps "two" deleted'),
+)
+
+
+def test_kubectl_writes_are_edits_of_the_directory(admin: Kubectl) -> None:
+    file = admin.node.manifests / "shop.yaml"
+    file.write_text(DEPLOYMENT)
+    admin.node.wait(lambda: admin("get", "deploy", "shop").code == 0, "the deployment")
+    for command, said in WRITES:
+        done = admin(*command.split())
+        assert (done.code, done.out.splitlines()[-1:]) == (0, [said]), (command, done)
+    text = file.read_text()
+    assert text.startswith("# by hand\n") and "replicas: 2   # enough" in text and "tier: front" in text
+    ours = admin.node.manifests / "kubectl"
+    assert {"cronjob-cj.yaml", "horizontalpodautoscaler-two.yaml"} <= {
+        path.name for path in (ours / "default").iterdir()
+    }
+    assert not (ours / "default/deployment-two.yaml").exists() and (ours / "namespace-prod.yaml").exists()
+
+
+def test_apply_explain_and_diff(admin: Kubectl) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied}\ndata: {a: %s}\n"
+    assert admin("apply", "-f", "-", stdin=text % "one").out == "configmap/applied created\n"
+    assert admin("apply", "-f", "-", stdin=text % "one").out == "configmap/applied unchanged\n"
+    assert "+  a: two" in admin("diff", "-f", "-", stdin=text % "two").out
+    assert admin("apply", "-f", "-", stdin=text % "two").out == "configmap/applied configured\n"
+    wrong = text.replace("\ndata:", "\ndaten:") % "one"
+    said = admin("apply", "-f", "-", stdin=wrong)
+    assert said.code == 1 and "daten: unknown field" in said.err
+    assert admin("delete", "cm", "applied").out == 'configmap "applied" deleted\n'
+    shown = admin("explain", "deployment.spec.strategy").out
+    assert (
+        shown.startswith("GROUP:      apps\nKIND:       Deployment")
+        and "rollingUpdate\t<RollingUpdate" in shown
+    )

@@ -23,21 +23,19 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
         raise not_found(resource.plural, name)
     metadata = doc["metadata"]
     source = (metadata.get("annotations") or {}).get(SOURCE, "")
+    if source and request.query_params.get("manifest") != "keep":
+        return await _removed(request, node, resource, doc, source)
     # A claim that a workload's controller created is in no manifest. All others are deleted with theirs.
-    if "delete" not in resource.verbs or (resource.kind == _CLAIM and source):
+    if not _is_deleted_by_name(resource) or (resource.kind == _CLAIM and source):
         words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
         remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
         raise ApiError("MethodNotAllowed", words + remedy)
     options = await delete_options(request)
     kind = resource.kind.lower()
-    must = options.get("preconditions") or {}
-    for field in ("uid", "resourceVersion"):
-        if must.get(field) and must[field] != metadata.get(field):
-            words = f'the {field} in the precondition, {must[field]}, is not that of {kind} "{name}"'
-            raise ApiError("Conflict", words)
+    _check(options, doc)
     if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
         policy(options)
-        return JSONResponse(complete(resource, doc))
+        return JSONResponse(doc)
     if (
         resource.kind == _SERVICE
     ):  # what the controller of Services has made goes with it, whatever the policy
@@ -52,6 +50,47 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
     if text := recreated(kind, metadata, source):
         headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return JSONResponse(complete(resource, record.doc), headers=headers)
+
+
+async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Json, source: str) -> Response:
+    """Remove the object from its manifest, and so from the node. Answer with what is left of it: a pod that terminates,
+    or a Status."""
+    from kubelite.api.kube.writes.writing import remove
+
+    options, metadata = await delete_options(request), doc["metadata"]
+    _check(options, doc)
+    if policy(options) == "Orphan":
+        words = f"objects of the manifest directory are deleted with what belongs to them ({source})"
+        raise bad_request(f"propagationPolicy Orphan is not supported: {words}")
+    if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
+        return JSONResponse(doc)
+    name, namespace = metadata["name"], metadata.get("namespace", "")
+    await remove(request, node, doc, source)
+    grace = options.get("gracePeriodSeconds")
+    if resource.kind == "Pod" and grace is not None:
+        await node.delete_pod(namespace, name, grace=grace)
+    left = read_one(node, resource, namespace, name)
+    if left is not None and left["metadata"].get("uid") == metadata.get("uid"):
+        return JSONResponse(left)
+    group = resource.group_version.rpartition("/")[0]
+    details = {"name": name, "kind": resource.plural, "uid": metadata.get("uid", "")}
+    details |= {"group": group} if group else {}
+    head = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
+    return JSONResponse({**head, "status": "Success", "details": details})
+
+
+def _check(options: Json, doc: Json) -> None:
+    """Raise Conflict if the object is not the one that the preconditions of DeleteOptions name."""
+    given, metadata = options.get("preconditions") or {}, doc["metadata"]
+    for field in ("uid", "resourceVersion"):
+        if given.get(field) and given[field] != metadata.get(field):
+            words = f"the {field} in the precondition, {given[field]}, is not that of"
+            raise ApiError("Conflict", f'{words} {doc["kind"].lower()} "{metadata["name"]}"')
+
+
+def _is_deleted_by_name(resource: Resource) -> bool:
+    """Whether an object in no manifest can be deleted."""
+    return resource.workload or resource.kind in (_CLAIM, _SERVICE, "Pod")
 
 
 def recreated(kind: str, metadata: Json, source: str) -> str:

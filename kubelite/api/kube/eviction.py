@@ -6,15 +6,13 @@ with the budget's words as a cause, 500 if several budgets select the pod.
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.delete_options import dry_run
 from kubelite.api.kube.routes import node_of
+from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
@@ -44,10 +42,7 @@ async def evict(request: Request) -> Response:
 
 
 async def _body(request: Request) -> Json:
-    try:
-        body: Any = json.loads(await request.body())
-    except ValueError as error:
-        raise bad_request(f"the body is not JSON: {error}") from error
+    body = await data_of(request)
     if (
         not isinstance(body, dict)
         or body.get("kind") != "Eviction"

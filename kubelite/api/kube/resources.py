@@ -20,7 +20,7 @@ class Resource(NamedTuple):
     kind: str
     namespaced: bool
     short: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ("get", "list", "watch")
+    verbs: tuple[str, ...] = ("create", "delete", "get", "list", "patch", "update", "watch")
     group_version: str = "v1"
     scaled: bool = False  # has the subresource `scale`
 
@@ -49,7 +49,7 @@ NO_RBAC = (
     "everything but Secrets"
 )
 _RBAC = "rbac.authorization.k8s.io/v1"
-_DELETED = ("delete", "get", "list", "watch")
+_READ = ("get", "list", "watch")
 
 RESOURCES = {
     r.plural: r
@@ -63,13 +63,13 @@ RESOURCES = {
         Resource("clusterrolebindings", "ClusterRoleBinding", False, group_version=_RBAC),
         Resource("clusterroles", "ClusterRole", False, group_version=_RBAC),
         Resource("configmaps", "ConfigMap", True, ("cm",)),
-        Resource("controllerrevisions", "ControllerRevision", True, group_version="apps/v1"),
-        Resource("cronjobs", "CronJob", True, ("cj",), _DELETED, "batch/v1"),
-        Resource("daemonsets", "DaemonSet", True, ("ds",), _DELETED, "apps/v1"),
-        Resource("deployments", "Deployment", True, ("deploy",), _DELETED, "apps/v1", scaled=True),
+        Resource("controllerrevisions", "ControllerRevision", True, verbs=_READ, group_version="apps/v1"),
+        Resource("cronjobs", "CronJob", True, ("cj",), group_version="batch/v1"),
+        Resource("daemonsets", "DaemonSet", True, ("ds",), group_version="apps/v1"),
+        Resource("deployments", "Deployment", True, ("deploy",), group_version="apps/v1", scaled=True),
         Resource("endpoints", "Endpoints", True, ("ep",)),
         Resource("endpointslices", "EndpointSlice", True, group_version="discovery.k8s.io/v1"),
-        Resource("events", "Event", True, ("ev",)),
+        Resource("events", "Event", True, ("ev",), _READ),
         Resource(
             "horizontalpodautoscalers",
             "HorizontalPodAutoscaler",
@@ -77,24 +77,24 @@ RESOURCES = {
             ("hpa",),
             group_version="autoscaling/v2",
         ),
-        Resource("jobs", "Job", True, (), _DELETED, "batch/v1"),
+        Resource("jobs", "Job", True, group_version="batch/v1"),
         Resource("limitranges", "LimitRange", True, ("limits",)),
         Resource("namespaces", "Namespace", False, ("ns",)),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
-        Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), _DELETED),
+        Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
         Resource("persistentvolumes", "PersistentVolume", False, ("pv",)),
         Resource("poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), group_version="policy/v1"),
-        Resource("pods", "Pod", True, ("po",), _DELETED),
+        Resource("pods", "Pod", True, ("po",)),
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
-        Resource("replicasets", "ReplicaSet", True, ("rs",), _DELETED, "apps/v1", scaled=True),
-        Resource("replicationcontrollers", "ReplicationController", True, ("rc",), _DELETED, scaled=True),
+        Resource("replicasets", "ReplicaSet", True, ("rs",), group_version="apps/v1", scaled=True),
+        Resource("replicationcontrollers", "ReplicationController", True, ("rc",), scaled=True),
         Resource("resourcequotas", "ResourceQuota", True, ("quota",)),
         Resource("rolebindings", "RoleBinding", True, group_version=_RBAC),
         Resource("roles", "Role", True, group_version=_RBAC),
         Resource("secrets", "Secret", True),
         Resource("serviceaccounts", "ServiceAccount", True, ("sa",)),
-        Resource("services", "Service", True, ("svc",), _DELETED),
-        Resource("statefulsets", "StatefulSet", True, ("sts",), _DELETED, "apps/v1", scaled=True),
+        Resource("services", "Service", True, ("svc",)),
+        Resource("statefulsets", "StatefulSet", True, ("sts",), group_version="apps/v1", scaled=True),
         Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
 }
@@ -171,10 +171,12 @@ def api_resource_list(group_version: str = "v1") -> Json:
 
 def _workload_subresources(resource: Resource) -> list[Json]:
     common = {"singularName": "", "namespaced": True, "verbs": ["get"]}
-    found = [{"name": f"{resource.plural}/status", **common, "kind": resource.kind}]
+    found: list[Json] = [{"name": f"{resource.plural}/status", **common, "kind": resource.kind}]
     if resource.scaled:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
-        found.append({"name": f"{resource.plural}/scale", **common, **scale})
+        found.append(
+            {"name": f"{resource.plural}/scale", **common, **scale, "verbs": ["get", "patch", "update"]}
+        )
     return found
 
 

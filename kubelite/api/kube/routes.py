@@ -1,14 +1,13 @@
-"""The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api and /apis.
+"""The Kubernetes half of the API: discovery, get, list, watch, log and exec under /api and /apis.
 
-Documents and messages are those of Kubernetes' API server, so that kubectl works. Users write objects to the manifests
-directory. POST, PUT and PATCH are refused with an explanation, except for a PATCH of the node, and of a pod's status
-and ephemeral containers (conditions.py, ephemeral.py).
+Documents and messages are those of Kubernetes' API server, so that kubectl works. Objects are written in writes/, which
+edits the manifest directory; a pod's status and ephemeral containers in conditions.py and ephemeral.py.
 """
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
@@ -17,11 +16,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from kubelite.api.kube import exec as exec_bridge
+from kubelite.api.kube.discovery import openapi
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import container_status, open_log, pick_container
 from kubelite.api.kube.printers import table
 from kubelite.api.kube.resources import (
-    NO_RBAC,
     RESOURCES,
     Resource,
     api_group,
@@ -31,7 +30,6 @@ from kubelite.api.kube.resources import (
     complete,
     find_resource,
     list_document,
-    not_served,
     read_list,
     read_one,
     scale_of,
@@ -41,10 +39,9 @@ from kubelite.api.node import NodeApi
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE, WORKLOADS
+from kubelite.kube.objects import WORKLOADS
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
-from kubelite.node.model.node_facts import ForbiddenPatch
 from runtime.errors import RuntimeFault, StartError
 
 _TRUE = ("1", "true", "True", "t", "T")
@@ -55,7 +52,7 @@ def node_of(connection: HTTPConnection) -> NodeApi:
     return node
 
 
-def _resource(request: Request) -> Resource:
+def resource_of(request: Request) -> Resource:
     given = request.path_params
     version = f"{given['group']}/{given['version']}" if "group" in given else "v1"
     found = find_resource(version, given["resource"])
@@ -112,7 +109,7 @@ def _selector(request: Request, resource: Resource, *, name: str = "") -> Select
 
 
 async def list_or_watch(request: Request) -> Response:
-    node, resource = node_of(request), _resource(request)
+    node, resource = node_of(request), resource_of(request)
     namespace = request.path_params.get("namespace")
     if flag(request, "watch"):
         return _watch(request, node, resource, namespace)
@@ -204,7 +201,7 @@ def _watch(
 
 
 async def get_one(request: Request) -> Response:
-    node, resource = node_of(request), _resource(request)
+    node, resource = node_of(request), resource_of(request)
     namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
     if flag(request, "watch"):
         return _watch(request, node, resource, namespace or None, name=name)
@@ -318,68 +315,8 @@ async def pod_portforward(request: Request) -> Response:
     )
 
 
-async def write_refused(request: Request) -> Response:
-    """Refuse a write with a sentence that names kubelite's way to do it."""
-    if "/authorization.k8s.io/" in request.url.path:  # kubectl auth can-i
-        raise ApiError("MethodNotAllowed", NO_RBAC)
-    if said := not_served(request.url.path):
-        raise ApiError("NotFound", said)
-    words = (
-        f"{request.method} is not supported: the source of truth on this node is the manifests directory "
-        f"{node_of(request).manifests_dir}; use `kubelite apply -f FILE` (or put the file there)"
-    )
-    if request.method in ("PATCH", "PUT") and (file := _source_of(request)):
-        from kubelite.api.kube.remedies import remedy
-
-        kind, name = request.path_params["resource"], request.path_params["name"]
-        namespace = request.path_params.get("namespace", "default")
-        partial = request.method == "PATCH" or request.url.path.endswith("/scale")
-        if partial and (command := remedy(kind, name, namespace, await request.body())):
-            words = f"{request.method} is not supported: use `{command}`, which changes {file}"
-            raise ApiError("MethodNotAllowed", words)
-        where = "" if namespace == "default" else f" -n {namespace}"
-        words += f". {kind}/{name} is defined by {file}: `kubelite edit {kind} {name}{where}`"
-    raise ApiError("MethodNotAllowed", words)
-
-
-def _source_of(request: Request) -> str:
-    """Return the manifest that defines the object that a request names, or ""."""
-    where = request.path_params
-    resource = RESOURCES.get(where.get("resource", ""))
-    if resource is None or "name" not in where:
-        return ""
-    doc = read_one(node_of(request), resource, where.get("namespace", ""), where["name"])
-    return str(((doc or {}).get("metadata", {}).get("annotations") or {}).get(SOURCE, ""))
-
-
-async def patch_node(request: Request) -> Response:
-    """Implement `kubectl label|annotate|taint|cordon`. Both kinds of patches have the same effect, because the lists
-    that can be patched are replaced as a whole."""
-    node, name = node_of(request), request.path_params["name"]
-    if name != node.node_name:
-        raise not_found("nodes", name)
-    kind = request.headers.get("content-type", "").partition(";")[0]
-    if kind not in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
-        raise ApiError(
-            "UnsupportedMediaType",
-            f"a node can only be changed by a merge patch, not by {kind or 'an untyped body'}",
-        )
-    try:
-        patch = json.loads(await request.body())
-    except ValueError as error:
-        raise bad_request(f"the body is not JSON: {error}") from error
-    if not isinstance(patch, dict):
-        raise bad_request("the body is not a JSON object")
-    if request.query_params.get("dryRun"):
-        return JSONResponse(node.node())
-    try:
-        return JSONResponse(await node.patch_node(patch))
-    except ForbiddenPatch as error:
-        raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
-
-
 async def get_scale(request: Request) -> Response:
-    node, resource = node_of(request), _resource(request)
+    node, resource = node_of(request), resource_of(request)
     given = request.path_params
     doc = read_one(node, resource, given["namespace"], given["name"])
     if doc is None or not resource.scaled:
@@ -388,18 +325,9 @@ async def get_scale(request: Request) -> Response:
 
 
 async def get_status(request: Request) -> Response:
-    if not _resource(request).has_status:
+    if not resource_of(request).has_status:
         raise ApiError("NotFound", "the server could not find the requested resource")
     return await get_one(request)
-
-
-async def delete_one(request: Request) -> Response:
-    from kubelite.api.kube.deletion import deleted
-
-    given = request.path_params
-    return await deleted(
-        request, node_of(request), _resource(request), given.get("namespace", ""), given["name"]
-    )
 
 
 def version_document() -> Json:
@@ -441,50 +369,48 @@ def _document(build: Any) -> Any:
     return answer
 
 
+def _discovery(build: Callable[[], Json], *, core: bool) -> Any:
+    async def answer(request: Request) -> Response:
+        from kubelite.api.kube.discovery import aggregated
+
+        version = aggregated.version_wanted(request.headers.get("accept", ""))
+        if version is None:
+            return JSONResponse(build(), headers={"Vary": "Accept"})
+        kind = aggregated.MEDIA_TYPE.format(version=version)
+        document = aggregated.document(core=core, version=version)
+        return JSONResponse(document, media_type=kind, headers={"Vary": "Accept"})
+
+    return answer
+
+
 def routes() -> list[BaseRoute]:
     one = "/api/v1/namespaces/{namespace}/{resource}/{name}"
     pod = "/api/v1/namespaces/{namespace}/pods/{name}"
-    write = ["POST", "PUT", "PATCH"]
     group = "/apis/{group}/{version}"
     of_namespace = f"{group}/namespaces/{{namespace}}/{{resource}}"
     return [
-        Route("/api", _document(api_versions)),
+        Route("/api", _discovery(api_versions, core=True)),
         Route("/api/v1", _document(api_resource_list)),
-        Route("/apis", _document(api_group_list)),
+        Route("/apis", _discovery(api_group_list, core=False)),
         Route("/apis/{group}", get_group),
         Route(group, get_group),
         Route(of_namespace, list_or_watch),
-        Route(of_namespace, write_refused, methods=[*write, "DELETE"]),
         Route(f"{of_namespace}/{{name}}", get_one),
-        Route(f"{of_namespace}/{{name}}", delete_one, methods=["DELETE"]),
-        Route(f"{of_namespace}/{{name}}", write_refused, methods=write),
         Route(f"{of_namespace}/{{name}}/scale", get_scale),
-        Route(f"{of_namespace}/{{name}}/scale", write_refused, methods=["PATCH", "PUT"]),
         Route(f"{of_namespace}/{{name}}/status", get_status),
         Route(f"{group}/{{resource}}", list_or_watch),
-        Route(f"{group}/{{resource}}", write_refused, methods=[*write, "DELETE"]),
         Route(f"{group}/{{resource}}/{{name}}", get_one),
-        Route(f"{group}/{{resource}}/{{name}}", delete_one, methods=["DELETE"]),
-        Route(f"{group}/{{resource}}/{{name}}", write_refused, methods=write),
         Route("/version", _document(version_document)),
-        Route("/openapi/v3", _document(lambda: {"paths": {}})),
+        *openapi.routes(),
         Route(f"{pod}/log", pod_log),
         Route(f"{pod}/status", get_pod_status),
         WebSocketRoute(f"{pod}/exec", pod_exec),
         Route(f"{pod}/portforward", pod_portforward, methods=["GET", "POST"]),
         Route(f"{pod}/exec", pod_exec_without_upgrade, methods=["GET", "POST"]),
         Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
-        Route("/api/v1/namespaces/{namespace}/{resource}", write_refused, methods=[*write, "DELETE"]),
         Route(one, get_one),
         Route(f"{one}/scale", get_scale),
-        Route(f"{one}/scale", write_refused, methods=["PATCH", "PUT"]),
         Route(f"{one}/status", get_status),
-        Route(one, delete_one, methods=["DELETE"]),
-        Route(one, write_refused, methods=write),
         Route("/api/v1/{resource}", list_or_watch),
-        Route("/api/v1/{resource}", write_refused, methods=[*write, "DELETE"]),
-        Route("/api/v1/nodes/{name}", patch_node, methods=["PATCH"]),
         Route("/api/v1/{resource}/{name}", get_one),
-        Route("/api/v1/{resource}/{name}", delete_one, methods=["DELETE"]),
-        Route("/api/v1/{resource}/{name}", write_refused, methods=write),
     ]

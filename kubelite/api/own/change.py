@@ -36,7 +36,7 @@ async def change(request: Request) -> Response:
     wanted = await json_body(request)
     key, changes_of = _key(wanted), _changes(wanted)
     await node.rescan()
-    source = _source(node, key)
+    source = source_of_object(node, key)
 
     def change_text(text: str) -> str:
         try:
@@ -117,7 +117,7 @@ def _listed(wanted: Json) -> list[Change]:
     return found
 
 
-def _source(node: NodeApi, key: edits.Key) -> str:
+def source_of_object(node: NodeApi, key: edits.Key) -> str:
     """Return the manifest that defines the object. Raises an ApiError that says why there is none."""
     from kubelite.kube.objects import SOURCE, object_name
 

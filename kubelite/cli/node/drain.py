@@ -19,7 +19,7 @@ from kubelite.cli.names import PODS, duration, path_of
 from kubelite.cli.node.drain_plan import DrainOptions, DrainPlan, plan_drain
 from kubelite.cli.node.node import dry_run_option, set_unschedulable
 from kubelite.cli.options import client, socket_option
-from kubelite.cli.transport.client import JSON_BODY, Client
+from kubelite.cli.transport.client import JSON_BODY, KEEP, Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -140,7 +140,8 @@ class _Drainer:
             given["gracePeriodSeconds"] = self.options["grace_period"]
         try:
             if self.options["disable_eviction"] and not dry:
-                self.server.json("DELETE", path, body=json.dumps(given).encode(), headers=JSON_BODY)
+                body = json.dumps(given).encode()
+                self.server.json("DELETE", path, query=KEEP, body=body, headers=JSON_BODY)
             elif not self.options["disable_eviction"]:
                 self.server.post(f"{path}/eviction", _eviction(metadata, given))
         except ServerError as error:

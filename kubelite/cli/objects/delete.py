@@ -37,7 +37,7 @@ from kubelite.cli.options import (
     socket_option,
 )
 from kubelite.cli.output.waiting import waiting
-from kubelite.cli.transport.client import Client
+from kubelite.cli.transport.client import KEEP, Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -143,6 +143,7 @@ class _Deleter:
         or has another uid because another manifest defines it."""
         if not (grace := self._grace()):
             return
+        grace |= KEEP
         body = json.dumps({"preconditions": {"uid": uid}}).encode()
         headers = {"Content-Type": "application/json"}
         try:
@@ -224,7 +225,7 @@ class _Deleter:
             self._grace() if kind is PODS else {"propagationPolicy": self.options["cascade"].capitalize()}
         )
         try:
-            doc = self.server.json("DELETE", path_of(kind, namespace, name), query=options)
+            doc = self.server.json("DELETE", path_of(kind, namespace, name), query={**options, **KEEP})
         except ServerError as error:
             if error.reason != "NotFound":
                 raise

@@ -64,6 +64,8 @@ class Entry(NamedTuple):
 
 def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
     """Return the text in kubectl's layout. Raises CliError for an unknown type or field."""
+    from manifests.types.workloads.descriptions import kind_description
+
     model = _model(kind)
     out = [f"KIND:       {model.__name__}", f"VERSION:    {model.model_fields['api_version'].default}", ""]
     entry, inside = None, model
@@ -86,24 +88,6 @@ def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
     return "\n".join(out).rstrip() + "\n"
 
 
-KIND_DESCRIPTIONS = {
-    "Pod": "One or more containers that share a network and volumes, and are started and stopped together.",
-    "ConfigMap": "Configuration data by key, for containers' environment variables and files.",
-    "Secret": "Confidential data by key. Containers get it as files in memory or as environment variables.",
-    "PersistentVolumeClaim": "Storage that outlives the pods that use it.",
-    "PersistentVolume": "Storage that a claim can be bound to.",
-    "StorageClass": "How storage is provided to the claims that name it.",
-    "PriorityClass": "A name for a priority of pods.",
-    "ClusterTrustBundle": "Certificates that pods trust, for projected volumes.",
-}
-
-
-def kind_description(kind: str) -> str:
-    from manifests.types.workloads.descriptions import KIND_DESCRIPTIONS as WORKLOADS
-
-    return KIND_DESCRIPTIONS.get(kind) or WORKLOADS.get(kind, "")
-
-
 def _model(kind: str) -> Any:
     from manifests.yaml.loader import KINDS
 
@@ -117,14 +101,11 @@ def _model(kind: str) -> Any:
 
 def fields_of(model: Any) -> Iterator[Entry]:
     """Yield the fields of a model, sorted by their names in manifests."""
-    from manifests.types.descriptions import DESCRIPTIONS
-    from manifests.types.workloads.descriptions import DESCRIPTIONS as WORKLOADS
+    from manifests.types.workloads.descriptions import field_description
 
-    name = "Container" if model.__name__ == "EphemeralContainer" else model.__name__
     found = ((field.alias or key, field) for key, field in model.model_fields.items())
     for wire, field in sorted(found):
-        words = DESCRIPTIONS.get((name, wire)) or WORKLOADS.get((name, wire))
-        words = words or DESCRIPTIONS.get(("Object", wire), "")
+        words = field_description(model.__name__, wire)
         yield Entry(wire, value_of(field.annotation), field.is_required(), words)
 
 

@@ -21,7 +21,7 @@ from kubelite.cli.objects.wait import LOOK_SECONDS, states, until_of
 from kubelite.cli.options import client, complete_manifests, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.output.waiting import Waiting, waiting
-from kubelite.cli.transport.client import Client
+from kubelite.cli.transport.client import KEEP, Client
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -204,7 +204,7 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
     )  # omit the warning that the pods are recreated: that is the purpose
     pods, targets = selected(server, manifests, namespace, "restarting")
     for pod in pods:
-        server.json("DELETE", path_of(PODS, pod.namespace, pod.name))
+        server.json("DELETE", path_of(PODS, pod.namespace, pod.name), query=KEEP)
         print(f"pod/{pod.name} restarted", flush=True)
     if targets:
         from kubelite.cli.workloads import rollouts

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
+#: Query of a DELETE of an object, not of its manifest: it is created again.
+KEEP: Json = {"manifest": "keep"}
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 

@@ -3,6 +3,8 @@
 Read like `manifests.types.descriptions`; a test checks that every field of every kind in WORKLOADS has one.
 """
 
+from manifests.types.descriptions import DESCRIPTIONS as CORE
+from manifests.types.descriptions import KIND_DESCRIPTIONS as CORE_KINDS
 from manifests.types.descriptions import parse
 from manifests.types.services.descriptions import SERVICE_KINDS, SERVICES
 from manifests.types.services.descriptions_ingress import INGRESS, INGRESS_KINDS
@@ -290,3 +292,14 @@ KIND_DESCRIPTIONS = {
 
 #: (type, JSON name of the field) → description
 DESCRIPTIONS = parse(_TABLE) | parse(POLICIES) | parse(SERVICES) | parse(NETWORK_POLICIES) | parse(INGRESS)
+
+
+def kind_description(kind: str) -> str:
+    """Return the description of a kind of any room; "" if it has none."""
+    return CORE_KINDS.get(kind) or KIND_DESCRIPTIONS.get(kind, "")
+
+
+def field_description(model: str, field: str) -> str:
+    """Return the description of a type's field, by its JSON name, of any room; "" if it has none."""
+    name = "Container" if model == "EphemeralContainer" else model
+    return CORE.get((name, field)) or DESCRIPTIONS.get((name, field)) or CORE.get(("Object", field), "")

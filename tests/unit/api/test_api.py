@@ -196,25 +196,6 @@ def test_get_and_status_of_errors(http: Http) -> None:
     assert http.get("/nowhere").json()["kind"] == "Status"
 
 
-def test_rejected_writes_mention_apply(http: Http) -> None:
-    for answer in (
-        http.post("/api/v1/namespaces/default/pods", json={}),
-        http.request("PATCH", "/api/v1/namespaces/default/pods/web", json={}),
-        http.request("PUT", "/api/v1/namespaces/default/pods/web", json={}),
-    ):
-        assert answer.status_code == 405 and "kubelite apply -f" in answer.json()["message"]
-
-
-def test_a_refused_edit_names_the_manifest_and_the_command(http: Http, node: FakeNode) -> None:
-    doc = pod_doc("held", namespace="shop")
-    doc["metadata"]["annotations"] = {"kubelite.io/source": "/m/held.yaml"}
-    http.runner.run(node.store.create("Pod", doc))
-    answer = http.request("PATCH", "/api/v1/namespaces/shop/pods/held", json={})
-    assert answer.json()["message"].endswith(
-        "pods/held is defined by /m/held.yaml: `kubelite edit pods held -n shop`"
-    )
-
-
 def test_refusals_say_what_to_do_here(http: Http) -> None:
     can_i = http.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", json={})
     assert can_i.status_code == 405 and "no RBAC: root may do everything" in can_i.json()["message"]
@@ -237,7 +218,8 @@ def test_delete_names_the_file_that_recreates_the_pod(http: Http, node: FakeNode
         "DELETE", "/api/v1/namespaces/default/pods/held", json={"preconditions": {"uid": "other"}}
     )
     assert conflict.status_code == 409
-    answer = http.request("DELETE", "/api/v1/namespaces/default/pods/held", json={"gracePeriodSeconds": 3})
+    keep = "/api/v1/namespaces/default/pods/held?manifest=keep"
+    answer = http.request("DELETE", keep, json={"gracePeriodSeconds": 3})
     assert answer.status_code == 200 and answer.json()["metadata"]["name"] == "held"
     assert "/m/held.yaml still defines pod held, so it is recreated" in answer.headers["warning"]
     assert node.deleted == [("default", "held", 3)]

@@ -205,4 +205,5 @@ def test_logs_exec_and_delete(server: Served) -> None:
     assert done.stderr == "err\ncommand terminated with exit code 5\n"
     assert "executable file not found" in kubectl(server, "exec", "web", "--", "nix").stderr
     assert kubectl(server, "delete", "pod", "web").stdout.startswith('pod "web" deleted')
-    assert "kubelite apply -f" in kubectl(server, "run", "x", "--image=busybox").stderr
+    assert kubectl(server, "run", "x", "--image=busybox").stdout == "pod/x created\n"
+    assert (Path(server.node.manifests_dir) / "kubectl/default/pod-x.yaml").exists()

@@ -164,7 +164,7 @@ def test_a_deletion_follows_its_policy(http: Http) -> None:
 
 
 def test_a_deletion_says_what_is_created_again(http: Http) -> None:
-    done = http.request("DELETE", "/apis/batch/v1/namespaces/default/jobs/web")
+    done = http.request("DELETE", "/apis/batch/v1/namespaces/default/jobs/web?manifest=keep")
     assert "/manifests/job.yaml still defines job web, so it is recreated" in done.headers["Warning"]
     done = http.request("DELETE", "/api/v1/namespaces/default/pods/web-1")
     assert "pod web-1 belongs to replicaset web, which may replace it" in done.headers["Warning"]
@@ -176,7 +176,7 @@ def test_a_claim_that_no_manifest_defines_is_deleted(http: Http) -> None:
     done = http.request("DELETE", f"{claims}/data-db-0").json()
     assert done["metadata"]["deletionTimestamp"]
     assert done["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
-    refused = http.request("DELETE", f"{claims}/mine")
+    refused = http.request("DELETE", f"{claims}/mine?manifest=keep")
     assert refused.status_code == 405
     assert "delete it with `kubelite delete -f /manifests/mine.yaml`" in refused.json()["message"]
     assert "deletionTimestamp" not in http.get(f"{claims}/mine").json()["metadata"]

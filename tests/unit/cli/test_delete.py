@@ -55,7 +55,7 @@ def test_the_grace_period_applies_to_the_pods_of_a_file(given: dict[str, Any], s
     _Deleter(server, {**OPTIONS, **given}).files(iter([("web.yaml", b"")]))
     call = (
         "/api/v1/namespaces/default/pods/web",
-        {"gracePeriodSeconds": seconds},
+        {"gracePeriodSeconds": seconds, "manifest": "keep"},
         {"preconditions": {"uid": "1"}},
     )
     assert server.deleted == ([] if seconds is None else [call])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.cli.objects.explain import fields_of, kind_description
+from kubelite.cli.objects.explain import fields_of
 from manifests.types.descriptions import DESCRIPTIONS as OTHERS
 from manifests.types.kinds import api_versions_of
 from manifests.types.meta import Object
-from manifests.types.workloads.descriptions import DESCRIPTIONS, KIND_DESCRIPTIONS
+from manifests.types.workloads.descriptions import DESCRIPTIONS, KIND_DESCRIPTIONS, kind_description
 from manifests.types.workloads.kinds import WORKLOADS, Kinds, workload
 from manifests.validation.workloads.kinds import RULES
 from manifests.yaml import loader

@@ -1,0 +1,103 @@
+"""/openapi/v3: a document for each group version, with the schemas of its kinds and the paths that write them.
+
+A document is made when it is asked for, and nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kubelite.api.kube.discovery.schemas import REFERENCE, schema_name, schemas
+from kubelite.api.kube.resources import OLDER, RESOURCES, Resource
+from kubelite.kube.errors import ApiError
+from kubelite.kube.json import Json
+from manifests.types.meta import Object
+
+_VERBS = {"get": "get", "create": "post", "update": "put", "patch": "patch", "delete": "delete"}
+_PARAMETERS = [
+    {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
+    for name in ("dryRun", "fieldManager", "fieldValidation")
+]
+
+
+def served() -> Iterator[Resource]:
+    yield from (*RESOURCES.values(), *OLDER)
+
+
+def index() -> Json:
+    """Return the paths of the documents (apiserver pkg/endpoints: OpenAPIV3Discovery)."""
+    versions = sorted({resource.group_version for resource in served()})
+    return {"paths": {_path(one)[1:]: {"serverRelativeURL": f"/openapi/v3{_path(one)}"} for one in versions}}
+
+
+def document(group_version: str) -> Json | None:
+    """Return the document of a group version; None if it is not served."""
+    from manifests.yaml.loader import KINDS
+
+    resources = [one for one in served() if one.group_version == group_version]
+    if not resources:
+        return None
+    kinds = {
+        (group_version, one.kind): KINDS[group_version, one.kind]
+        for one in resources
+        if (group_version, one.kind) in KINDS
+    }
+    paths: Json = {}
+    for one in resources:
+        paths.update(_paths(one, kinds.get((group_version, one.kind))))
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.32.0"},
+        "paths": paths,
+        "components": {"schemas": schemas(kinds)},
+    }
+
+
+def _path(group_version: str) -> str:
+    return f"/api/{group_version}" if group_version == "v1" else f"/apis/{group_version}"
+
+
+def _paths(resource: Resource, model: type[Object] | None) -> Json:
+    """Return the paths of a resource. Clients read from PATCH what the server understands (client-go openapi3:
+    QueryParamVerifierV3)."""
+    scope = "/namespaces/{namespace}" if resource.namespaced else ""
+    base = f"{_path(resource.group_version)}{scope}/{resource.plural}"
+    group, _, version = resource.group_version.rpartition("/")
+    identity = {"group": group, "version": version, "kind": resource.kind}
+    schema = {"$ref": REFERENCE + schema_name(model)} if model else {"type": "object"}
+    answer = {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
+    named: Json = {}
+    listed: Json = {}
+    for verb in resource.verbs:
+        if verb in _VERBS:
+            operation: Json = {"responses": answer, "x-kubernetes-group-version-kind": identity}
+            if verb in ("create", "update", "patch"):
+                operation["parameters"] = _PARAMETERS
+            (listed if verb == "create" else named)[_VERBS[verb]] = operation
+    if "list" in resource.verbs:
+        listed["get"] = {"responses": answer, "x-kubernetes-group-version-kind": identity}
+    return {base: listed, f"{base}/{{name}}": named}
+
+
+async def get_index(_: Request) -> Response:
+    return JSONResponse(index())
+
+
+async def get_document(request: Request) -> Response:
+    given = request.path_params
+    found = document(f"{given['group']}/{given['version']}" if "group" in given else given["version"])
+    if found is None:
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    return JSONResponse(found)
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        Route("/openapi/v3", get_index),
+        Route("/openapi/v3/api/{version}", get_document),
+        Route("/openapi/v3/apis/{group}/{version}", get_document),
+    ]

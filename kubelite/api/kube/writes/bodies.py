@@ -1,0 +1,99 @@
+"""What clients send: objects and patches, as JSON or YAML, and the parameters of a write."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from starlette.requests import Request
+
+from kubelite.api.guard import PROTOBUF
+from kubelite.api.kube.resources import Resource
+from kubelite.kube.errors import ApiError, bad_request
+from kubelite.kube.json import Json
+
+#: Content types of patches → the kinds that sources/patches.py knows.
+PATCHES = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+}
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?")
+_ALPHANUMERIC = "bcdfghjklmnpqrstvwxz2456789"  # of generated names (apimachinery pkg/util/rand)
+_LONGEST_BASE = 58  # characters of generateName that are used (apiserver pkg/storage/names)
+
+
+def content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def data_of(request: Request) -> Any:
+    """Return the data in the body. The reader of manifests reads it, so that its limits hold. Raises BadRequest."""
+    if content_type(request) == PROTOBUF:
+        from kubelite.api.kube.writes.protobuf import decoded
+
+        return decoded(await request.body())
+    from manifests.yaml.document import SyntaxProblem, read_documents
+
+    try:
+        found = list(read_documents((await request.body()).decode()))
+    except UnicodeDecodeError as error:
+        raise bad_request(f"the body is not UTF-8: {error}") from error
+    if len(found) != 1:
+        raise bad_request(f"the body must be one document, not {len(found)}")
+    if isinstance(found[0], SyntaxProblem):
+        raise bad_request(f"the body cannot be read: line {found[0].line}: {found[0]}")
+    return found[0].data
+
+
+async def object_of(request: Request, resource: Resource) -> Json:
+    """Return the object in the body, with its apiVersion and kind. Raises BadRequest if it is of another kind."""
+    found = await data_of(request)
+    if not isinstance(found, dict):
+        raise bad_request("the body is not an object")
+    for key, wanted, words in (
+        ("apiVersion", resource.group_version, "API version"),
+        ("kind", resource.kind, "kind"),
+    ):
+        given = found.get(key) or wanted
+        if given != wanted:
+            raise bad_request(
+                f"the {words} in the data ({given}) does not match the expected {words} ({wanted})"
+            )
+    if not isinstance(found.get("metadata") or {}, dict):
+        raise bad_request("metadata is not an object")
+    metadata = found.get("metadata") or {}
+    return {**found, "apiVersion": resource.group_version, "kind": resource.kind, "metadata": metadata}
+
+
+def named(doc: Json, resource: Resource, namespace: str) -> Json:
+    """Return the object with its name and namespace. Raises ApiError if they do not fit."""
+    metadata = dict(doc["metadata"])
+    if not metadata.get("name") and isinstance(base := metadata.get("generateName"), str) and base:
+        suffix = "".join(secrets.choice(_ALPHANUMERIC) for _ in range(5))
+        metadata["name"] = base[:_LONGEST_BASE] + suffix
+    name = metadata.get("name")
+    if not name:
+        raise ApiError(
+            "Invalid", f"{resource.kind} is invalid: metadata.name: Required value: name is required"
+        )
+    if not isinstance(name, str) or not _PATH_SEGMENT.fullmatch(name):
+        raise ApiError("Invalid", f"{resource.kind} is invalid: metadata.name: Invalid value: {name!r}")
+    if namespace and not _PATH_SEGMENT.fullmatch(namespace):
+        raise ApiError("Invalid", f'{resource.kind} "{name}" is invalid: metadata.namespace: Invalid value')
+    if (metadata.get("namespace") or namespace) != namespace:
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if namespace:
+        metadata["namespace"] = namespace
+    return {**doc, "metadata": metadata}
+
+
+def is_dry_run(request: Request) -> bool:
+    """Whether nothing may change. Raises BadRequest (apimachinery pkg/apis/meta/v1/validation, ValidateDryRun)."""
+    given = request.query_params.getlist("dryRun")
+    if other := [one for one in given if one not in ("All", "")]:
+        raise bad_request(f'dryRun: Unsupported value: "{other[0]}": supported values: "All"')
+    return "All" in given

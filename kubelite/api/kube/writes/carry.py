@@ -1,0 +1,92 @@
+"""How an object changes when a client writes it, and what of that its manifest says. Pure.
+
+A client sees the object as the node shows it: with defaults, a status and what only the node sets. It sends that back,
+changed. The manifest gets the difference, so that its own words, order and comments stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubelite.kube.json import Json
+from kubelite.kube.objects import REPLICAS, SOURCE
+from kubelite.sources.patches import MERGE_KEYS
+
+#: Fields of metadata that only the node sets.
+_OWN_METADATA = frozenset(
+    {
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generateName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+_OWN_ANNOTATIONS = frozenset({REPLICAS, SOURCE})
+
+
+def stripped(doc: Json) -> Json:
+    """Return what of an object may stand in a manifest: no status, nothing that only the node sets, no nulls."""
+    found: Json = without_nulls({key: value for key, value in doc.items() if key != "status"})
+    metadata = {
+        key: value for key, value in (found.get("metadata") or {}).items() if key not in _OWN_METADATA
+    }
+    annotations = metadata.get("annotations")
+    if isinstance(annotations, dict):
+        kept = {key: value for key, value in annotations.items() if key not in _OWN_ANNOTATIONS}
+        metadata = {**metadata, "annotations": kept}
+        if not kept:
+            del metadata["annotations"]
+    return {**found, "metadata": metadata}
+
+
+def without_nulls(value: Any) -> Any:
+    """Return a value without fields that are null: Go's encoder writes some, and they mean nothing."""
+    if isinstance(value, dict):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
+def carried(mine: Any, old: Any, new: Any, *, field: str = "") -> Any:
+    """Return `mine`, the manifest's value, with the difference between `old` and `new`, as the client saw the value and
+    as it sent it. Items of lists that have an identity are matched by it. `field`: the name of a list."""
+    if new == old:
+        return mine
+    if isinstance(mine, dict) and isinstance(old, dict) and isinstance(new, dict):
+        found = dict(mine)
+        for key in [*old, *(key for key in new if key not in old)]:
+            if key not in new:
+                found.pop(key, None)
+            elif key not in old:
+                found[key] = new[key]
+            elif old[key] != new[key]:
+                found[key] = carried(mine.get(key), old[key], new[key], field=key)
+        return found
+    if isinstance(mine, list) and isinstance(old, list) and isinstance(new, list):
+        return _items(mine, old, new, field)
+    return new
+
+
+def _items(mine: list[Any], old: list[Any], new: list[Any], field: str) -> list[Any]:
+    identity = next((key for key in MERGE_KEYS.get(field, ()) if _identified(key, mine, old, new)), None)
+    if identity is None:
+        return new
+    said = {item[identity]: item for item in mine}
+    seen = {item[identity]: item for item in old}
+    return [
+        carried(said[name], seen[name], item) if (name := item[identity]) in said and name in seen else item
+        for item in new
+    ]
+
+
+def _identified(key: str, *lists: list[Any]) -> bool:
+    """Whether each item of the lists has the key, and none of a list has the value of another one."""
+    for items in lists:
+        names = [item.get(key) if isinstance(item, dict) else None for item in items]
+        if not all(isinstance(name, str | int) for name in names) or len(set(names)) < len(names):
+            return False
+    return True

@@ -1,0 +1,259 @@
+"""POST, PUT, PATCH and DELETE of objects: each is an edit of the manifest directory, and answers with what the node has
+read from it.
+
+A new object gets a file of its own, `kubectl/NAMESPACE/KIND-NAME.yaml`. Another is changed in the file that defines it,
+in place. If the node does not accept the file, the edit is undone and the client told why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kubelite.api.audit import note
+from kubelite.api.kube.resources import Resource, complete, read_one, scale_of
+from kubelite.api.kube.writes.bodies import PATCHES, content_type, data_of, is_dry_run, named, object_of
+from kubelite.api.kube.writes.carry import carried, stripped
+from kubelite.api.node import NodeApi
+from kubelite.api.own.change import source_of_object
+from kubelite.api.own.routes import admitted
+from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
+from kubelite.sources import edits
+from kubelite.sources.fields import CannotChange, changed, differences, dumped
+from kubelite.sources.patches import CannotPatch, patched
+from manifests.yaml.loader import KINDS, load_text
+
+FOLDER = "kubectl"  # of the manifest directory, for new objects
+#: Errors that a patch of a wrong form leads to.
+_MISFITS = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+
+
+def is_written(resource: Resource) -> bool:
+    """Whether manifests define objects of the resource."""
+    return (resource.group_version, resource.kind) in KINDS
+
+
+async def create(request: Request, node: NodeApi, resource: Resource, namespace: str) -> Response:
+    given = await object_of(request, resource)
+    if given["metadata"].get("resourceVersion"):
+        raise bad_request("resourceVersion should not be set on objects to be created")
+    doc = named(given, resource, namespace if resource.namespaced else "")
+    key = edits.Key(resource.kind, doc["metadata"].get("namespace", ""), doc["metadata"]["name"])
+    await node.rescan()
+    if node.store.get(*key) is not None:
+        details = {"name": key.name, "kind": resource.plural}
+        raise ApiError("AlreadyExists", f'{_title(resource)} "{key.name}" already exists', details=details)
+    chunk = edits.split(f"---\n{dumped(stripped(doc))}")[0]
+    valid = _validated(chunk.text, key)
+    headers = admitted(request, node, [chunk])
+    if is_dry_run(request):
+        return JSONResponse(complete(resource, valid), 201, headers=headers)
+    folder = "/".join(part for part in (node.manifests_dir, FOLDER, key.namespace) if part)
+    target = f"{folder}/{key.kind.lower()}-{key.name}.yaml"
+    before = edits.read_candidates((entry["file"] for entry in node.manifests()), [key], also=target)
+    plan = edits.plan_apply(before, [chunk], target)
+    if plan.outcomes[0].result != "created":
+        raise ApiError("Conflict", f"{plan.outcomes[0].file} defines {key}, but the node does not accept it")
+    await _carry_out(request, node, plan, before, key)
+    return JSONResponse(_present(node, resource, key), 201, headers=headers)
+
+
+async def update(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
+    """PUT: the object as a whole."""
+    given = await object_of(request, resource)
+    doc, headers = await _change(request, node, resource, (namespace, name), lambda _: given)
+    return JSONResponse(doc, headers=headers)
+
+
+async def patch(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
+    make = await _patch(request)
+    doc, headers = await _change(request, node, resource, (namespace, name), make)
+    return JSONResponse(doc, headers=headers)
+
+
+async def scale(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
+    """PUT or PATCH of the subresource scale."""
+    put = await data_of(request) if request.method == "PUT" else None
+    make = await _patch(request) if request.method == "PATCH" else None
+
+    def scaled(doc: Json) -> Json:
+        given = make(scale_of(doc)) if make is not None else put
+        wanted = given if isinstance(given, dict) else {}
+        spec = wanted.get("spec")
+        replicas = spec.get("replicas", 0) if isinstance(spec, dict) else None
+        if type(replicas) is not int or not 0 <= replicas < 2**31:
+            words = "spec.replicas: Invalid value: must be a whole number, not less than 0"
+            raise ApiError("Invalid", f'Scale "{name}" is invalid: {words}')
+        metadata = wanted.get("metadata")
+        said = metadata if isinstance(metadata, dict) else {}
+        pinned = {key: said[key] for key in ("resourceVersion", "uid") if said.get(key)}
+        return {
+            **doc,
+            "metadata": {**doc["metadata"], **pinned},
+            "spec": {**doc["spec"], "replicas": replicas},
+        }
+
+    doc, headers = await _change(request, node, resource, (namespace, name), scaled)
+    return JSONResponse(scale_of(doc), headers=headers)
+
+
+async def remove(request: Request, node: NodeApi, doc: Json, source: str) -> None:
+    """Remove the object's document from the file that defines it."""
+    key = _key(doc)
+    before = edits.read_candidates([source], [key])
+    plan = edits.plan_remove(before, [key])
+    if not plan.writes:
+        raise ApiError("Conflict", f"{source}, which defines {key}, has changed meanwhile: try again")
+    await _carry_out(request, node, plan, before, key)
+
+
+async def _patch(request: Request) -> Callable[[Json], Json]:
+    """Return what the patch in the body makes of an object."""
+    kind = PATCHES.get(content_type(request))
+    if kind is None:
+        words = "server-side apply is not supported: use kubectl apply without --server-side"
+        raise ApiError(
+            "UnsupportedMediaType", words if "apply" in content_type(request) else "unknown kind of patch"
+        )
+    given = await data_of(request)
+
+    def make(doc: Json) -> Json:
+        try:
+            return patched(doc, given, kind)
+        except CannotPatch as error:
+            raise ApiError("Invalid", f"the patch cannot be applied: {error}") from error
+        except _MISFITS as error:
+            raise bad_request(f"the patch does not fit the object: {error}") from error
+
+    return make
+
+
+async def _change(
+    request: Request,
+    node: NodeApi,
+    resource: Resource,
+    place: tuple[str, str],
+    make: Callable[[Json], Json],
+) -> tuple[Json, dict[str, str]]:
+    """Change an object in its manifest. Return it as it is then, and headers with warnings."""
+    await node.rescan()
+    current = read_one(node, resource, *place)
+    if current is None:
+        raise not_found(_title(resource), place[1])
+    new = make(current)
+    _check_same(resource, current, new)
+    old_words, new_words = stripped(current), stripped(new)
+    if old_words == new_words:
+        return current, {}
+    key = _key(current)
+    source = source_of_object(node, key)
+
+    def change_text(text: str) -> str:
+        said = edits.content_of(text)
+        if said.get("apiVersion") != resource.group_version:
+            words = f"it is a manifest of {said.get('apiVersion')}: change it in that version"
+            raise ApiError("Conflict", f"{source}: {words}")
+        wanted = carried(said, old_words, new_words)
+        try:
+            return changed(text, differences(said, wanted, by_item=True))
+        except CannotChange as error:
+            if f"/{FOLDER}/" in source:  # a file without comments of anybody
+                return f"---\n{dumped(wanted)}"
+            raise ApiError("Conflict", f"{source}: {error}") from error
+
+    before = edits.read_candidates([source], [key])
+    plan = edits.plan_change(before, key, change_text)
+    headers: dict[str, str] = {}
+    for text in plan.writes.values():
+        chunks = edits.split(text or "", source)
+        ours = [chunk for chunk in chunks if key in chunk.keys]
+        _validated(ours[0].text, key)
+        headers = admitted(request, node, ours)
+    if is_dry_run(request):
+        return {**new, "status": current.get("status", {})}, headers
+    await _carry_out(request, node, plan, before, key)
+    return _present(node, resource, key), headers
+
+
+def _check_same(resource: Resource, current: Json, new: Json) -> None:
+    """Raise an ApiError if the new object is another one, or was made from an older version (apiserver
+    pkg/registry/rest/update.go and pkg/registry/generic/registry/store.go)."""
+    metadata, given = current["metadata"], new.get("metadata")
+    if not isinstance(given, dict):
+        raise bad_request("metadata is not an object")
+    title, name = _title(resource), metadata["name"]
+    if given.get("name", name) != name:
+        words = f"the name of the object ({given['name']}) does not match the name on the URL ({name})"
+        raise bad_request(words)
+    namespace = metadata.get("namespace", "")
+    if (given.get("namespace") or namespace) != namespace:
+        raise bad_request("the namespace of the object does not match the namespace on the request")
+    for key, wanted in (("kind", resource.kind), ("apiVersion", resource.group_version)):
+        if new.get(key, wanted) != wanted:
+            raise bad_request(f"{key} of an object cannot change")
+    changed_since = (
+        "the object has been modified; please apply your changes to the latest version and try again"
+    )
+    for field, words in (
+        ("uid", "Precondition failed: UID in precondition"),
+        ("resourceVersion", changed_since),
+    ):
+        if given.get(field) and given[field] != metadata.get(field):
+            raise ApiError("Conflict", f'Operation cannot be fulfilled on {title} "{name}": {words}')
+
+
+def _validated(text: str, key: edits.Key) -> Json:
+    """Return the object of a text with its defaults. Raises Invalid with everything that is wrong, as an API server
+    words it."""
+    loaded = load_text(text, file="")
+    if loaded.errors:
+        said = "; ".join(f"{e.field}: {e.message}" if e.field else e.message for e in loaded.errors)
+        causes = [
+            {"reason": "FieldValueInvalid", "message": e.message, "field": e.field} for e in loaded.errors
+        ]
+        details = {"name": key.name, "kind": key.kind, "causes": causes}
+        raise ApiError("Invalid", f'{key.kind} "{key.name}" is invalid: {said}', details=details)
+    if [(one.kind, one.namespace, one.name) for one in loaded.documents] != [tuple(key)]:
+        raise bad_request("a change cannot give the object another kind, name or namespace")
+    return loaded.documents[0].obj.to_json()
+
+
+async def _carry_out(
+    request: Request, node: NodeApi, plan: edits.Plan, before: Mapping[str, str], key: edits.Key
+) -> None:
+    """Write the files, and read the directory. If the node does not accept a file, undo it. Raises ApiError."""
+    try:
+        edits.execute(plan)
+    except ApiError as error:  # a read-only file system, a full disk
+        raise ApiError("Conflict", f"{key}: {error}") from error
+    await node.rescan()
+    files = {entry["file"]: entry for entry in node.manifests()}
+    for path in plan.writes:
+        errors = files[path]["errors"] if path in files else []
+        said = [one["message"] for one in errors if one.get("kind") != "unsupported"]
+        if said:
+            edits.execute(edits.Plan({one: before.get(one) for one in plan.writes}, plan.outcomes))
+            await node.rescan()
+            raise ApiError("Invalid", f'{key.kind} "{key.name}" is invalid: {path}: {"; ".join(said)}')
+    note(request, *[f"{o.key.kind.lower()}/{o.key.namespace}/{o.key.name} {o.result}" for o in plan.outcomes])
+
+
+def _present(node: NodeApi, resource: Resource, key: edits.Key) -> Json:
+    found = read_one(node, resource, key.namespace, key.name)
+    if found is None:  # removed again meanwhile
+        raise not_found(_title(resource), key.name)
+    return found
+
+
+def _key(doc: Json) -> edits.Key:
+    metadata = doc["metadata"]
+    return edits.Key(doc["kind"], metadata.get("namespace", ""), metadata["name"])
+
+
+def _title(resource: Resource) -> str:
+    """`pods`, `deployments.apps`."""
+    group = resource.group_version.rpartition("/")[0]
+    return f"{resource.plural}.{group}" if group else resource.plural
