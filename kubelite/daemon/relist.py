@@ -70,11 +70,13 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
     while True:
         await asyncio.sleep(agent.settings.relist_seconds)
         began = time.perf_counter()
-        for record in agent.store.list("Pod")[turn::TURNS]:
-            queue.add(record.uid)
+        uids = [record.uid for record in agent.store.list("Pod")[turn::TURNS]]
+        for uid in uids:
+            queue.add(uid)
         turn = (turn + 1) % TURNS
         agent.meters.relisted(time.perf_counter() - began)
         try:
+            await agent.cri.rewrite_records(uids)
             told = await _repair_network(agent, told)
             await agent.events.expire()
             await agent.history.prune(seconds=agent.settings.history_time, size=agent.settings.history_size)

@@ -220,6 +220,9 @@ class Shim:
     # --- operations ---
 
     def _op_state(self, _client: Client, _args: dict[str, Any]) -> Answer:
+        """Also writes state.json again if somebody has removed or damaged it."""
+        if state.read_state(self.config.run_dir) is None:
+            self.write_state()
         return {"sandbox": self.record().to_json()}, []
 
     def _op_subscribe(self, client: Client, _args: dict[str, Any]) -> Answer:

@@ -63,6 +63,8 @@ def _lose(run_dir: Path, uid: str, what: str) -> None:
             shutil.rmtree(run_dir / "shims")
         case "state.json":
             (shim / "state.json").write_text("{")
+        case "no state.json":
+            (shim / "state.json").unlink()
         case "shim.sock":
             (shim / "shim.sock").unlink()
 
@@ -218,6 +220,19 @@ def _helper(node: Node, name: str) -> int:
         if Path(f"/proc/{child}/comm").read_text() == f"{name}\n":
             return int(child)
     raise AssertionError(f"no {name}")
+
+
+def test_a_damaged_record_of_a_shim_is_written_again(tmp_path: Path, images: Path) -> None:
+    """Before a restart of the daemon could not find the shim any more: the container goes on."""
+    with running_node(tmp_path, images, relist_seconds="1") as node:
+        node.apply("p.yaml", pod("p", container(script=SERVER)))
+        node.wait_status("p", "Running")
+        uid, before = node.pod("p")["metadata"]["uid"], node.pid("p")
+        for damage in ("state.json", "no state.json"):
+            _lose(node.run_dir, uid, damage)
+            node.wait(lambda: node.doctor() == [], "nothing to complain about")
+        node.restart(signal.SIGKILL)
+        assert instances(node, uid) == [before] and node.pid("p") == before
 
 
 @pytest.mark.parametrize("level", ["pod", "container", "inside"])

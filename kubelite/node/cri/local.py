@@ -116,19 +116,16 @@ class LocalCri:
         directory = f"{self._settings.run_dir}/shims"
         uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
         waits = (asyncio.wait_for(self._shim(uid), ADOPT_SECONDS) for uid in uids)
-        found = await asyncio.gather(*waits, return_exceptions=True)
-        for uid, result in zip(uids, found, strict=True):
+        for uid, result in zip(uids, await asyncio.gather(*waits, return_exceptions=True), strict=True):
             if isinstance(result, (RuntimeFault, StoreError, OSError)):
-                # the pod's own rounds meet the error again and report it
-                said = str(result) or "it does not answer"
+                said = str(result) or "it does not answer"  # the pod's own rounds meet it again and report it
                 log.error("cannot adopt or clean up a pod's shim: %s", said, extra={"uid": uid})
             elif isinstance(result, BaseException):
                 raise result
-        running = {uid: shim.record for uid, shim in self._shims.items()}
-        pod_files.link_logs(self._settings.log_dir, running.values())
-        here = {*running, *(uid for uid in uids if occupied(self.run_dir(uid)))}
-        strays = [a.uid for a in await self._network.list() if a.uid not in here]
-        await asyncio.gather(*(self._network.delete(uid) for uid in strays))
+        pod_files.link_logs(self._settings.log_dir, [shim.record for shim in self._shims.values()])
+        here = {*self._shims, *(uid for uid in uids if occupied(self.run_dir(uid)))}
+        held = await self._network.list()
+        await asyncio.gather(*(self._network.delete(a.uid) for a in held if a.uid not in here))
         for sentence in await self.attach_lost():
             log.warning("network repaired: %s", sentence)
         return self.running_sandboxes()
@@ -152,6 +149,9 @@ class LocalCri:
                 continue
             done.append(f"pod {uid}: had lost its lease of {had}, and has {found.ip}")
         return done
+
+    async def rewrite_records(self, uids: Iterable[str]) -> None:
+        await recovery.rewrite_records(self._settings, self._shims, uids)
 
     async def close(self) -> None:
         """Close the connections to the shims. They and their containers keep running."""

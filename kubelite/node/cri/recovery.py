@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.shim_connection import RunningShim
@@ -41,6 +41,20 @@ def end_unreachable(settings: EngineSettings) -> list[str]:
                 if group.exists():
                     group.remove()
     return sorted(set(found.values()))
+
+
+async def rewrite_records(
+    settings: EngineSettings, shims: Mapping[str, RunningShim], uids: Iterable[str]
+) -> None:
+    """Have the shims of these pods write their state.json again where it was removed or damaged. After a restart of the
+    daemon, they could not be reached any more."""
+    for uid in uids:
+        shim = shims.get(uid)
+        if shim is None or shim.client.closed or read_state(f"{settings.run_dir}/shims/{uid}") is not None:
+            continue
+        log.warning("the shim's state.json is lost and is written again", extra={"uid": uid})
+        with contextlib.suppress(RuntimeFault):  # the pod's next look meets it again, and says so
+            await shim.client.state()
 
 
 def _unreachable(shims: str, cgroup: str) -> Iterator[tuple[int, str]]:
