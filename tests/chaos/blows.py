@@ -23,11 +23,13 @@ Undo = Callable[[], None]
 @dataclass(frozen=True, slots=True)
 class Blow:
     """What was done. `undo` takes back what only its cause can: the node does not thaw a cgroup that an administrator
-    froze. `pods`: the uids of pods that the node may recreate or restart because of it."""
+    froze. `pods`: the uids of pods that the node may recreate or restart because of it. `no_start`: a daemon that is
+    started before `undo` ends with an error."""
 
     what: str
     undo: Undo | None = None
     pods: frozenset[str] = frozenset()
+    no_start: bool = False
 
 
 Family = Callable[[Machine, random.Random], Blow]

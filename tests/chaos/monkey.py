@@ -75,6 +75,7 @@ class Monkey:
     _beside: list[_Beside] = field(default_factory=list)
     _numbers: int = 0
     _undo: list[Callable[[], None]] = field(default_factory=list)
+    _no_start: bool = False  # a daemon that was started in this round may have ended with an error
 
     def __post_init__(self) -> None:
         self.rng.seed(self.seed)
@@ -417,12 +418,17 @@ class Monkey:
         if blow.undo is not None:
             self._undo.append(blow.undo)
         self.model.damage(blow.pods)
+        self._no_start |= blow.no_start
         self.orders[family] += 1
         return blow.what
 
     def _end_blows(self) -> None:
         while self._undo:
             self._undo.pop()()
+        assert self.machine.daemon is not None
+        if self._no_start and self.daemon_died and self.machine.daemon.poll() is not None:
+            self.machine.start(wait=False)  # as systemd does
+        self._no_start = False
 
     def _step_clock(self) -> str:
         seconds = self.rng.choice((0.0, 1.0, -1.0, 3600.0, -3600.0, 86400.0 * 40, -86400.0 * 40))

@@ -71,7 +71,8 @@ def read_only(machine: Machine, rng: random.Random) -> Blow:
     def undo() -> None:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
-    return Blow(f"make {place.relative_to(machine.base)} read-only", undo)
+    words = f"make {place.relative_to(machine.base)} read-only"
+    return Blow(words, undo, no_start=place == machine.root)
 
 
 FAMILIES: dict[str, Family] = {
