@@ -14,8 +14,19 @@ from tests.chaos.blows import Blow, Family
 from tests.chaos.machine import Machine
 
 
+def _answers(machine: Machine) -> bool:
+    """Whether the daemon has started: one that has not could not with less."""
+    try:
+        lens.ask(machine, "/version")
+    except lens.Unreachable:
+        return False
+    return True
+
+
 def few_descriptors(machine: Machine, rng: random.Random) -> Blow:
     """The daemon can open only a few more files."""
+    if not _answers(machine):
+        return Blow("few descriptors: the daemon does not answer")
     assert machine.daemon is not None
     pid, more = machine.daemon.pid, rng.choice((0, 3, 10))
     try:
@@ -36,12 +47,10 @@ def _hard(pid: int) -> int:
 
 
 def little_memory(machine: Machine, rng: random.Random) -> Blow:
-    """The daemon can map only a little more memory. One that has not started yet could not."""
-    assert machine.daemon is not None
-    try:
-        lens.ask(machine, "/version")
-    except lens.Unreachable:
+    """The daemon can map only a little more memory."""
+    if not _answers(machine):
         return Blow("little memory: the daemon does not answer")
+    assert machine.daemon is not None
     pid, more = machine.daemon.pid, rng.choice((1 << 20, 4 << 20, 16 << 20))
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])

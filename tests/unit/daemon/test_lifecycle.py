@@ -90,6 +90,7 @@ class FakeAgent(SimpleNamespace):
             stop_sandbox=lambda uid: self.call(f"stop {uid}"),
             remove_pod=lambda uid: self.call(f"remove {uid}"),
             attach_lost=lambda: self.call("attach"),
+            rewrite_records=lambda _uids: self.call("rewrite"),
         )
 
     async def repair(self, *, inside: int) -> SimpleNamespace:
