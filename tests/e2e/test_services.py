@@ -127,6 +127,7 @@ def test_a_service_answers_from_pods_the_host_and_its_node_port(node: Node) -> N
     node.apply("web.yaml", dump(service(type="NodePort"), deployment(0)))
     node.wait(lambda: ready(node, 0), "no endpoints")
     node.wait(lambda: not fetched(node, url), "the connection to be refused")
+    node.wait(lambda: not names(node), "the pods to be gone")
     assert found(node)["spec"] == spec
     assert "no pod matches" in node.cli("why", "service/web").out
 
@@ -200,6 +201,11 @@ def test_commands_that_reach_pods_by_a_service(node: Node) -> None:
     with forwarding(node, "service/web", ":80", to=8080) as port:
         node.wait(lambda: answers(port) == f"{name}\n", "the pod's answer")
     address = found(node)["spec"]["clusterIP"]
+    drawn = node.cli("net").out
+    assert re.search(
+        rf"default/web ClusterIP {address}\n  80/TCP → 10\.77\.0\.\d+:8080  default/{name}  ready", drawn
+    )
+    assert "<text" in node.cli("net", "-n", "default", "-o", "svg").out
     deleted = node.cli("delete", "svc", "web")
     assert deleted.out == 'service "web" deleted from default namespace\n'
     assert "still defines service web" in deleted.err

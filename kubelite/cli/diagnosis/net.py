@@ -1,0 +1,52 @@
+"""`kubelite net`: a picture of the node's network: Services, where they lead, and pods."""
+
+from __future__ import annotations
+
+import click
+
+from kubelite.cli.groups import Command
+from kubelite.cli.names import PODS, path_of, resource_type
+from kubelite.cli.options import client, complete_namespaces, socket_option
+from kubelite.cli.output.foreign import harmless
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    # Show all Services, the pods that they lead to, and all pods
+    kubelite net
+
+    # Show those of a namespace
+    kubelite net -n shop
+
+    # Draw a picture
+    kubelite net -o svg >net.svg
+    """,
+)
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NS",
+    shell_complete=complete_namespaces,
+    help="Show only this namespace. [default: all]",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(("text", "svg")), default="text", help="Format of the output."
+)
+@socket_option
+@click.pass_context
+def net(ctx: click.Context, namespace: str | None, output: str) -> None:
+    """Show the network of the node: Services, where they lead, and pods.
+
+    Each port of a Service is followed by the places to which the node leads new connections (ready), and by those to
+    which it does not (not ready, terminating). Terminating pods serve on if no other pod is ready.
+    """
+    from kubelite.services.drawing import as_svg, as_text
+    from kubelite.services.picture import picture
+
+    server = client(ctx)
+    kinds = (resource_type("services"), resource_type("endpointslices"), PODS)
+    services, slices, pods = (server.get(path_of(kind, namespace))["items"] for kind in kinds)
+    (node,) = server.get(path_of(resource_type("nodes"), None))["items"]
+    found = picture(node, services, slices, pods)
+    click.echo(as_svg(found) if output == "svg" else harmless(as_text(found)))
