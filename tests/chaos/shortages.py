@@ -36,8 +36,13 @@ def few_descriptors(machine: Machine, rng: random.Random) -> Blow:
         return Blow("few descriptors: there is no daemon")
 
     def undo() -> None:
-        with contextlib.suppress(OSError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        started = (
+            *lens.children(machine).values(),
+            *lens.shims(machine).values(),
+        )  # they have inherited the limit
+        for one in (pid, *started):
+            with contextlib.suppress(OSError):
+                resource.prlimit(one, resource.RLIMIT_NOFILE, before)
 
     return Blow(f"{more} more descriptors for the daemon", undo)
 
