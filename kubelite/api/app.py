@@ -16,6 +16,7 @@ from kubelite.api.kube.writes import routes as writes
 from kubelite.api.node import NodeApi
 from kubelite.api.own import build, change, history, images, kubeconfig
 from kubelite.api.own import routes as own_routes
+from kubelite.api.rbac import reviews
 from kubelite.api.secure.certificates import NAMES
 from kubelite.kube.errors import ApiError
 from runtime.errors import RuntimeFault
@@ -53,6 +54,7 @@ def create_app(node: NodeApi) -> Starlette:
             *own_routes.routes(),
             *change.routes(),
             *history.routes(),
+            *reviews.routes(),
             *writes.routes(),
             *kube_routes.routes(),
         ],

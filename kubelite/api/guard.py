@@ -76,10 +76,8 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
         return None
     if given == PROTOBUF and not scope["path"].startswith("/kubelite/"):
         return None
-    from kubelite.api.kube.resources import NO_RBAC, not_served
+    from kubelite.api.kube.resources import not_served
 
-    if scope["path"].startswith("/apis/authorization.k8s.io/"):  # kubectl auth can-i
-        return ApiError("MethodNotAllowed", NO_RBAC)
     if said := not_served(
         scope["path"]
     ):  # kubectl sends some kinds as protobuf: another format would not help

@@ -44,7 +44,9 @@ async def serve_api(agent: NodeAgent) -> None:
         def port() -> ApiPort:
             from kubelite.api.secure.port import ApiPort
 
-            made = ApiPort(settings, app, audited, lambda words: agent.node_event("APIPortFailed", words))
+            made = ApiPort(
+                settings, app, agent.store, audited, lambda words: agent.node_event("APIPortFailed", words)
+            )
             stack.push_async_callback(made.close)
             return made
 

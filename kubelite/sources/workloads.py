@@ -13,14 +13,8 @@ from manifests.yaml.helm_hooks import at_install
 _OF_CONTROLLERS = (REPLICAS, "deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
 
 
-_NO_USERS = "it is stored and shown, and has no effect: kubelite has no users, roles or tokens"
-
 #: Kinds that are accepted so that a folder for a cluster can be used as it is, and what they do not do here.
 _WITHOUT_EFFECT = {
-    "ClusterRole": _NO_USERS,
-    "ClusterRoleBinding": _NO_USERS,
-    "Role": _NO_USERS,
-    "RoleBinding": _NO_USERS,
     "ServiceAccount": "it is stored and shown, and has no effect: pods get no token, and no imagePullSecrets from it",
 }
 

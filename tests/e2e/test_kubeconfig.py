@@ -65,6 +65,19 @@ def test_a_reader_may_not_change_run_or_read_secrets(admin: Kubectl) -> None:
         assert (said.code, "Error from server (Forbidden)" in said.err) == (1, True), said
 
 
+def test_a_user_may_do_what_a_binding_allows(admin: Kubectl) -> None:
+    jane = Kubectl(admin.node, "jane", "--user", "jane", "--group", "dev")
+    assert "jane" in jane("auth", "whoami").out
+    assert jane("auth", "can-i", "list", "pods").out == "no\n" and jane("get", "pods").code == 1
+    bind = ("create", "rolebinding", "dev", "--clusterrole=view", "--group=dev")
+    assert admin(*bind).out == "rolebinding.rbac.authorization.k8s.io/dev created\n"
+    assert jane("auth", "can-i", "list", "pods").out == "yes\n"
+    assert "deployments.apps" in jane("auth", "can-i", "--list").out
+    assert jane("get", "pods", "-o", "name").out == "pod/web\n"
+    said = 'User "jane" cannot delete resource "pods" in API group "" in the namespace "default"'
+    assert f'pods "web" is forbidden: {said}' in jane("delete", "pod", "web").err
+
+
 DEPLOYMENT = """\
 # by hand
 apiVersion: apps/v1

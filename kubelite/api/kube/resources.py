@@ -44,10 +44,7 @@ _ALL = (
     "Pod",
     "Service",
 )  # the kinds in kubectl's category "all", besides workloads
-NO_RBAC = (
-    "this node has no RBAC: root may do everything, and members of the group that the setting api_group names may read "
-    "everything but Secrets"
-)
+_DEFAULTED = ("ClusterRole", "ClusterRoleBinding")
 _RBAC = "rbac.authorization.k8s.io/v1"
 _READ = ("get", "list", "watch")
 
@@ -239,14 +236,28 @@ def read_list(node: NodeApi, resource: Resource, namespace: str | None) -> list[
         return [complete(resource, node.node())]
     if resource.kind == "Namespace":
         return _namespaces(node)
-    return [complete(resource, record.doc) for record in node.store.list(resource.kind, namespace)]
+    stored = [complete(resource, record.doc) for record in node.store.list(resource.kind, namespace)]
+    return _with_defaults(resource.kind, stored) if resource.kind in _DEFAULTED else stored
 
 
 def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Json | None:
     if resource.stored:
         record = node.store.get(resource.kind, namespace, name)
+        if record is None and resource.kind in _DEFAULTED:
+            return next(
+                (doc for doc in _with_defaults(resource.kind, []) if doc["metadata"]["name"] == name), None
+            )
         return complete(resource, record.doc) if record else None
     return next((d for d in read_list(node, resource, None) if d["metadata"]["name"] == name), None)
+
+
+def _with_defaults(kind: str, stored: list[Json]) -> list[Json]:
+    """Add the roles or bindings that every node has, except those of the same name."""
+    from kubelite.api.rbac.defaults import cluster_role_bindings, cluster_roles
+
+    own = cluster_roles() if kind == "ClusterRole" else cluster_role_bindings()
+    names = {doc["metadata"]["name"] for doc in stored}
+    return [*(doc for name, doc in own.items() if name not in names), *stored]
 
 
 def _namespaces(node: NodeApi) -> list[Json]:

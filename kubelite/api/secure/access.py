@@ -9,57 +9,29 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kubelite.api.audit import object_of, verb_of
 from kubelite.api.errors import refuse
-from kubelite.api.secure.users import ANONYMOUS, KEY, MASTERS, PUBLIC, READERS, User, user_of
+from kubelite.api.node import StoreView
+from kubelite.api.rbac.authorizer import forbidden
+from kubelite.api.secure.users import ANONYMOUS, KEY, PUBLIC, User, user_of
 from kubelite.kube.errors import ApiError
 
 MOST = (
     3 << 20
 )  # bytes of a body: the limit of an API server (apiserver pkg/server/config.go, MaxRequestBodyBytes)
 PATIENCE = 10.0  # seconds for each piece of a body
-_READS = frozenset({"get", "list", "watch"})
-_STREAMS = frozenset({"attach", "exec", "portforward", "proxy"})
-
-
-def forbidden(user: User, scope: Scope) -> ApiError | None:
-    """Return the error if a user may not send a request, else None."""
-    path = scope["path"]
-    if MASTERS in user.groups or path in PUBLIC:
-        return None
-    verb = "create" if scope["type"] == "websocket" else verb_of(scope)
-    found = object_of(path)
-    if READERS in user.groups and verb in _READS:
-        streams = found.get("subresource") in _STREAMS
-        if found.get("resource") != "secrets" and not streams:
-            return None
-    return ApiError("Forbidden", refusal(user, verb, path, found))
-
-
-def refusal(user: User, verb: str, path: str, found: dict[str, str]) -> str:
-    """Return the message of an API server (apiserver pkg/endpoints/handlers/responsewriters/errors.go, Forbidden;
-    apimachinery pkg/api/errors, NewForbidden)."""
-    who = f'User "{user.name}"'
-    if "resource" not in found:
-        return f'forbidden: {who} cannot {verb} path "{path}"'
-    resource = found["resource"] + (f"/{found['subresource']}" if "subresource" in found else "")
-    group = found.get("apiGroup", "")
-    where = f'in the namespace "{found["namespace"]}"' if "namespace" in found else "at the cluster scope"
-    title = f"{found['resource']}.{group}" if group else found["resource"]
-    name = f' "{found["name"]}"' if "name" in found else ""
-    return f'{title}{name} is forbidden: {who} cannot {verb} resource "{resource}" in API group "{group}" {where}'
 
 
 class Secure:
     """ASGI middleware that admits the requests of users who may send them."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, store: StoreView) -> None:
         self._app = app
+        self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         user = user_of(scope) or ANONYMOUS
         scope[KEY] = user  # the audit log shows it
-        error = _refused(user, scope)
+        error = _refused(user, scope) or forbidden(self._store, user, scope)
         if error is not None:
             await refuse(error, scope, receive, send)
         elif scope["type"] == "http":
@@ -78,7 +50,11 @@ def _refused(user: User, scope: Scope) -> ApiError | None:
     length = next((value for key, value in scope["headers"] if key == b"content-length"), b"0")
     if length.isdigit() and int(length) > MOST:
         return _too_large()
-    return forbidden(user, scope)
+    if any(key.startswith(b"impersonate-") for key, _ in scope["headers"]):  # kubectl --as
+        return ApiError(
+            "Forbidden", "this node does not let a user act as another: issue a kubeconfig for that one"
+        )
+    return None
 
 
 def _too_large() -> ApiError:

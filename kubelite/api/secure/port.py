@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
+from kubelite.api.node import StoreView
 from kubelite.api.secure import certificates
 from kubelite.api.secure.access import Secure
 from kubelite.api.secure.connection import Secured
@@ -40,11 +41,12 @@ class ApiPort:
         self,
         settings: Settings,
         app: ASGIApp,
+        store: StoreView,
         audited: Callable[[ASGIApp], ASGIApp],
         report: Callable[[str], None],
     ) -> None:
         self._settings = settings
-        self._app = audited(Secure(app))
+        self._app = audited(Secure(app, store))
         self._report = report
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()

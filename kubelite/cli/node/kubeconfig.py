@@ -13,8 +13,8 @@ from kubelite.cli.groups import Command
 from kubelite.cli.options import socket_option
 from kubelite.cli.transport.client import Client
 
-ADMIN = ("kubelite-admin", ["system:masters"])
-READER = ("kubelite-reader", ["kubelite:readers"])
+ADMIN = ("kubelite-admin", ("system:masters",))
+READER = ("kubelite-reader", ("kubelite:readers",))
 
 
 @click.command(
@@ -25,11 +25,16 @@ READER = ("kubelite-reader", ["kubelite:readers"])
 
     # For somebody who may read everything except Secrets, for a day
     kubelite kubeconfig --read-only --valid-for 24h > reader.kubeconfig
+
+    # For a user with the rights that RoleBindings give to jane and to the group dev
+    kubelite kubeconfig --user jane --group dev --file jane.kubeconfig
     """,
 )
 @click.option(
     "--read-only", is_flag=True, help="The user may read everything except Secrets, and change nothing."
 )
+@click.option("--user", default="", metavar="NAME", help="A user with the rights that bindings give.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of --user; may be repeated.")
 @click.option(
     "--valid-for",
     default="365d",
@@ -49,7 +54,7 @@ READER = ("kubelite-reader", ["kubelite:readers"])
 )
 @socket_option
 @click.pass_context
-def kubeconfig(ctx: click.Context, read_only: bool, valid_for: str, server: str, file: str) -> None:
+def kubeconfig(ctx: click.Context, /, file: str, server: str, valid_for: str, **who: Any) -> None:
     """Print a kubeconfig for kubectl and other clients.
 
     The first use opens the port that the setting api_address names (127.0.0.1:6443); it stays open from then on. The
@@ -63,8 +68,8 @@ def kubeconfig(ctx: click.Context, read_only: bool, valid_for: str, server: str,
         seconds = parse_duration(valid_for, days=True)
     except ValueError as error:
         raise CliError(f"error: --valid-for: {error}") from error
-    user, groups = READER if read_only else ADMIN
-    wanted = {"user": user, "groups": groups, "seconds": seconds}
+    user, groups = _identity(**who)
+    wanted = {"user": user, "groups": list(groups), "seconds": seconds}
     made = Client(ctx.obj["socket"]).post("/kubelite/v1/kubeconfig", wanted)
     text = yaml.safe_dump(document(made, user, server), sort_keys=False)
     if file:
@@ -72,6 +77,12 @@ def kubeconfig(ctx: click.Context, read_only: bool, valid_for: str, server: str,
         click.echo(f"kubectl --kubeconfig {file} get pods")
     else:
         click.echo(text, nl=False)
+
+
+def _identity(read_only: bool, user: str, groups: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    if (read_only and user) or (groups and not user):
+        raise CliError("error: --group belongs to --user, and --user excludes --read-only")
+    return (user, groups) if user else READER if read_only else ADMIN
 
 
 def document(made: dict[str, Any], user: str, server: str = "") -> dict[str, Any]:

@@ -73,10 +73,10 @@ Condition
   observedGeneration  The generation that the condition describes.
   type  Type of the condition.
 Role
-  rules  What is allowed. Shown only: this node does not distinguish users.
+  rules  What is allowed.
 ClusterRole
   aggregationRule  Other roles whose rules this one has.
-  rules  What is allowed. Shown only: this node does not distinguish users.
+  rules  What is allowed.
 AggregationRule
   clusterRoleSelectors  Labels of the other roles.
 PolicyRule
@@ -86,10 +86,10 @@ PolicyRule
   resources  Types of objects, in the plural.
   verbs  get, list, watch, create, update, patch, delete, …
 RoleBinding
-  roleRef  The role. Shown only: this node does not distinguish users.
+  roleRef  The role.
   subjects  Who has it.
 ClusterRoleBinding
-  roleRef  The role. Shown only: this node does not distinguish users.
+  roleRef  The role.
   subjects  Who has it.
 RoleRef
   apiGroup  rbac.authorization.k8s.io.

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from kubelite.api.kube.resources import NO_RBAC, not_served
+from kubelite.api.kube.resources import not_served
 from kubelite.api.kube.routes import node_of, resource_of
 from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
@@ -17,8 +17,6 @@ async def write(request: Request) -> Response:
     """Carry out a POST, PUT or PATCH of an object that a manifest can define."""
     from kubelite.api.kube.writes import writing
 
-    if "/authorization.k8s.io/" in request.url.path:  # kubectl auth can-i
-        raise ApiError("MethodNotAllowed", NO_RBAC)
     if said := not_served(request.url.path):
         raise ApiError("NotFound", said)
     resource, given = resource_of(request), request.path_params
