@@ -61,6 +61,10 @@ class Batch:
         uid = self.names[key] if key in self.names else self.store.uid_of(*key)
         return self.by_uid(uid) if uid else None
 
+    def doc_of(self, kind: str, namespace: str, name: str) -> Doc | None:
+        record = self.by_name((kind, namespace, name))
+        return record.doc if record is not None else None
+
     def docs_in(self, kind: str, namespace: str) -> Iterator[Doc]:
         """Yield the documents of a kind in a namespace, with the writes of this batch so far."""
         for uid, record in self.store.of_kind(kind).items():

@@ -288,6 +288,10 @@ class NodeApi(Protocol):
         there is no such object."""
         ...
 
+    async def end_namespace(self, name: str) -> None:
+        """Record that a namespace is terminated, whether it has a document or not."""
+        ...
+
     def container_log_dir(self, pod: Json, container: str) -> str:
         """Return the directory of `<attempt>.log` and its rotated files, which may not exist."""
         ...

@@ -65,6 +65,7 @@ TYPES = (
 PODS = TYPES[0]
 WORKLOADS = TYPES[1:8]
 SERVICES = next(one for one in TYPES if one.kind == "Service")
+NAMESPACES = next(one for one in TYPES if one.kind == "Namespace")
 AUTOSCALERS = next(one for one in TYPES if one.kind == "HorizontalPodAutoscaler")
 ALL = (
     PODS,

@@ -14,7 +14,7 @@ from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE, reference
+from kubelite.kube.objects import NAMESPACE, SOURCE, is_ending, reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.storage.protection import protected
 from manifests.problems import InvalidObject
@@ -28,6 +28,8 @@ _REFUSED = {
     "Job": "Error creating job: {error}",
     "ReplicaSet": 'Failed to create new replica set "{name}": {error}',
 }
+
+FAILED = "FailedCreate"
 
 #: What another writer has changed since the view was made, or what an earlier effect of the plan has taken of a quota.
 #: The plan ends, and the controller decides again.
@@ -80,7 +82,7 @@ class Effects:
             try:
                 new = self._admission.admit(doc, uid=uid, now=now)
             except (Refused, InvalidObject) as error:
-                self._say(doc, "Warning", "FailedCreate", f"Error creating: {error}")
+                self._say(doc, "Warning", FAILED, f"Error creating: {error}")
                 raise
         else:
             own = {**metadata, "uid": uid, "creationTimestamp": rfc3339(now)}
@@ -92,7 +94,7 @@ class Effects:
                 self._admission.check(new)
             except Refused as error:
                 words = _REFUSED.get(kind, "Error creating: {error}")
-                self._say(doc, "Warning", "FailedCreate", words.format(name=own["name"], error=error))
+                self._say(doc, "Warning", FAILED, words.format(name=own["name"], error=error))
                 raise
         await self._store.create(kind, new, durable=False)
         if kind == "Pod" and "name" not in given["metadata"]:
@@ -100,6 +102,8 @@ class Effects:
 
     def _say(self, doc: Json, type_: str, reason: str, message: str) -> None:
         """Record an event about the owner that controls an object."""
+        if reason == FAILED and self._is_ending(doc):
+            return
         found = controller_of(doc)
         if found is not None and (owner := self._store.get_uid(found["uid"])) is not None:
             self._events.event(reference(owner.doc), type_, reason, message)
@@ -129,7 +133,14 @@ class Effects:
         )
 
     async def _event(self, effect: Event) -> None:
+        if effect.reason == FAILED and self._is_ending(effect.about):
+            return
         self._events.event(reference(effect.about), effect.type, effect.reason, effect.message)
+
+    def _is_ending(self, doc: Json) -> bool:
+        """Whether an object's namespace is terminated: that nothing is created in it is no news (createPods)."""
+        home = self._store.get(NAMESPACE, "", doc["metadata"].get("namespace", ""))
+        return home is not None and is_ending(home.doc)
 
 
 def named(doc: Json) -> Json:

@@ -22,7 +22,14 @@ from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
-from kubelite.daemon.workloads import allocator, run_autoscaler, run_controllers, run_quotas, run_services
+from kubelite.daemon.workloads import (
+    allocator,
+    run_autoscaler,
+    run_controllers,
+    run_namespaces,
+    run_quotas,
+    run_services,
+)
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
@@ -147,6 +154,7 @@ def _controllers(agent: NodeAgent, parsed: ParsedPods, stack: contextlib.AsyncEx
     _background(stack, partial(run_autoscaler, agent), "autoscaler")
     _background(stack, partial(run_services, agent), "services")
     _background(stack, partial(run_quotas, agent), "quotas")
+    _background(stack, partial(run_namespaces, agent), "namespaces")
 
 
 async def _sweep(settings: Settings, store: Store, images: ImageClient, tracer: Tracer) -> None:

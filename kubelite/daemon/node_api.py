@@ -251,6 +251,11 @@ class NodeAgent:
         orphan, foreground = policy == "Orphan", policy == "Foreground"
         return await delete(self.store, uid, now=time.time(), orphan=orphan, foreground=foreground)
 
+    async def end_namespace(self, name: str) -> None:
+        from kubelite.namespaces.lifecycle import end
+
+        await end(self.store, name, time.time())
+
     def container_log_dir(self, pod: Json, container: str) -> str:
         metadata = pod["metadata"]
         name = pod_log_name(metadata["namespace"], metadata["name"], metadata["uid"])
@@ -465,12 +470,8 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
     ]
     keys = list(state.objects or ())
     if state.objects is None:  # not valid since the daemon's start: the store retains its objects
-        keys = [
-            (r.kind, r.namespace, r.name)
-            for kind in KINDS
-            for r in store.list(kind)
-            if r.metadata.get("annotations", {}).get("kubelite.io/source") == state.file
-        ]
+        records = (r for kind in KINDS for r in store.list(kind) if source_of(r) == state.file)
+        keys = [(r.kind, r.namespace, r.name) for r in records]
     keys = [key for key in keys if _is_of(store, key, state.file)]
     return {
         "file": state.file,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kubelite.daemon.node_config import host_address
 from kubelite.kube.json import Json
-from kubelite.kube.objects import CONTROLLED, REPLICAS, WORKLOADS, source_of
+from kubelite.kube.objects import CONTROLLED, NAMESPACE, REPLICAS, WORKLOADS, is_ending, source_of
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.policies.gate import QUOTA
 from kubelite.settings import Settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubelite.daemon.node_api import NodeAgent
     from kubelite.node.worker.parsed_pods import ParsedPods
     from kubelite.services.allocation import Allocation, Name
-    from state.store import Store
+    from state.store import Record, Store
 
 CLOCK = 10.0  # seconds between looks at the clock, however much is scheduled
 CLOCK_STEP = 1.0  # seconds by which it must differ; slewing changes it less
@@ -140,6 +140,22 @@ async def run_quotas(agent: NodeAgent) -> None:
     from kubelite.namespaces.quotas import QuotaKeeper
 
     await QuotaKeeper(agent.store, agent.sources.retry).run()
+
+
+async def run_namespaces(agent: NodeAgent) -> None:
+    """Wait for a namespace that is terminated, then empty it and others until this is cancelled."""
+    store = agent.store
+    async with store.watch(NAMESPACE) as watch:
+        while not any(is_ending(one.doc) for one in store.list(NAMESPACE)):
+            await watch.next()
+
+    from kubelite.namespaces.lifecycle import NamespaceController
+
+    def gone(record: Record) -> None:
+        agent.sources.deleted(record)
+        agent.sources.retry()
+
+    await NamespaceController(store, gone).run()
 
 
 def node_ports(settings: Settings) -> tuple[int, int]:

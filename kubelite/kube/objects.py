@@ -45,6 +45,11 @@ WORKLOADS = frozenset(
 POLICIES = frozenset({"PodDisruptionBudget"})
 CONTROLLED = WORKLOADS | POLICIES
 
+NAMESPACE = "Namespace"
+TERMINATING = "Terminating"  # phase of a namespace whose objects are deleted, and that gets no new ones
+#: Namespaces that cannot be deleted (Kubernetes plugin/pkg/admission/namespace/lifecycle, immortalNamespaces).
+IMMORTAL = frozenset({"default", "kube-public", "kube-system"})
+
 #: Pod conditions that the node writes; all others are written by other programs.
 NODE_CONDITIONS = frozenset(
     {
@@ -70,6 +75,11 @@ def is_terminal(status: Mapping[str, Any]) -> bool:
     """Whether a recorded status says that the pod has ended, or is being terminated permanently. In the second case the
     phase does not change until the last container has ended."""
     return status.get("phase") in TERMINAL_PHASES or status.get("reason") in TERMINAL_REASONS
+
+
+def is_ending(namespace: Json) -> bool:
+    """Whether a Namespace is being emptied. One that is only to be deleted waits for its documents to go."""
+    return bool((namespace.get("status") or {}).get("phase") == TERMINATING)
 
 
 def source_of(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""What the store asks before it adds an object: whether its namespace has room for it. Pure.
+"""What the store asks before it adds an object: whether its namespace is not terminated, and has room for it. Pure.
 
 The store asks while it writes, so that the answer counts the writes before it, whoever makes them: of two objects that
 are created side by side, only one gets the last place. Source: Kubernetes
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
+from kubelite.kube.objects import NAMESPACE, is_ending
+from kubelite.policies.rules import of_ending
 
 if TYPE_CHECKING:
     from kubelite.policies.ledger import Ledger
@@ -25,6 +27,8 @@ class Objects(Protocol):
 
     def docs_in(self, kind: str, namespace: str) -> Iterable[Json]: ...
 
+    def doc_of(self, kind: str, namespace: str, name: str) -> Json | None: ...
+
 
 class Gate:
     """`clock` returns Unix seconds."""
@@ -36,6 +40,9 @@ class Gate:
     def __call__(self, objects: Objects, kind: str, doc: Json) -> None:
         """Raise Forbidden if the object must not be added."""
         namespace = doc["metadata"].get("namespace", "")
+        home = objects.doc_of(NAMESPACE, "", namespace) if namespace else None
+        if home is not None and is_ending(home) and kind != "Event":
+            raise of_ending({**doc, "kind": kind})
         quotas = list(objects.docs_in(QUOTA, namespace)) if namespace else []
         if not quotas and self._ledger is None:
             return

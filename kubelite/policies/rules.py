@@ -19,13 +19,17 @@ _CHECKED = {"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims"}
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`classes`: the node's PriorityClasses; `ranges`: by namespace, its LimitRanges, sorted by name."""
+    """`classes`: the node's PriorityClasses; `ranges`: by namespace, its LimitRanges, sorted by name; `ending`: the
+    namespaces that are terminated."""
 
     classes: Classes = field(default_factory=lambda: classes_of((), {}))
     ranges: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+    ending: frozenset[str] = frozenset()
 
     def new(self, doc: Json) -> Json:
         """Return a new object with what its namespace adds. Raises Forbidden."""
+        if self.ending and doc["metadata"].get("namespace") in self.ending:
+            raise of_ending(doc)
         return self._checked(self.completed(doc))
 
     def completed(self, doc: Json) -> Json:
@@ -60,14 +64,27 @@ class Rules:
 
 
 def rules_of(
-    classes: Iterable[Json], ranges: Iterable[Json], priorities: Mapping[str, int] | None = None
+    classes: Iterable[Json],
+    ranges: Iterable[Json],
+    priorities: Mapping[str, int] | None = None,
+    ending: Iterable[str] = (),
 ) -> Rules:
     """`classes`: the PriorityClasses of manifests; `ranges`: LimitRanges; `priorities`: the PriorityClasses of the
-    node's settings."""
+    node's settings; `ending`: the namespaces that are terminated."""
     found: dict[str, list[Json]] = {}
     for one in sorted(ranges, key=lambda doc: str(doc["metadata"]["name"])):
         found.setdefault(one["metadata"].get("namespace", ""), []).append(one)
-    return Rules(classes_of(classes, priorities or {}), found)
+    return Rules(classes_of(classes, priorities or {}), found, frozenset(ending))
+
+
+def of_ending(doc: Json) -> Forbidden:
+    """Return the refusal of a new object in a namespace that is terminated (Kubernetes
+    staging/src/k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle/admission.go, Admit)."""
+    from kubelite.policies.resource_quota import forbidden
+
+    namespace = doc["metadata"]["namespace"]
+    said = f"unable to create new content in namespace {namespace} because it is being terminated"
+    return Forbidden(forbidden(doc, said), "metadata.namespace")
 
 
 def _resources(doc: Json) -> object:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE
+from kubelite.kube.objects import NAMESPACE, SOURCE, is_ending
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.policies.gate import QUOTA
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
@@ -49,7 +49,10 @@ class Admission:
     ) -> None:
         documents = list(documents)
         self.rules = rules_of(
-            _after(PRIORITY_CLASS, documents, store), _after(LIMIT_RANGE, documents, store), priorities
+            _after(PRIORITY_CLASS, documents, store),
+            _after(LIMIT_RANGE, documents, store),
+            priorities,
+            ending_of(store),
         )
         self._room: Room | None = None
         if quotas := _after(QUOTA, documents, store):
@@ -76,6 +79,11 @@ class Admission:
         return ""
 
 
+def ending_of(store: Objects) -> list[str]:
+    """Return the namespaces that are terminated."""
+    return [one.name for one in store.list(NAMESPACE) if is_ending(one.doc)]
+
+
 def _after(kind: str, documents: Iterable[Document], store: Objects) -> list[Json]:
     """Return the objects of a kind once the documents are applied."""
     recorded = {
@@ -92,7 +100,8 @@ def refusal(documents: Iterable[Document], store: Objects, now: float) -> str:
     """Return why the first of the documents that is refused by its namespace would be, "" if none is."""
     documents = list(documents)
     kinds = (LIMIT_RANGE, QUOTA)
-    if not any(store.list(kind) for kind in kinds) and all(one.kind not in kinds for one in documents):
+    ruled = ending_of(store) or any(store.list(kind) for kind in kinds)
+    if not ruled and all(one.kind not in kinds for one in documents):
         return ""
     admission = Admission(documents, store, now)
     said = (admission.refused(store.get(*one.key), one.obj.to_json()) for one in documents)

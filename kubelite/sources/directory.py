@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
-from kubelite.kube.objects import WORKLOADS, mark_deleting, object_name, source_of
+from kubelite.kube.objects import IMMORTAL, NAMESPACE, WORKLOADS, mark_deleting, object_name, source_of
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources import plan as plans
+from kubelite.sources.ending import is_revived, marked, terminated
 from kubelite.sources.files import (
     Listing,
     being_written,
@@ -360,6 +361,7 @@ class Sources:
         jobs.extend(self._put(self._update(key, file, wanted), file) for key, file in edited)
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
+        jobs.extend(self._terminate(name, now) for name in wanted.terminate)
         for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, AlreadyExists):
                 log.error("manifests: %s", result)
@@ -392,7 +394,7 @@ class Sources:
         wanted = plan.services.get(key) or (self._files[file].objects or {})[key]
 
         def change(doc: Json) -> Json | None:
-            going = doc["metadata"].get("deletionTimestamp") and key[0] not in FINALIZERS
+            going = doc["metadata"].get("deletionTimestamp") and not is_revived(doc)
             changed = None if going else merged(doc, plan.rules.edited(doc, wanted), file)
             if changed is not None:
                 self._hand_over(file, key, changed)
@@ -433,7 +435,15 @@ class Sources:
             return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now), durable=False)
         if key[0] in FINALIZERS:  # deleted when nothing uses it any more (node/storage/protection.py)
             return self._store.modify(uid, lambda doc: terminating(doc, key[0], now))
+        if key[0] == NAMESPACE and key[2] not in IMMORTAL:
+            self._look_again(0)  # it ends once no document names it
+            return self._store.modify(uid, lambda doc: marked(doc, now))
         return self._store.delete(uid)
+
+    def _terminate(self, name: str, now: float) -> Awaitable[object]:
+        log.info("namespace %s is terminated: no document names it any more", name)
+        uid = self._store.uid_of(NAMESPACE, "", name) or ""
+        return self._store.modify(uid, lambda doc: terminated(doc, now))
 
     def _look_again(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

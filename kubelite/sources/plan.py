@@ -10,14 +10,24 @@ from typing import TYPE_CHECKING, NamedTuple
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
-from kubelite.kube.objects import CONTROLLED, SOURCE, WORKLOADS, is_terminal, object_name, source_of
+from kubelite.kube.objects import (
+    CONTROLLED,
+    NAMESPACE,
+    SOURCE,
+    WORKLOADS,
+    is_ending,
+    is_terminal,
+    object_name,
+    source_of,
+)
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import apart, rank_kept
-from kubelite.node.storage.protection import FINALIZERS, protected
+from kubelite.node.storage.protection import protected
 from kubelite.policies.gate import QUOTA
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
 from kubelite.policies.rules import Rules, rules_of
+from kubelite.sources.ending import is_revived, to_terminate
 from kubelite.sources.services import SERVICE, Allocate, allocated, kept
 from kubelite.sources.workloads import own_annotations, replicas_kept, unchangeable
 from state.store import Record
@@ -131,6 +141,7 @@ class Plan:
     # ended pods that were edited, and Jobs of which a field was edited that cannot change: a new object replaces each
     replace: tuple[Key, ...] = ()
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    terminate: tuple[str, ...] = ()  # namespaces that no document names any more
     rules: Rules = field(default_factory=Rules)  # by which pods and claims are admitted
     services: Mapping[Key, Json] = field(default_factory=dict)  # of the files, with addresses and node ports
 
@@ -199,7 +210,9 @@ def plan(
             duplicates[file] = (*duplicates.get(file, ()), *found.problems)
     replaced = tuple(key for key, found in verdicts.items() if found.step is _Step.REPLACE)
     create, update = (_ordered(verdicts, owners, step) for step in (_Step.CREATE, _Step.UPDATE))
-    return Plan(create, update, tuple(gone), replaced, duplicates, rules, services)
+    marked = (record.doc for record in known.values() if record.kind == NAMESPACE)
+    ending = to_terminate(marked, (state.objects for state in files), lost)
+    return Plan(create, update, tuple(gone), replaced, duplicates, ending, rules, services)
 
 
 def _gone(
@@ -231,7 +244,7 @@ def _verdict(key: Key, doc: Json, file: str, record: Record | None, *, holder: K
         owner = record.metadata["ownerReferences"][0]
         words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
         return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
-    if record.deleting and key[0] not in FINALIZERS:
+    if record.deleting and not is_revived(record.doc):
         return _Verdict(_Step.KEEP, doc)
     wanted = merged(record.doc, rules.edited(record.doc, doc), file)
     if wanted is None:
@@ -262,7 +275,8 @@ def _rules(
 ) -> Rules:
     """Return the rules after the changes. `said`: what the files say of the kinds that make rules."""
     classes, ranges = (_after(kind, said, known, gone) for kind in (PRIORITY_CLASS, LIMIT_RANGE))
-    return rules_of(classes, ranges, priorities)
+    ending = (key[2] for key, record in known.items() if key[0] == NAMESPACE and is_ending(record.doc))
+    return rules_of(classes, ranges, priorities, ending)
 
 
 def _room(
@@ -342,8 +356,8 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         "generation",
         "finalizers",
         *(
-            () if new["kind"] in FINALIZERS else ending
-        ),  # a manifest that exists again cancels the deletion of a claim or volume
+            () if is_revived(old) else ending
+        ),  # a manifest that exists again cancels the deletion of a claim, volume or namespace
     ):
         if own in old["metadata"]:
             metadata[own] = old["metadata"][own]

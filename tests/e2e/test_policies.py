@@ -107,6 +107,73 @@ def test_a_quota_admits_as_many_pods_as_fit_and_more_when_one_goes(node: Node) -
     node.wait_status("third", "Running")
 
 
+def shop(name: str, replicas: int) -> str:
+    """A namespace's objects: a Deployment, a claim, and a pod that takes its time to end."""
+    slow = container(script="trap '' TERM; while :; do sleep 0.1; done")
+    docs = [
+        yaml.safe_load(workload("Deployment", replicas, "shop", name)),
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+        },
+        yaml.safe_load(pod("slow", slow, terminationGracePeriodSeconds=3)),
+    ]
+    for doc in docs:
+        doc["metadata"]["namespace"] = "shop"
+    return yaml.safe_dump_all(docs)
+
+
+def of_shop(node: Node, plural: str, api: str = "/api/v1") -> list[str]:
+    return [one["metadata"]["name"] for one in items(node, f"{api}/namespaces/shop/{plural}")]
+
+
+def phases(node: Node) -> dict[str, str]:
+    return {one["metadata"]["name"]: one["status"]["phase"] for one in items(node, "/api/v1/namespaces")}
+
+
+NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n"
+
+
+def test_a_namespace_is_emptied_with_its_last_document_or_by_name(node: Node) -> None:
+    def shows(count: int) -> None:
+        def running() -> bool:
+            found = items(node, "/api/v1/namespaces/shop/pods")
+            return [one["status"]["phase"] for one in found] == ["Running"] * count
+
+        node.wait(running, f"{count} pods of shop")
+
+    node.apply("a-namespace.yaml", NAMESPACE)
+    node.apply("shop.yaml", shop("web", 2))
+    shows(3)
+    stays = node.cli("delete", "-f", "-", stdin=NAMESPACE.encode())
+    assert "namespace shop stays while manifests define objects in it: shop.yaml" in stays.err
+    shows(3)
+    assert phases(node)["shop"] == "Active"
+    (node.manifests / "shop.yaml").unlink()
+    node.wait(lambda: phases(node).get("shop") == "Terminating", "the phase")
+    assert "SomeResourcesRemain" in node.cli("describe", "ns", "shop").out
+    refused = node.cli("apply", "-n", "shop", "-f", "-", stdin=pod("late").encode(), check=False)
+    said = "unable to create new content in namespace shop because it is being terminated"
+    assert refused.code == 1 and said in refused.err
+    node.restart(signal.SIGKILL)
+    node.wait(lambda: "shop" not in phases(node), "the end of the namespace")
+    assert not of_shop(node, "pods") and not of_shop(node, "persistentvolumeclaims")
+
+    node.apply("a-namespace.yaml", NAMESPACE)
+    file = node.apply("shop.yaml", shop("web", 2) + "---\n# stays\n" + pod("elsewhere"))
+    shows(3)
+    done = node.cli("delete", "namespace", "shop")
+    assert done.out == 'namespace "shop" deleted\n'
+    assert "removed from the manifests: shop.yaml (3)" in done.err
+    assert "shop" not in phases(node) and not (node.manifests / "a-namespace.yaml").exists()
+    assert "# stays" in file.read_text() and "namespace: shop" not in file.read_text()
+    node.wait_status("elsewhere", "Running")
+    refused = node.cli("delete", "ns", "default", check=False)
+    assert 'namespaces "default" is forbidden: this namespace may not be deleted' in refused.err
+
+
 AUTOSCALING = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
 
 

@@ -1,6 +1,10 @@
-"""DELETE of a pod, a workload or a claim, with DeleteOptions: grace period, propagation policy, preconditions."""
+"""DELETE of a pod, a workload, a claim or a namespace, with DeleteOptions: grace period, propagation, preconditions."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -10,7 +14,10 @@ from kubelite.api.kube.resources import Resource, complete, read_one
 from kubelite.api.node import NodeApi, Propagation, RecordLike
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE
+from kubelite.kube.objects import IMMORTAL, NAMESPACE, SOURCE
+
+if TYPE_CHECKING:
+    from kubelite.sources.edits import Plan
 
 _CLAIM, _SERVICE = "PersistentVolumeClaim", "Service"
 _POLICIES: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
@@ -18,9 +25,13 @@ _POLICIES: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
 
 async def deleted(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
     """Delete an object, or begin its deletion. Its manifest or its owner may create it again: a warning says so."""
+    if resource.kind == NAMESPACE and name in IMMORTAL:
+        raise ApiError("Forbidden", f'namespaces "{name}" is forbidden: this namespace may not be deleted')
     doc = read_one(node, resource, namespace, name)
     if doc is None:
         raise not_found(resource.plural, name)
+    if resource.kind == NAMESPACE:
+        return await _deleted_namespace(request, node, resource, doc)
     metadata = doc["metadata"]
     source = (metadata.get("annotations") or {}).get(SOURCE, "")
     if source and request.query_params.get("manifest") != "keep":
@@ -116,3 +127,49 @@ def policy(options: Json) -> Propagation:
     if found is None:
         raise bad_request(f"propagationPolicy must be one of {', '.join(_POLICIES)}, not {given!r}")
     return found
+
+
+async def _deleted_namespace(request: Request, node: NodeApi, resource: Resource, before: Json) -> Response:
+    """Begin the deletion of a namespace, and answer with it.
+
+    The directory is the truth: a namespace that documents name would come back. They are removed from their files in
+    place, and the warning names these; the history keeps the versions before."""
+    from collections import Counter
+
+    from kubelite.sources import edits
+
+    options, name = await delete_options(request), before["metadata"]["name"]
+    _check(options, before)
+    if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
+        return JSONResponse(before)
+    await node.rescan()
+    plan = _removal([entry["file"] for entry in node.manifests()], name)
+    if plan.writes:
+        edits.execute(plan)
+    await node.end_namespace(name)
+    await node.rescan()
+    doc = read_one(node, resource, "", name) or before  # an empty one is gone already
+    files = Counter(outcome.file for outcome in plan.outcomes if outcome.key.kind != NAMESPACE)
+    headers = {"Warning": _warning(name, files)} if files else {}
+    return JSONResponse(doc, headers=headers)
+
+
+def _removal(paths: list[str], name: str) -> Plan:
+    """Plan the removal of all documents that name a namespace, and of its own."""
+    from kubelite.sources import edits
+
+    files = edits.read_candidates(paths, [edits.Key(NAMESPACE, "", name)])
+    keys = [
+        key
+        for path, text in files.items()
+        for chunk in edits.split(text, path)
+        for key in chunk.keys
+        if key.namespace == name or (key.kind, key.name) == (NAMESPACE, name)
+    ]
+    return edits.plan_remove(files, keys)
+
+
+def _warning(name: str, files: Mapping[str, int]) -> str:
+    places = ", ".join(f"{os.path.basename(path)} ({count})" for path, count in sorted(files.items()))
+    text = f"the documents of namespace {name} are removed from the manifests: {places}"
+    return '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

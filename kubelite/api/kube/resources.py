@@ -1,6 +1,7 @@
 """The kinds served under /api/v1 and /apis: their names, discovery documents, and how they are read from the node.
 
-A namespace exists if the store has an object in it; `default` always exists. There is exactly one node.
+A namespace exists if the store has an object in it, other than an event; `default` always exists. There is exactly one
+node.
 """
 
 from __future__ import annotations
@@ -266,20 +267,20 @@ def _namespaces(node: NodeApi) -> list[Json]:
     started = str(node.node()["metadata"].get("creationTimestamp", ""))
     born = {"default": started}
     for resource in RESOURCES.values():
-        if not resource.stored or not resource.namespaced:
+        if not resource.stored or not resource.namespaced or resource.kind == "Event":
             continue
         for record in node.store.list(resource.kind):
             made = str(record.doc["metadata"].get("creationTimestamp") or started)
             born[record.namespace] = min(born.get(record.namespace, made), made)
-    defined = {record.name: record.doc["metadata"] for record in node.store.list("Namespace")}
+    defined = {record.name: record.doc for record in node.store.list("Namespace")}
     return [
         _namespace(node, name, born.get(name, ""), defined.get(name)) for name in sorted({*born, *defined})
     ]
 
 
 def _namespace(node: NodeApi, name: str, born: str, defined: Json | None) -> Json:
-    """`defined`: the metadata of the namespace's manifest, if it has one."""
-    metadata = {"name": name, "creationTimestamp": born, **(defined or {})}
+    """`defined`: the recorded Namespace, if there is one."""
+    metadata = {"name": name, "creationTimestamp": born, **(defined or {}).get("metadata", {})}
     given = metadata.get("labels") or {}
     own = {"kubernetes.io/metadata.name": name, **node.pod_security.levels(name).labels(given)}
     return {
@@ -287,7 +288,7 @@ def _namespace(node: NodeApi, name: str, born: str, defined: Json | None) -> Jso
         "kind": "Namespace",
         "metadata": {**metadata, "labels": {**given, **own}},
         "spec": {"finalizers": ["kubernetes"]},
-        "status": {"phase": "Active"},
+        "status": (defined or {}).get("status") or {"phase": "Active"},
     }
 
 

@@ -18,6 +18,7 @@ from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import ARCHIVE
 from kubelite.api.kube.routes import node_of
 from kubelite.api.node import NodeApi, Progress
+from kubelite.api.own.removals import missed, staying
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
@@ -251,26 +252,9 @@ async def remove_manifest(request: Request) -> Response:
     keys = [chunk.keys[0] for chunk in given]
     paths = [entry["file"] for entry in node.manifests()]
     plan = edits.plan_remove(edits.read_candidates(paths, keys), keys)
-    headers = _warning(_missed(node, [o.key for o in plan.outcomes if o.result == "deleted"]))
+    gone = [o.key for o in plan.outcomes if o.result == "deleted"]
+    headers = _warning([*missed(node, gone), *staying(node, gone)])
     return await carry_out(request, node, plan, headers)
-
-
-def _missed(node: NodeApi, gone: Sequence[edits.Key]) -> list[str]:
-    """Say which pods need the ConfigMaps and Secrets that are deleted, unless they are deleted, too."""
-    said = []
-    for kind, namespace, name in gone:
-        if kind not in ("ConfigMap", "Secret"):
-            continue
-        from kubelite.kube.content_users import users_of
-
-        pods = [r.doc for r in node.store.list("Pod", namespace) if ("Pod", namespace, r.name) not in gone]
-        if users := users_of(kind, name, pods):
-            which = "pods" if len(users) > 1 else "pod"
-            said.append(
-                f"{which} {', '.join(users)} in namespace {namespace} cannot start containers without {kind} {name}; "
-                "containers that run go on"
-            )
-    return said
 
 
 async def carry_out(

@@ -159,8 +159,22 @@ def describe_namespace(doc: Json, _: Events, now: float) -> str:
         *label_lines("Labels", metadata.get("labels") or {}),
         *annotation_lines(metadata.get("annotations") or {}),
         f"Status:\t{(doc.get('status') or {}).get('phase', '')}",
+        *_namespace_conditions(doc),
     ]
     return with_events(out, None, now)
+
+
+def _namespace_conditions(doc: Json) -> list[str]:
+    found = (doc.get("status") or {}).get("conditions") or ()
+    if not found:
+        return []
+    head = ("Type", "Status", "LastTransitionTime", "Reason", "Message")
+    rows = [head, tuple("-" * len(word) for word in head)]
+    rows += [
+        (one["type"], one["status"], date(one["lastTransitionTime"]), one["reason"], one["message"])
+        for one in found
+    ]
+    return ["Conditions:", *("  " + "\t".join(row) for row in rows)]
 
 
 def describe_budget(doc: Json, events: Events, now: float) -> str:

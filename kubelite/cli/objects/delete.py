@@ -1,4 +1,4 @@
-"""`kubelite delete`: remove manifests from the manifest directory, or delete pods and workloads by name."""
+"""`kubelite delete`: remove manifests from the manifest directory, or delete pods, workloads, … by name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import (
     AUTOSCALERS,
+    NAMESPACES,
     PODS,
     SERVICES,
     WORKLOADS,
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     # Kill a pod immediately
     kubelite delete pod web --force
 
+    # Delete a namespace with everything in it, also from the manifest directory
+    kubelite delete namespace shop
+
     # Run a job again: it is created again from its manifest
     kubelite delete job backup
     """,
@@ -89,7 +93,8 @@ def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...],
 
     If the manifest of an object that is deleted by name remains in the directory, the object is created again. So is a
     pod that belongs to a workload. The command names the file, or the workload. The manifests that `kubelite run` and
-    `kubelite create` wrote for pods and workloads are deleted with them.
+    `kubelite create` wrote for pods and workloads are deleted with them. A namespace is deleted with everything in it,
+    and all its documents are removed from the manifests.
     """
     kustomize = options.pop("kustomize")
     if bool(what) == bool(files or kustomize):
@@ -162,13 +167,16 @@ class _Deleter:
     def objects(self, what: Sequence[str]) -> None:
         for query in wanted(what):
             kind = query.type
-            if kind not in (PODS, *WORKLOADS, SERVICES) and not self._are_unmanaged(kind, query.names):
+            if kind not in (PODS, *WORKLOADS, SERVICES, NAMESPACES) and not self._are_unmanaged(
+                kind, query.names
+            ):
                 if kind is AUTOSCALERS and query.names and self._are_command_made(kind, query.names):
                     continue
                 self._refuse(kind, query.names)
-            if query.names and self.options["all_namespaces"]:
+            if query.names and kind.namespaced and self.options["all_namespaces"]:
                 raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
-            for namespace, name in [(self.namespace, name) for name in query.names] or self._selected(kind):
+            here = self.namespace if kind.namespaced else ""
+            for namespace, name in [(here, name) for name in query.names] or self._selected(kind):
                 self._delete(kind, namespace, name)
 
     def _are_command_made(self, kind: Type, names: Sequence[str]) -> bool:
@@ -193,7 +201,7 @@ class _Deleter:
         from kubelite.kube.objects import SOURCE
 
         file = "FILE"
-        if len(names) == 1 and kind.plural not in ("namespaces", *_OTHERS):
+        if len(names) == 1 and kind.plural not in _OTHERS:
             with contextlib.suppress(ServerError):
                 doc = self.server.get(path_of(kind, self.namespace if kind.namespaced else None, names[0]))
                 file = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
@@ -204,11 +212,11 @@ class _Deleter:
         if not self.options["everything"] and not self.options["selector"]:
             raise CliError("error: resource(s) were provided, but no name was specified", code=2)
         query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
-        where = None if self.options["all_namespaces"] else self.namespace
+        where = None if self.options["all_namespaces"] or not kind.namespaced else self.namespace
         items = self.server.get(path_of(kind, where), query=query)["items"]
         if not items:
             print("No resources found")
-        return [(doc["metadata"]["namespace"], doc["metadata"]["name"]) for doc in items]
+        return [(doc["metadata"].get("namespace", ""), doc["metadata"]["name"]) for doc in items]
 
     def _grace(self) -> Json:
         if self.options["force"]:
@@ -232,7 +240,8 @@ class _Deleter:
             self._missing(f'{kind.plural} "{name}" not found')
             return
         forced = " force" if self.options["force"] else ""
-        print(f'{kind.qualified} "{name}"{forced} deleted from {namespace} namespace', flush=True)
+        where = f" from {namespace} namespace" if kind.namespaced else ""
+        print(f'{kind.qualified} "{name}"{forced} deleted{where}', flush=True)
         self.waiting.append((kind, namespace, name, doc["metadata"]["uid"]))
 
     def _command_made(self, kind: Type, namespace: str, name: str) -> bool:
@@ -292,12 +301,6 @@ _OTHERS = {
 def _no_such_delete(kind: Type, names: Sequence[str], file: str) -> str:
     """Return the error message for a type that is not deleted by name. It names the alternative. `file`: the manifest
     of the object; "" if no manifest defines it."""
-    if kind.plural == "namespaces":
-        where = names[0] if names else "NAMESPACE"
-        return (
-            "error: a namespace exists while an object is in it: remove the manifests of its objects "
-            f"(kubelite get manifests; kubelite delete -f FILE). kubelite get all -n {where} lists its pods"
-        )
     if not file:
         return f'error: {kind.singular} "{names[0]}" is in no manifest: kubelite creates it by itself'
     otherwise = f"{kind.plural} are deleted with their manifest: kubelite delete -f {file}"

@@ -321,6 +321,11 @@ class FakeNode:
         orphan, foreground = policy == "Orphan", policy == "Foreground"
         return await delete(self.store, uid, now=0.0, orphan=orphan, foreground=foreground)
 
+    async def end_namespace(self, name: str) -> None:
+        from kubelite.namespaces.lifecycle import end
+
+        await end(self.store, name, 0.0)
+
     def container_log_dir(self, pod: Json, container: str) -> str:
         return str(self.root / "logs" / pod["metadata"]["name"] / container)
 

@@ -242,7 +242,6 @@ def test_an_unknown_option_is_answered(server: Served, arguments: tuple[str, ...
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("ns", "kubelite get all -n x lists its pods"),
         ("node", "the node is this machine"),
         ("event", "events expire by themselves"),
         ("cm", "configmaps are deleted with their manifest"),
