@@ -20,6 +20,9 @@ from kubelite.controllers.decide.deployments.owned import (
 from kubelite.controllers.decide.deployments.revisions import HASH_LABEL
 from kubelite.controllers.decide.jobs.indexes import FAILURES, IGNORED_FAILURES, INDEX
 from kubelite.controllers.decide.revisions import BACK_OFF as FAILED_PODS
+from kubelite.ingress.model import CLASS_ANNOTATION, CONTROLLER
+from kubelite.ingress.model import DEFAULT_CLASS as DEFAULT_INGRESS_CLASS
+from kubelite.ingress.proxy_pod import SPEC_ANNOTATION
 from kubelite.kube.jobs import (
     CONTROLLER_UID,
     JOB_NAME,
@@ -62,6 +65,8 @@ READ: Final = {
         "`volume_reclaim_policy`.",
     ),
     DEFAULT_CLASS: ("StorageClass", '`"true"`: the class of claims that name none.'),
+    CLASS_ANNOTATION: ("Ingress", "Its class, if `ingressClassName` is not set."),
+    DEFAULT_INGRESS_CLASS: ("IngressClass", '`"true"`: the class of Ingresses that name none.'),
     DEFAULT_CONTAINER: ("Pod", "The container that `logs`, `exec` and `attach` choose when none is named."),
     f"{APPARMOR}<container>": (
         "Pod",
@@ -89,6 +94,7 @@ WRITTEN: Final = {
         "Deployment, ReplicaSet, StatefulSet, ReplicationController",
         "The number of replicas in its manifest, while an autoscaler has set another one.",
     ),
+    SPEC_ANNOTATION: ("The pod of the proxy of Ingresses", "A digest of the settings for which it was made."),
     LIMIT_RANGER: ("Pod", "What the pod got from LimitRanges when it was created."),
     PROVISIONED_BY: (
         "PersistentVolume",
@@ -193,7 +199,7 @@ def _taints() -> list[tuple[str, str]]:
 
 def unlisted() -> list[str]:
     """Keys below kubelite.io/ that are in the code and not on this page."""
-    listed = {*READ, *WRITTEN, *PROVISIONERS, *AUDIT}
+    listed = {*READ, *WRITTEN, *PROVISIONERS, *AUDIT, CONTROLLER}
     own = re.compile(r"[\"`](kubelite\.io/[a-z-]+)[\"`]")
     sources = (path for room in ("kubelite", "manifests") for path in (REPO / room).rglob("*.py"))
     return sorted({key for path in sources for key in own.findall(path.read_text(encoding="utf-8"))} - listed)

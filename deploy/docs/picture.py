@@ -74,6 +74,7 @@ FLOORS: Final = (
     (
         ("history", "versions, undo"),
         ("images", "pulls, builds"),
+        ("ingress", "HTTP from outside"),
         ("network_policies", "NetworkPolicy"),
         ("settings", "flags, file"),
     ),

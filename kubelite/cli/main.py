@@ -76,7 +76,7 @@ GROUPS = {
             "history",
             "Show past status changes, events and decisions of a pod",
         ),
-        "why": ("diagnosis.why", "why", "Explain the state of a pod, a workload or a service"),
+        "why": ("diagnosis.why", "why", "Explain the state of a pod, a workload, a service or an ingress"),
         "net": ("diagnosis.net", "net", "Show the network of the node: Services, where they lead, and pods"),
         "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),
         "inspect": (

@@ -27,6 +27,7 @@ class Type(NamedTuple):
 
 
 _DISCOVERY = "/apis/discovery.k8s.io/v1"
+_NETWORKING = "/apis/networking.k8s.io/v1"
 _APPS, _BATCH, _RBAC = "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
 TYPES = (
     Type("pods", "Pod", True, ("po",)),
@@ -40,6 +41,8 @@ TYPES = (
     Type("services", "Service", True, ("svc",)),
     Type("endpoints", "Endpoints", True, ("ep",)),
     Type("endpointslices", "EndpointSlice", True, (), _DISCOVERY),
+    Type("ingresses", "Ingress", True, ("ing",), _NETWORKING),
+    Type("ingressclasses", "IngressClass", False, (), _NETWORKING),
     Type("controllerrevisions", "ControllerRevision", True, (), _APPS),
     Type("events", "Event", True, ("ev",)),
     Type("configmaps", "ConfigMap", True, ("cm",)),

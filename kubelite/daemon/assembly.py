@@ -26,6 +26,7 @@ from kubelite.daemon.workloads import (
     allocator,
     run_autoscaler,
     run_controllers,
+    run_ingress,
     run_namespaces,
     run_quotas,
     run_services,
@@ -154,6 +155,7 @@ def _controllers(agent: NodeAgent, parsed: ParsedPods, stack: contextlib.AsyncEx
     _background(stack, partial(run_autoscaler, agent), "autoscaler")
     _background(stack, partial(run_services, agent), "services")
     _background(stack, partial(run_quotas, agent), "quotas")
+    _background(stack, partial(run_ingress, agent, parsed), "ingress")
     _background(stack, partial(run_namespaces, agent), "namespaces")
 
 

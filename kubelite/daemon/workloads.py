@@ -1,6 +1,6 @@
 """Starts the controllers, of workloads and of Services, when the node gets its first one of either, the autoscaler when
-it gets its first HorizontalPodAutoscaler, and what counts quotas when it gets its first ResourceQuota. A node without
-any imports nothing of them."""
+it gets its first HorizontalPodAutoscaler, what counts quotas when it gets its first ResourceQuota, and the proxy when
+it gets its first Ingress. A node without any imports nothing of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubelite.daemon.node_config import host_address
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kubelite.autoscaling.model import Sample
     from kubelite.controllers.admission import Admission
     from kubelite.daemon.node_api import NodeAgent
+    from kubelite.node.model.cri import ExecResult
     from kubelite.node.worker.parsed_pods import ParsedPods
     from kubelite.services.allocation import Allocation, Name
     from state.store import Record, Store
@@ -202,4 +204,44 @@ async def _services_needed(store: Store) -> None:
     """Return when the store has a Service, or what is left of one: Services may have gone while the daemon was down."""
     async with store.watch("Service") as watch:
         if not any(store.list(kind) for kind in ("Service", "EndpointSlice", "Endpoints")):
+            await watch.next()
+
+
+INGRESS_POD = ("kube-system", "kubelite-ingress")
+
+
+async def run_ingress(agent: NodeAgent, parsed: ParsedPods) -> None:
+    """Wait for an Ingress, then serve it; begin anew when the last one is gone."""
+    while True:
+        await _ingress_needed(agent.store)
+
+        from kubelite.controllers.admission import Admission
+        from kubelite.ingress.controller import IngressController
+        from kubelite.ingress.proxy import ProxyFiles
+        from kubelite.ingress.proxy_pod import PodOptions
+
+        async def execute(uid: str, container: str, command: list[str], seconds: float) -> ExecResult:
+            return await agent.cri.exec(uid, container, command, timeout=seconds)
+
+        settings = agent.settings
+        directory = Path(settings.root, "ingress")
+        # The pod is the node's own: the rules for pods of users do not apply to it.
+        admission = Admission(agent.store, node_name=settings.node_name, offer=parsed.offer)
+        options = PodOptions(
+            settings.ingress_image,
+            settings.ingress_http_port,
+            settings.ingress_https_port,
+            str(directory),
+        )
+        await IngressController(
+            agent.store, agent.events, admission, ProxyFiles(directory, execute), options,
+            node=settings.node_name, address=host_address,
+        ).run()  # fmt: skip
+
+
+async def _ingress_needed(store: Store) -> None:
+    """Return when the store has an Ingress, or what is left of one: Ingresses may have gone while the daemon was
+    down."""
+    async with store.watch("Ingress") as watch:
+        if not store.list("Ingress") and store.get("Pod", *INGRESS_POD) is None:
             await watch.next()

@@ -20,6 +20,7 @@ CLUSTER_SCOPED = frozenset(
         "ClusterRole",
         "ClusterRoleBinding",
         "ClusterTrustBundle",
+        "IngressClass",
         "Namespace",
         "Node",
         "PersistentVolume",

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from kubelite.kube.events import EventRecorder
@@ -44,6 +43,7 @@ from kubelite.services.slices import (
     slices_of,
     wants_mirror,
 )
+from kubelite.services.sockets import tables
 from runtime.errors import NetworkError
 from runtime.identity import new_uid
 from runtime.network.services.plan import ServicePort
@@ -58,7 +58,6 @@ KINDS = frozenset({"Service", "Endpoints", "EndpointSlice", "Pod"})
 RETRY = 2.0  # seconds until the ports of all Services are set again, after a failure
 LINGER = 0.1  # seconds in which a pod accepts the connections that were led to it, before it is told to stop
 PORT_TAKEN = 10.0  # seconds until a load balancer whose port is taken tries again
-_TABLES = (("TCP", "tcp"), ("TCP", "tcp6"), ("UDP", "udp"), ("UDP", "udp6"))
 
 
 class Queue(Protocol):
@@ -225,8 +224,7 @@ class ServiceController:
     def _holders(self, address: str) -> tuple[Holder, ...]:
         """The ports of the node that pods and processes have."""
         pods = (record.doc for record in self._store.list("Pod"))
-        tables = ((protocol, _table(name)) for protocol, name in _TABLES)
-        return (*pod_holders(pods, address), *process_holders(tables, address))
+        return (*pod_holders(pods, address), *process_holders(tables(), address))
 
     def _say_shadowed(self, name: Name, service: Json) -> None:
         """Record an event when a Service gets a node port that somebody else has."""
@@ -342,10 +340,3 @@ class ServiceController:
             case "Endpoints":
                 return self.index.drop_endpoints(record.doc)
         return self.index.drop_slice(record.doc)
-
-
-def _table(name: str) -> str:
-    try:
-        return Path(f"/proc/net/{name}").read_text(encoding="ascii")
-    except FileNotFoundError:  # a kernel without IPv6
-        return ""

@@ -69,6 +69,11 @@ def reached(ports: Iterable[ServicePort]) -> set[str]:
     return {one.ip for port in ports for one in (*port.endpoints, *port.external_endpoints)}
 
 
+def ready_endpoints(port: Json, slices: Iterable[Json], node: str) -> tuple[Endpoint, ...]:
+    """Return the endpoints of a Service's port that get traffic, of a headless Service, too."""
+    return _chosen(list(_targets(port, list(slices), node)), local=False)
+
+
 def external_addresses(service: Json) -> tuple[str, ...]:
     """Return externalIPs, and the addresses of a load balancer at which traffic arrives."""
     balancer = (service.get("status") or {}).get("loadBalancer") or {}

@@ -193,6 +193,12 @@ def port_range(value: str) -> str:
     return f"{int(first)}-{int(last)}"
 
 
+def another_port(value: int, info: ValidationInfo) -> int:
+    if value == info.data.get("ingress_http_port"):
+        raise ValueError("must not be ingress_http_port")
+    return value
+
+
 def cgroup_name(value: str) -> str:
     name = value.strip("/")
     if not name or any(part in ("", ".", "..") for part in name.split("/")):

@@ -81,6 +81,13 @@ class Settings(BaseModel):
     it."""
     node_port_range: str = "30000-32767"
     """Ports of this machine that Services of the types NodePort and LoadBalancer get."""
+    ingress_image: str = "docker.io/library/haproxy:3.0"
+    """Image of the proxy that serves Ingresses: haproxy 3.0 or newer. It is pulled when the node gets its first
+    Ingress."""
+    ingress_http_port: int = Field(80, ge=1, le=65535)
+    """Port of this machine at which Ingresses answer HTTP."""
+    ingress_https_port: int = Field(443, ge=1, le=65535)
+    """Port of this machine at which Ingresses answer HTTPS."""
     cgroup_parent: str = "kubelite"
     """Cgroup that holds everything of this node, below the root of each hierarchy."""
     node_name: str = ""
@@ -242,6 +249,7 @@ class Settings(BaseModel):
     _network = field_validator("pod_cidr")(checks.pod_network)
     _services = field_validator("service_cidr")(checks.service_network)
     _node_ports = field_validator("node_port_range")(checks.port_range)
+    _two_ports = field_validator("ingress_https_port")(checks.another_port)
     _cgroup_name = field_validator("cgroup_parent")(checks.cgroup_name)
     _node = field_validator("node_name")(checks.node_name)
     _below_high = field_validator("image_gc_low_threshold_percent")(checks.below_high_threshold)

@@ -57,6 +57,8 @@ KINDS = (
     "Service",
     "Endpoints",
     "EndpointSlice",
+    "IngressClass",
+    "Ingress",
     "Pod",
     "ReplicationController",
     "ReplicaSet",
@@ -87,7 +89,7 @@ Key = tuple[str, str, str]  # kind, namespace, name
 _OF_NAMESPACES = (PRIORITY_CLASS, LIMIT_RANGE, QUOTA)
 
 #: Kinds of which some fields cannot change, and whose status is the node's alone.
-_CHECKED = CONTROLLED | {SERVICE, "EndpointSlice"}
+_CHECKED = CONTROLLED | {SERVICE, "EndpointSlice", "Ingress", "IngressClass"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ KINDS = Kinds(
     "Service",
     "Endpoints",
     "EndpointSlice",
+    "Ingress",
+    "IngressClass",
     "Namespace",
     "ServiceAccount",
     "Role",

@@ -439,6 +439,10 @@ def _printer(kind: str) -> tuple[tuple[Column, ...], Callable[[Json, float], Cel
         from kubelite.api.kube.tables.services import PRINTERS as SERVICES
 
         return SERVICES[kind]
+    if kind in ("Ingress", "IngressClass"):
+        from kubelite.api.kube.tables.ingresses import PRINTERS as INGRESSES
+
+        return INGRESSES[kind]
     from kubelite.api.kube.workload_printers import PRINTERS
 
     return PRINTERS[kind]

@@ -46,6 +46,7 @@ _ALL = (
     "Service",
 )  # the kinds in kubectl's category "all", besides workloads
 _DEFAULTED = ("ClusterRole", "ClusterRoleBinding")
+_NETWORKING = "networking.k8s.io/v1"
 _RBAC = "rbac.authorization.k8s.io/v1"
 _READ = ("get", "list", "watch")
 
@@ -75,6 +76,8 @@ RESOURCES = {
             ("hpa",),
             group_version="autoscaling/v2",
         ),
+        Resource("ingressclasses", "IngressClass", False, group_version=_NETWORKING),
+        Resource("ingresses", "Ingress", True, ("ing",), group_version=_NETWORKING),
         Resource("jobs", "Job", True, group_version="batch/v1"),
         Resource("limitranges", "LimitRange", True, ("limits",)),
         Resource("namespaces", "Namespace", False, ("ns",)),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kubelite.cli.create import documents, services, workloads
+from kubelite.cli.create import documents, ingress, services, workloads
 from kubelite.cli.create.key_values import read_bytes, read_values
 from kubelite.cli.create.writing import create as create_objects
 from kubelite.cli.create.writing import dry_run_option, output_option, write
@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOT_RUN = "kubelite does not run objects of this kind; `kubelite api-resources` lists those that it knows"
 _BY_HAND = "kubectl has no generator either: `kubelite explain pvc.spec` describes the fields of a manifest"
 _OTHER_KINDS = (
-    "clusterrole", "clusterrolebinding", "ingress", "role", "rolebinding",
+    "clusterrole", "clusterrolebinding", "role", "rolebinding",
     "serviceaccount", "token",
 )  # fmt: skip
 _INSTEAD = {
@@ -366,7 +366,8 @@ def quota(ctx: click.Context, /, name: str, **options: Any) -> None:
 
 
 create.add_command(quota, "resourcequota")
-
+create.add_command(ingress.ingress)
+create.add_command(ingress.ingress, "ing")
 create.add_command(services.service)
 create.add_command(services.service, "svc")
 create.add_command(workloads.deployment)

@@ -157,6 +157,8 @@ class _Describer:
 
             describe_one = describe_endpoints if kind.plural == "endpoints" else describe_slice
             return describe_one(doc, events, self.now)
+        if kind.plural in ("ingresses", "ingressclasses"):
+            return self._ingress(kind, doc, events)
         from kubelite.cli.describe.objects import DESCRIBERS, describe_any, describe_claim
 
         if kind.plural == "persistentvolumeclaims":
@@ -173,6 +175,17 @@ class _Describer:
             return describe_autoscaler(doc, events, self.now)
         text = DESCRIBERS.get(kind.plural, describe_any)(doc, events, self.now)
         return text + self._policies(doc["metadata"]["name"]) if kind.plural == "namespaces" else text
+
+    def _ingress(self, kind: Type, doc: Json, events: list[Json] | None) -> str:
+        from kubelite.cli.describe.ingress import describe_class, describe_ingress
+        from kubelite.cli.diagnosis.why_ingress import endpoints_text
+
+        if kind.plural == "ingressclasses":
+            return describe_class(doc, events, self.now)
+        namespace = doc["metadata"]["namespace"]
+        return describe_ingress(
+            doc, lambda service: endpoints_text(self.server, namespace, service), events, self.now
+        )
 
     def _policies(self, namespace: str) -> str:
         """Return what `describe namespace` shows of the quotas and limits in it."""

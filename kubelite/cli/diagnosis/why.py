@@ -38,8 +38,9 @@ _WHY = (
     # Explain why a deployment is not available
     kubelite why deployment/web
 
-    # Explain why a service has no endpoints
+    # Explain why a service has no endpoints, and why an ingress does not answer
     kubelite why service/web
+    kubelite why ingress/web
 
     # Explain why a disruption budget allows no eviction
     kubelite why pdb/web
@@ -51,11 +52,12 @@ _WHY = (
 @socket_option
 @click.pass_context
 def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
-    """Explain the state of a pod, a workload or a service.
+    """Explain the state of a pod, a workload, a service or an ingress.
 
     Of a pod, it shows what the node observed, what it decided, and why. Of a deployment or another workload, it shows
     the conditions that are not as they should be, and the pods that cause it, with the line of the manifest. Of a
-    service, it shows which pods get its traffic, and why others do not.
+    service, it shows which pods get its traffic, and why others do not. Of an ingress, it shows where requests go, and
+    what is missing.
     """
     server = client(ctx)
     if _explained_workload(server, pod, namespace or "default", output):
@@ -95,6 +97,9 @@ def _explained_workload(server: Client, argument: str, namespace: str, output: s
     if kind is SERVICES:
         _explain_service(server, namespace, name, output)
         return True
+    if kind.kind == "Ingress":
+        _explain_ingress(server, namespace, name, output)
+        return True
     if kind not in WORKLOADS:
         return False
     from kubelite.cli.diagnosis.why_workload import lines, why_workload
@@ -112,6 +117,17 @@ def _explain_service(server: Client, namespace: str, name: str, output: str | No
     from kubelite.cli.diagnosis.why_service import lines, why_service
 
     answer = why_service(server, namespace, name)
+    if output == "json":
+        print_json(answer)
+    else:
+        print("\n".join(lines(answer)))
+
+
+def _explain_ingress(server: Client, namespace: str, name: str, output: str | None) -> None:
+    from kubelite.cli.diagnosis.why_ingress import why_ingress
+    from kubelite.cli.diagnosis.why_service import lines
+
+    answer = why_ingress(server, namespace, name)
     if output == "json":
         print_json(answer)
     else:

@@ -49,7 +49,7 @@ IngressPortStatus
 IngressClass
   spec  Who serves Ingresses of the class.
 IngressClassSpec
-  controller  Name of the controller that serves the class.
+  controller  Name of the controller that serves the class: `kubelite.io/ingress` for this node.
   parameters  Ignored by this node.
 IngressClassParametersReference
   apiGroup  API group of the object.

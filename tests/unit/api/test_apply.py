@@ -69,17 +69,17 @@ def test_create_gives_a_random_name_each_time_and_apply_refuses(http: Http, node
 def test_a_kind_that_is_not_supported_is_left_out_and_named(http: Http, node: FakeNode) -> None:
     """As kubectl does with a kind that the server lacks: the other documents are applied."""
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n"
-    other = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: w}\nspec: {}\n"
+    other = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w}\nspec: {}\n"
     made = http.post("/kubelite/v1/apply", params={"file": "c.yaml"}, content=f"{text}---\n{other}").json()
     assert [(o["name"], o["result"]) for o in made["objects"]] == [("c", "created")]
     assert made["unsupported"] == [
-        "c.yaml:7: kind: kubelite does not run Ingress objects yet: this document is ignored"
+        "c.yaml:7: kind: kubelite does not run Gateway objects yet: this document is ignored"
     ]
     assert Path(node.manifests_dir, "c.yaml").read_text() == text
     told = http.post("/kubelite/v1/diff", content=f"{text}---\n{other}")
     assert told.json()["objects"][0]["change"] == "unchanged"
     alone = http.post("/kubelite/v1/apply", params={"file": "i.yaml"}, content=other)
-    assert alone.status_code == 422 and "Ingress" in alone.json()["message"]
+    assert alone.status_code == 422 and "Gateway" in alone.json()["message"]
 
 
 def test_what_helm_does_not_install_is_not_written_and_said(http: Http, node: FakeNode) -> None:

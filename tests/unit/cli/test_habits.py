@@ -40,7 +40,7 @@ def test_commands_of_kubectl_and_docker_name_the_equivalent(server: Served) -> N
 
 
 def test_unknown_types_name_the_known_ones(server: Served) -> None:
-    done = kubelite(server, "get", "ingresses")
+    done = kubelite(server, "get", "gateways")
     assert done.returncode == 1 and "controllerrevisions, events, configmaps" in done.stderr
     assert ok(server, "get", "all", "-o", "name") == ok(server, "get", "pods", "-o", "name")
 

@@ -315,7 +315,7 @@ def test_the_progress_of_a_pod() -> None:
         (("status", "nix"), 'Error from server (NotFound): pods "nix" not found'),
         (("restart", "nix.yaml"), "nix.yaml is not a manifest of this node"),
         (("restart", "cm/app"), 'configmaps "app" restarting is not supported'),
-        (("restart", "ingress/web"), 'doesn\'t have a resource type "ingress"'),
+        (("restart", "gateway/web"), 'doesn\'t have a resource type "gateway"'),
         (("restart",), "missing argument"),
         (("pause", "web"), "takes effect as soon as its file is written"),
         (

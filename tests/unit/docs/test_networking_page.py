@@ -15,7 +15,6 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/explanation/networking.md"
     ("kind", "version"),
     [
         ("NetworkPolicy", "networking.k8s.io/v1"),
-        ("Ingress", "networking.k8s.io/v1"),
         ("Gateway", "gateway.networking.k8s.io/v1"),
     ],
 )

@@ -227,10 +227,12 @@ def test_what_kind_of_thing_it_is(head: str, kind: ErrorKind, sentence: str) -> 
 
 
 def test_an_unsupported_kind_is_an_error_for_that_document_only() -> None:
-    loaded = load(f"apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: s}}\n---\n{POD}")
+    loaded = load(
+        f"apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: s}}\n---\n{POD}"
+    )
     assert [document.name for document in loaded.documents] == ["web"]
     assert [error.kind for error in loaded.errors] == [ErrorKind.UNSUPPORTED]
-    assert loaded.errors[0].object == "Ingress default/s"
+    assert loaded.errors[0].object == "Gateway default/s"
 
 
 @pytest.mark.parametrize(

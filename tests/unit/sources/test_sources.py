@@ -267,8 +267,8 @@ async def test_metadata_of_the_node_is_ignored_in_a_manifest(
 async def test_an_unsupported_kind_is_reported_and_the_rest_applies(
     directory: Path, store: Store, sources: Sources
 ) -> None:
-    ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: s}\n"
-    (directory / "web.yaml").write_text(ingress + "---\n" + pod())
+    gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: s}\n"
+    (directory / "web.yaml").write_text(gateway + "---\n" + pod())
     await sources.scan()
     assert names(store) == ["web"]
     [state] = sources.states()

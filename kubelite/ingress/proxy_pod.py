@@ -1,0 +1,92 @@
+"""Pure: the pod in which haproxy runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from kubelite.ingress.haproxy import CONFIG, HTTP_PORT, HTTPS_PORT
+from kubelite.ingress.model import NAMESPACE, POD
+from kubelite.kube.json import Json
+
+CONTAINER = "haproxy"
+USER = 99  # user and group of haproxy, as in its image of the Docker library
+SPEC_ANNOTATION = "kubelite.io/ingress-spec"  # a digest of the settings for which a pod was made
+SOCKET = "master.sock"
+_CONFIG_DIR, _RUN_DIR = "/etc/kubelite-ingress", "/run/kubelite-ingress"
+
+
+@dataclass(frozen=True, slots=True)
+class PodOptions:
+    """`image`: of haproxy; the ports are the host's; `directory`: on the host, of the configuration and the socket."""
+
+    image: str
+    http_port: int
+    https_port: int
+    directory: str
+
+
+def check_command(generation: str) -> list[str]:
+    """Return the command that checks a configuration, in the container."""
+    return ["haproxy", "-c", "-q", "-f", f"{_CONFIG_DIR}/{generation}/{CONFIG}"]
+
+
+def proxy_pod(options: PodOptions) -> Json:
+    """Return the pod. It has no more rights than a web server needs, and its files are the host's."""
+    mounts = [
+        {"name": "config", "mountPath": _CONFIG_DIR, "readOnly": True},
+        {"name": "run", "mountPath": _RUN_DIR},
+    ]
+    container: Json = {
+        "name": CONTAINER,
+        "image": options.image,
+        "command": ["haproxy", "-W", "-db", "-S", f"{_RUN_DIR}/{SOCKET},mode,600"],
+        "args": ["-f", f"{_CONFIG_DIR}/current/{CONFIG}"],
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT, "hostPort": options.http_port, "protocol": "TCP"},
+            {"name": "https", "containerPort": HTTPS_PORT, "hostPort": options.https_port, "protocol": "TCP"},
+        ],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": mounts,
+    }
+    spec: Json = {
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "dnsPolicy": "Default",
+        "enableServiceLinks": False,
+        "priorityClassName": "system-node-critical",
+        "securityContext": {"runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": True},
+        "volumes": [
+            {"name": name, "hostPath": {"path": f"{options.directory}/{name}", "type": "Directory"}}
+            for name in ("config", "run")
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = {
+        "name": POD,
+        "namespace": NAMESPACE,
+        "labels": {"app.kubernetes.io/name": POD, "app.kubernetes.io/managed-by": "kubelite"},
+        "annotations": {SPEC_ANNOTATION: digest},
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def is_current(pod: Json, wanted: Json) -> bool:
+    """Whether a pod was made for the same settings."""
+    own = (doc["metadata"].get("annotations") or {} for doc in (pod, wanted))
+    return len({one.get(SPEC_ANNOTATION) for one in own}) == 1
+
+
+def container_id(pod: Json) -> str:
+    """Return the id of the pod's running container, "" if it does not run."""
+    for one in (pod.get("status") or {}).get("containerStatuses") or ():
+        if one.get("name") == CONTAINER and "running" in (one.get("state") or {}):
+            return str(one.get("containerID", "")).rpartition("/")[2]
+    return ""
