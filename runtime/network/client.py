@@ -27,7 +27,8 @@ from runtime import errors
 from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.plan import Attachment, NetworkConfig, PortMapping, Repair
 
-if TYPE_CHECKING:  # loaded when there are Services
+if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
+    from runtime.network.policies.plan import PodRules, Policy
     from runtime.network.services.plan import ServiceNetwork, ServicePort
 
 log = logging.getLogger(__name__)
@@ -206,6 +207,8 @@ class NetworkClient:
         self._restarting = asyncio.Lock()
         self._service_network: ServiceNetwork | None = None
         self._service_ports: dict[str, ServicePort] = {}  # for the next helper
+        self._policies: tuple[Policy, ...] | None = None  # for the next helper; None: there have been none
+        self._pod_rules: dict[str, PodRules] = {}
         self._closed = False
 
     @classmethod
@@ -290,6 +293,36 @@ class NetworkClient:
         ports = [port.to_json() for port in self._service_ports.values()]
         return {**self._service_network.to_json(), "ports": ports}
 
+    async def replace_policies(self, policies: Sequence[Policy], pods: Sequence[PodRules]) -> Sequence[str]:
+        """Make these NetworkPolicies the desired state, in one transaction; connections are kept. Returns warnings. A
+        later helper gets the desired state from this client, before any other request.
+
+        Raises NetworkError (with the reason NetworkPoliciesNotSupported if the kernel lacks a part of nftables).
+        """
+        self._policies, self._pod_rules = tuple(policies), {pod.uid: pod for pod in pods}
+        warnings: Sequence[str] = await self._request("policies-replace", **self._policy_state())
+        return warnings
+
+    async def change_policies(
+        self, policies: Sequence[Policy] | None, pods: Sequence[PodRules], removed: Sequence[str]
+    ) -> Sequence[str]:
+        """Change what policies mean for some pods, and the policies themselves unless they are None, in one
+        transaction. A removed pod keeps its rules until its address is free. Needs replace_policies() first. Returns
+        warnings. Raises NetworkError."""
+        self._policies = self._policies if policies is None else tuple(policies)
+        for uid in removed:
+            self._pod_rules.pop(uid, None)
+        self._pod_rules |= {pod.uid: pod for pod in pods}
+        listed = None if policies is None else [policy.to_json() for policy in policies]
+        warnings: Sequence[str] = await self._request(
+            "policies-change", policies=listed, pods=[pod.to_json() for pod in pods], removed=[*removed]
+        )
+        return warnings
+
+    def _policy_state(self) -> dict[str, Any]:
+        policies = [policy.to_json() for policy in self._policies or ()]
+        return {"policies": policies, "pods": [pod.to_json() for pod in self._pod_rules.values()]}
+
     async def teardown(self) -> None:
         """Remove everything that belongs to this node: tables, interfaces, bridge, leases."""
         await self._request("teardown")
@@ -321,17 +354,20 @@ class NetworkClient:
             if self._helper is dead and not self._closed:
                 await dead.end()
                 self._helper, _ = await _Helper.start(self.config)
+                if self._policies is not None:  # first: the pods of later requests need them
+                    await self._restore("NetworkPolicies", "policies-replace", self._policy_state())
                 if self._service_network is not None:
-                    await self._restore_services()
+                    await self._restore("Services", "services-replace", self._services())
 
-    async def _restore_services(self) -> None:
-        """Give a new helper the desired state of Services. If it cannot be carried out, audits report it."""
+    async def _restore(self, what: str, op: str, state: dict[str, Any]) -> None:
+        """Give a new helper the desired state of Services or NetworkPolicies. If it cannot be carried out, audits
+        report it."""
         try:
-            await self._helper.request("services-replace", self._services())
+            await self._helper.request(op, state)
         except _HelperGone:
             pass  # the next attempt finds it dead
         except RuntimeFault as error:
-            log.error("Services are not restored after a restart of the network helper: %s", error)
+            log.error("%s are not restored after a restart of the network helper: %s", what, error)
 
 
 def _rebuilt_error(error: dict[str, Any]) -> RuntimeFault:

@@ -8,6 +8,7 @@ records. Jobs that arrive while it is busy are done together afterwards.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -16,6 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
+
+from runtime.network import netlink
+from runtime.network.netlink import NetlinkSocket
+
+DELETION_GROUP = 0x6B6C0000  # the group of interfaces that are deleted together
 
 
 @dataclass(slots=True)
@@ -66,3 +72,13 @@ class Deleter:
                 job.error = error
             self._ended.extend(jobs)
             os.eventfd_write(self.fd, len(jobs))
+
+
+def delete_links(route: NetlinkSocket, names: Sequence[str]) -> None:
+    """Delete interfaces, several as one group: the kernel then waits for its grace periods once. Missing ones are no
+    error."""
+    if len(names) == 1:
+        route.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
+    elif names:
+        batch = [netlink.set_group(name, DELETION_GROUP) for name in names]
+        route.request([*batch, netlink.delete_group(DELETION_GROUP)], ignore=(errno.ENODEV,))

@@ -4,7 +4,7 @@ client.py starts it with one end of a socket pair and the NetworkConfig. Request
 line:
 
     → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown" |
-                    "services-replace" | "services-change", ...}
+                    "services-replace" | "services-change" | "policies-replace" | "policies-change", ...}
     ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
 
 The first line it sends is the result of the set-up (id 0). It exits when its peer closes the socket. Network and pods
@@ -146,6 +146,8 @@ class Helper:
                 return node.teardown()
             case "services-replace" | "services-change":
                 return _do_services(node, request)
+            case "policies-replace" | "policies-change":
+                return _do_policies(node, request)
             case unknown:
                 raise NetworkError(f"the network helper has no operation {unknown!r}", retriable=False)
 
@@ -158,6 +160,17 @@ def _do_services(node: Node, request: dict[str, Any]) -> list[str]:
         return node.change_services(ports, request["removed"])
     first, last = request["node_port_range"]
     return node.replace_services(ServiceNetwork(request["service_cidr"], (first, last)), ports)
+
+
+def _do_policies(node: Node, request: dict[str, Any]) -> list[str]:
+    from runtime.network.policies.plan import PodRules, Policy  # loaded when there are NetworkPolicies
+
+    listed = request["policies"]
+    policies = None if listed is None else [Policy.from_json(policy) for policy in listed]
+    pods = [PodRules.from_json(pod) for pod in request["pods"]]
+    if request["op"] == "policies-change":
+        return node.change_policies(policies, pods, request["removed"])
+    return node.replace_policies(policies or (), pods)
 
 
 def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -47,6 +47,11 @@ class LeaseStore:
     def all(self) -> list[Lease]:
         return list(self._leases.values())
 
+    def address(self, uid: str) -> str:
+        """The address of a pod, "" if it has none."""
+        lease = self.get(uid)
+        return lease.ip if lease else ""
+
     def allocate(
         self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...], had: str = ""
     ) -> Lease:

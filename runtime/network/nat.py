@@ -313,5 +313,19 @@ class NatTable(Table):
             self.socket.attempt([request])
 
 
+def drop_warning(chain: str, bridge: str, *, docker: bool) -> str:
+    """A warning about another program's forward chain that drops by default (docker and many firewalls have one)."""
+    if docker:
+        remedy = (
+            f"iptables -I DOCKER-USER -i {bridge} -j ACCEPT; iptables -I DOCKER-USER -o {bridge} -j ACCEPT"
+        )
+    else:
+        remedy = f"nft insert rule {chain} iifname {bridge} accept; nft insert rule {chain} oifname {bridge} accept"
+    return (
+        f"nftables chain '{chain}' drops forwarded packets by default, so pods may not reach other networks or be "
+        f"reached through host ports from there; to allow it: {remedy}"
+    )
+
+
 def _string(data: bytes) -> str:
     return data.rstrip(b"\0").decode(errors="replace")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from runtime.errors import CapabilityError
@@ -31,6 +31,7 @@ NFNL_SUBSYS_CTNETLINK, NFNL_SUBSYS_NFTABLES = 1, 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN, NFT_MSG_NEWRULE = 0, 2, 3, 4, 6
 NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 9, 12, 13, 14
+NFT_MSG_GETTABLE, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 1, 7, 16
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
 NLM_F_APPEND = 0x800
 NLA_F_NESTED = 0x8000
@@ -128,7 +129,7 @@ class Chain:
     rules: tuple[bytes, ...]  # expressions
 
 
-_LACKING = (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
+LACKING = (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 
 
 class Table:
@@ -167,7 +168,7 @@ class Table:
         try:
             self.transaction([*requests, *elements])
         except NetlinkError as error:
-            if error.errno not in _LACKING:
+            if error.errno not in LACKING:
                 raise
             raise CapabilityError(f"{lacking}: {error}") from error
 
@@ -188,6 +189,29 @@ class Table:
         query = text(1, self.name) + text(2, name)
         listed = self.socket.dump(self.message(NFT_MSG_GETSETELEM, NLM_F_DUMP, query, f"list {name}"))
         return [item for data in listed for item in elements_of(data[20:])]
+
+    def items(self, name: str) -> Iterator[bytes]:
+        """The attributes of each element of a map or set. Raises NetlinkError if the table does not exist."""
+        query = text(1, self.name) + text(2, name)
+        for data in self.socket.dump(self.message(NFT_MSG_GETSETELEM, NLM_F_DUMP, query, f"list {name}")):
+            yield from items_of(data[20:])
+
+    def rules(self) -> list[bytes]:
+        """Every rule of the table as the kernel lists it: chain, handle and expressions."""
+        query = self.message(NFT_MSG_GETRULE, NLM_F_DUMP, text(1, self.name), f"list rules of {self.name}")
+        return [bytes(data[20:]) for data in self.socket.dump(query)]
+
+    def exists(self) -> bool:
+        query = self.message(NFT_MSG_GETTABLE, 0, text(1, self.name), f"look for nftables table {self.name}")
+        try:
+            return bool(self.socket.dump(query))
+        except NetlinkError:
+            return False
+
+    def generation(self) -> int:
+        """The number of the ruleset's last change, by whomever; -1 if the kernel does not say."""
+        answer = self.socket.dump(self.message(NFT_MSG_GETGEN, 0, b"", "read the ruleset's generation"))
+        return int.from_bytes(attributes(answer[0][20:])[1], "big") if answer else -1
 
     def delete(self) -> None:
         request = self.message(
@@ -216,11 +240,17 @@ class Table:
 def elements_of(payload: bytes) -> list[tuple[bytes, bytes]]:
     """(key, value) of each element in an NFT_MSG_NEWSETELEM; the value is b"" for a set."""
     found = []
+    for item in items_of(payload):
+        parts = attributes(item)
+        value = attributes(parts[2])[1] if 2 in parts else b""
+        found.append((attributes(parts[1])[1], value))
+    return found
+
+
+def items_of(payload: bytes) -> Iterator[bytes]:
+    """The attributes of each element in an NFT_MSG_NEWSETELEM."""
     elements, offset = attributes(payload).get(3, b""), 0
     while offset + 4 <= len(elements):
         size = struct.unpack_from("=H", elements, offset)[0]
-        parts = attributes(elements[offset + 4 : offset + size])
-        value = attributes(parts[2])[1] if 2 in parts else b""
-        found.append((attributes(parts[1])[1], value))
+        yield elements[offset + 4 : offset + size]
         offset += (size + 3) & ~3
-    return found

@@ -21,9 +21,11 @@ from runtime.errors import CapabilityError, NetworkError, NotFoundError
 from runtime.network import antispoof, nat, netlink
 from runtime.network.audit import Audit, Problem
 from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
+from runtime.network.deleter import delete_links
 from runtime.network.ipam import LeaseStore, recorded_identity
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
+from runtime.network.nft_messages import NFPROTO_INET, Table
 from runtime.network.plan import (
     POD_IFNAME,
     Attachment,
@@ -35,18 +37,20 @@ from runtime.network.plan import (
     bridge_alias,
     check_ports,
     link_prefix,
+    policy_table_name,
     port_conflict,
     service_table_name,
     table_name,
 )
 from runtime.network.port_sockets import PortSockets
 
-if TYPE_CHECKING:  # loaded when there are Services
+if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
+    from runtime.network.policies.enforcement import PolicyEnforcement
+    from runtime.network.policies.plan import PodRules, Policy
     from runtime.network.services.plan import ServiceNetwork, ServicePort
     from runtime.network.services.routing import ServiceRouting
 
 LO_INDEX = 1  # LOOPBACK_IFINDEX: lo has index 1 in every network namespace
-DELETION_GROUP = 0x6B6C0000  # the group of interfaces that are deleted together
 
 
 class Node:
@@ -63,6 +67,7 @@ class Node:
         self._ports = PortSockets()
         self._services: ServiceRouting | None = None  # None until there are Services
         self._service_network: ServiceNetwork | None = None
+        self._policies: PolicyEnforcement | None = None  # None until there are NetworkPolicies
         self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
@@ -103,7 +108,7 @@ class Node:
 
     def delete(self, uids: Sequence[str]) -> None:
         """CNI's DEL for several pods at once. Unknown pods and namespaces that are gone are no error."""
-        _delete_links(self._route, self.begin_delete(uids))
+        delete_links(self._route, self.begin_delete(uids))
         self.finish_delete(uids)
 
     def begin_delete(self, uids: Sequence[str]) -> list[str]:
@@ -121,12 +126,14 @@ class Node:
     def finish_delete(self, uids: Sequence[str]) -> None:
         if self._senders:  # only after their interfaces are gone
             self._senders.forget([lease for uid in uids if (lease := self._leases.get(uid))])
+        if self._policies:
+            self._policies.forget(uids)
         for uid in uids:
             self._leases.remove(uid)
 
     def delete_links(self, names: Sequence[str]) -> None:
         """Delete interfaces together. Uses only its own socket, so that the thread of deleter.py can call it."""
-        _delete_links(self._deleting, names)
+        delete_links(self._deleting, names)
 
     def check(self, uid: str) -> list[str]:
         """CNI's CHECK: the problems of a pod's attachment, as sentences. Raises NotFoundError if it has none."""
@@ -156,7 +163,7 @@ class Node:
             if old:
                 if self._nat:
                     self._nat.withdraw([old])
-                _delete_links(self._route, [old.host_ifname])
+                delete_links(self._route, [old.host_ifname])
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
                 self._leases.write_pending(lease)
             else:
@@ -167,7 +174,10 @@ class Node:
             if self._senders:
                 undo.callback(self._senders.forget, [lease])
                 self._admit(lease)
-            undo.callback(_delete_links, self._route, [lease.host_ifname])
+            if self._policies:
+                undo.callback(self._policies.forget, [uid])
+                self._policies.admit(uid, lease.ip)
+            undo.callback(delete_links, self._route, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
             if self._nat and ports:
@@ -233,7 +243,7 @@ class Node:
             if not self._index(lease.host_ifname):
                 raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
             # A leftover of this node: the name contains this pod's hash.
-            _delete_links(self._route, [lease.host_ifname])
+            delete_links(self._route, [lease.host_ifname])
             self._route.request(batch)
 
     def _configure_inside(self, lease: Lease, namespace: int, *, again: bool = False) -> None:
@@ -305,15 +315,47 @@ class Node:
         """Whether an earlier helper has left tables for Services."""
         return self._nat is not None and self._nat.has_chain(service_table_name(self._name), "prerouting")
 
+    # --- NetworkPolicies --------------------------------------------------------------------------------------------
+
+    def replace_policies(self, policies: Sequence[Policy], pods: Sequence[PodRules]) -> list[str]:
+        """Make this the desired state of NetworkPolicies. Returns warnings. Raises NetworkError."""
+        if not policies and self._policies is None:
+            with contextlib.closing(Table(NFPROTO_INET, policy_table_name(self._name))) as table:
+                if not table.exists():
+                    return []
+        return self._policy_enforcement().replace(policies, pods)
+
+    def change_policies(
+        self, policies: Sequence[Policy] | None, pods: Sequence[PodRules], removed: Sequence[str]
+    ) -> list[str]:
+        """Change policies and what they mean for pods (see PolicyEnforcement.change). Raises NetworkError."""
+        return self._policy_enforcement().change(policies, pods, removed)
+
+    def _policy_enforcement(self) -> PolicyEnforcement:
+        if self._policies is None:
+            from runtime.network.policies.enforcement import PolicyEnforcement
+
+            self._policies = PolicyEnforcement(
+                self._bridge, self._subnet,
+                table=policy_table_name(self._name), prefix=link_prefix(self._name), address=self._leases.address,
+            )  # fmt: skip
+        return self._policies
+
     # --- the node itself --------------------------------------------------------------------------------------------
 
     def audit(self) -> list[str]:
         """Everything in this node's network that is missing, damaged or left over, as sentences; [] if there are no
         problems."""
-        return [problem.sentence for problem in self._audit.problems()] + self._service_problems()
+        return [problem.sentence for problem in self._audit.problems()] + self._table_problems()
 
-    def _service_problems(self) -> list[str]:
-        return self._services.problems() if self._services else []
+    def _table_problems(self) -> list[str]:
+        """What is wrong with the tables of Services and of NetworkPolicies."""
+        return [
+            sentence
+            for tables in (self._services, self._policies)
+            if tables
+            for sentence in tables.problems()
+        ]
 
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With
@@ -321,7 +363,7 @@ class Node:
         if self._services:
             self._services.settle()
         found = self._audit.problems(self._next_leases(inside))
-        lacking = self._service_problems()
+        lacking = self._table_problems()
         if not found and not lacking:
             return Repair()
         self._set_up_bridge()
@@ -332,10 +374,11 @@ class Node:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
         failed = self._repair_pods(found)
-        if self._services and (lacking or self._service_problems()):
-            self._services.restore()
+        for tables in (self._policies, self._services):
+            if tables and tables.problems():
+                tables.restore()
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
-        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._service_problems()}
+        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._table_problems()}
         sentences = [*(problem.sentence for problem in found), *lacking]
         repaired = [sentence for sentence in sentences if sentence not in left]
         return Repair(repaired, sorted(left), failed)
@@ -384,10 +427,11 @@ class Node:
         changed."""
         with contextlib.suppress(CapabilityError):
             self._service_routing().delete()
+            self._policy_enforcement().delete()
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)
-        _delete_links(
+        delete_links(
             self._route, [link.name for link in netlink.links(self._route) if link.name.startswith(prefix)]
         )
         self._bridge.delete()
@@ -415,7 +459,7 @@ class Node:
         known = {lease.host_ifname for lease in self._leases.all()}
         prefix = link_prefix(self._name)
         ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
-        _delete_links(self._route, [link.name for link in ours if link.name not in known])
+        delete_links(self._route, [link.name for link in ours if link.name not in known])
         detached = [
             link
             for link in ours
@@ -451,30 +495,6 @@ class Node:
                 self.warnings.append(f"pod {lease.uid}: {error}")
         for chain in table.dropping_chains():
             self.warnings.append(
-                _drop_warning(chain, self.config.bridge, docker=table.has_chain("filter", "DOCKER-USER"))
+                nat.drop_warning(chain, self.config.bridge, docker=table.has_chain("filter", "DOCKER-USER"))
             )
         return table
-
-
-def _drop_warning(chain: str, bridge: str, *, docker: bool) -> str:
-    """A warning about another program's forward chain that drops by default (docker and many firewalls have one)."""
-    if docker:
-        remedy = (
-            f"iptables -I DOCKER-USER -i {bridge} -j ACCEPT; iptables -I DOCKER-USER -o {bridge} -j ACCEPT"
-        )
-    else:
-        remedy = f"nft insert rule {chain} iifname {bridge} accept; nft insert rule {chain} oifname {bridge} accept"
-    return (
-        f"nftables chain '{chain}' drops forwarded packets by default, so pods may not reach other networks or be "
-        f"reached through host ports from there; to allow it: {remedy}"
-    )
-
-
-def _delete_links(route: NetlinkSocket, names: Sequence[str]) -> None:
-    """Delete interfaces, several as one group: the kernel then waits for its grace periods once. Missing ones are no
-    error."""
-    if len(names) == 1:
-        route.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
-    elif names:
-        batch = [netlink.set_group(name, DELETION_GROUP) for name in names]
-        route.request([*batch, netlink.delete_group(DELETION_GROUP)], ignore=(errno.ENODEV,))

@@ -213,6 +213,11 @@ def service_table_name(node: str) -> str:
     return f"{table_name(node)}-services"
 
 
+def policy_table_name(node: str) -> str:
+    """The name of the nftables tables for NetworkPolicies of the node with this identity."""
+    return f"{table_name(node)}-policies"
+
+
 def mac_of(ip: str) -> str:
     """A locally administered hardware address, derived from the IPv4 address. A reused IP address keeps its hardware
     address, so neighbours' ARP caches stay valid. 0a:58 is the prefix of CNI's bridge plugin."""

@@ -2,4 +2,8 @@
 
 plan       policies, and what each pod has to do with them, as data
 verdict    whether they allow a connection
+arrange    the sets, chains and elements that they need
+rules      the rules of the chains
+enforcement  desired state, changes, audit
+tables     the tables over netlink     conntrack   connections of an address's earlier pod
 """

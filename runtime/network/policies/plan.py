@@ -70,6 +70,18 @@ class Policy:
     ingress: tuple[Rule, ...] | None = None
     egress: tuple[Rule, ...] | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Build a policy from to_json()'s form. Raises KeyError or TypeError for anything else."""
+        rules = {
+            name: None if data[name] is None else tuple(_rule(one) for one in data[name])
+            for name in ("ingress", "egress")
+        }
+        return cls(data["name"], **rules)
+
 
 @dataclass(frozen=True, slots=True)
 class PodRules:
@@ -94,7 +106,7 @@ class PodRules:
     @property
     def concerned(self) -> bool:
         """Whether any rule knows the pod."""
-        return self.restricted or bool(self.groups or self.ports)
+        return self.restricted or bool(self.groups or self.ports or self.address)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,19 +125,6 @@ class PolicySet:
 
     policies: tuple[Policy, ...] = ()
     pods: tuple[PodRules, ...] = ()
-
-
-def policy_to_json(policy: Policy) -> dict[str, Any]:
-    return asdict(policy)
-
-
-def policy_from_json(data: Mapping[str, Any]) -> Policy:
-    """Build a policy from policy_to_json()'s form. Raises KeyError or TypeError for anything else."""
-    rules = {
-        name: None if data[name] is None else tuple(_rule(one) for one in data[name])
-        for name in ("ingress", "egress")
-    }
-    return Policy(data["name"], **rules)
 
 
 def _rule(data: Mapping[str, Any]) -> Rule:

@@ -26,6 +26,7 @@ from runtime.network.nft_messages import (
     Table,
     attribute,
     concatenated,
+    items_of,
     nested,
     number,
     text,
@@ -48,7 +49,7 @@ from runtime.network.services.arrange import (
     Pick,
 )
 
-NFT_MSG_DELCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 5, 7, 16
+NFT_MSG_DELCHAIN = 5
 NFT_SET_INTERVAL, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_CONCAT = 0x4, 0x10, 0x20, 0x80
 NFT_DATA_VERDICT = 0xFFFFFF00
 TYPE_MARK = 19
@@ -156,13 +157,13 @@ class ServiceTables(Table):
         )
         if chains or ends:
             self._rules = self._listed_rules()
-        if before >= 0 and self._current_generation() == before + 1:
+        if before >= 0 and self.generation() == before + 1:
             self._generation = before + 1  # nobody else has changed the ruleset
 
     def differences(self, wanted: Callable[[], Elements]) -> list[str]:
         """What the kernel's tables lack or have too much of, as sentences. If nobody has changed the ruleset since they
         were as wanted, that costs one request, whatever their size."""
-        generation = self._current_generation()
+        generation = self.generation()
         if generation == self._generation:
             return []
         try:
@@ -263,9 +264,7 @@ class ServiceTables(Table):
         """The kernel's elements of a set, in arrange.Elements' form."""
         query = text(1, self.name) + text(2, name)
         listed = self.socket.dump(self.message(13, NLM_F_DUMP, query, f"list {name}"))
-        return {
-            key: value for data in listed for key, value in _parsed(name, attributes(data[20:]).get(3, b""))
-        }
+        return {key: value for data in listed for key, value in _parsed(name, data[20:])}
 
     def _clients(self) -> list[Request]:
         """The messages that add the clients of Services with session affinity again, each with its time left."""
@@ -276,7 +275,7 @@ class ServiceTables(Table):
             return []  # no table
         kept = []
         for data in listed:
-            for item in _items(attributes(data[20:]).get(3, b"")):
+            for item in items_of(data[20:]):
                 parts = attributes(item)
                 kept.append(nested(1, *(_again(kind, parts[kind]) for kind in (1, 2, 4, 5) if kind in parts)))
         flags = NLM_F_ACK | NLM_F_CREATE
@@ -291,17 +290,7 @@ class ServiceTables(Table):
         ]
 
     def _listed_rules(self) -> list[bytes]:
-        """Every rule of both tables as the kernel lists it: chain, handle and expressions."""
-        found = []
-        for table in (self, self._bridged):
-            query = table.message(NFT_MSG_GETRULE, NLM_F_DUMP, text(1, self.name), "list rules of Services")
-            found += [bytes(data[20:]) for data in self.socket.dump(query)]
-        return found
-
-    def _current_generation(self) -> int:
-        query = self.message(NFT_MSG_GETGEN, 0, b"", "read the ruleset's generation")
-        answer = self.socket.dump(query)
-        return int.from_bytes(attributes(answer[0][20:])[1], "big") if answer else -1
+        return [*self.rules(), *self._bridged.rules()]
 
 
 def _element(name: str, key: bytes, value: bytes) -> bytes:
@@ -323,15 +312,7 @@ def _again(kind: int, payload: bytes) -> bytes:
     return nested(kind, payload) if kind in (1, 2) else attribute(kind, payload)
 
 
-def _items(elements: bytes) -> Iterable[bytes]:
-    offset = 0
-    while offset + 4 <= len(elements):
-        size = struct.unpack_from("=H", elements, offset)[0]
-        yield elements[offset + 4 : offset + size]
-        offset += (size + 3) & ~3
-
-
-def _parsed(name: str, elements: bytes) -> Iterable[tuple[bytes, bytes]]:
+def _parsed(name: str, payload: bytes) -> Iterable[tuple[bytes, bytes]]:
     """(key, value) of each element. One that has nothing but a key and a value has them at fixed places: decoding the
     attributes of twenty thousand elements would take 0.1 s."""
     kind = _SETS[name]
@@ -340,7 +321,7 @@ def _parsed(name: str, elements: bytes) -> Iterable[tuple[bytes, bytes]]:
     simple = 8 + width + (8 + length if length else 0)
     if kind.chains or kind.flags & NFT_SET_INTERVAL:
         simple = 0
-    for item in _items(elements):
+    for item in items_of(payload):
         if len(item) == simple:
             yield item[8 : 8 + width], item[simple - length : simple]
         else:

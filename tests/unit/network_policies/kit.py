@@ -27,6 +27,10 @@ OUTSIDE = "192.0.2.7"
 PORTS, PROTOCOLS = (80, 81), ("TCP", "UDP")
 
 
+def uid(name: str) -> str:
+    return name.replace("/", ".")
+
+
 def pod(name: str, labels: Json | None = None, ports: list[Json] | None = None, **spec: Any) -> Json:
     namespace, _, short = name.partition("/")
     named = [
@@ -34,7 +38,7 @@ def pod(name: str, labels: Json | None = None, ports: list[Json] | None = None, 
         for number in PORTS
         for protocol in PROTOCOLS
     ]
-    metadata = {"namespace": namespace, "name": short, "uid": name, "labels": labels or {"pod": short}}
+    metadata = {"namespace": namespace, "name": short, "uid": uid(name), "labels": labels or {"pod": short}}
     container = {"name": "c", "ports": named if ports is None else ports}
     return {"metadata": metadata, "spec": {"containers": [container], **spec}}
 
@@ -64,7 +68,7 @@ class World:
 
     def end(self, name: str) -> End:
         rules = {one.uid: one for one in self.rules.pods}
-        return End(self.addresses.get(name, name), rules.get(name))
+        return End(self.addresses.get(name, name), rules.get(uid(name)))
 
     def judge(self, source: str, destination: str, port: int = 80, protocol: str = "TCP") -> Verdict:
         policies = {one.name: one for one in self.rules.policies}
@@ -74,8 +78,13 @@ class World:
         return self.judge(source, destination, port, protocol).allowed
 
 
-def world(*policies: Json, pods: list[Json] | None = None, namespaces: Json | None = None) -> World:
+def world(
+    *policies: Json,
+    pods: list[Json] | None = None,
+    namespaces: Json | None = None,
+    addresses: dict[str, str] = ADDRESSES,
+) -> World:
     listed = [pod(name) for name in PODS] if pods is None else pods
     facts: list[PodFacts] = [found for one in listed if (found := facts_of(one)) is not None]
     labels = NAMESPACES if namespaces is None else namespaces
-    return World(decide(policies, facts, labels), ADDRESSES)
+    return World(decide(policies, facts, labels), addresses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubelite.network_policies.pods import dns_server, facts_of
-from runtime.network.policies.plan import NamedPort, PodRules, policy_from_json, policy_to_json
+from runtime.network.policies.plan import NamedPort, PodRules, Policy
 from tests.unit.network_policies.kit import OUTSIDE, PODS, pod, policy, world
 
 
@@ -148,13 +148,13 @@ def test_a_named_port_is_the_number_that_the_destination_gives_it() -> None:
     assert [found.allows("y/a", name, 8080) for name in ("x/a", "x/b", "x/c")] == [True, False, False]
     assert found.allows("y/a", "x/b", 9090)
     by_uid = {one.uid: one for one in found.rules.pods}
-    assert by_uid["x/a"].ports == ((NamedPort("TCP", "web"), 8080),) and not by_uid["x/c"].ports
+    assert by_uid["x.a"].ports == ((NamedPort("TCP", "web"), 8080),) and not by_uid["x.c"].ports
 
 
 def test_policies_with_the_same_peers_share_a_group() -> None:
     spec = "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: y}}}]}]}"
     found = world(policy("x/p", spec), policy("z/q", spec)).rules
-    assert {one.groups for one in found.pods if one.uid.startswith("y/")} == {
+    assert {one.groups for one in found.pods if one.uid.startswith("y.")} == {
         (found.policies[0].ingress[0].peers.group,)  # type: ignore[index, union-attr]
     }
     of_namespace = "{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}"
@@ -166,7 +166,7 @@ def test_pods_that_no_rule_knows_are_left_out() -> None:
     spec = (
         "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}]}]}"
     )
-    assert [one.uid for one in world(policy("x/p", spec)).rules.pods] == ["x/a", "x/b"]
+    assert [one.uid for one in world(policy("x/p", spec)).rules.pods] == ["x.a", "x.b"]
     assert not world().rules.pods
 
 
@@ -190,5 +190,5 @@ def test_rules_are_the_same_after_a_way_through_json() -> None:
         policy("x/p", "{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: serve-80-tcp}]}]}"),
         policy("y/p", "{podSelector: {}, ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: '::/0'}}]}]}"),
     ).rules
-    assert tuple(policy_from_json(policy_to_json(one)) for one in found.policies) == found.policies
+    assert tuple(Policy.from_json(one.to_json()) for one in found.policies) == found.policies
     assert tuple(PodRules.from_json(one.to_json()) for one in found.pods) == found.pods

@@ -1,0 +1,181 @@
+"""The NetworkPolicies of one node: their desired state, and the tables that carry it out.
+
+The daemon sends the desired state: all of it when the helper has started, then changes. It names pods by their uids; a
+pod's address is added before its interface exists, and removed when the interface is gone. The tables exist only while
+policies restrict a pod. They stay when the helper ends, so policies are in force while the daemon is down.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+
+from runtime.errors import CapabilityError, NetworkError
+from runtime.network.bridge import Bridge
+from runtime.network.netlink import NetlinkError
+from runtime.network.plan import Subnet
+from runtime.network.policies import conntrack
+from runtime.network.policies.arrange import (
+    Direction,
+    Elements,
+    Layout,
+    difference,
+    layout,
+    pod_elements,
+    profiles_of,
+)
+from runtime.network.policies.plan import PodRules, Policy
+from runtime.network.policies.tables import PolicyTables, Scope
+
+NOT_SUPPORTED = "NetworkPoliciesNotSupported"  # reason of the error: the kernel lacks a part of nftables
+_CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.ENOTEMPTY)
+
+
+class PolicyEnforcement:
+    """The policies of one node. Not for several threads."""
+
+    def __init__(
+        self, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, address: Callable[[str], str]
+    ) -> None:
+        """`table` is the name of the tables; `prefix` starts the names of the pods' interfaces; `address` returns that
+        of a pod by its uid, "" if it has none. Raises CapabilityError if the kernel has no nftables."""
+        self._bridge = bridge
+        self._scope = Scope(subnet, prefix)
+        self._address = address
+        self._tables = PolicyTables(table)
+        self._policies: tuple[Policy, ...] = ()
+        self._pods: dict[str, PodRules] = {}
+        self._leaving: set[str] = set()  # pods that are deleted, and still have an address
+        self._layout: Layout | None = None  # what the tables have; None: there are none
+        self._elements: dict[str, Elements] = {}  # those of pods with an address, by uid
+
+    def replace(self, policies: Sequence[Policy], pods: Iterable[PodRules]) -> list[str]:
+        """Make this the desired state, in one transaction. Returns warnings. Raises NetworkError."""
+        self._policies, self._pods, self._leaving = tuple(policies), {pod.uid: pod for pod in pods}, set()
+        return self.restore()
+
+    def change(
+        self, policies: Sequence[Policy] | None, pods: Sequence[PodRules], removed: Sequence[str]
+    ) -> list[str]:
+        """Change what policies mean for some pods, and the policies themselves unless they are None, in one
+        transaction. A removed pod that still has an address keeps its rules until the address is free. Returns
+        warnings. Raises NetworkError."""
+        if policies is not None:
+            self._policies = tuple(policies)
+        for pod in pods:
+            self._pods[pod.uid] = pod
+            self._leaving.discard(pod.uid)
+        for uid in removed:
+            if self._where(uid):
+                self._leaving.add(uid)
+            else:
+                self._pods.pop(uid, None)
+        if self._layout is None or not self._needed():
+            return self.restore()
+        self._apply(self._layout, [pod.uid for pod in pods])
+        return []
+
+    def admit(self, uid: str, address: str) -> None:
+        """Put the policies in force for a pod, before its first packet. Raises NetworkError: then the pod must not
+        start."""
+        pod = self._pods.get(uid)
+        if pod is None or not self._needed():
+            return
+        if (
+            pod.restricted and uid not in self._elements
+        ):  # an interface that is made again keeps its connections
+            conntrack.forget_address(self._tables.socket, address)
+        if self._layout is None:
+            self.restore()
+            return
+        new = pod_elements(pod, address, self._layout.sets)
+        self._elements[uid] = new
+        self._try(lambda: self._tables.add(new, self._layout.sets if self._layout else {}))
+
+    def forget(self, uids: Iterable[str]) -> None:
+        """Remove the elements of pods whose interfaces are gone."""
+        for uid in uids:
+            gone = self._elements.pop(uid, {})
+            if gone and self._layout is not None:
+                self._tables.remove_elements(gone, self._layout.sets)
+            if uid in self._leaving:
+                self._leaving.discard(uid)
+                self._pods.pop(uid, None)
+        if self._layout is not None and not self._needed():
+            self.restore()
+
+    def restore(self) -> list[str]:
+        """Make the tables anew from the desired state, or remove them if no pod is restricted. Returns warnings.
+        Raises NetworkError."""
+        self._elements = {}
+        if not self._needed():
+            self._layout = None
+            self._tables.delete()
+            return []
+        wanted = layout(self._policies, self._profiles())
+        for pod in self._pods.values():
+            if address := self._where(pod.uid):
+                self._elements[pod.uid] = pod_elements(pod, address, wanted.sets)
+        self._layout = None
+        try:
+            self._tables.rebuild(self._scope, wanted, self._all(wanted))
+        except CapabilityError as error:
+            raise NetworkError(str(error), reason=NOT_SUPPORTED, retriable=False) from error
+        self._layout = wanted
+        return self._bridge.silence_redirects()
+
+    def problems(self) -> list[str]:
+        """Return a sentence for each set whose elements differ from the desired ones, and for changed rules."""
+        if not self._needed():
+            return []
+        found = self._layout
+        if found is None:
+            return ["nftables: the tables of NetworkPolicies are missing"]
+        return self._tables.differences(found, lambda: self._all(found))
+
+    def delete(self) -> None:
+        """Remove the tables, and forget all policies."""
+        self._policies, self._pods, self._leaving, self._elements = (), {}, set(), {}
+        self._layout = None
+        self._tables.delete()
+
+    def _apply(self, old: Layout, touched: Sequence[str]) -> None:
+        new = layout(self._policies, self._profiles())
+        gone, come = difference(old.elements, new.elements)
+        for uid in touched:
+            before = self._elements.pop(uid, {})
+            address = self._where(uid)
+            after = pod_elements(self._pods[uid], address, new.sets) if address else {}
+            if after:
+                self._elements[uid] = after
+            less, more = difference(before, after)
+            gone |= less
+            come |= more
+        if gone or come or new != old:
+            self._try(lambda: self._tables.change(old, new, gone, come))
+            self._layout = new
+
+    def _try(self, change: Callable[[], None]) -> None:
+        """Change the tables; if somebody else has changed or removed them, make them anew."""
+        try:
+            change()
+        except NetlinkError as error:
+            if error.errno not in _CHANGED_BY_OTHERS:
+                raise
+            self.restore()
+
+    def _needed(self) -> bool:
+        return any(pod.restricted for pod in self._pods.values())
+
+    def _profiles(self) -> dict[tuple[Direction, tuple[str, ...]], None]:
+        return dict.fromkeys(profile for pod in self._pods.values() for profile in profiles_of(pod))
+
+    def _where(self, uid: str) -> str:
+        pod = self._pods.get(uid)
+        return (pod.address if pod else "") or self._address(uid)
+
+    def _all(self, of: Layout) -> Elements:
+        found = dict(of.elements)
+        for elements in self._elements.values():
+            found |= elements
+        return found
