@@ -78,6 +78,7 @@ GROUPS = {
         ),
         "why": ("diagnosis.why", "why", "Explain the state of a pod, a workload, a service or an ingress"),
         "net": ("diagnosis.net", "net", "Show the network of the node: Services, where they lead, and pods"),
+        "policy": ("diagnosis.policy", "policy", "Explain what NetworkPolicies allow"),
         "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),
         "inspect": (
             "diagnosis.inspect",

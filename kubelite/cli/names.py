@@ -51,6 +51,7 @@ TYPES = (
     Type("persistentvolumes", "PersistentVolume", False, ("pv",)),
     Type("storageclasses", "StorageClass", False, ("sc",), "/apis/storage.k8s.io/v1"),
     Type("horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), "/apis/autoscaling/v2"),
+    Type("networkpolicies", "NetworkPolicy", True, ("netpol",), "/apis/networking.k8s.io/v1"),
     Type("limitranges", "LimitRange", True, ("limits",)),
     Type("resourcequotas", "ResourceQuota", True, ("quota",)),
     Type("priorityclasses", "PriorityClass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),

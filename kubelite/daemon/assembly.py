@@ -28,6 +28,7 @@ from kubelite.daemon.workloads import (
     run_controllers,
     run_ingress,
     run_namespaces,
+    run_network_policies,
     run_quotas,
     run_services,
 )
@@ -39,6 +40,7 @@ from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.workqueue import WorkQueue
+from kubelite.network_policies.gate import PolicyGate
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.decide.pod_security.admission import forbidden, warning, workload_pod
 from kubelite.node.model.capacity import parse_thresholds
@@ -100,9 +102,10 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         images = _image_client(settings)
         stack.push_async_callback(images.close)
         queue: WorkQueue[str] = WorkQueue()
+        gate = PolicyGate(store)
         cri = LocalCri(
             settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer,
-            on_change=queue.add, warn=partial(_say_degraded, store, events),
+            on_change=queue.add, warn=partial(_say_degraded, store, events), admitted=gate.admitted,
         )  # fmt: skip
         stack.push_async_callback(cri.close)
         running = await cri.adopt()
@@ -138,7 +141,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
-        _controllers(agent, parsed, stack)
+        _controllers(agent, parsed, gate, stack)
         _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
         _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
         if exporter:
@@ -148,7 +151,9 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         yield agent
 
 
-def _controllers(agent: NodeAgent, parsed: ParsedPods, stack: contextlib.AsyncExitStack) -> None:
+def _controllers(
+    agent: NodeAgent, parsed: ParsedPods, gate: PolicyGate, stack: contextlib.AsyncExitStack
+) -> None:
     """Start the tasks that each wait for the first object of their kinds, and import nothing before."""
     _background(stack, partial(run_controllers, agent, parsed), "controllers")
     _background(stack, agent.dns.run, "dns")
@@ -157,6 +162,7 @@ def _controllers(agent: NodeAgent, parsed: ParsedPods, stack: contextlib.AsyncEx
     _background(stack, partial(run_quotas, agent), "quotas")
     _background(stack, partial(run_ingress, agent, parsed), "ingress")
     _background(stack, partial(run_namespaces, agent), "namespaces")
+    _background(stack, partial(run_network_policies, agent, gate), "network-policies")
 
 
 async def _sweep(settings: Settings, store: Store, images: ImageClient, tracer: Tracer) -> None:

@@ -34,6 +34,7 @@ from kubelite.kube.objects import mark_deleting, reference, source_of
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.times import rfc3339
 from kubelite.kube.workqueue import WorkQueue
+from kubelite.network_policies.gate import restricted_by
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
 from kubelite.node.cri.local import LocalCri
@@ -218,6 +219,7 @@ class NodeAgent:
         reasons = found["reasons"]
         if short := unready(record.doc, mine):
             reasons = [*(reason for reason in reasons if reason != AS_SPECIFIED), *short]
+        reasons = [*reasons, *restricted_by(self.store, record.doc)]
         budgets = (found.doc for found in self.store.list("PodDisruptionBudget", namespace))
         more = {
             "reasons": [*rejected, *reasons, *blocked_eviction(record.doc, budgets)],

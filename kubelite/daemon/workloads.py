@@ -1,23 +1,28 @@
-"""Starts the controllers, of workloads and of Services, when the node gets its first one of either, the autoscaler when
-it gets its first HorizontalPodAutoscaler, what counts quotas when it gets its first ResourceQuota, and the proxy when
-it gets its first Ingress. A node without any imports nothing of them."""
+"""Starts the controllers of workloads, of Services and of NetworkPolicies, the autoscaler, what counts quotas, and the
+proxy of Ingresses, each when the node gets its first object of their kinds. A node without any imports nothing of
+them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kubelite.daemon.dns import own_address
 from kubelite.daemon.node_config import host_address
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CONTROLLED, NAMESPACE, REPLICAS, WORKLOADS, is_ending, source_of
 from kubelite.kube.workqueue import WorkQueue
+from kubelite.network_policies.gate import KIND as NETWORK_POLICY
+from kubelite.network_policies.gate import PolicyGate
 from kubelite.policies.gate import QUOTA
 from kubelite.settings import Settings
 from kubelite.sources.services import Allocate
+from runtime.errors import NetworkError
 
 if TYPE_CHECKING:
     from kubelite.autoscaling.model import Sample
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from kubelite.node.worker.parsed_pods import ParsedPods
     from kubelite.services.allocation import Allocation, Name
     from state.store import Record, Store
+
+log = logging.getLogger(__name__)
 
 CLOCK = 10.0  # seconds between looks at the clock, however much is scheduled
 CLOCK_STEP = 1.0  # seconds by which it must differ; slewing changes it less
@@ -245,3 +252,21 @@ async def _ingress_needed(store: Store) -> None:
     async with store.watch("Ingress") as watch:
         if not store.list("Ingress") and store.get("Pod", *INGRESS_POD) is None:
             await watch.next()
+
+
+async def run_network_policies(agent: NodeAgent, gate: PolicyGate) -> None:
+    """Wait for a NetworkPolicy, then run the controller until this is cancelled."""
+    async with agent.store.watch(NETWORK_POLICY) as watch:
+        if not agent.store.list(NETWORK_POLICY):
+            try:
+                await agent.network.replace_policies((), ())  # they may have gone while the daemon was down
+            except NetworkError as error:
+                log.error("the tables of earlier NetworkPolicies cannot be removed: %s", error)
+            await watch.next()
+
+    from kubelite.network_policies.controller import PolicyController
+
+    (dns,) = own_address(agent.settings)
+    controller = PolicyController(agent.store, agent.events, agent.network, dns=dns)
+    gate.open(controller)
+    await controller.run()

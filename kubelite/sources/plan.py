@@ -48,6 +48,7 @@ KINDS = (
     "PriorityClass",
     "LimitRange",
     QUOTA,
+    "NetworkPolicy",
     "StorageClass",
     "ConfigMap",
     "Secret",

@@ -38,6 +38,7 @@ KINDS = Kinds(
     },
     "LimitRange",
     "ResourceQuota",
+    "NetworkPolicy",
     "ReplicationController",
     "ReplicaSet",
     "Deployment",

@@ -443,6 +443,10 @@ def _printer(kind: str) -> tuple[tuple[Column, ...], Callable[[Json, float], Cel
         from kubelite.api.kube.tables.ingresses import PRINTERS as INGRESSES
 
         return INGRESSES[kind]
+    if kind == "NetworkPolicy":
+        from kubelite.api.kube.tables.network_policies import PRINTERS as NETWORK_POLICIES
+
+        return NETWORK_POLICIES[kind]
     from kubelite.api.kube.workload_printers import PRINTERS
 
     return PRINTERS[kind]

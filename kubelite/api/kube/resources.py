@@ -81,6 +81,7 @@ RESOURCES = {
         Resource("jobs", "Job", True, group_version="batch/v1"),
         Resource("limitranges", "LimitRange", True, ("limits",)),
         Resource("namespaces", "Namespace", False, ("ns",)),
+        Resource("networkpolicies", "NetworkPolicy", True, ("netpol",), group_version="networking.k8s.io/v1"),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
         Resource("persistentvolumes", "PersistentVolume", False, ("pv",)),

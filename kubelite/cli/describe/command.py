@@ -169,6 +169,10 @@ class _Describer:
             limits = kind.plural == "limitranges"
             describe_policy = policies.describe_limit_range if limits else policies.describe_quota
             return describe_policy(doc, events, self.now)
+        if kind.plural == "networkpolicies":
+            from kubelite.cli.describe.network_policies import describe_network_policy
+
+            return describe_network_policy(doc, events, self.now)
         if kind.plural == "horizontalpodautoscalers":
             from kubelite.cli.describe.autoscaler import describe_autoscaler
 

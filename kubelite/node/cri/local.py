@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from kubelite.node.cri import pod_files, recovery
@@ -21,12 +21,7 @@ from kubelite.node.cri.bundles import prepare, runtime_path, sandbox_config
 from kubelite.node.cri.commands import Commands, exec_process
 from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.memory_shrink import check_memory
-from kubelite.node.cri.observed import (
-    ObservedImages,
-    observed_container,
-    observed_image,
-    observed_sandbox,
-)
+from kubelite.node.cri.observed import ObservedImages, observed_container, observed_image, observed_sandbox
 from kubelite.node.cri.rows import ContainerRows
 from kubelite.node.cri.shim_connection import RunningShim, both
 from kubelite.node.model.cri import (
@@ -65,7 +60,7 @@ DYING = 3.0  # seconds that a shim may take to exit after it closed its connecti
 
 class LocalCri:
     """Drive the engine for the node. `on_change(uid)` is called when a pod needs a round, `warn(uid, message)` for what
-    a user should know."""
+    a user should know. A pod is attached to the network when `admitted(uid)` has returned."""
 
     def __init__(
         self,
@@ -78,9 +73,11 @@ class LocalCri:
         tracer: StepRecorder,
         on_change: Callable[[str], None] = lambda _uid: None,
         warn: Callable[[str, str], None] = lambda _uid, _message: None,
+        admitted: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._on_change = on_change
         self._warn = warn
+        self._admitted = admitted
         self.images = images
         self._settings = settings
         self._store = store
@@ -316,6 +313,8 @@ class LocalCri:
     async def _attach(self, request: SandboxRequest, pid: int) -> Attachment | None:
         if request.host_network:
             return None
+        if self._admitted:
+            await self._admitted(request.uid)
         return await self._add(request.uid, pid, request.host_ports)
 
     async def _add(self, uid: str, pid: int, ports: Iterable[HostPort], *, had: str = "") -> Attachment:

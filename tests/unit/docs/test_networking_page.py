@@ -14,7 +14,6 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/explanation/networking.md"
 @pytest.mark.parametrize(
     ("kind", "version"),
     [
-        ("NetworkPolicy", "networking.k8s.io/v1"),
         ("Gateway", "gateway.networking.k8s.io/v1"),
     ],
 )
