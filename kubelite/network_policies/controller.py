@@ -52,6 +52,7 @@ class PolicyController:
         self._helper = helper
         self._watch: Watch | None = None
         self._lock = asyncio.Lock()
+        self._listed = asyncio.Event()  # every object that existed has been seen
         self._policies: dict[str, Record] = {}  # by uid
         self._namespaces: dict[str, dict[str, str]] = {}  # labels by name
         self._pods: dict[str, PodFacts] = {DNS: dns_server(dns)}
@@ -68,6 +69,7 @@ class PolicyController:
             for kind in KINDS:
                 for record in self._store.list(kind):
                     self._see(Change("ADDED", record))
+            self._listed.set()
             while True:
                 try:
                     await self._settle()
@@ -96,6 +98,7 @@ class PolicyController:
 
     async def _settle(self) -> None:
         """Bring the helper up to date with everything that the store has published."""
+        await self._listed.wait()
         async with self._lock:
             for change in self._watch.take() if self._watch is not None else ():
                 self._see(change)
