@@ -31,7 +31,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from runtime import syscalls
@@ -53,15 +53,20 @@ class Helper:
         self._buffer = bytearray()
         self._deleter = Deleter(node.delete_links)
         self._being_deleted: set[str] = set()  # uids of pods whose interfaces are being deleted
+        self._repaired: list[str] = []  # what was repaired before a repair was asked for
 
     def run(self) -> None:
         """Serve until the peer closes the socket, then finish what has begun."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._deleter.fd, select.POLLIN)
+        watched = -1
         try:
             while True:
+                watched = self._watch_policies(poll, watched)
                 ready = {fd for fd, _ in poll.poll()}
+                if watched in ready:
+                    self._look_at_policies()
                 if self._deleter.fd in ready:
                     self._finish_deletes()
                 if self._socket.fileno() in ready:
@@ -72,6 +77,22 @@ class Helper:
                         self._handle(group)
         finally:
             self._finish_deletes(wait=True)
+
+    def _watch_policies(self, poll: select.poll, before: int) -> int:
+        """Wait for changes of the tables of NetworkPolicies as well, while there are any. Returns the descriptor."""
+        now = self._node.policies.watched_fd if self._node.policies else -1
+        if now != before:
+            if before >= 0:
+                poll.unregister(before)
+            if now >= 0:
+                poll.register(now, select.POLLIN)
+        return now
+
+    def _look_at_policies(self) -> None:
+        """Undo what another program did to the tables of NetworkPolicies: until the next repair, they would be open."""
+        with contextlib.suppress(RuntimeFault):  # that repair reports it
+            if self._node.policies:
+                self._repaired += self._node.policies.look()
 
     def _handle(self, group: list[dict[str, Any]]) -> None:
         """Execute a group: one request, or several deletes. An add runs in parallel with deletes of other pods. Any
@@ -139,7 +160,9 @@ class Helper:
             case "audit":
                 return node.audit()
             case "repair":
-                return asdict(node.repair(inside=request.get("inside")))
+                done = node.repair(inside=request.get("inside"))
+                earlier, self._repaired = self._repaired, []
+                return asdict(replace(done, repaired=[*dict.fromkeys((*earlier, *done.repaired))]))
             case "list":
                 return [attachment.to_json() for attachment in node.attachments()]
             case "teardown":

@@ -67,7 +67,7 @@ class Node:
         self._ports = PortSockets()
         self._services: ServiceRouting | None = None  # None until there are Services
         self._service_network: ServiceNetwork | None = None
-        self._policies: PolicyEnforcement | None = None  # None until there are NetworkPolicies
+        self.policies: PolicyEnforcement | None = None  # None until there are NetworkPolicies
         self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
@@ -126,8 +126,8 @@ class Node:
     def finish_delete(self, uids: Sequence[str]) -> None:
         if self._senders:  # only after their interfaces are gone
             self._senders.forget([lease for uid in uids if (lease := self._leases.get(uid))])
-        if self._policies:
-            self._policies.forget(uids)
+        if self.policies:
+            self.policies.forget(uids)
         for uid in uids:
             self._leases.remove(uid)
 
@@ -174,9 +174,9 @@ class Node:
             if self._senders:
                 undo.callback(self._senders.forget, [lease])
                 self._admit(lease)
-            if self._policies:
-                undo.callback(self._policies.forget, [uid])
-                self._policies.admit(uid, lease.ip)
+            if self.policies:
+                undo.callback(self.policies.forget, [uid])
+                self.policies.admit(uid, lease.ip)
             undo.callback(delete_links, self._route, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
@@ -319,7 +319,7 @@ class Node:
 
     def replace_policies(self, policies: Sequence[Policy], pods: Sequence[PodRules]) -> list[str]:
         """Make this the desired state of NetworkPolicies. Returns warnings. Raises NetworkError."""
-        if not policies and self._policies is None:
+        if not policies and self.policies is None:
             with contextlib.closing(Table(NFPROTO_INET, policy_table_name(self._name))) as table:
                 if not table.exists():
                     return []
@@ -332,14 +332,14 @@ class Node:
         return self._policy_enforcement().change(policies, pods, removed)
 
     def _policy_enforcement(self) -> PolicyEnforcement:
-        if self._policies is None:
+        if self.policies is None:
             from runtime.network.policies.enforcement import PolicyEnforcement
 
-            self._policies = PolicyEnforcement(
+            self.policies = PolicyEnforcement(
                 self._bridge, self._subnet,
                 table=policy_table_name(self._name), prefix=link_prefix(self._name), address=self._leases.address,
             )  # fmt: skip
-        return self._policies
+        return self.policies
 
     # --- the node itself --------------------------------------------------------------------------------------------
 
@@ -351,10 +351,7 @@ class Node:
     def _table_problems(self) -> list[str]:
         """What is wrong with the tables of Services and of NetworkPolicies."""
         return [
-            sentence
-            for tables in (self._services, self._policies)
-            if tables
-            for sentence in tables.problems()
+            sentence for tables in (self._services, self.policies) if tables for sentence in tables.problems()
         ]
 
     def repair(self, *, inside: int | None = None) -> Repair:
@@ -374,7 +371,7 @@ class Node:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
         failed = self._repair_pods(found)
-        for tables in (self._policies, self._services):
+        for tables in (self.policies, self._services):
             if tables and tables.problems():
                 tables.restore()
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]

@@ -84,7 +84,8 @@ class Layout:
 
 
 def layout(policies: Iterable[Policy], profiles: Iterable[tuple[Direction, tuple[str, ...]]]) -> Layout:
-    """`profiles`: the lists of policies that restrict some pod in a direction."""
+    """`profiles`: the lists of policies that restrict some pod in a direction. A policy that is gone allows nothing: a
+    deleted pod may still name it, until it has no address."""
     sets = {
         f"{name}{family.suffix}": kind
         for family in FAMILIES
@@ -102,7 +103,9 @@ def layout(policies: Iterable[Policy], profiles: Iterable[tuple[Direction, tuple
                 found = tuple(match for rule in rules for match in _matches(rule, sets, elements))
                 matches[chain_of_policy(direction, policy.name)] = direction, found
     chains = {
-        chain_of_profile(direction, names): tuple(chain_of_policy(direction, name) for name in names)
+        chain_of_profile(direction, names): tuple(
+            chain for name in names if (chain := chain_of_policy(direction, name)) in matches
+        )
         for direction, names in profiles
     }
     return Layout(sets, chains, matches, elements)

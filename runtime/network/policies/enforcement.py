@@ -2,7 +2,8 @@
 
 The daemon sends the desired state: all of it when the helper has started, then changes. It names pods by their uids; a
 pod's address is added before its interface exists, and removed when the interface is gone. The tables exist only while
-policies restrict a pod. They stay when the helper ends, so policies are in force while the daemon is down.
+policies restrict a pod. They stay when the helper ends, so policies are in force while the daemon is down. If another
+program changes or removes them, the kernel says so, and they are made anew at once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from runtime.network.policies.arrange import (
 )
 from runtime.network.policies.plan import PodRules, Policy
 from runtime.network.policies.tables import PolicyTables, Scope
+from runtime.network.policies.watch import RulesetWatch
 
 NOT_SUPPORTED = "NetworkPoliciesNotSupported"  # reason of the error: the kernel lacks a part of nftables
 _CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.ENOTEMPTY)
@@ -42,7 +44,9 @@ class PolicyEnforcement:
         self._bridge = bridge
         self._scope = Scope(subnet, prefix)
         self._address = address
+        self._table = table
         self._tables = PolicyTables(table)
+        self._watch: RulesetWatch | None = None  # exists while the tables do
         self._policies: tuple[Policy, ...] = ()
         self._pods: dict[str, PodRules] = {}
         self._leaving: set[str] = set()  # pods that are deleted, and still have an address
@@ -109,9 +113,10 @@ class PolicyEnforcement:
         Raises NetworkError."""
         self._elements = {}
         if not self._needed():
-            self._layout = None
-            self._tables.delete()
+            self._remove()
             return []
+        if self._watch is None:
+            self._watch = RulesetWatch(self._table)
         wanted = layout(self._policies, self._profiles())
         for pod in self._pods.values():
             if address := self._where(pod.uid):
@@ -133,10 +138,31 @@ class PolicyEnforcement:
             return ["nftables: the tables of NetworkPolicies are missing"]
         return self._tables.differences(found, lambda: self._all(found))
 
+    @property
+    def watched_fd(self) -> int:
+        """Readable when the ruleset has changed; -1 if there are no tables."""
+        return self._watch.fd if self._watch else -1
+
+    def look(self) -> list[str]:
+        """Make the tables anew if another program has changed them. Returns what was wrong, as sentences. Raises
+        NetworkError."""
+        if self._watch is None or not self._watch.changed():
+            return []
+        found = self.problems()
+        if found:
+            self.restore()
+        return found
+
     def delete(self) -> None:
         """Remove the tables, and forget all policies."""
         self._policies, self._pods, self._leaving, self._elements = (), {}, set(), {}
+        self._remove()
+
+    def _remove(self) -> None:
         self._layout = None
+        if self._watch:
+            self._watch.close()
+            self._watch = None
         self._tables.delete()
 
     def _apply(self, old: Layout, touched: Sequence[str]) -> None:

@@ -1,0 +1,58 @@
+"""Notices when another program changes the tables of NetworkPolicies: the kernel says so at once, by netlink, while an
+audit would look only seconds later."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+from runtime.network.netlink import NETLINK_NETFILTER, SOL_NETLINK, attributes
+from runtime.network.nft_messages import NFNL_SUBSYS_NFTABLES
+
+NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES = 1, 7
+TABLE_NAME = 1  # the attribute with the name of the table, in messages of all kinds
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_BODY = _HEADER.size + 4  # behind struct nfgenmsg
+
+
+class RulesetWatch:
+    """The changes of the tables of one name, our own included. `fd` is readable when the ruleset has changed."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table.encode() + b"\0"
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
+        )
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+        self.fd = self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def changed(self) -> bool:
+        """Read all that has arrived: whether somebody has changed the tables, or may have, because the kernel had to
+        drop messages."""
+        found = False
+        while True:
+            try:
+                data = self._socket.recv(1 << 18)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    found = True
+                    continue
+                if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                    return found
+                raise
+            found = self._concerns(data) or found
+
+    def _concerns(self, data: bytes) -> bool:
+        offset = 0
+        while offset + _BODY <= len(data):
+            size, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+            found = attributes(data[offset + _BODY : offset + size])
+            if kind >> 8 == NFNL_SUBSYS_NFTABLES and found.get(TABLE_NAME) == self._table:
+                return True
+            offset += (size + 3) & ~3
+        return False
