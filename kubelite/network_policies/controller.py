@@ -117,8 +117,7 @@ class PolicyController:
         if sent is None:
             warnings = await self._helper.replace_policies(policies, list(found.values()))
         else:
-            changed = [rules for uid, rules in found.items() if sent.get(uid) != rules]
-            gone = [uid for uid in sent if uid not in found]
+            changed, gone = self._differences(found, sent, sent)
             listed = policies if policies != self._sent_policies else None
             warnings = await self._helper.change_policies(listed, changed, gone)
         self._sent, self._sent_policies = found, policies
@@ -128,15 +127,22 @@ class PolicyController:
     async def _send_touched(self, sent: dict[str, PodRules]) -> None:
         uids, self._touched = self._touched, set()
         found = {uid: rules for uid, rules in self._decided(uids) if rules.concerned}
-        changed = [rules for uid, rules in found.items() if sent.get(uid) != rules]
-        gone = [uid for uid in uids if uid in sent and uid not in found]
+        changed, gone = self._differences(found, sent, uids)
         if not changed and not gone:
             return
         self._sent = None
         await self._helper.change_policies(None, changed, gone)
-        for uid in gone:
-            del sent[uid]
-        self._sent = sent | found
+        self._sent = {uid: rules for uid, rules in sent.items() if uid not in uids} | found
+
+    def _differences(
+        self, found: dict[str, PodRules], sent: dict[str, PodRules], looked_at: Iterable[str]
+    ) -> tuple[list[PodRules], list[str]]:
+        """Return the pods whose rules differ from the sent ones, with no rules for those that none concerns any more,
+        and the uids of deleted pods."""
+        changed = [rules for uid, rules in found.items() if sent.get(uid) != rules]
+        without = [uid for uid in looked_at if uid in sent and uid not in found]
+        changed += [PodRules(uid) for uid in without if uid in self._pods]
+        return changed, [uid for uid in without if uid not in self._pods]
 
     def _decided(self, uids: Iterable[str]) -> Iterable[tuple[str, PodRules]]:
         for uid in uids:

@@ -307,12 +307,17 @@ class NetworkClient:
         self, policies: Sequence[Policy] | None, pods: Sequence[PodRules], removed: Sequence[str]
     ) -> Sequence[str]:
         """Change what policies mean for some pods, and the policies themselves unless they are None, in one
-        transaction. A removed pod keeps its rules until its address is free. Needs replace_policies() first. Returns
+        transaction. Pods that no rule concerns any more are among `pods`; a removed pod, which is deleted, keeps its
+        rules until its address is free. Needs replace_policies() first. Returns
         warnings. Raises NetworkError."""
         self._policies = self._policies if policies is None else tuple(policies)
         for uid in removed:
             self._pod_rules.pop(uid, None)
-        self._pod_rules |= {pod.uid: pod for pod in pods}
+        for pod in pods:
+            if pod.concerned:
+                self._pod_rules[pod.uid] = pod
+            else:
+                self._pod_rules.pop(pod.uid, None)
         listed = None if policies is None else [policy.to_json() for policy in policies]
         warnings: Sequence[str] = await self._request(
             "policies-change", policies=listed, pods=[pod.to_json() for pod in pods], removed=[*removed]

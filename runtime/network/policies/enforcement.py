@@ -62,13 +62,16 @@ class PolicyEnforcement:
         self, policies: Sequence[Policy] | None, pods: Sequence[PodRules], removed: Sequence[str]
     ) -> list[str]:
         """Change what policies mean for some pods, and the policies themselves unless they are None, in one
-        transaction. A removed pod that still has an address keeps its rules until the address is free. Returns
-        warnings. Raises NetworkError."""
+        transaction. Pods that no rule concerns any more are among `pods`. A removed pod, which is deleted, and still
+        has an address keeps its rules until the address is free. Returns warnings. Raises NetworkError."""
         if policies is not None:
             self._policies = tuple(policies)
         for pod in pods:
-            self._pods[pod.uid] = pod
             self._leaving.discard(pod.uid)
+            if pod.concerned:
+                self._pods[pod.uid] = pod
+            else:
+                self._pods.pop(pod.uid, None)
         for uid in removed:
             if self._where(uid):
                 self._leaving.add(uid)
@@ -170,8 +173,8 @@ class PolicyEnforcement:
         gone, come = difference(old.elements, new.elements)
         for uid in touched:
             before = self._elements.pop(uid, {})
-            address = self._where(uid)
-            after = pod_elements(self._pods[uid], address, new.sets) if address else {}
+            pod, address = self._pods.get(uid), self._where(uid)
+            after = pod_elements(pod, address, new.sets) if pod and address else {}
             if after:
                 self._elements[uid] = after
             less, more = difference(before, after)

@@ -47,6 +47,7 @@ class Helper:
         for uid in removed:
             del self.pods[uid]
         self.pods |= {one.uid: one for one in pods}
+        self.pods = {uid: one for uid, one in self.pods.items() if one.concerned}
         return []
 
     async def _maybe_fail(self) -> None:
@@ -114,6 +115,10 @@ async def test_pods_policies_and_namespaces_come_and_go(kit: Kit) -> None:
         await kit.settled(lambda: list(kit.helper.policies) == ["x/from-y"])
         await kit.store.delete("x.b")
         await kit.settled(lambda: "x.b" not in kit.helper.pods)
+        assert kit.helper.changes[-1] == (False, 0, 1), "a deleted pod is removed"
+        await kit.store.delete("uid-NetworkPolicy-from-y")
+        await kit.settled(lambda: set(kit.helper.pods) == {"dns"})
+        assert kit.helper.changes[-1][2] == 0, "pods that are no longer restricted still exist"
 
 
 async def test_a_pod_is_admitted_when_the_helper_knows_it(kit: Kit) -> None:
