@@ -99,8 +99,8 @@ def attempt(write: Write, batch: Batch) -> Record | Exception | None:
 
 
 def settle(done: asyncio.Future[Record | None], result: Record | Exception | None) -> None:
-    """Give a write's result to its caller, if it is still waiting."""
-    if done.cancelled():
+    """Give a write's result to its caller, if it still waits for one."""
+    if done.done():
         return
     if isinstance(result, Exception):
         done.set_exception(result)

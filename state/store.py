@@ -361,7 +361,13 @@ class Store:
             while self._queue:
                 writes = list(self._queue)
                 self._queue.clear()
-                await self._write_together(writes)
+                try:
+                    await self._write_together(writes)
+                except MemoryError as shortage:  # before anything was written
+                    error = StorageFailed(f"cannot write the state file {self.path}: not enough memory")
+                    error.__cause__ = shortage
+                    for write in writes:
+                        settle(write.done, error)
         finally:
             self._writer = None
 

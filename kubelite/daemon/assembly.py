@@ -370,7 +370,7 @@ async def again_after_shortage(work: Callable[[], Coroutine[object, object, None
     while True:
         try:
             return await work()
-        except (OSError, RuntimeFault, StoreError) as error:
+        except (OSError, MemoryError, RuntimeFault, StoreError) as error:
             if not is_shortage(error):
                 raise
             log.error("%s: %s; it begins anew in %.0f s", name, error, AFTER_SHORTAGE)

@@ -43,7 +43,7 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 def is_shortage(error: BaseException | None) -> bool:
     """Whether an error, or what it was raised from, is a shortage that passes."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
             return True
         error = error.__cause__
     return False

@@ -29,7 +29,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from kubelite.kube.errors import Forbidden
+from kubelite.kube.errors import Forbidden, is_shortage
 from kubelite.kube.json import Json
 from kubelite.kube.objects import IMMORTAL, NAMESPACE, WORKLOADS, mark_deleting, object_name, source_of
 from kubelite.node.model.spec_cache import with_changes
@@ -65,6 +65,7 @@ SETTLE = 0.1  # seconds that a document must be gone before its objects are remo
 SETTLE_UNLINKED = 0.03  # the same, if the document's file was unlinked
 WRITER_POLL = 0.02  # seconds between checks of a file that is being written
 WRITER_PATIENCE = 5.0  # seconds after which such a file is read nevertheless
+AFTER_SHORTAGE = 2.0  # seconds until a file is read again that could not be opened for lack of descriptors or memory
 
 
 class Sources:
@@ -147,9 +148,12 @@ class Sources:
         """Scan at every change, at scheduled checks, and every `relist` seconds."""
         following = follow(self.directory, self._wake.set, self._unlinked.add)
         watcher = asyncio.create_task(following, name="watch-manifests")
+        watcher.add_done_callback(lambda _watcher: self._wake.set())
         try:
             while True:
                 self._wake.clear()
+                if watcher.done():  # it failed, or it would still be at work
+                    watcher.result()
                 try:
                     await self.scan()
                 except StoreError as error:
@@ -296,6 +300,9 @@ class Sources:
             words = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _words(error)
             if "\ufffd" in file:
                 words = "its name is not UTF-8"
+            if is_shortage(error):  # a state without a signature: the next scan reads the file again
+                signature = ()
+                self._look_again(AFTER_SHORTAGE)
             problem = Problem(f"cannot be read: {words}", kind="unreadable")
             return failed(file, signature, known, (problem,), "Unreadable")
         if text is None:

@@ -140,7 +140,7 @@ class TreeWatch:
                 self._add(path)
                 self._add_below(path)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.ENOMEM):
+                if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                     self.gone.set()  # the caller creates a new watch, which reports the error
         return True
 

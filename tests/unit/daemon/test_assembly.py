@@ -41,9 +41,11 @@ def test_work_that_lacks_descriptors_or_memory_begins_anew(
             raise OSError(number, "short")
         if attempts == 2:
             raise StateError("no shim listens") from OSError(number, "short")
+        if attempts == 3:
+            raise MemoryError
 
     asyncio.run(assembly.again_after_shortage(work, "work"))
-    assert attempts == 3
+    assert attempts == 4
 
 
 def test_work_that_fails_otherwise_ends_the_node() -> None:

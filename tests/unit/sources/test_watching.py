@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from kubelite.sources import directory as directory_module
 from kubelite.sources.directory import Sources
 from kubelite.sources.tree_watch import link_directories
 from state.store import Store
@@ -228,3 +230,30 @@ def test_the_directories_that_a_link_leads_through(tmp_path: Path) -> None:
     found = link_directories(str(tmp_path / "x"))
     assert found == [str(tmp_path), str(tmp_path / "a")]
     assert link_directories(str(tmp_path / "loop")) == [str(tmp_path)]
+
+
+async def test_a_file_that_no_descriptor_was_left_for_is_read_again(
+    directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(_file: str) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    (directory / "web.yaml").write_text(pod())
+    with monkeypatch.context() as short:
+        short.setattr(sources, "_text", exhausted)
+        await sources.scan()
+    (state,) = sources.states()
+    assert state.status == "Unreadable" and "Too many open files" in state.problems[0].message
+    await sources.scan()  # the file is as it was
+    assert names(store) == ["web"]
+
+
+async def test_a_watch_that_fails_ends_the_run(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs it begins anew. Without the watch, edits would be seen at the next scan only."""
+
+    async def short_of_memory(*_arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(directory_module, "follow", short_of_memory)
+    with pytest.raises(MemoryError):
+        await asyncio.wait_for(sources.run(), 10)

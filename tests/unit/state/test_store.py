@@ -325,6 +325,22 @@ async def test_forgotten_containers_include_unwritten_rows(tmp_path: Path) -> No
     await again.close()
 
 
+async def test_a_write_that_lacked_memory_fails_and_the_next_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_arguments: object) -> None:
+        raise MemoryError
+
+    store = Store.open(str(tmp_path / "state.db"))
+    with monkeypatch.context() as shortage:
+        shortage.setattr("state.store.Batch", short)
+        with pytest.raises(StorageFailed, match="not enough memory"):
+            await asyncio.wait_for(store.put_containers({"c1": row("c1", "uid-a")}), 10)
+    await store.put_containers({"c2": row("c2", "uid-a")})
+    assert [one.id for one in store.containers("uid-a")] == ["c2"]
+    await store.close()
+
+
 def test_an_unusable_path_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="cannot open the state file"):
         Store.open(str(tmp_path / "missing" / "state.db"))
