@@ -65,7 +65,9 @@ SETTLE = 0.1  # seconds that a document must be gone before its objects are remo
 SETTLE_UNLINKED = 0.03  # the same, if the document's file was unlinked
 WRITER_POLL = 0.02  # seconds between checks of a file that is being written
 WRITER_PATIENCE = 5.0  # seconds after which such a file is read nevertheless
-AFTER_SHORTAGE = 2.0  # seconds until a file is read again that could not be opened for lack of descriptors or memory
+AFTER_SHORTAGE = (
+    2.0  # seconds until a file is read again that could not be opened for lack of descriptors or memory
+)
 
 
 class Sources:
