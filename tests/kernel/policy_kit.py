@@ -7,6 +7,7 @@ lists those that were answered.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import selectors
 import socket
 import threading
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from runtime.network.client import NetworkClient
-from tests.kernel.netlab import Lab, Netns
+from tests.kernel.netlab import SOON, Lab, Netns
 from tests.unit.network_policies.kit import uid
 
 KINDS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
@@ -69,6 +70,9 @@ class Pods:
     def __init__(self, world: Lab, node: NetworkClient) -> None:
         self._world, self._node = world, node
         self.servers = Servers()
+        self._ports = itertools.count(
+            1024
+        )  # of UDP clients: a port that is used again would continue an old flow
         self.places: dict[str, tuple[Netns, str]] = {}
 
     async def add(
@@ -102,10 +106,20 @@ class Pods:
                     self._begin(probe, sock, waiting)
             return set(_answers(waiting, time.monotonic() + within))
 
+    def settled(self, probes: Iterable[Probe], expected: set[Probe]) -> set[Probe]:
+        """The same, and on a busy machine, those that should be answered and were not are tried again for a while. One
+        that should not be answered is tried once."""
+        found, until = self.answered(probes), time.monotonic() + SOON
+        while (missing := expected - found) and time.monotonic() < until:
+            found |= self.answered(missing)
+        return found
+
     def _begin(self, probe: Probe, sock: socket.socket, waiting: selectors.BaseSelector) -> None:
         _, destination, port, protocol = probe
         address = self.places[destination][1] if destination in self.places else destination
         sock.setblocking(False)
+        if protocol == "UDP":
+            sock.bind(("0.0.0.0", next(self._ports)))
         with contextlib.suppress(BlockingIOError):
             sock.connect((address, port))
         if protocol == "UDP":

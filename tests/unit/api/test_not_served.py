@@ -12,10 +12,10 @@ __all__ = ["http", "node"]
 
 @pytest.mark.parametrize("body", ["application/vnd.kubernetes.protobuf", "application/json"])
 def test_a_kind_that_does_not_exist_here_is_said_first(http: Http, body: str) -> None:
-    path = "/apis/networking.k8s.io/v1/namespaces/default/ingresses"
+    path = "/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways"
     answer = http.post(path, content=b"{}", headers={"content-type": body})
     assert answer.status_code == 404
-    said = "ingresses of networking.k8s.io/v1 are not supported: kubelite runs no such kind"
+    said = "gateways of gateway.networking.k8s.io/v1 are not supported: kubelite runs no such kind"
     assert answer.json()["message"].startswith(said)
     known = http.post("/api/v1/namespaces/default/pods", content=b"{}", headers={"content-type": body})
     assert known.status_code == (422 if body == "application/json" else 400)
