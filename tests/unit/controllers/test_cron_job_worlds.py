@@ -49,7 +49,17 @@ class Chaos:
             if finished_condition(job) is None and self.random.random() < 0.3:
                 finish(self.world, job, self.random.choice(["Complete", "Failed"]), self.world.now)
         if self.random.random() < 0.05 and (found := self.world.of("Job")):
-            self.world.vanish(self.random.choice(found)["metadata"]["uid"])
+            job = self.random.choice(found)
+            if self._recorded(job):
+                self.world.vanish(job["metadata"]["uid"])
+
+    def _recorded(self, job: Json) -> bool:
+        """Whether the CronJob knows that its time was run. A Job that is deleted between its creation and that, while
+        the controller is dead, is created again, here as on a cluster (pkg/controller/cronjob/cronjob_controllerv2.go,
+        syncCronJob: the status follows the Job)."""
+        cron = self.world.get(self.cron["metadata"]["uid"])
+        last = ((cron or {}).get("status") or {}).get("lastScheduleTime")
+        return last is not None and unix(last) >= unix(job["metadata"]["annotations"][cron_job.SCHEDULED])
 
     def run(self) -> None:
         for _ in range(60):
