@@ -35,7 +35,8 @@ def not_served(ingress: Json, classes: Iterable[Json]) -> str:
     if controller == CONTROLLER:
         return ""
     whose = "the class" if name else "the default class"
-    return f'{whose} "{chosen["metadata"]["name"]}" is of controller {controller}, and this node serves {CONTROLLER}'
+    remedy = f"for this node, name an IngressClass of controller {CONTROLLER} in spec.ingressClassName"
+    return f'{whose} "{chosen["metadata"]["name"]}" is of controller {controller}: {remedy}'
 
 
 def default_class(classes: Iterable[Json]) -> Json | None:

@@ -130,7 +130,7 @@ class _Routing:
         _, holder = self._routes.setdefault((host, path, exact), (route, title))
         if holder != title:
             self._say(
-                f"path {path or '/'} of {host or 'every host'} is of ingress {holder} already, which is older"
+                f"path {path or '/'} of {host or 'every host'}: the rule of the older ingress {holder} applies"
             )
 
     def _backend(self, namespace: str, found: Json) -> str:

@@ -51,9 +51,8 @@ def _refused(user: User, scope: Scope) -> ApiError | None:
     if length.isdigit() and int(length) > MOST:
         return _too_large()
     if any(key.startswith(b"impersonate-") for key, _ in scope["headers"]):  # kubectl --as
-        return ApiError(
-            "Forbidden", "this node does not let a user act as another: issue a kubeconfig for that one"
-        )
+        words = "impersonation (--as) is not supported: use `kubelite kubeconfig --user NAME` instead"
+        return ApiError("Forbidden", words)
     return None
 
 

@@ -67,7 +67,8 @@ class ApiPort:
     async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
         """Open the port and issue a certificate. Return as NodeApi says. Raises ApiError, RuntimeFault."""
         if not self._settings.api_address:
-            raise ApiError("NotFound", "this node serves no API over TCP: its setting api_address is none")
+            words = "the setting api_address is none: set it to an address and a port, and restart the daemon"
+            raise ApiError("NotFound", words)
         await self.open()  # first: it also makes the authority, one request at a time
         login = await certificates.issue(self._directory, user, groups, seconds)
         return {"server": f"https://{self._host}:{self._port}", **login._asdict()}
@@ -98,7 +99,8 @@ class ApiPort:
                 reason = (
                     os.strerror(error.errno) if error.errno else str(error)
                 )  # getaddrinfo(3) has no errno
-                words = f"cannot listen on {self._settings.api_address}: {reason}; api_address names another"
+                remedy = "free the port, or set api_address to another one and restart the daemon"
+                words = f"cannot listen on {self._settings.api_address}: {reason}: {remedy}"
                 raise RuntimeFault(words, reason="AddressInUse") from error
             async with contextlib.AsyncExitStack() as stack:
                 stack.callback(listener.close)

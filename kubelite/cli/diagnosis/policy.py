@@ -49,7 +49,7 @@ def policy() -> None:
     """,
 )
 @click.argument("source", metavar="POD|ADDRESS", shell_complete=complete_pods)
-@click.argument("destination", metavar="POD|ADDRESS|dns:PORT", shell_complete=complete_pods)
+@click.argument("destination", metavar="(POD|ADDRESS|dns):PORT", shell_complete=complete_pods)
 @click.option(
     "--protocol",
     type=click.Choice(["tcp", "udp", "sctp"], case_sensitive=False),

@@ -33,8 +33,8 @@ READER = ("kubelite-reader", ("kubelite:readers",))
 @click.option(
     "--read-only", is_flag=True, help="The user may read everything except Secrets, and change nothing."
 )
-@click.option("--user", default="", metavar="NAME", help="A user with the rights that bindings give.")
-@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of --user; may be repeated.")
+@click.option("--user", default="", metavar="NAME", help="Name of a user, whose rights roles define.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="Group of the user; repeatable.")
 @click.option(
     "--valid-for",
     default="365d",
@@ -43,7 +43,10 @@ READER = ("kubelite-reader", ("kubelite:readers",))
     help="How long the client certificate is valid, for example 8h or 30d.",
 )
 @click.option(
-    "--server", default="", metavar="URL", help="Another address of the node. [default: as it listens]"
+    "--server",
+    default="",
+    metavar="URL",
+    help="URL at which the client reaches the API. [default: the node's api_address]",
 )
 @click.option(
     "--file",
@@ -80,8 +83,10 @@ def kubeconfig(ctx: click.Context, /, file: str, server: str, valid_for: str, **
 
 
 def _identity(read_only: bool, user: str, groups: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    if (read_only and user) or (groups and not user):
-        raise CliError("error: --group belongs to --user, and --user excludes --read-only")
+    if read_only and (user or groups):
+        raise CliError("error: --read-only excludes --user and --group: leave one of them out")
+    if groups and not user:
+        raise CliError("error: --group needs --user: add --user NAME")
     return (user, groups) if user else READER if read_only else ADMIN
 
 

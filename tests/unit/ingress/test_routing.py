@@ -66,7 +66,7 @@ def test_the_older_ingress_keeps_its_path() -> None:
     found = routing(new, old, services=[service(), service("other")])
     assert [route.backend for route in found.routes] == ["default_web_80"]
     assert found.problems == {
-        "uid-a": ("path / of a.example is of ingress default/b already, which is older",)
+        "uid-a": ("path / of a.example: the rule of the older ingress default/b applies",)
     }
 
 

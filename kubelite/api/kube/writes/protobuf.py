@@ -60,7 +60,7 @@ def decoded(body: bytes) -> Json:
         kind, version = about.get("kind", ""), about.get("apiVersion", "")
         message = _OTHER.get((version, kind), kind)
         if message not in MESSAGES:
-            words = f"{kind or 'this object'} cannot be read as protobuf: send JSON"
+            words = f"{kind or 'this object'} cannot be read as protobuf: send JSON (kubectl apply -f)"
             raise ApiError("UnsupportedMediaType", words)
         found = _message(base64.b64decode(envelope.get("raw", "")), message, 0)
     except (IndexError, UnicodeDecodeError, OverflowError) as error:

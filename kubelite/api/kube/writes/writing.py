@@ -56,7 +56,8 @@ async def create(request: Request, node: NodeApi, resource: Resource, namespace:
     before = edits.read_candidates((entry["file"] for entry in node.manifests()), [key], also=target)
     plan = edits.plan_apply(before, [chunk], target)
     if plan.outcomes[0].result != "created":
-        raise ApiError("Conflict", f"{plan.outcomes[0].file} defines {key}, but the node does not accept it")
+        words = "but the node does not accept it: see `kubelite get manifests`, and correct the file"
+        raise ApiError("Conflict", f"{plan.outcomes[0].file} defines {key}, {words}")
     await _carry_out(request, node, plan, before, key)
     return JSONResponse(_present(node, resource, key), 201, headers=headers)
 

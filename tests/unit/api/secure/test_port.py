@@ -162,7 +162,7 @@ async def test_a_port_in_use_is_said_and_tried_again(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         site = Site(tmp_path, address=f"127.0.0.1:{other.getsockname()[1]}")
         await site.port.run()
-        assert "Address already in use; api_address names another" in site.said[0]
+        assert "Address already in use: free the port, or set api_address to another one" in site.said[0]
         with pytest.raises(RuntimeFault, match="Address already in use"):
             await site.login("jane", MASTERS)
     port, client = await site.login("jane", MASTERS)
