@@ -267,7 +267,8 @@ class Monkey:
             return "nothing to delete"
         wanted.new = True
         with contextlib.suppress(lens.Unreachable):
-            lens.ask(self.machine, f"/api/v1/namespaces/default/pods/{wanted.name}", "DELETE")
+            path = f"/api/v1/namespaces/default/pods/{wanted.name}?manifest=keep"
+            lens.ask(self.machine, path, "DELETE")
         self.orders["delete"] += 1
         return f"delete {wanted.name}"
 

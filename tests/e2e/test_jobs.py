@@ -251,6 +251,8 @@ def test_a_reboot_runs_no_index_again_that_has_succeeded(node: Node, tmp_path: P
     )
     ran = tmp_path / "ran"
     node.wait(lambda: ran.read_text().split() == ["0", "1", "2"], "the third to begin")
+    # What begins in the last moment before a power failure is not on the disk yet, and is started again.
+    node.wait(lambda: status(node, "sum").get("ready") == 1, "the third to be recorded")
     finished = get(node, f"{JOBS}/done")
     node.reboot()
     node.wait(lambda: status(node, "sum").get("failed") == 1, "the lost pod to count as failed")
