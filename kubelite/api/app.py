@@ -17,6 +17,7 @@ from kubelite.api.node import NodeApi
 from kubelite.api.own import build, change, history, images, kubeconfig
 from kubelite.api.own import routes as own_routes
 from kubelite.api.rbac import reviews
+from kubelite.api.secure import tokens
 from kubelite.api.secure.certificates import NAMES
 from kubelite.kube.errors import ApiError
 from runtime.errors import RuntimeFault
@@ -55,6 +56,7 @@ def create_app(node: NodeApi) -> Starlette:
             *change.routes(),
             *history.routes(),
             *reviews.routes(),
+            *tokens.routes(),
             *writes.routes(),
             *kube_routes.routes(),
         ],

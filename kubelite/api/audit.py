@@ -252,7 +252,7 @@ class _Request:
 def _user(scope: Scope) -> Json:
     """Return the user of a certificate or token, or else the process at the other end of the unix socket."""
     if (user := user_of(scope)) is not None:
-        return {"username": user.name, **({"uid": user.uid} if user.uid else {}), "groups": list(user.groups)}
+        return user.info()
     peer: Peer | None = scope.get(KEY)
     if peer is None:
         return {}

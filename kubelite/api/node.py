@@ -15,6 +15,7 @@ from kubelite.kube.pod_security import PodSecurity
 from kubelite.sources.diff import DiffEntry
 
 if TYPE_CHECKING:
+    from kubelite.accounts.tokens import Tokens
     from kubelite.controllers.eviction import EvictionOptions
 
 Progress = Callable[[Json], None]
@@ -250,6 +251,11 @@ class NodeApi(Protocol):
         """Open the API's TLS port, and issue a client certificate for a user, valid for `seconds`. Return {"server":
         URL, "authority", "certificate", "key"}, the last three PEM. Raises ApiError NotFound if the node has no such
         port."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """What issues and checks the tokens of ServiceAccounts."""
         ...
 
     async def events_settled(self) -> None:

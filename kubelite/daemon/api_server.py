@@ -45,7 +45,7 @@ async def serve_api(agent: NodeAgent) -> None:
             from kubelite.api.secure.port import ApiPort
 
             made = ApiPort(
-                settings, app, agent.store, audited, lambda words: agent.node_event("APIPortFailed", words)
+                settings, app, agent, audited, lambda words: agent.node_event("APIPortFailed", words)
             )
             stack.push_async_callback(made.close)
             return made

@@ -15,12 +15,12 @@ from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
     ExecSession,
     ManifestFile,
-    ManifestProblem,
     Progress,
     Propagation,
     RecordLike,
     Why,
 )
+from kubelite.daemon.serving.manifest_files import manifest_file
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.blocked_evictions import blocked_eviction
 from kubelite.diagnosis.doctor import Finding, examine
@@ -32,7 +32,6 @@ from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, reference, source_of
 from kubelite.kube.pod_security import PodSecurity
-from kubelite.kube.times import rfc3339
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.network_policies.gate import restricted_by
 from kubelite.node.cri.commands import exec_process
@@ -46,7 +45,6 @@ from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry, diff_documents
 from kubelite.sources.directory import Sources
-from kubelite.sources.plan import KINDS, ManifestState
 from kubelite.telemetry.metrics.meters import Meters
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.trace import Tracer
@@ -60,6 +58,7 @@ from state.errors import AlreadyExists
 from state.store import Record, Store
 
 if TYPE_CHECKING:
+    from kubelite.accounts.tokens import Tokens
     from kubelite.api.secure.port import ApiPort
     from kubelite.controllers.eviction import EvictionOptions
     from kubelite.daemon.dns import ClusterDns
@@ -91,11 +90,23 @@ class NodeAgent:
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     startup_took: float = 0.0  # seconds
     _pages: Pages | None = None
+    _tokens: Tokens | None = None
     api_port: Callable[[], ApiPort] | None = None  # set once the API is served; the first call makes the port
 
     @property
     def node_name(self) -> str:
         return self.settings.node_name
+
+    @property
+    def tokens(self) -> Tokens:
+        """What issues and checks the tokens of ServiceAccounts. The first call creates it."""
+        if self._tokens is None:
+            from kubelite.accounts.tokens import Tokens
+
+            issuer = f"https://kubernetes.default.svc.{self.settings.cluster_domain}"
+            key = f"{self.settings.root}/pki/sa.key"
+            self._tokens = Tokens(self.store, key, issuer=issuer, node=self.node_name)
+        return self._tokens
 
     @property
     def pod_security(self) -> PodSecurity:
@@ -197,7 +208,7 @@ class NodeAgent:
     # -- manifests ----------------------------------------------------------------------------------------------
 
     def manifests(self) -> list[ManifestFile]:
-        return [_manifest_file(state, self.store) for state in self.sources.states()]
+        return [manifest_file(state, self.store) for state in self.sources.states()]
 
     async def rescan(self) -> None:
         await self.sources.rescan()
@@ -463,33 +474,6 @@ class NodeAgent:
 
 
 _PACK_ARGUMENTS = ("files", "entrypoint", "cmd", "env", "workdir", "user")
-
-
-def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
-    problems: list[ManifestProblem] = [
-        {"line": p.line, "field": p.field, "message": p.message, "kind": p.kind, "object": p.object}
-        for p in state.problems
-    ]
-    keys = list(state.objects or ())
-    if state.objects is None:  # not valid since the daemon's start: the store retains its objects
-        records = (r for kind in KINDS for r in store.list(kind) if source_of(r) == state.file)
-        keys = [(r.kind, r.namespace, r.name) for r in records]
-    keys = [key for key in keys if _is_of(store, key, state.file)]
-    return {
-        "file": state.file,
-        "status": "Ignored" if state.status == "Loaded" and not keys else state.status,
-        "objects": ["/".join(part for part in (key[0].lower(), *key[1:]) if part) for key in keys],
-        "errors": problems,
-        "loadedAt": rfc3339(state.loaded_at) if state.loaded_at else "",
-    }
-
-
-def _is_of(store: Store, key: tuple[str, str, str], file: str) -> bool:
-    """Whether an object that `file` defines comes from it. It does not if another file defined the object first, or if
-    a pod owns it (a claim of an ephemeral volume). An object that the store does not have yet is about to be
-    recorded."""
-    record = store.get(*key)
-    return record is None or source_of(record) == file
 
 
 def _json_file(path: str) -> Json:

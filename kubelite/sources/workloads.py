@@ -15,7 +15,7 @@ _OF_CONTROLLERS = (REPLICAS, "deployment.kubernetes.io/", "deprecated.daemonset.
 
 #: Kinds that are accepted so that a folder for a cluster can be used as it is, and what they do not do here.
 _WITHOUT_EFFECT = {
-    "ServiceAccount": "it is stored and shown, and has no effect: pods get no token, and no imagePullSecrets from it",
+    "ServiceAccount": "pods get no token of it, and no imagePullSecrets: `kubectl create token` issues tokens",
 }
 
 

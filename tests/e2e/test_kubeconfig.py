@@ -78,6 +78,31 @@ def test_a_user_may_do_what_a_binding_allows(admin: Kubectl) -> None:
     assert f'pods "web" is forbidden: {said}' in jane("delete", "pod", "web").err
 
 
+def test_a_token_of_a_service_account_may_do_what_a_binding_allows(admin: Kubectl) -> None:
+    node = admin.node
+    assert admin("create", "serviceaccount", "ci").out == "serviceaccount/ci created\n"
+    bind = ("create", "rolebinding", "ci", "--clusterrole=view", "--serviceaccount=default:ci")
+    assert admin(*bind).code == 0
+    token = admin("create", "token", "ci", "--duration=10m").out.strip()
+    cluster = json.loads(admin("config", "view", "--raw", "-o", "json").out)["clusters"]
+    bare = {"apiVersion": "v1", "kind": "Config", "clusters": cluster, "current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": cluster[0]["name"], "user": ""}}]}  # fmt: skip
+    config = node.base / "bare.kubeconfig"
+    config.write_text(json.dumps(bare))
+    ci = ("--kubeconfig", str(config), "--token", token)
+    assert "system:serviceaccount:default:ci" in admin("auth", "whoami", *ci).out
+    assert admin("get", "pods", "-o", "name", *ci).out == "pod/web\n"
+    said = 'User "system:serviceaccount:default:ci" cannot list resource "secrets" in API group ""'
+    assert said in admin("get", "secrets", *ci).err
+    bound = ("--bound-object-kind", "Pod", "--bound-object-name", "web")
+    of_pod = admin("create", "token", "default", *bound).out.strip()
+    default = ("--kubeconfig", str(config), "--token", of_pod)
+    assert "authentication.kubernetes.io/pod-name" in admin("auth", "whoami", *default).out
+    assert admin("delete", "sa", "ci").code == 0
+    assert "You must be logged in to the server (Unauthorized)" in admin("get", "pods", *ci).err
+    assert (node.root / "pki/sa.key").stat().st_mode & 0o777 == 0o600
+
+
 DEPLOYMENT = """\
 # by hand
 apiVersion: apps/v1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kubelite.accounts.claims import DEFAULT
 from kubelite.api.kube.pod_defaults import with_defaults
 from kubelite.api.node import NodeApi
 from kubelite.kube.json import Json
@@ -45,6 +46,7 @@ _ALL = (
     "Pod",
     "Service",
 )  # the kinds in kubectl's category "all", besides workloads
+ACCOUNT = "ServiceAccount"
 _DEFAULTED = ("ClusterRole", "ClusterRoleBinding")
 _NETWORKING = "networking.k8s.io/v1"
 _RBAC = "rbac.authorization.k8s.io/v1"
@@ -109,8 +111,12 @@ _SUBRESOURCES = (
     ("pods/exec", "get"),
     ("pods/log", "get"),
     ("pods/status", "get"),
+    ("serviceaccounts/token", "create"),
 )
-_OF_GROUP = {"pods/eviction": {"group": "policy", "version": "v1", "kind": "Eviction"}}
+_OF_GROUP = {
+    "pods/eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "serviceaccounts/token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
+}
 _STREAMED = {"pods/attach": "PodAttachOptions", "pods/exec": "PodExecOptions"}
 
 
@@ -242,10 +248,15 @@ def read_list(node: NodeApi, resource: Resource, namespace: str | None) -> list[
     if resource.kind == "Namespace":
         return _namespaces(node)
     stored = [complete(resource, record.doc) for record in node.store.list(resource.kind, namespace)]
+    if resource.kind == ACCOUNT:
+        return [*_default_accounts(node, namespace, stored), *stored]
     return _with_defaults(resource.kind, stored) if resource.kind in _DEFAULTED else stored
 
 
 def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Json | None:
+    if resource.kind == ACCOUNT:
+        account = node.tokens.account(namespace, name)
+        return complete(resource, account) if account is not None else None
     if resource.stored:
         record = node.store.get(resource.kind, namespace, name)
         if record is None and resource.kind in _DEFAULTED:
@@ -254,6 +265,14 @@ def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Js
             )
         return complete(resource, record.doc) if record else None
     return next((d for d in read_list(node, resource, None) if d["metadata"]["name"] == name), None)
+
+
+def _default_accounts(node: NodeApi, namespace: str | None, stored: list[Json]) -> list[Json]:
+    """Return the ServiceAccounts `default` of the namespaces whose manifests define none."""
+    known = {doc["metadata"]["namespace"] for doc in stored if doc["metadata"]["name"] == DEFAULT}
+    every = [namespace] if namespace else [doc["metadata"]["name"] for doc in _namespaces(node)]
+    found = (node.tokens.account(one, DEFAULT) for one in every if one not in known)
+    return [one for one in found if one is not None]
 
 
 def _with_defaults(kind: str, stored: list[Json]) -> list[Json]:

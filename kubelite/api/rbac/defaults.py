@@ -6,6 +6,7 @@ Source: Kubernetes plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go, fo
 
 from __future__ import annotations
 
+from kubelite.accounts.claims import GROUP as ACCOUNTS
 from kubelite.api.secure.users import AUTHENTICATED, MASTERS, READERS, UNAUTHENTICATED
 from kubelite.kube.json import Json
 
@@ -14,6 +15,12 @@ _AGGREGATE = f"{GROUP}/aggregate-to-"  # label of a ClusterRole: whose rules it 
 _READ = ("get", "list", "watch")
 _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version", "/version/")
+_ISSUER = (
+    "/.well-known/openid-configuration",
+    "/.well-known/openid-configuration/",
+    "/openid/v1/jwks",
+    "/openid/v1/jwks/",
+)
 _DISCOVERY = (*_PUBLIC, "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
 #: What a namespace's users see, by API group, and what its editors may change of it.
 _SEEN = {
@@ -68,13 +75,22 @@ def cluster_roles() -> dict[str, Json]:
         _rule(("create",), "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
         _rule(("create",), "authentication.k8s.io", "selfsubjectreviews"),
     ]
+    delegated = [
+        _rule(("create",), "authentication.k8s.io", "tokenreviews"),
+        _rule(("create",), "authorization.k8s.io", "subjectaccessreviews"),
+    ]
     plain = {
         name: _role(name, rules)
         for name, rules in (
             ("cluster-admin", everything),
             ("kubelite:reader", _readers()),
+            ("system:auth-delegator", delegated),
             ("system:basic-user", reviews),
             ("system:discovery", [{"nonResourceURLs": list(_DISCOVERY), "verbs": ["get"]}]),
+            (
+                "system:service-account-issuer-discovery",
+                [{"nonResourceURLs": list(_ISSUER), "verbs": ["get"]}],
+            ),
             ("system:public-info-viewer", [{"nonResourceURLs": list(_PUBLIC), "verbs": ["get"]}]),
         )
     }
@@ -104,6 +120,7 @@ def cluster_role_bindings() -> dict[str, Json]:
         "kubelite:reader": (READERS,),
         "system:basic-user": (AUTHENTICATED,),
         "system:discovery": (AUTHENTICATED,),
+        "system:service-account-issuer-discovery": (ACCOUNTS,),
         "system:public-info-viewer": (AUTHENTICATED, UNAUTHENTICATED),
     }
     return {

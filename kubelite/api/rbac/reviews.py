@@ -71,9 +71,7 @@ async def self_rules(request: Request) -> Response:
 
 async def whoami(request: Request) -> Response:
     body, _ = await _review(request, "SelfSubjectReview")
-    user = acting(request)
-    info: Json = {"username": user.name, "groups": list(user.groups)}
-    return JSONResponse({**body, "status": {"userInfo": info}}, 201)
+    return JSONResponse({**body, "status": {"userInfo": acting(request).info()}}, 201)
 
 
 def _decided(request: Request, body: Json, user: User, wanted: Attributes) -> Response:

@@ -6,12 +6,15 @@ Only Kubernetes' own paths are served there. kubelite's commands use the unix so
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kubelite.accounts.tokens import Tokens
 from kubelite.api.errors import refuse
 from kubelite.api.node import StoreView
 from kubelite.api.rbac.authorizer import forbidden
+from kubelite.api.secure.tokens import bearer, user_of_token
 from kubelite.api.secure.users import ANONYMOUS, KEY, PUBLIC, User, user_of
 from kubelite.kube.errors import ApiError
 
@@ -21,17 +24,26 @@ MOST = (
 PATIENCE = 10.0  # seconds for each piece of a body
 
 
+class Site(Protocol):
+    """The node, as far as access to it needs it."""
+
+    @property
+    def store(self) -> StoreView: ...
+    @property
+    def tokens(self) -> Tokens: ...
+
+
 class Secure:
     """ASGI middleware that admits the requests of users who may send them."""
 
-    def __init__(self, app: ASGIApp, store: StoreView) -> None:
+    def __init__(self, app: ASGIApp, node: Site) -> None:
         self._app = app
-        self._store = store
+        self._node = node
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        user = user_of(scope) or ANONYMOUS
+        user = user_of(scope) or self._bearer(scope) or ANONYMOUS
         scope[KEY] = user  # the audit log shows it
-        error = _refused(user, scope) or forbidden(self._store, user, scope)
+        error = _refused(user, scope) or forbidden(self._node.store, user, scope)
         if error is not None:
             await refuse(error, scope, receive, send)
         elif scope["type"] == "http":
@@ -39,10 +51,15 @@ class Secure:
         else:
             await self._app(scope, receive, send)
 
+    def _bearer(self, scope: Scope) -> User | None:
+        """Return the user of the request's token. A client's certificate comes before it, as on a cluster."""
+        token = bearer(scope)
+        return user_of_token(self._node.tokens, token) if token is not None else None
+
 
 def _refused(user: User, scope: Scope) -> ApiError | None:
     path = scope["path"]
-    if user.anonymous and path not in PUBLIC:
+    if user.anonymous and (path not in PUBLIC or bearer(scope) is not None):
         return ApiError("Unauthorized", "Unauthorized")
     if path == "/kubelite" or path.startswith("/kubelite/"):
         words = "this port serves the Kubernetes API: kubelite's own commands use the node's unix socket"

@@ -15,9 +15,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
-from kubelite.api.node import StoreView
 from kubelite.api.secure import certificates
-from kubelite.api.secure.access import Secure
+from kubelite.api.secure.access import Secure, Site
 from kubelite.api.secure.connection import Secured
 from kubelite.api.server import serving
 from kubelite.kube.errors import ApiError
@@ -41,12 +40,12 @@ class ApiPort:
         self,
         settings: Settings,
         app: ASGIApp,
-        store: StoreView,
+        node: Site,
         audited: Callable[[ASGIApp], ASGIApp],
         report: Callable[[str], None],
     ) -> None:
         self._settings = settings
-        self._app = audited(Secure(app, store))
+        self._app = audited(Secure(app, node))
         self._report = report
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()

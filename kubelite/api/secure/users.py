@@ -1,10 +1,12 @@
-"""Who sends a request over TLS: the user of a client certificate, or nobody."""
+"""Who sends a request over TLS: the user of a client certificate or of a token, or nobody."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from starlette.types import Scope
+
+from kubelite.kube.json import Json
 
 KEY = "kubelite.user"  # key in the ASGI scope of a request
 MASTERS = "system:masters"  # the group that may do everything
@@ -21,6 +23,16 @@ class User(NamedTuple):
     name: str
     groups: tuple[str, ...] = ()
     uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def info(self) -> Json:
+        """Return the user as authentication.k8s.io/v1 UserInfo."""
+        found: Json = {
+            "username": self.name,
+            **({"uid": self.uid} if self.uid else {}),
+            "groups": list(self.groups),
+        }
+        return {**found, "extra": {key: list(of) for key, of in self.extra}} if self.extra else found
 
     @property
     def anonymous(self) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from kubelite.accounts.tokens import Tokens
 from kubelite.api.node import ManifestFile, Progress, Propagation, Why
 from kubelite.controllers.eviction import EvictionOptions, evict
 from kubelite.diagnosis.advice import advice
@@ -184,6 +185,8 @@ class FakeNode:
         self.manifests_dir = str(root / "manifests")
         Path(self.manifests_dir).mkdir(exist_ok=True)
         self.history = NodeHistory(self.store, self.manifests_dir, self.rescan)
+        key, issuer = str(root / "pki/sa.key"), "https://kubernetes.default.svc.cluster.local"
+        self.tokens = Tokens(self.store, key, issuer=issuer, node=self.node_name)
         self.deleted: list[tuple[str, str, int | None]] = []
         self.findings: list[Json] = []
         self.events_to_come: list[Json] = []  # recorded, not yet written

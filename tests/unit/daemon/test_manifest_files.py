@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kubelite.daemon.node_api import _manifest_file
+from kubelite.daemon.serving.manifest_files import manifest_file
 from kubelite.kube.objects import SOURCE
 from kubelite.sources.plan import ManifestState, Problem
 from state.store import Store
@@ -19,11 +19,11 @@ async def test_a_file_gives_no_object_that_another_file_defines(tmp_path: Path) 
     words = Problem(f"Pod default/web is already defined in {first}, which stays in force", kind="duplicate")
     owner = ManifestState(first, objects={web: {}}, status="Loaded")
     twice = ManifestState(second, objects={web: {}}, problems=(words,), status="Loaded")
-    assert _manifest_file(owner, store)["objects"] == ["pod/default/web"]
-    shown = _manifest_file(twice, store)
+    assert manifest_file(owner, store)["objects"] == ["pod/default/web"]
+    shown = manifest_file(twice, store)
     assert (shown["status"], shown["objects"], len(shown["errors"])) == ("Ignored", [], 1)
     more = ManifestState(second, objects={web: {}, other: {}}, problems=(words,), status="Loaded")
-    shown = _manifest_file(more, store)
+    shown = manifest_file(more, store)
     assert (shown["status"], shown["objects"]) == ("Loaded", ["configmap/default/new"]), (
         "it is being recorded"
     )

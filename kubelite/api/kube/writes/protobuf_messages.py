@@ -98,6 +98,13 @@ Subject kind=1:str apiGroup=2:str name=3:str namespace=4:str
 RoleRef apiGroup=1:str kind=2:str name=3:str
 SelfSubjectReview metadata=1:ObjectMeta status=2:SelfSubjectReviewStatus
 SelfSubjectReviewStatus userInfo=1:UserInfo
+TokenRequest metadata=1:ObjectMeta spec=2:TokenRequestSpec status=3:TokenRequestStatus
+TokenRequestSpec audiences=1:*str boundObjectRef=3:BoundObjectReference expirationSeconds=4:int?
+TokenRequestStatus token=1:str expirationTimestamp=2:time
+BoundObjectReference kind=1:str apiVersion=2:str name=3:str uid=4:str
+TokenReview metadata=1:ObjectMeta spec=2:TokenReviewSpec status=3:TokenReviewStatus
+TokenReviewSpec token=1:str audiences=2:*str
+TokenReviewStatus authenticated=1:bool user=2:UserInfo error=3:str audiences=4:*str
 UserInfo username=1:str uid=2:str groups=3:*str extra=4:@strings
 SelfSubjectAccessReview metadata=1:ObjectMeta spec=2:SubjectAccessReviewSpec status=3:SubjectAccessReviewStatus
 SubjectAccessReview metadata=1:ObjectMeta spec=2:SubjectAccessReviewSpec status=3:SubjectAccessReviewStatus

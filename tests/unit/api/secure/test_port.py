@@ -42,7 +42,7 @@ class Site:
         def audited(app: ASGIApp) -> ASGIApp:
             return audit.Audit(app, self.log)
 
-        self.port = ApiPort(self.settings, create_app(self.node), self.node.store, audited, self.said.append)
+        self.port = ApiPort(self.settings, create_app(self.node), self.node, audited, self.said.append)
 
     async def login(self, user: str, *groups: str) -> tuple[int, ssl.SSLContext]:
         made = await self.port.kubeconfig(user, list(groups), DAY)
