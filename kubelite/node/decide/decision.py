@@ -83,7 +83,7 @@ class Decision(RestartingAll, Starting):
         alive = self._alive()
         if alive:
             self.reasons.append("the pod is being deleted")
-            self.withdraw = not any(one.stop_deadline for one in self.observed.containers)
+            self.withdraw = any(not one.stop_deadline for one in alive if one.name not in self.sidecars)
             self._stop_in_order(alive, grace_period(self.pod))
             return
         self.reasons.append("the pod is being deleted and none of its containers run")

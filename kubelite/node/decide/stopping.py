@@ -30,7 +30,8 @@ class Stopping(DecisionState):
 
     def _spent(self) -> float:
         """Seconds of the grace period that the containers stopped earlier took."""
-        stopped = [c for c in self.observed.containers if c.stop_deadline and c.finished_at]
+        newest = (self.observed.latest(name) for name in {c.name for c in self.observed.containers})
+        stopped = [c for c in newest if c is not None and c.stop_deadline and c.finished_at]
         ends = [c.finished_at for c in stopped]
         begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
         return max(0.0, max(ends) - min(begins)) if stopped else 0.0

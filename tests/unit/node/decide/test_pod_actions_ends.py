@@ -244,10 +244,31 @@ def test_new_connections_end_before_the_first_stop_of_a_deletion() -> None:
     going = deleted(pod)
     both = instance(pod, "a"), instance(pod, "b")
     assert decide(going, *both).withdraw
-    assert not decide(going, instance(pod, "a", stop_deadline=NOW + 30), both[1]).withdraw
+    stopping = [instance(pod, name, stop_deadline=NOW + 30) for name in "ab"]
+    assert not decide(going, *stopping).withdraw
     assert not decide(pod, *both).withdraw
     edit = decide(edited(pod, {"containers": [container("a", command=["other"]), container("b")]}), *both)
     assert edit.stop and not edit.withdraw  # the pod stays
+
+
+def test_new_connections_end_also_if_a_container_was_stopped_before() -> None:
+    """A failed liveness probe leaves an instance with a stop behind, which says nothing about the pod's deletion."""
+    pod = make_pod("a", "b")
+    killed = instance(pod, "a", EXITED, attempt=0, stop_deadline=NOW - 60)
+    for containers in (
+        (killed, instance(pod, "a", attempt=1), instance(pod, "b")),  # restarted
+        (killed, instance(pod, "b")),  # not restarted yet
+        (instance(pod, "a", stop_deadline=NOW + 5), instance(pod, "b")),  # being stopped
+    ):
+        assert decide(deleted(pod), *containers).withdraw
+
+
+def test_sidecars_have_the_grace_period_also_if_a_container_was_stopped_before() -> None:
+    pod = deleted(make_pod("a", initContainers=[container("s", restartPolicy="Always")]), grace=7)
+    long_ago = instance(pod, "a", EXITED, attempt=0, stop_deadline=NOW - 600, finished_at=NOW - 603)
+    ended = instance(pod, "a", EXITED, attempt=1, stop_deadline=NOW + 5, finished_at=NOW)
+    (stop,) = decide(pod, long_ago, ended, instance(pod, "s")).stop
+    assert (stop.name, stop.grace) == ("s", 5.0)
 
 
 def test_a_running_stop_is_left_alone_or_shortened() -> None:
