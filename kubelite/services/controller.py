@@ -158,9 +158,11 @@ class ServiceController:
         left = False
         for name, one in self.index.behind(uid).items():
             service = self.index.service(name)
-            if service is None or not one.terminating or not self._begun:
+            if service is None or not one.terminating or not self._begun or self._data_path.missing:
                 continue
             ports = service_ports(service, self._slices(name, service).slices, self._node)
+            if not ports:  # headless: nothing leads connections to the pod
+                continue
             try:
                 await self._data_path.apply(name, ports)
             except NetworkError as error:

@@ -320,6 +320,21 @@ async def test_a_pod_is_withdrawn_before_it_stops(store: Store, monkeypatch: pyt
         await kit.settled(lambda: kit.helper.ips() == ["10.88.0.5"])
 
 
+@pytest.mark.parametrize(("lacks", "spec"), [("no nftables", {}), ("", {"clusterIP": "None"})])
+async def test_a_pod_to_which_nothing_leads_stops_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, lacks: str, spec: Doc
+) -> None:
+    monkeypatch.setattr("kubelite.services.controller.LINGER", 60.0)
+    kit = Kit(store)
+    kit.helper.lacks = lacks
+    for doc in (service(**spec), pod(1), pod(2)):
+        await kit.put(doc)
+    async with running(kit):
+        await kit.settled(lambda: bool(kit.store.list("EndpointSlice")))
+        await kit.put(pod(1, terminating=True))
+        await asyncio.wait_for(kit.controller.withdraw("web-0001"), 5)
+
+
 async def test_a_port_that_goes_while_another_change_is_sent_goes(store: Store) -> None:
     path = DataPath(slow := SlowHelper(), ServiceNetwork("10.96.0.0/16", (30000, 32767)))
     name: Name = ("default", "web")
