@@ -42,6 +42,8 @@ from runtime.network.plan import NetworkConfig, PortMapping
 
 # Seconds to wait for the previous helper, which exits within one request after its daemon.
 LOCK_PATIENCE = 10.0
+# Requests that do not wait until the interfaces of deleted pods are gone.
+_MEANWHILE = frozenset(("add", "services-change", "policies-change"))
 
 
 class Helper:
@@ -95,13 +97,13 @@ class Helper:
                 self._repaired += self._node.policies.look()
 
     def _handle(self, group: list[dict[str, Any]]) -> None:
-        """Execute a group: one request, or several deletes. An add runs in parallel with deletes of other pods. Any
-        other request waits until no pod is half deleted."""
+        """Execute a group: one request, or several deletes. An add runs in parallel with deletes of other pods, and a
+        change of Services or policies with all of them. Any other request waits until no pod is half deleted."""
         op = group[0]["op"]
         if op == "delete":
             self._begin_deletes(group)
             return
-        if op != "add" or group[0]["uid"] in self._being_deleted:
+        if op not in _MEANWHILE or group[0].get("uid") in self._being_deleted:
             self._finish_deletes(wait=True)
         self._answer(group, lambda: self._do(group[0]))
 

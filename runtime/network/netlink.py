@@ -53,9 +53,8 @@ IfInfo, IfAddr, Route = _message_classes()
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK = 0x1, 0x2, 0x4
-NLM_F_DUMP_INTR = 0x10
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 0x100, 0x200, 0x400, 0x300
-NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
 NLMSGERR_ATTR_MSG = 1
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 
@@ -65,8 +64,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFF_UP = 0x1
 RTEXT_FILTER_SKIP_STATS = 8
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
-NETLINK_NETFILTER = 12
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+NETLINK_NETFILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 12, 32, 33
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -134,6 +132,8 @@ class NetlinkSocket:
         with contextlib.suppress(PermissionError):
             for option, size in ((SO_SNDBUFFORCE, 1 << 26), (SO_RCVBUFFORCE, 1 << 20)):
                 self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+        self._socket.bind((0, 0))
+        self.port: int = self._socket.getsockname()[0]  # notifications name it as the origin of a change
         self._sequence = 0
 
     def close(self) -> None:

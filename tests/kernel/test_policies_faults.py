@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from runtime.network.client import NetworkClient
-from runtime.network.plan import mac_of
-from runtime.network.policies.plan import PodRules
+from runtime.network.plan import Subnet, mac_of
+from runtime.network.policies.arrange import Direction, layout, pod_elements
+from runtime.network.policies.plan import PodRules, PolicySet
+from runtime.network.policies.tables import PolicyTables, Scope
+from runtime.network.policies.watch import RulesetWatch
 from runtime.network.services.plan import Endpoint, ServiceNetwork, ServicePort
 from tests.kernel.netlab import HOST, INTERNET, NEVER, Lab, ask, lab
 from tests.kernel.policy_kit import Pods, Probe, pods_of
@@ -175,6 +178,50 @@ def test_a_deleted_pod_stays_shut_until_its_interface_is_gone(network: Lab, nft:
             assert "policies" not in network.host.sh(nft, "list", "tables")
 
     network.with_node(scenario)
+
+
+def rules_of(*policies: tuple[str, str], names: Sequence[str] = NAMES) -> PolicySet:
+    return world(*(policy(*one) for one in policies), pods=[pod(one) for one in names]).rules
+
+
+def test_a_change_does_not_wait_for_interfaces_of_deleted_pods(network: Lab) -> None:
+    async def first(node: NetworkClient, turn: int) -> str:
+        ns = network.namespace()
+        await node.add(f"pod-{turn}", ns.path)
+        rules = rules_of(("x/p", DENY_A))
+        both = [
+            asyncio.create_task(node.delete(f"pod-{turn}"), name="delete"),
+            asyncio.create_task(node.change_policies(rules.policies, rules.pods, ()), name="change"),
+        ]
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*both)
+        return "both" if len(done) > 1 else done.pop().get_name()
+
+    async def scenario(node: NetworkClient) -> None:
+        await put(node, DENY_A)
+        assert "change" in [await first(node, turn) for turn in range(5)]
+
+    network.with_node(scenario)
+
+
+def test_only_changes_of_other_programs_are_looked_for(network: Lab, nft: str) -> None:
+    rules = rules_of(("x/p", DENY_A))
+    wanted = layout(rules.policies, [(Direction.INGRESS, ("x/p",))])
+
+    def body() -> None:
+        tables = PolicyTables("lab-policies")
+        watch = RulesetWatch("lab-policies", ours=tables.ports)
+        try:
+            tables.rebuild(Scope(Subnet.parse("10.77.0.0/24"), "k"), wanted, wanted.elements)
+            tables.add(pod_elements(rules.pods[0], "10.77.0.9", wanted.sets), wanted.sets)
+            assert not watch.changed()
+            network.host.sh(nft, "flush", "chain", "inet", "lab-policies", "ingress")
+            assert watch.changed() and not watch.changed()
+        finally:
+            watch.close()
+            tables.close()
+
+    network.host.run(body)
 
 
 @pytest.mark.parametrize(

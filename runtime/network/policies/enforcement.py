@@ -119,7 +119,7 @@ class PolicyEnforcement:
             self._remove()
             return []
         if self._watch is None:
-            self._watch = RulesetWatch(self._table)
+            self._watch = RulesetWatch(self._table, ours=self._tables.ports)
         wanted = layout(self._policies, self._profiles())
         for pod in self._pods.values():
             if address := self._where(pod.uid):

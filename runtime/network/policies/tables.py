@@ -83,6 +83,11 @@ class PolicyTables(Table):
         super().close()
         self._bridged.close()
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """The netlink ports from which the tables are changed."""
+        return frozenset((self.socket.port, self._bridged.socket.port))
+
     def rebuild(self, scope: Scope, layout: Layout, elements: Elements) -> None:
         """Replace the tables, if there are any, in one transaction. Raises CapabilityError if the kernel lacks a part
         of nftables, NetlinkError for anything else."""

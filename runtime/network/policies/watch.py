@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Collection
 
 from runtime.network.netlink import NETLINK_NETFILTER, SOL_NETLINK, attributes
 from runtime.network.nft_messages import NFNL_SUBSYS_NFTABLES
@@ -17,10 +18,12 @@ _BODY = _HEADER.size + 4  # behind struct nfgenmsg
 
 
 class RulesetWatch:
-    """The changes of the tables of one name, our own included. `fd` is readable when the ruleset has changed."""
+    """The changes of the tables of one name. `fd` is readable when the ruleset has changed, by whomever."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *, ours: Collection[int]) -> None:
+        """`ours`: the ports of the netlink sockets whose changes are not looked for. Raises OSError."""
         self._table = table.encode() + b"\0"
+        self._ours = ours
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
@@ -32,8 +35,8 @@ class RulesetWatch:
         self._socket.close()
 
     def changed(self) -> bool:
-        """Read all that has arrived: whether somebody has changed the tables, or may have, because the kernel had to
-        drop messages."""
+        """Read all that has arrived: whether somebody else has changed the tables, or may have, because the kernel had
+        to drop messages."""
         found = False
         while True:
             try:
@@ -50,9 +53,12 @@ class RulesetWatch:
     def _concerns(self, data: bytes) -> bool:
         offset = 0
         while offset + _BODY <= len(data):
-            size, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-            found = attributes(data[offset + _BODY : offset + size])
-            if kind >> 8 == NFNL_SUBSYS_NFTABLES and found.get(TABLE_NAME) == self._table:
-                return True
+            size, kind, _, _, port = _HEADER.unpack_from(
+                data, offset
+            )  # port: of the socket that asked for it
+            if kind >> 8 == NFNL_SUBSYS_NFTABLES and port not in self._ours:
+                found = attributes(data[offset + _BODY : offset + size])
+                if found.get(TABLE_NAME) == self._table:
+                    return True
             offset += (size + 3) & ~3
         return False
