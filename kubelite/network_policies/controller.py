@@ -61,7 +61,7 @@ class PolicyController:
         self._touched: set[str] = set()  # uids of pods that have changed since then
         self._sent: dict[str, PodRules] | None = None  # None: the helper has not got the whole yet
         self._sent_policies: tuple[Policy, ...] = ()
-        self._told = ""  # the failure that the events said
+        self._told: dict[str, str] = {}  # uid of a policy → the failure that its event said; "" → the log
 
     async def run(self) -> None:
         async with self._store.watch(KINDS) as watch:
@@ -106,7 +106,7 @@ class PolicyController:
                 await self._send_all()
             elif self._touched:
                 await self._send_touched(self._sent)
-            self._told = ""
+            self._told.clear()
 
     async def _send_all(self) -> None:
         self._rules = compiled(record.doc for record in self._policies.values())
@@ -150,13 +150,15 @@ class PolicyController:
                 yield uid, pod_rules(pod, self._rules, self._namespaces)
 
     def _say(self, error: NetworkError) -> None:
-        """Record an event about each policy, once for each failure."""
-        if str(error) == self._told:
-            return
-        self._told = str(error)
-        log.error("NetworkPolicies are not in force, will retry: %s", error)
-        for record in self._policies.values():
-            self._events.event(reference(record.doc), "Warning", NOT_ENFORCED, str(error))
+        """Log a failure, and record an event about each policy, once each."""
+        said = str(error)
+        unaware = [uid for uid in ("", *self._policies) if self._told.get(uid) != said]
+        if unaware:
+            log.error("NetworkPolicies are not in force, will retry: %s", said)
+        for uid in unaware:
+            self._told[uid] = said
+            if uid:
+                self._events.event(reference(self._policies[uid].doc), "Warning", NOT_ENFORCED, said)
 
     # -- changes ------------------------------------------------------------------------------------------------------
 

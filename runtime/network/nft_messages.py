@@ -9,6 +9,7 @@ Sources: linux/netfilter/nf_tables.h; nft(8); `nft --debug=netlink` shows the sa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -235,6 +236,13 @@ class Table:
         payload = text(1, self.name) + text(2, chain.name) + nested(4, expressions)
         flags = NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK
         return self.message(NFT_MSG_NEWRULE, flags, payload, f"add a rule to chain {chain.name}")
+
+
+def table_exists(family: int, name: str) -> bool:
+    """Whether there is such a table; a kernel without nftables has none."""
+    with contextlib.suppress(CapabilityError), contextlib.closing(Table(family, name)) as table:
+        return table.exists()
+    return False
 
 
 def elements_of(payload: bytes) -> list[tuple[bytes, bytes]]:

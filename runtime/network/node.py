@@ -25,7 +25,7 @@ from runtime.network.deleter import delete_links
 from runtime.network.ipam import LeaseStore, recorded_identity
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
-from runtime.network.nft_messages import NFPROTO_INET, Table
+from runtime.network.nft_messages import NFPROTO_INET, table_exists
 from runtime.network.plan import (
     POD_IFNAME,
     Attachment,
@@ -319,10 +319,10 @@ class Node:
 
     def replace_policies(self, policies: Sequence[Policy], pods: Sequence[PodRules]) -> list[str]:
         """Make this the desired state of NetworkPolicies. Returns warnings. Raises NetworkError."""
-        if not policies and self.policies is None:
-            with contextlib.closing(Table(NFPROTO_INET, policy_table_name(self._name))) as table:
-                if not table.exists():
-                    return []
+        if not (
+            policies or pods or self.policies or table_exists(NFPROTO_INET, policy_table_name(self._name))
+        ):
+            return []
         return self._policy_enforcement().replace(policies, pods)
 
     def change_policies(
@@ -373,7 +373,10 @@ class Node:
         failed = self._repair_pods(found)
         for tables in (self.policies, self._services):
             if tables and tables.problems():
-                tables.restore()
+                try:
+                    tables.restore()
+                except NetworkError as error:
+                    failed.append(str(error))
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
         left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._table_problems()}
         sentences = [*(problem.sentence for problem in found), *lacking]
@@ -422,9 +425,8 @@ class Node:
     def teardown(self) -> None:
         """Remove everything that belongs to this node: tables, pods' interfaces, bridge, leases. ip_forward is not
         changed."""
-        with contextlib.suppress(CapabilityError):
-            self._service_routing().delete()
-            self._policy_enforcement().delete()
+        self._service_routing().delete()
+        self._policy_enforcement().delete()
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)

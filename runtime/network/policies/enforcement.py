@@ -8,8 +8,10 @@ program changes or removes them, the kernel says so, and they are made anew at o
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 
 from runtime.errors import CapabilityError, NetworkError
 from runtime.network.bridge import Bridge
@@ -30,6 +32,10 @@ from runtime.network.policies.tables import PolicyTables, Scope
 from runtime.network.policies.watch import RulesetWatch
 
 NOT_SUPPORTED = "NetworkPoliciesNotSupported"  # reason of the error: the kernel lacks a part of nftables
+LACKS = (
+    "this kernel cannot filter pods' connections with nftables (it needs CONFIG_NF_TABLES_INET, "
+    "CONFIG_NF_TABLES_BRIDGE and CONFIG_NFT_CT)"
+)
 _CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.ENOTEMPTY)
 
 
@@ -40,13 +46,13 @@ class PolicyEnforcement:
         self, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, address: Callable[[str], str]
     ) -> None:
         """`table` is the name of the tables; `prefix` starts the names of the pods' interfaces; `address` returns that
-        of a pod by its uid, "" if it has none. Raises CapabilityError if the kernel has no nftables."""
+        of a pod by its uid, "" if it has none."""
         self._bridge = bridge
         self._scope = Scope(subnet, prefix)
         self._address = address
         self._table = table
-        self._tables = PolicyTables(table)
         self._watch: RulesetWatch | None = None  # exists while the tables do
+        self._lacking = ""  # what the kernel lacks, so that no policy is in force
         self._policies: tuple[Policy, ...] = ()
         self._pods: dict[str, PodRules] = {}
         self._leaving: set[str] = set()  # pods that are deleted, and still have an address
@@ -88,16 +94,15 @@ class PolicyEnforcement:
         pod = self._pods.get(uid)
         if pod is None or not self._needed():
             return
-        if (
-            pod.restricted and uid not in self._elements
-        ):  # an interface that is made again keeps its connections
+        again = uid in self._elements  # an interface that is made again keeps its connections
+        try:
+            self._add(pod, address)
+        except NetworkError:
+            if pod.restricted:
+                raise
+            return  # a peer of pods that are shut
+        if pod.restricted and not again:  # only now, when no packet can make an entry that would pass
             conntrack.forget_address(self._tables.socket, address)
-        if self._layout is None:
-            self.restore()
-            return
-        new = pod_elements(pod, address, self._layout.sets)
-        self._elements[uid] = new
-        self._try(lambda: self._tables.add(new, self._layout.sets if self._layout else {}))
 
     def forget(self, uids: Iterable[str]) -> None:
         """Remove the elements of pods whose interfaces are gone."""
@@ -118,17 +123,15 @@ class PolicyEnforcement:
         if not self._needed():
             self._remove()
             return []
-        if self._watch is None:
-            self._watch = RulesetWatch(self._table, ours=self._tables.ports)
         wanted = layout(self._policies, self._profiles())
         for pod in self._pods.values():
             if address := self._where(pod.uid):
                 self._elements[pod.uid] = pod_elements(pod, address, wanted.sets)
         self._layout = None
-        try:
+        with self._named():
+            if self._watch is None:
+                self._watch = RulesetWatch(self._table, ours=self._tables.ports)
             self._tables.rebuild(self._scope, wanted, self._all(wanted))
-        except CapabilityError as error:
-            raise NetworkError(str(error), reason=NOT_SUPPORTED, retriable=False) from error
         self._layout = wanted
         return self._bridge.silence_redirects()
 
@@ -136,6 +139,8 @@ class PolicyEnforcement:
         """Return a sentence for each set whose elements differ from the desired ones, and for changed rules."""
         if not self._needed():
             return []
+        if self._lacking:
+            return [f"NetworkPolicies are not in force: {self._lacking}"]
         found = self._layout
         if found is None:
             return ["nftables: the tables of NetworkPolicies are missing"]
@@ -166,12 +171,38 @@ class PolicyEnforcement:
         if self._watch:
             self._watch.close()
             self._watch = None
-        self._tables.delete()
+        self._lacking = ""
+        with contextlib.suppress(CapabilityError):  # such a kernel has no tables
+            self._tables.delete()
 
-    def _apply(self, old: Layout, touched: Sequence[str]) -> None:
+    @cached_property
+    def _tables(self) -> PolicyTables:
+        """Raises CapabilityError if the kernel has no nftables, which matters only while a pod is restricted."""
+        return PolicyTables(self._table)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say what the kernel lacks as a NetworkError, and remember it."""
+        try:
+            yield
+        except CapabilityError as error:
+            self._lacking = f"{LACKS}: {error}"
+            raise NetworkError(self._lacking, reason=NOT_SUPPORTED, retriable=False) from error
+        self._lacking = ""
+
+    def _add(self, pod: PodRules, address: str) -> None:
+        if self._layout is None:
+            self.restore()
+            return
+        new = pod_elements(pod, address, self._layout.sets)
+        self._elements[pod.uid] = new
+        self._try(lambda: self._tables.add(new, self._layout.sets if self._layout else {}))
+
+    def _apply(self, old: Layout, changed: Collection[str]) -> None:
+        """Turn the tables from `old` into those of the desired state. `changed`: the pods whose rules are others."""
         new = layout(self._policies, self._profiles())
         gone, come = difference(old.elements, new.elements)
-        for uid in touched:
+        for uid in changed:
             before = self._elements.pop(uid, {})
             pod, address = self._pods.get(uid), self._where(uid)
             after = pod_elements(pod, address, new.sets) if pod and address else {}

@@ -108,10 +108,7 @@ class PolicyTables(Table):
         except NetlinkError as error:
             if error.errno not in LACKING:
                 raise
-            raise CapabilityError(
-                "this kernel cannot filter pods' connections with nftables (it needs CONFIG_NF_TABLES_INET, "
-                f"CONFIG_NF_TABLES_BRIDGE and CONFIG_NFT_CT): {error}"
-            ) from error
+            raise CapabilityError(str(error)) from error
         self._note_rules()
         self._generation = -1
 

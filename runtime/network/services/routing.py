@@ -8,11 +8,13 @@ nobody translate the addresses.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 from runtime.errors import CapabilityError, NetworkError, SpecError
@@ -37,14 +39,13 @@ class ServiceRouting:
     def __init__(
         self, sock: NetlinkSocket, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, routed: bool
     ) -> None:
-        """`table` is the name of the tables, `prefix` starts the names of the pods' interfaces. Raises
-        CapabilityError if the kernel has no nftables."""
+        """`table` is the name of the tables, `prefix` starts the names of the pods' interfaces."""
         self._socket = sock
         self._bridge = bridge
         self._subnet = subnet
         self._prefix = prefix
         self._routed = routed
-        self._tables = ServiceTables(table)
+        self._table = table
         self._cluster: ipaddress.IPv4Network | None = None
         self._placed: dict[str, Placed] = {}
         self._lingers = False  # whether the tables exist without a port
@@ -80,7 +81,8 @@ class ServiceRouting:
             self._apply(gone, new, users)
         else:
             refused += self.restore()
-        conntrack.forget(self._tables.socket, conntrack.stale([*before.values()], after))
+        if stale := conntrack.stale([*before.values()], after):
+            conntrack.forget(self._tables.socket, stale)
         return refused
 
     def restore(self) -> list[str]:
@@ -121,14 +123,24 @@ class ServiceRouting:
         self._remove()
 
     def _remove(self) -> None:
-        self._tables.delete()
+        with contextlib.suppress(CapabilityError):  # such a kernel has no tables
+            self._tables.delete()
         self._remove_routes()
         self._lingers = False
+
+    @cached_property
+    def _tables(self) -> ServiceTables:
+        """Raises CapabilityError if the kernel has no nftables, which matters only while there are ports."""
+        return ServiceTables(self._table)
 
     def _is_in_use(self) -> bool:
         """Whether there are tables, and connections that need them."""
         pods = ipaddress.IPv4Network((self._subnet.gateway, self._subnet.prefix), strict=False)
-        return (self._lingers or self._tables.exist()) and conntrack.between_pods(self._tables.socket, pods)
+        with contextlib.suppress(CapabilityError):
+            return (self._lingers or self._tables.exist()) and conntrack.between_pods(
+                self._tables.socket, pods
+            )
+        return False
 
     def _apply(self, gone: Elements, new: Elements, old_users: set[Pick]) -> None:
         needed = [pick for pick in self._users if pick not in old_users]

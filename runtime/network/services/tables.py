@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from runtime.errors import CapabilityError
 from runtime.network.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NetlinkError, Request, attributes
 from runtime.network.nft_messages import (
     NFPROTO_BRIDGE,
@@ -56,6 +57,10 @@ TYPE_MARK = 19
 CLIENTS = 1 << 18  # clients of Services with session affinity that are remembered
 _FRONT = (TYPE_IPADDR, TYPE_PROTO, TYPE_SERVICE)
 _TARGET = (TYPE_IPADDR, TYPE_SERVICE)
+LACKS = (
+    "this kernel cannot route Services with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
+    "CONFIG_NFT_NUMGEN, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_FIB_IPV4 and CONFIG_NF_TABLES_BRIDGE)"
+)
 _MANY = 200  # elements in a message: an attribute holds at most 64 KB
 
 
@@ -104,7 +109,10 @@ class ServiceTables(Table):
 
     def __init__(self, name: str) -> None:
         """Raises CapabilityError if the kernel has no nftables."""
-        super().__init__(socket.AF_INET, name)
+        try:
+            super().__init__(socket.AF_INET, name)
+        except CapabilityError as error:
+            raise CapabilityError(f"{LACKS}: {error}") from error
         self._bridged = Table(NFPROTO_BRIDGE, name)
         self._rules: list[bytes] = []  # as the kernel listed them after the last change of a chain
         self._generation = -1  # the ruleset's generation at which the kernel had all of it
@@ -133,8 +141,7 @@ class ServiceTables(Table):
             [*sets, *chains],
             rules.base_chains(scope.bridge, scope.cluster, routed=scope.routed),
             listed,
-            lacking="this kernel cannot route Services with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
-            "CONFIG_NFT_NUMGEN, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_FIB_IPV4 and CONFIG_NF_TABLES_BRIDGE)",
+            lacking=LACKS,
         )
         self._rules = self._listed_rules()
         self._generation = -1

@@ -160,6 +160,22 @@ async def test_only_restricted_pods_wait_for_a_helper_that_fails(kit: Kit) -> No
         assert kit.helper.restricts("x.a")
 
 
+async def test_each_policy_that_is_not_in_force_has_one_event(kit: Kit) -> None:
+    kit.helper.failures = 1000
+    await kit.put(policy("x/deny", DENY))
+
+    def said() -> list[tuple[str, int]]:
+        events = [one.doc for one in kit.store.list("Event") if one.doc["reason"] == "NotEnforced"]
+        return sorted((one["involvedObject"]["name"], one.get("count", 1)) for one in events)
+
+    async with running(kit):
+        await kit.settled(lambda: said() == [("deny", 1)])
+        await kit.put(policy("x/late", DENY))
+        await kit.put_pod("x/b")
+        await kit.gate.admitted("x.b")
+        await kit.settled(lambda: said() == [("deny", 1), ("late", 1)])
+
+
 async def test_a_failure_is_retried_with_the_whole_state(kit: Kit) -> None:
     kit.helper.failures = 3
     await kit.put(policy("x/deny", DENY))
