@@ -180,8 +180,58 @@ def test_a_deleted_pod_stays_shut_until_its_interface_is_gone(network: Lab, nft:
     network.with_node(scenario)
 
 
+async def change(
+    node: NetworkClient, before: PolicySet, after: PolicySet, *, gone: Sequence[str] = ()
+) -> None:
+    """Send what differs, as the daemon does. `gone`: the names of deleted pods."""
+    changed = [one for one in after.pods if one not in before.pods]
+    await node.change_policies(after.policies, changed, [uid(name) for name in gone])
+
+
 def rules_of(*policies: tuple[str, str], names: Sequence[str] = NAMES) -> PolicySet:
     return world(*(policy(*one) for one in policies), pods=[pod(one) for one in names]).rules
+
+
+def test_a_set_goes_before_a_deleted_pod_that_is_in_it(network: Lab) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        with pods_of(network, node) as pods:
+            for name in NAMES:
+                await pods.add(name)
+            before, helper = rules_of(("x/p", DENY_A)), node.helper_pid
+            await node.replace_policies(before.policies, before.pods)
+            without = rules_of(("x/p", "{podSelector: {matchLabels: {pod: a}}}"), names=("x/a", "x/c"))
+            await change(node, before, without, gone=["x/b"])
+            assert await node.audit() == [] and pods.answered([OPEN, SHUT]) == set()
+            await node.delete(uid("x/b"))
+            assert await node.audit() == [] and node.helper_pid == helper
+
+    network.with_node(scenario)
+
+
+def test_a_later_policy_finds_the_named_ports_of_pods(network: Lab) -> None:
+    """The first policy names the port for peers that an IPv4 network does not have, and so needs no set of it."""
+    first = (
+        "x/p",
+        "{podSelector: {matchLabels: {pod: c}}, policyTypes: [Egress],"
+        " egress: [{to: [{ipBlock: {cidr: '2001:db8::/32'}}], ports: [{port: serve-80-tcp}]}]}",
+    )
+    later = (
+        "x/q",
+        "{podSelector: {matchLabels: {pod: b}}, policyTypes: [Egress], egress: [{ports: [{port: serve-80-tcp}]}]}",
+    )
+
+    async def scenario(node: NetworkClient) -> None:
+        with pods_of(network, node) as pods:
+            for name in NAMES:
+                await pods.add(name)
+            before, after = rules_of(first), rules_of(first, later)
+            await node.replace_policies(before.policies, before.pods)
+            await change(node, before, after)
+            other: Probe = ("x/b", "x/a", 81, "TCP")
+            assert pods.answered([OPEN, SHUT, other]) == {OPEN}
+            assert await node.audit() == []
+
+    network.with_node(scenario)
 
 
 def test_a_change_does_not_wait_for_interfaces_of_deleted_pods(network: Lab) -> None:

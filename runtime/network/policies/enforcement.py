@@ -202,7 +202,9 @@ class PolicyEnforcement:
         """Turn the tables from `old` into those of the desired state. `changed`: the pods whose rules are others."""
         new = layout(self._policies, self._profiles())
         gone, come = difference(old.elements, new.elements)
-        for uid in changed:
+        # A set that comes or goes may concern any pod: its named ports, or its groups if it is deleted meanwhile.
+        touched = changed if new.sets.keys() == old.sets.keys() else {*changed, *self._pods}
+        for uid in touched:
             before = self._elements.pop(uid, {})
             pod, address = self._pods.get(uid), self._where(uid)
             after = pod_elements(pod, address, new.sets) if pod and address else {}
