@@ -13,7 +13,7 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dns.exception
@@ -121,7 +121,7 @@ class Forwarder:
     async def _resolve(self, question: Question, servers: tuple[str, ...]) -> Upstream:
         deadline = time.monotonic() + TOTAL
         problem = ""
-        for server in self._ordered(servers):
+        for server in ordered(servers, self._last_failed, time.monotonic()):
             left = min(TRY, deadline - time.monotonic())
             if left <= 0:
                 break
@@ -140,11 +140,6 @@ class Forwarder:
             return self._keep(question, response)
         self.counts["failed"] += 1
         raise ForwardError(problem or "no upstream server answered")
-
-    def _ordered(self, servers: tuple[str, ...]) -> list[str]:
-        """As given, with those last that did not answer a moment ago."""
-        bad = time.monotonic() - PENALTY
-        return sorted(servers, key=lambda server: self._last_failed.get(server, 0.0) > bad)
 
     async def _exchange(self, question: Question, server: str) -> dns.message.Message:
         query = dns.message.make_query(
@@ -214,6 +209,12 @@ class Forwarder:
                 self._cache.popitem(last=False)
                 self.counts["evicted"] += 1
         return kept
+
+
+def ordered(servers: Sequence[str], failed: Mapping[str, float], now: float) -> list[str]:
+    """As given, with those last that did not answer a moment ago. `failed`: when each server failed last, in seconds of
+    the clock that says `now`; that clock may have begun a moment ago."""
+    return sorted(servers, key=lambda server: server in failed and failed[server] > now - PENALTY)
 
 
 def _parsed(wire: bytes, query: dns.message.Message) -> dns.message.Message | None:
