@@ -5,6 +5,7 @@ kubectl sends protobuf where it knows the type of an object: `kubectl drain --di
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +15,8 @@ from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
 _ALL = ["All"]
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_LONGEST = 2**31 - 1  # seconds of grace: 68 years, longer than any node runs
 
 
 async def delete_options(request: Request) -> Json:
@@ -23,11 +26,11 @@ async def delete_options(request: Request) -> Json:
         raise bad_request("the body is not a DeleteOptions document")
     query = request.query_params
     if text := query.get("gracePeriodSeconds"):
-        options["gracePeriodSeconds"] = int(text) if text.lstrip("-").isdigit() else text
+        options["gracePeriodSeconds"] = int(text) if _NUMBER.fullmatch(text) else text
     if text := query.get("propagationPolicy"):
         options["propagationPolicy"] = text
     grace = options.get("gracePeriodSeconds")
-    if grace is not None and (type(grace) is not int or grace < 0):
+    if grace is not None and (type(grace) is not int or not 0 <= grace <= _LONGEST):
         raise bad_request(f"gracePeriodSeconds must be a whole number of seconds, not {grace!r}")
     return options
 

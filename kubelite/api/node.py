@@ -240,7 +240,7 @@ class NodeApi(Protocol):
 
     async def patch_node(self, patch: Json) -> Json:
         """Change labels, annotations, taints or unschedulable by a merge patch; return the new document. Raises
-        ForbiddenPatch for any other field."""
+        ForbiddenPatch for any other field, InvalidPatch for a value that a field cannot have."""
         ...
 
     def ready(self) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ first container stays the default one.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,8 +40,18 @@ _ORDER = "$setElementOrder/"
 _MISSING = object()
 
 
+#: Limits of a JSON patch. Source: apiserver pkg/endpoints/handlers/patch.go (maxJSONPatchOperations) and
+#: pkg/server/config.go (JSONPatchMaxCopyBytes). Twenty operations that copy a field into itself would take a gigabyte.
+MOST_OPERATIONS = 10_000
+MOST_COPIED = 3 << 20  # bytes of JSON
+
+
 class CannotPatch(Exception):
     """The patch cannot be applied to the document; the message says why."""
+
+
+class TooLarge(CannotPatch):
+    """The patch has too many operations, or copies too much."""
 
 
 def patched(document: Json, patch: Any, kind: str) -> Json:
@@ -127,13 +138,28 @@ def json_patched(document: Json, patch: Any) -> Json:
     """Apply a JSON patch. Raises CannotPatch, and then nothing of it applies."""
     if not isinstance(patch, list) or not all(isinstance(step, dict) for step in patch):
         raise CannotPatch("a json patch is a list of operations")
-    found = copy.deepcopy(document)
+    if len(patch) > MOST_OPERATIONS:
+        raise TooLarge(
+            f"the allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(patch)}"
+        )
+    found, copied = copy.deepcopy(document), 0
     for step in patch:
+        copied += _copied(found, step)
+        if copied > MOST_COPIED:
+            raise TooLarge(f"the operations copy of a JSON patch copy more than {MOST_COPIED} bytes")
         operation = _OPERATIONS.get(str(step.get("op")))
         if operation is None:
             raise CannotPatch(f'unknown operation "{step.get("op")}": {", ".join(_OPERATIONS)}')
         operation(found, step)
     return found
+
+
+def _copied(document: Json, step: Json) -> int:
+    """Return how much an operation copies, in bytes of JSON."""
+    if step.get("op") != "copy":
+        return 0
+    source = _pointer(step, "from")
+    return len(json.dumps(_child(_parent(document, source), source[-1]), default=lambda missing: None))
 
 
 def _pointer(step: Json, field: str = "path") -> list[str]:

@@ -34,8 +34,8 @@ async def patch_status(request: Request) -> Response:
         words = f"status.{others[0]}: only the node may set it, and clients may set conditions of their own"
         raise ApiError("Invalid", f'Pod "{name}" is invalid: {words}')
     given = status.get("conditions") or []
-    if not isinstance(given, list) or not all(isinstance(c, dict) and c.get("type") for c in given):
-        raise bad_request("status.conditions must be a list of objects with a type")
+    if not isinstance(given, list) or not all(map(_is_condition, given)):
+        raise bad_request("status.conditions must be a list of objects with a type, and with texts as values")
     own = [c for c in given if c["type"] in NODE_CONDITIONS]
     if kind == STRATEGIC and own:
         raise ApiError(
@@ -53,6 +53,16 @@ async def patch_status(request: Request) -> Response:
     if record is None:
         raise not_found("pods", name)
     return JSONResponse(complete(RESOURCES["pods"], record.doc))
+
+
+def _is_condition(given: object) -> bool:
+    """Whether an item of a patch can be stored: everything that shows conditions reads texts."""
+    if not isinstance(given, dict) or not given.get("type"):
+        return False
+    return all(
+        isinstance(value, str) or value is None or (key == "observedGeneration" and type(value) is int)
+        for key, value in given.items()
+    )
 
 
 def conditions(before: list[Json], given: list[Json], *, whole: bool, now: str) -> list[Json]:

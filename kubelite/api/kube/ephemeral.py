@@ -17,6 +17,7 @@ from kubelite.api.kube import exec as exec_bridge
 from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import flag, node_of, pod_of, size_of
+from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from manifests.problems import InvalidObject
@@ -74,10 +75,7 @@ def by_name(before: list[Json], patch: list[Json]) -> list[Json]:
 
 
 async def body_of(request: Request) -> Json:
-    try:
-        body = json.loads(await request.body())
-    except ValueError as error:
-        raise bad_request(f"the body is not JSON: {error}") from error
+    body = await data_of(request)
     if not isinstance(body, dict) or not isinstance(body.get("spec") or {}, dict):
         raise bad_request("the body and its spec must be objects")
     return body

@@ -152,9 +152,15 @@ async def _resize(session: ExecSession, body: bytes) -> None:
     try:
         size = json.loads(body)
         width, height = int(size["Width"]), int(size["Height"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return  # ignore an invalid resize
-    await session.resize(width, height)
+    if is_size(width) and is_size(height):
+        await session.resize(width, height)
+
+
+def is_size(cells: int) -> bool:
+    """Whether a terminal can be as wide or as high (struct winsize has 16 bits for each)."""
+    return 0 <= cells < 1 << 16
 
 
 async def _send(ws: WebSocket, channel: int, data: bytes) -> None:

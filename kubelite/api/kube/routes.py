@@ -44,6 +44,7 @@ from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
 from runtime.errors import RuntimeFault, StartError
 
+_LARGEST = 2**63 - 1  # an int64, as in Kubernetes' options
 _TRUE = ("1", "true", "True", "t", "T")
 
 
@@ -75,6 +76,8 @@ def number_of(request: Request, name: str, *, least: int = 0) -> int | None:
         raise bad_request(f"query parameter {name} must be a whole number, not {text!r}") from None
     if value < least:
         raise bad_request(f"query parameter {name} must not be less than {least}, not {value}")
+    if value > _LARGEST:
+        raise bad_request(f"query parameter {name} is out of range: {text[:40]}")
     return value
 
 
@@ -299,7 +302,8 @@ def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
 
 def size_of(ws: WebSocket, name: str) -> int:
     text = ws.query_params.get(name, "")
-    return int(text) if text.isdigit() else 0
+    size = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    return size if exec_bridge.is_size(size) else 0
 
 
 async def pod_exec_without_upgrade(request: Request) -> Response:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kubelite.kube.json import Json
-from kubelite.kube.times import rfc3339, unix
+from kubelite.kube.times import parse_time, rfc3339, unix
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.schedule import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
 
@@ -87,10 +87,14 @@ class ForbiddenPatch(Exception):
     """A patch changes a field that only the node may change. The message names it."""
 
 
+class InvalidPatch(Exception):
+    """A patch gives a field a value that it cannot have. The message names the field."""
+
+
 def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) -> Json:
     """Pure: the node's object after a merge patch (RFC 7386) of the fields that users may change: labels, annotations,
-    taints and unschedulable. Raises ForbiddenPatch."""
-    metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
+    taints and unschedulable. Raises ForbiddenPatch, InvalidPatch."""
+    metadata, spec = _object(patch, "metadata"), _object(patch, "spec")
     _only(patch, ("apiVersion", "kind", "metadata", "spec", "status"), "")
     _only(metadata, ("name", "uid", "resourceVersion", "labels", "annotations"), "metadata.")
     _only(spec, ("taints", "unschedulable", "$setElementOrder/taints"), "spec.")
@@ -100,12 +104,23 @@ def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) ->
     made: Json = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
     for kind in ("labels", "annotations"):
         if kind in metadata:
-            made["metadata"][kind] = _merged(old.get(kind) or {}, metadata[kind] or {})
+            given = _object(metadata, kind)
+            _check(kind, {key: value for key, value in given.items() if value is not None})
+            made["metadata"][kind] = _merged(old.get(kind) or {}, given)
     if "taints" in spec:
         made["spec"]["taints"] = _taints(spec["taints"] or [], time.time() if now is None else now)
     if "unschedulable" in spec:
+        if not isinstance(spec["unschedulable"], bool | None):
+            raise InvalidPatch("spec.unschedulable: must be true or false")
         made["spec"]["unschedulable"] = bool(spec["unschedulable"])
     return made
+
+
+def _object(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    found = given.get(field) or {}
+    if not isinstance(found, Mapping):
+        raise InvalidPatch(f"{field}: must be an object")
+    return found
 
 
 def _only(given: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:
@@ -121,8 +136,22 @@ def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in {**old, **patch}.items() if value is not None}
 
 
-def _taints(wanted: list[Any], now: float) -> list[Json]:
+def _check(kind: str, given: dict[str, Any]) -> None:
+    """Raise InvalidPatch unless labels or annotations are as an API server has them (ValidateObjectMetaAccessor)."""
+    from manifests.validation.meta import validate_annotation_keys
+    from manifests.validation.pod import validate_labels
+
+    if wrong := [key for key, value in given.items() if not isinstance(value, str)]:
+        raise InvalidPatch(f"metadata.{kind}.{wrong[0]}: must be a string")
+    check = validate_labels if kind == "labels" else validate_annotation_keys
+    for problem in check(given, ("metadata", kind)):
+        raise InvalidPatch(f"{problem.field}: {problem.message}")
+
+
+def _taints(wanted: Any, now: float) -> list[Json]:
     """Records when a NoExecute taint was added, because tolerationSeconds count from then."""
+    if not isinstance(wanted, list):
+        raise InvalidPatch("spec.taints: must be a list")
     made = []
     for taint in wanted:
         if not isinstance(taint, Mapping) or not taint.get("key"):
@@ -132,10 +161,24 @@ def _taints(wanted: list[Any], now: float) -> list[Json]:
                 f"spec.taints: effect {taint.get('effect')!r} must be NoSchedule, PreferNoSchedule or NoExecute"
             )
         one = {name: taint[name] for name in ("key", "value", "effect", "timeAdded") if taint.get(name)}
+        if not all(isinstance(value, str) for value in one.values()):
+            raise InvalidPatch("spec.taints: key, value, effect and timeAdded are strings")
+        for problem in _checked_taint(one):
+            raise InvalidPatch(f"spec.taints: {problem}")
         if one["effect"] == "NoExecute":
             one.setdefault("timeAdded", rfc3339(now))
         made.append(one)
     return made
+
+
+def _checked_taint(taint: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with a taint: it has the key and the value of a label (ValidateTaintsInNodeAddOrUpdate)."""
+    from manifests.validation.pod import validate_labels
+
+    for problem in validate_labels({taint["key"]: taint.get("value", "")}, ()):
+        yield problem.message
+    if taint.get("timeAdded") and parse_time(taint["timeAdded"]) is None:
+        yield f"timeAdded {taint['timeAdded']!r} is not an RFC 3339 time"
 
 
 def shown_taints(facts: NodeFacts, doc: Mapping[str, Any]) -> list[Json]:

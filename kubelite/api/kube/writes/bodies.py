@@ -29,17 +29,33 @@ def content_type(request: Request) -> str:
 
 
 async def data_of(request: Request) -> Any:
-    """Return the data in the body. The reader of manifests reads it, so that its limits hold. Raises BadRequest."""
-    if content_type(request) == PROTOBUF:
+    """Return the data in the body: protobuf, JSON, or YAML within the limits of manifests. Raises BadRequest."""
+    kind = content_type(request)
+    if kind == PROTOBUF:
         from kubelite.api.kube.writes.protobuf import decoded
 
         return decoded(await request.body())
-    from manifests.yaml.document import SyntaxProblem, read_documents
-
     try:
-        found = list(read_documents((await request.body()).decode()))
+        text = (await request.body()).decode()
     except UnicodeDecodeError as error:
         raise bad_request(f"the body is not UTF-8: {error}") from error
+    return json_in(text) if kind.endswith(("/json", "+json")) else _yaml_in(text)
+
+
+def json_in(text: str) -> Any:
+    """Return the data in a JSON text. Raises BadRequest."""
+    from kubelite.api.kube.writes import json_text
+
+    try:
+        return json_text.read(text).data
+    except json_text.CannotRead as error:
+        raise bad_request(f"the body cannot be read: {error}") from error
+
+
+def _yaml_in(text: str) -> Any:
+    from manifests.yaml.document import SyntaxProblem, read_documents
+
+    found = list(read_documents(text))
     if len(found) != 1:
         raise bad_request(f"the body must be one document, not {len(found)}")
     if isinstance(found[0], SyntaxProblem):

@@ -10,7 +10,7 @@ from kubelite.api.kube.resources import not_served
 from kubelite.api.kube.routes import node_of, resource_of
 from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
-from kubelite.node.model.node_facts import ForbiddenPatch
+from kubelite.node.model.node_facts import ForbiddenPatch, InvalidPatch
 
 
 async def write(request: Request) -> Response:
@@ -72,6 +72,8 @@ async def patch_node(request: Request) -> Response:
         return JSONResponse(await node.patch_node(patch))
     except ForbiddenPatch as error:
         raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
+    except InvalidPatch as error:
+        raise ApiError("Invalid", f'Node "{name}" is invalid: {error}') from error
 
 
 def routes() -> list[BaseRoute]:

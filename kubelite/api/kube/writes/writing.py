@@ -7,6 +7,7 @@ in place. If the node does not accept the file, the edit is undone and the clien
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
@@ -23,10 +24,11 @@ from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.sources import edits
 from kubelite.sources.fields import CannotChange, changed, differences, dumped
-from kubelite.sources.patches import CannotPatch, patched
+from kubelite.sources.patches import CannotPatch, TooLarge, patched
 from manifests.yaml.loader import KINDS, load_text
 
 FOLDER = "kubectl"  # of the manifest directory, for new objects
+_LONGEST_NAME = 200  # characters of a file's name, without its suffix
 #: Errors that a patch of a wrong form leads to.
 _MISFITS = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
@@ -52,7 +54,7 @@ async def create(request: Request, node: NodeApi, resource: Resource, namespace:
     if is_dry_run(request):
         return JSONResponse(complete(resource, valid), 201, headers=headers)
     folder = "/".join(part for part in (node.manifests_dir, FOLDER, key.namespace) if part)
-    target = f"{folder}/{key.kind.lower()}-{key.name}.yaml"
+    target = f"{folder}/{_file_name(key)}"
     before = edits.read_candidates((entry["file"] for entry in node.manifests()), [key], also=target)
     plan = edits.plan_apply(before, [chunk], target)
     if plan.outcomes[0].result != "created":
@@ -124,6 +126,8 @@ async def _patch(request: Request) -> Callable[[Json], Json]:
     def make(doc: Json) -> Json:
         try:
             return patched(doc, given, kind)
+        except TooLarge as error:
+            raise ApiError("RequestEntityTooLarge", f"{error}") from error
         except CannotPatch as error:
             raise ApiError("Invalid", f"the patch cannot be applied: {error}") from error
         except _MISFITS as error:
@@ -247,6 +251,15 @@ def _present(node: NodeApi, resource: Resource, key: edits.Key) -> Json:
     if found is None:  # removed again meanwhile
         raise not_found(_title(resource), key.name)
     return found
+
+
+def _file_name(key: edits.Key) -> str:
+    """Return the name of a new object's file. A long one is shortened, and made unique by a digest: NAME_MAX is 255
+    bytes, and the temporary file beside it has a longer name."""
+    name = f"{key.kind.lower()}-{key.name}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{name}.yaml"
 
 
 def _key(doc: Json) -> edits.Key:
