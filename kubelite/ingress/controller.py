@@ -8,6 +8,7 @@ Ingress is left; a node without any never imports this module: see `kubelite.dae
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from kubelite.ingress.model import CLASS_KIND, KIND, NAMESPACE, POD, Name
 from kubelite.ingress.proxy import ProxyError, ProxyFiles
 from kubelite.ingress.proxy_pod import PodOptions, container_id, is_current, proxy_pod
 from kubelite.ingress.routing import View, routing_of, secrets_of, services_of
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import is_terminal, reference
@@ -30,7 +32,7 @@ from kubelite.services.sockets import tables
 from manifests.problems import InvalidObject
 from runtime.errors import RuntimeFault
 from runtime.identity import new_uid
-from state.errors import AlreadyExists
+from state.errors import AlreadyExists, StoreError
 from state.records import Change
 from state.store import Record, Store
 from state.watch import Watch
@@ -74,6 +76,7 @@ class IngressController:
         self._reloaded = 0.0  # when, by the monotonic clock
         self._needed: tuple[set[Name], set[Name]] = (set(), set())  # Services and Secrets of the last view
         self._pems: dict[Name, tuple[str, bytes | str]] = {}  # with the resourceVersion of the Secret
+        self._failure = ""  # the last one, if there was none after it
         self._told: dict[str, set[str]] = {}  # uid of an Ingress → what was said about it
 
     async def run(self) -> None:
@@ -81,11 +84,7 @@ class IngressController:
         async with self._store.watch(KINDS) as watch:
             while True:
                 served = self._served()
-                delay = None
-                if served:
-                    delay = await self._serve(served)
-                else:
-                    await self._end()
+                delay = await self._attempt(served)
                 if not served and self._pod() is None and not self._store.list(KIND):
                     self._files.remove()
                     return
@@ -136,6 +135,23 @@ class IngressController:
 
     # -- what is done -----------------------------------------------------------------------------------------------
 
+    async def _attempt(self, served: Sequence[Json]) -> float | None:
+        """Do what is to be done. Return in how many seconds to look again: soon, if the proxy does not answer or the
+        disk is full; None: after the next change."""
+        try:
+            delay = None
+            if served:
+                delay = await self._serve(served)
+            else:
+                await self._end()
+        except (ProxyError, RuntimeFault, StoreError, OSError) as error:
+            if str(error) != self._failure:
+                log.warning("the proxy of Ingresses is not up to date, will retry: %s", error)
+            self._failure = str(error)
+            return AGAIN
+        self._failure = ""
+        return delay
+
     async def _serve(self, served: Sequence[Json]) -> float | None:
         """Bring the proxy and the statuses up to date. Return in how many seconds to look again, None: after the next
         change."""
@@ -154,9 +170,6 @@ class IngressController:
         except ValueError as error:  # what no valid object has: the proxy keeps what it has
             self._reject(served, str(error))
             return None
-        except (ProxyError, RuntimeFault, OSError) as error:
-            log.warning("the proxy of Ingresses is not up to date, will retry: %s", error)
-            return AGAIN
         delay = await self._keep_pod(served)
         if running:
             await self._set_addresses(served, self._address())
@@ -171,13 +184,15 @@ class IngressController:
                 await self._reload(container)
             return bool(container)
         kept = before is not None and before.structure == wanted.structure
-        generation = self._files.write(wanted.files)
         uid = record.uid if record is not None and container and not kept else ""
-        if uid and (said := await self._files.check(uid, container, generation)):
-            self._files.discard(generation)
-            self._reject(served, said)
-            return False
-        self._files.publish(generation)
+        with contextlib.ExitStack() as undo:
+            generation = self._files.write(wanted.files)
+            undo.callback(self._files.discard, generation)
+            if uid and (said := await self._files.check(uid, container, generation)):
+                self._reject(served, said)
+                return False
+            self._files.publish(generation)
+            undo.pop_all()
         self._published = wanted
         if container and before is not None and kept and container == self._loaded:
             self._loaded = ""  # until all is done: half of it calls for a reload
@@ -213,7 +228,7 @@ class IngressController:
         uid, now = new_uid(), self._clock()
         try:
             await self._store.create("Pod", self._admission.admit(wanted, uid=uid, now=now), durable=False)
-        except (Refused, InvalidObject, AlreadyExists) as error:
+        except (Refused, Forbidden, InvalidObject, AlreadyExists) as error:
             for ingress in served:
                 self._say(ingress, "FailedCreate", (f"the proxy's pod cannot be created: {error}",))
             return POD_REFUSED

@@ -7,6 +7,7 @@ a change is one rename. `run/` is the proxy's own directory, with the socket of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from kubelite.node.model.cri import ExecResult
 
 CHECK_TIMEOUT = 20.0  # seconds
 ANSWER_TIMEOUT = 20.0  # of the master: a reload ends when the new worker is ready
+_KILLED = 128  # an exit code above it: a signal, 128 + its number
 _KEPT = 2  # generations beside the current one
 
 Execute = Callable[[str, str, list[str], float], Awaitable[ExecResult]]  # uid, container id, command, seconds
@@ -41,13 +43,16 @@ class ProxyFiles:
         self._prepare()
         generation = str(max((int(name) for name in self._generations()), default=0) + 1)
         place = self._config / generation
-        place.mkdir(mode=0o750)
-        os.chown(place, 0, USER)
-        for name, content in files.items():
-            path = place / name
-            path.touch(mode=0o640)
-            os.chown(path, 0, USER)
-            path.write_bytes(content)
+        with contextlib.ExitStack() as undo:
+            place.mkdir(mode=0o750)
+            undo.callback(self.discard, generation)
+            os.chown(place, 0, USER)
+            for name, content in files.items():
+                path = place / name
+                path.touch(mode=0o640)
+                os.chown(path, 0, USER)
+                path.write_bytes(content)
+            undo.pop_all()
         return generation
 
     def publish(self, generation: str) -> None:
@@ -57,7 +62,7 @@ class ProxyFiles:
         link.symlink_to(generation)
         link.rename(self._config / "current")
         for old in sorted(self._generations(), key=int)[: -1 - _KEPT]:
-            shutil.rmtree(self._config / old)
+            self.discard(old)
 
     def current(self) -> str:
         """Return the name of the generation that counts, "" if there is none."""
@@ -67,7 +72,8 @@ class ProxyFiles:
             return ""
 
     def discard(self, generation: str) -> None:
-        shutil.rmtree(self._config / generation)
+        """Remove a generation that does not count. What cannot be removed goes with a later one."""
+        shutil.rmtree(self._config / generation, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove all but the default certificate."""
@@ -75,10 +81,16 @@ class ProxyFiles:
             shutil.rmtree(path, ignore_errors=True)
 
     async def check(self, uid: str, container: str, generation: str) -> str:
-        """Return what the proxy says is wrong with a generation, "" if it accepts it. Raises RuntimeFault."""
+        """Return what the proxy says is wrong with a generation, "" if it accepts it. Raises RuntimeFault,
+        and ProxyError if the check came to no result: that says nothing about the generation."""
         found = await self._execute(uid, container, check_command(generation), CHECK_TIMEOUT)
         if found.timed_out:
-            return f"the check took more than {CHECK_TIMEOUT:.0f} seconds"
+            raise ProxyError(f"the check of a new configuration took more than {CHECK_TIMEOUT:.0f} seconds")
+        if found.exit_code > _KILLED:
+            raise ProxyError(
+                f"the check of a new configuration was killed by signal {found.exit_code - _KILLED}: "
+                "its container may have too little memory"
+            )
         return (found.output.strip() or f"exit code {found.exit_code}") if found.exit_code else ""
 
     async def reload(self) -> None:

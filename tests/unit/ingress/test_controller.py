@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from kubelite.ingress.proxy import ProxyError, ProxyFiles
 from kubelite.ingress.proxy_pod import PodOptions, container_id
 from kubelite.kube.events import EventRecorder
 from kubelite.node.model.cri import ExecResult
+from kubelite.policies.gate import Gate
 from state.records import Record
 from state.store import Store
 from tests.unit.ingress.kit import Doc, backend, endpoint_slice, ingress, path, rule, service
+from tests.unit.policies.kit import quota
+from tests.unit.state.store_kit import full_disk
 from tests.waiting import SECONDS
 
 ADDRESS = "192.0.2.10"
@@ -38,6 +43,7 @@ class Proxy(ProxyFiles):
         self.commands: list[str] = []
         self.refuses = ""
         self.silent = False
+        self.check_fails = False
 
     async def _nothing(self, _uid: str, _id: str, _command: list[str], _timeout: float) -> ExecResult:
         raise AssertionError("checks are answered here")
@@ -57,6 +63,8 @@ class Proxy(ProxyFiles):
         self.config = {}
 
     async def check(self, uid: str, container: str, generation: str) -> str:
+        if self.check_fails:
+            raise ProxyError("the check took too long")
         return self.refuses
 
     async def reload(self) -> None:
@@ -111,6 +119,13 @@ class World:
         found = self.store.get("Ingress", "default", name)
         assert found is not None
         return list(((found.doc.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ())
+
+    async def until_said(self, reason: str) -> str:
+        async with asyncio.timeout(SECONDS):
+            while reason not in (said := await self.said()):
+                await self.until(lambda: True)
+                await asyncio.sleep(0.02)
+        return said[reason]
 
     async def said(self) -> dict[str, str]:
         await self.events.flush()
@@ -238,3 +253,62 @@ async def test_a_port_that_is_taken_is_told(world: World) -> None:
         "port 80/TCP of the node is taken by pod default/old: set ingress_http_port"
     )
     assert world.pod is None
+
+
+async def test_a_quota_that_has_no_room_for_the_proxy_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POD_REFUSED", 0.02)
+    world.store.gate = Gate(time.time)
+    none = quota(pods="0")
+    await world.put("ResourceQuota", {**none, "metadata": {**none["metadata"], "namespace": NAMESPACE}})
+    world.start()
+    said = await world.until_said("FailedCreate")
+    assert said == (
+        f'the proxy\'s pod cannot be created: pods "{POD}" is forbidden: exceeded quota: quota, '
+        "requested: pods=1, used: pods=0, limited: pods=0"
+    )
+    await world.store.delete("uid-quota")
+    await world.until(lambda: world.pod)
+
+
+async def test_it_goes_on_when_a_full_disk_has_room_again(world: World) -> None:
+    with full_disk(world.store) as failures:
+        world.start()
+        await world.until(lambda: len(failures) > 1)
+    await world.runs()
+    await world.until(world.address)
+    await world.store.delete("uid-a")
+    with full_disk(world.store) as failures:
+        await world.until(lambda: len(failures) > 1)
+    await world.until(lambda: world.pod is None or world.pod.deleting)
+
+
+async def test_files_that_cannot_be_written_are_written_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+
+    def fail(_files: Mapping[str, bytes]) -> str:
+        attempts.append("write")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.proxy, "write", fail)
+        world.start()
+        await world.until(lambda: len(attempts) > 1)
+    await world.runs()
+    await world.until(world.address)
+
+
+async def test_a_check_without_a_result_is_made_again_and_leaves_no_files(world: World) -> None:
+    world.start()
+    await world.runs()
+    await world.until(world.address)
+    world.proxy.check_fails = True
+    known = set(world.proxy.written)
+    await world.change("uid-a", spec=ingress("a", rule("b.example"))["spec"])
+    await asyncio.sleep(0.1)
+    assert set(world.proxy.written) == known and "Rejected" not in await world.said()
+    world.proxy.check_fails = False
+    await world.until(lambda: b"b.example/" in world.proxy.config["prefix.map"])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from state.store import Store
@@ -18,3 +22,20 @@ def commits_of(store: Store) -> list[Any]:
 
     store._commit = noted  # type: ignore[method-assign]
     return batches
+
+
+@contextlib.contextmanager
+def full_disk(store: Store) -> Iterator[list[str]]:
+    """Have each commit fail as on a full disk. The list gets an entry for each."""
+    failures: list[str] = []
+    original = store._commit
+
+    def fail(batch: Any) -> None:
+        failures.append("full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store._commit = fail  # type: ignore[method-assign]
+    try:
+        yield failures
+    finally:
+        store._commit = original  # type: ignore[method-assign]
