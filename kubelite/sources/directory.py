@@ -387,9 +387,16 @@ class Sources:
     async def _restore(self, key: Key, file: str, plan: plans.Plan, now: float) -> None:
         """Cancel the deletion of a volume or claim whose manifest exists again. If the object was deleted after the
         plan was computed, create it."""
-        if await self._update(key, file, plan) is None:
-            doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
+        if await self._update(key, file, plan) is not None:
+            return
+        doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
+        try:
             await self._store.create(key[0], doc, durable=False)
+        except (
+            AlreadyExists,
+            Forbidden,
+        ):  # the next plan sees the other object, or says why there is no room
+            self._look_again(SETTLE)
 
     def _hand_over(self, file: str, key: Key, doc: Json) -> None:
         """Pass the typed spec on by `offer`, so that the document need not be parsed again."""
@@ -403,7 +410,7 @@ class Sources:
         wanted = plan.services.get(key) or (self._files[file].objects or {})[key]
 
         def change(doc: Json) -> Json | None:
-            going = doc["metadata"].get("deletionTimestamp") and not is_revived(doc)
+            going = doc["metadata"].get("deletionTimestamp") and not is_revived(doc, plan.rules.ending)
             changed = None if going else merged(doc, plan.rules.edited(doc, wanted), file)
             if changed is not None:
                 self._hand_over(file, key, changed)

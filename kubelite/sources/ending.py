@@ -7,7 +7,7 @@ gone; `to_terminate` says when nothing names the namespace any more. What is in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import NAMESPACE, TERMINATING, is_ending
@@ -50,6 +50,9 @@ def to_terminate(
     return tuple(name for name in waiting if name not in named)
 
 
-def is_revived(doc: Json) -> bool:
-    """Whether a document that exists again cancels the deletion of its object."""
+def is_revived(doc: Json, ending: Container[str]) -> bool:
+    """Whether a document that exists again cancels the deletion of its object. `ending`: the namespaces that are
+    terminated, in which nothing is revived."""
+    if doc["metadata"].get("namespace", "") in ending:
+        return False
     return doc["kind"] in FINALIZERS or (doc["kind"] == NAMESPACE and not is_ending(doc))

@@ -247,7 +247,7 @@ def _verdict(key: Key, doc: Json, file: str, record: Record | None, *, holder: K
         owner = record.metadata["ownerReferences"][0]
         words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
         return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
-    if record.deleting and not is_revived(record.doc):
+    if record.deleting and not is_revived(record.doc, rules.ending):
         return _Verdict(_Step.KEEP, doc)
     wanted = merged(record.doc, rules.edited(record.doc, doc), file)
     if wanted is None:
@@ -359,7 +359,7 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         "generation",
         "finalizers",
         *(
-            () if is_revived(old) else ending
+            () if is_revived(old, ()) else ending
         ),  # a manifest that exists again cancels the deletion of a claim, volume or namespace
     ):
         if own in old["metadata"]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubelite.kube.objects import is_ending
+from kubelite.namespaces.lifecycle import end
+from kubelite.policies.gate import Gate
+from kubelite.sources import directory as module
 from kubelite.sources.directory import Sources
 from state.store import Store
-from tests.unit.sources.kit import directory, pod, sources
+from tests.unit.sources.kit import CLAIM, directory, pod, sources
 
 __all__ = ["directory", "sources"]
 
@@ -107,3 +112,53 @@ async def test_nothing_ends_while_a_file_is_unknown(directory: Path, store: Stor
     (directory / "other.yaml").unlink()
     await scan(sources)
     assert state(store) == "Terminating"
+
+
+CLAIM_IN_SHOP = CLAIM.replace("{name: data}", "{name: data, namespace: shop}")
+
+
+async def test_a_claim_is_not_revived_while_its_namespace_ends(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "ns.yaml").write_text(SHOP)
+    (directory / "claim.yaml").write_text(CLAIM_IN_SHOP)
+    await scan(sources)
+    for name in ("ns", "claim"):
+        (directory / f"{name}.yaml").unlink()
+    await scan(sources)
+    claim = store.get("PersistentVolumeClaim", "shop", "data")
+    assert state(store) == "Terminating" and claim is not None and claim.deleting
+    (directory / "claim.yaml").write_text(CLAIM_IN_SHOP)
+    await scan(sources)
+    claim = store.get("PersistentVolumeClaim", "shop", "data")
+    assert claim is not None and claim.deleting, "the namespace would end never"
+
+
+async def test_a_claim_that_is_gone_before_it_is_revived_is_not_forced_into_a_namespace_that_ends(
+    directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the namespace and of the claim come between the plan and its writes."""
+    store.gate = Gate(time.time)
+    (directory / "ns.yaml").write_text(SHOP)
+    (directory / "other.yaml").write_text(in_shop("other"))
+    (directory / "claim.yaml").write_text(CLAIM_IN_SHOP)
+    await scan(sources)
+    (directory / "claim.yaml").unlink()
+    await scan(sources)
+    (directory / "claim.yaml").write_text(CLAIM_IN_SHOP)
+    restore = Sources._restore
+
+    async def late(self: Sources, *given: Any) -> None:
+        await end(store, "shop", time.time())
+        await store.delete(store.uid_of("PersistentVolumeClaim", "shop", "data") or "")
+        await restore(self, *given)
+
+    monkeypatch.setattr(module.Sources, "_restore", late)
+    await sources.scan(settle=0)
+    assert state(store) == "Terminating" and not store.list("PersistentVolumeClaim")
+    await scan(sources)
+    said = [problem.message for found in sources.states() for problem in found.problems]
+    assert said == [
+        'persistentvolumeclaims "data" is forbidden: unable to create new content in namespace shop '
+        "because it is being terminated"
+    ]
