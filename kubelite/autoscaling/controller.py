@@ -16,15 +16,19 @@ from functools import partial
 
 from kubelite.autoscaling.decide import decide
 from kubelite.autoscaling.model import KIND, SCALED, Memory, Outcome, Sample, Timing, View
+from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of, matches_labels, selector_of
 from kubelite.kube.objects import REPLICAS, reference
+from runtime.errors import RuntimeFault
+from state.errors import StoreError
 from state.store import Record, Store
 from state.watch import Watch
 
 log = logging.getLogger(__name__)
 
+RETRY = 5.0  # seconds after a failure
 WARM_UP = 5.0  # seconds between the first two samples: CPU time is a difference
 
 Samples = Mapping[str, Sample]  # by uid of the pod
@@ -56,17 +60,27 @@ class Autoscaler:
         """Decide until this is cancelled."""
         async with self._store.watch(KIND) as watch:
             while True:
-                if not self._store.list(KIND):
-                    self._memories.clear()
-                    await self.restore()
-                    await watch.next()
+                try:
+                    await self._turn()
+                except (Forbidden, OSError, RuntimeFault, StoreError) as error:  # as on a full disk
+                    log.error("the autoscaler failed, will retry: %s", error)
+                    await asyncio.sleep(RETRY)
                     continue
-                if not self._memories:
-                    await self._sample()
-                    await asyncio.sleep(WARM_UP)
-                if not self._paused():
-                    await self.step()
-                await self._next(watch)
+                if self._store.list(KIND):
+                    await self._next(watch)
+                else:
+                    await watch.next()
+
+    async def _turn(self) -> None:
+        if not self._store.list(KIND):
+            self._memories.clear()
+            await self.restore()
+            return
+        if not self._memories:
+            await self._sample()
+            await asyncio.sleep(WARM_UP)
+        if not self._paused():
+            await self.step()
 
     async def _next(self, watch: Watch) -> None:
         """Return when it is time to decide again: after `timing.sync` seconds, or when an autoscaler is new, edited or

@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -35,7 +34,8 @@ from kubelite.daemon.workloads import (
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
-from kubelite.kube.errors import is_shortage
+from kubelite.kube.background import Work, in_background
+from kubelite.kube.errors import is_expected
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.kube.pod_security import PodSecurity
@@ -68,17 +68,14 @@ from kubelite.telemetry.tracing.otlp import Exporter, trace_id
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import serve_metrics
 from runtime.builder.run import leftovers
-from runtime.errors import RuntimeFault
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.shim.protocol import SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
-from state.errors import StoreError
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
-AFTER_SHORTAGE = 2.0  # seconds until work that lacked descriptors or memory begins anew
 FRESH = 5.0  # seconds; a manifest that was read earlier is not part of the pod's start
 
 #: The start of the two helper processes. Each result is a client or an error.
@@ -135,17 +132,17 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
-        _background(stack, sources.run, "sources")
+        in_background(stack, sources.run, "sources")
         agent.on_reload.append(lambda read: sources.reload(read.relist_seconds))
         await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
         await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
         _controllers(agent, parsed, gate, stack)
-        _background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
-        _background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
+        in_background(stack, partial(qos_cgroups.run, worker.scheduler.reservations), "qos-cgroups")
+        in_background(stack, partial(remove_orphans, agent, unclaimed, first=first), "orphans")
         if exporter:
-            _background(stack, exporter.run, "otlp")
+            in_background(stack, exporter.run, "otlp")
         await _start_servers(agent, stack)
         agent.startup_took = time.time() - started
         yield agent
@@ -154,15 +151,20 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
 def _controllers(
     agent: NodeAgent, parsed: ParsedPods, gate: PolicyGate, stack: contextlib.AsyncExitStack
 ) -> None:
-    """Start the tasks that each wait for the first object of their kinds, and import nothing before."""
-    _background(stack, partial(run_controllers, agent, parsed), "controllers")
-    _background(stack, agent.dns.run, "dns")
-    _background(stack, partial(run_autoscaler, agent), "autoscaler")
-    _background(stack, partial(run_services, agent), "services")
-    _background(stack, partial(run_quotas, agent), "quotas")
-    _background(stack, partial(run_ingress, agent, parsed), "ingress")
-    _background(stack, partial(run_namespaces, agent), "namespaces")
-    _background(stack, partial(run_network_policies, agent, gate), "network-policies")
+    """Start the tasks that each wait for the first object of their kinds, and import nothing before. Pods keep running
+    whatever happens to these tasks, so an expected error of one does not stop the node."""
+    works: dict[str, Work] = {
+        "controllers": partial(run_controllers, agent, parsed),
+        "dns": agent.dns.run,
+        "autoscaler": partial(run_autoscaler, agent),
+        "services": partial(run_services, agent),
+        "quotas": partial(run_quotas, agent),
+        "ingress": partial(run_ingress, agent, parsed),
+        "namespaces": partial(run_namespaces, agent),
+        "network-policies": partial(run_network_policies, agent, gate),
+    }
+    for name, work in works.items():
+        in_background(stack, work, name, passes=is_expected)
 
 
 async def _sweep(settings: Settings, store: Store, images: ImageClient, tracer: Tracer) -> None:
@@ -286,17 +288,17 @@ def _image_client(settings: Settings) -> ImageClient:
 def _standing_jobs(agent: NodeAgent, claims: Claims, stack: contextlib.AsyncExitStack) -> None:
     """Start the tasks that run until the node stops."""
     store = agent.store
-    _background(stack, partial(_dispatch, agent), "dispatch")
-    _background(stack, claims.run, "claims")
+    in_background(stack, partial(_dispatch, agent), "dispatch")
+    in_background(stack, claims.run, "claims")
     for kind in (
         "ConfigMap",
         "Secret",
         "ClusterTrustBundle",
         "PersistentVolumeClaim",
     ):  # a change to a volume also changes its claim
-        _background(stack, partial(_dispatch_content, store, agent.worker, kind), f"dispatch-{kind}")
-    _background(stack, partial(relist, agent, agent.queue), "relist")
-    _background(stack, ShutdownManager(agent).run, "shutdown")
+        in_background(stack, partial(_dispatch_content, store, agent.worker, kind), f"dispatch-{kind}")
+    in_background(stack, partial(relist, agent, agent.queue), "relist")
+    in_background(stack, ShutdownManager(agent).run, "shutdown")
     _keep_room(agent, stack)
     lag = LoopLag(agent.meters.loop_lag.observe)
     lag.start()
@@ -319,9 +321,9 @@ def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     oom = OomWatch(agent)
     oom.start()
     stack.callback(oom.close)
-    _background(stack, agent.disk_usage.run, "disk-usage")
+    in_background(stack, agent.disk_usage.run, "disk-usage")
     collector = _collector(agent)
-    _background(stack, collector.run, "image-gc")
+    in_background(stack, collector.run, "image-gc")
     agent.on_reload.append(lambda read: collector.reload(_gc_policy(read), read.image_gc_period))
     settings = agent.settings
     if thresholds := parse_thresholds(settings.eviction_hard):
@@ -333,48 +335,15 @@ def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
             transition=settings.eviction_pressure_transition_period,
             free_images=collector.free_all,
         )
-        _background(stack, evictor.run, "eviction")
+        in_background(stack, evictor.run, "eviction")
 
 
 async def _start_servers(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     settings = agent.settings
-    _background(stack, partial(serve_api, agent), "api")
+    in_background(stack, partial(serve_api, agent), "api")
     if settings.listen:
         host, _, port = settings.listen.rpartition(":")
         await stack.enter_async_context(serve_metrics(agent, agent.pages(), host.strip("[]"), int(port)))
-
-
-def _background(
-    stack: contextlib.AsyncExitStack, work: Callable[[], Coroutine[object, object, None]], name: str
-) -> None:
-    """Run `work` in the background until the node stops. A shortage of descriptors or memory passes, so the work begins
-    anew after it. If it fails otherwise, log the error and stop the node. A restart loses nothing, whereas a node
-    without this task would ignore changes."""
-    task = asyncio.ensure_future(again_after_shortage(work, name))
-
-    def done(finished: asyncio.Future[None]) -> None:
-        if not finished.cancelled() and (error := finished.exception()) is not None:
-            log.critical("%s failed: %s", name, error, exc_info=error)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    async def cancel() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    task.add_done_callback(done)
-    stack.push_async_callback(cancel)
-
-
-async def again_after_shortage(work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-    """Do `work` until it ends. If it fails from a shortage, do it anew a moment later; any other error is raised."""
-    while True:
-        try:
-            return await work()
-        except (OSError, MemoryError, RuntimeFault, StoreError) as error:
-            if not is_shortage(error):
-                raise
-            log.error("%s: %s; it begins anew in %.0f s", name, error, AFTER_SHORTAGE)
-        await asyncio.sleep(AFTER_SHORTAGE)
 
 
 def _unclaimed(store: Store, running: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:

@@ -22,7 +22,7 @@ from kubelite.network_policies.gate import PolicyGate
 from kubelite.policies.gate import QUOTA
 from kubelite.settings import Settings
 from kubelite.sources.services import Allocate
-from runtime.errors import NetworkError
+from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from kubelite.autoscaling.model import Sample
@@ -260,7 +260,7 @@ async def run_network_policies(agent: NodeAgent, gate: PolicyGate) -> None:
         if not agent.store.list(NETWORK_POLICY):
             try:
                 await agent.network.replace_policies((), ())  # they may have gone while the daemon was down
-            except NetworkError as error:
+            except RuntimeFault as error:
                 log.error("the tables of earlier NetworkPolicies cannot be removed: %s", error)
             await watch.next()
 
@@ -269,4 +269,7 @@ async def run_network_policies(agent: NodeAgent, gate: PolicyGate) -> None:
     (dns,) = own_address(agent.settings)
     controller = PolicyController(agent.store, agent.events, agent.network, dns=dns)
     gate.open(controller)
-    await controller.run()
+    try:
+        await controller.run()
+    finally:
+        gate.close()

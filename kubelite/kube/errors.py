@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 
 from kubelite.kube.json import Json
+from runtime.errors import RuntimeFault
+from state.errors import StorageFailed, StoreError
 
 # reason → HTTP code (apimachinery pkg/api/errors). Other reasons of a RuntimeFault are failures of the node: 500.
 _CODES = {
@@ -39,11 +41,16 @@ _CODES = {
 #: Shortages that pass: of descriptors, of the kernel's memory.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+#: What a disk says that is full, fails, or has been made read-only.
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from, is a shortage that passes."""
+    """Whether an error, or what it was raised from, is a shortage that passes: of descriptors, memory, or a disk."""
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
+        if isinstance(error, (MemoryError, StorageFailed)):
+            return True
+        if isinstance(error, OSError) and error.errno in EXHAUSTED | DISK:
             return True
         error = error.__cause__
     return False
@@ -77,3 +84,8 @@ class Forbidden(Exception):
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is one that storage, admission, the system or a helper process raise for a reason."""
+    return isinstance(error, (Forbidden, MemoryError, OSError, RuntimeFault, StoreError))

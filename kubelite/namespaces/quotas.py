@@ -10,6 +10,7 @@ A node without quotas never imports this module: see `kubelite.daemon.workloads`
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 
@@ -17,10 +18,14 @@ from kubelite.kube.json import Json
 from kubelite.policies.gate import QUOTA
 from kubelite.policies.ledger import Ledger
 from kubelite.policies.resource_quota import PLURALS
+from state.errors import StorageFailed
 from state.store import Store
+
+log = logging.getLogger(__name__)
 
 COALESCE = 0.05  # seconds in which changes lead to one status
 RESYNC = 10.0  # seconds until pods are counted again that terminate: past their grace period they use nothing
+RETRY = 1.0  # seconds after a write that failed, as on a full disk
 
 
 class QuotaKeeper:
@@ -39,7 +44,13 @@ class QuotaKeeper:
         async with self._store.watch(frozenset(PLURALS)) as watch:
             namespaces: Collection[str] = self._limited()
             while True:
-                await self._keep(namespaces)
+                try:
+                    await self._keep(namespaces)
+                except StorageFailed as error:
+                    log.error("the status of quotas cannot be written, will retry: %s", error)
+                    await asyncio.sleep(RETRY)
+                    namespaces = self._limited()
+                    continue
                 change = await watch.next(RESYNC if self._terminating() else None)
                 await asyncio.sleep(COALESCE)
                 found = [*([change] if change is not None else ()), *watch.take()]

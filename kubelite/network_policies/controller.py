@@ -17,7 +17,7 @@ from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.network_policies.compiled import Compiled, compiled
 from kubelite.network_policies.pods import DNS, PodFacts, dns_server, facts_of, pod_rules
-from runtime.errors import NetworkError
+from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.policies.plan import PodRules, Policy
 from state.records import Change
 from state.store import Record, Store
@@ -32,7 +32,7 @@ NOT_ENFORCED = "NotEnforced"  # reason of the events about policies that are not
 
 
 class Helper(Protocol):
-    """What the network client offers (runtime.network.client). Both raise NetworkError. The client gives a new helper
+    """What the network client offers (runtime.network.client). Both raise RuntimeFault. The client gives a new helper
     process what it has been given."""
 
     async def replace_policies(
@@ -73,7 +73,7 @@ class PolicyController:
             while True:
                 try:
                     await self._settle()
-                except NetworkError as error:
+                except (OSError, RuntimeFault) as error:
                     self._say(error)
                     await asyncio.sleep(RETRY)
                     continue
@@ -86,13 +86,13 @@ class PolicyController:
         fails and a policy restricts the pod: then it must not start."""
         try:
             await self._settle()
-        except NetworkError as error:
+        except (OSError, RuntimeFault) as error:
             pod = self._pods.get(uid)
             if pod is None or not pod_rules(pod, self._rules, self._namespaces).restricted:
                 return
             raise NetworkError(
                 f"the NetworkPolicies of the pod cannot be put in force: {error}",
-                reason=error.reason,
+                reason=getattr(error, "reason", NetworkError.reason),
                 retriable=True,
             ) from error
 
@@ -149,7 +149,7 @@ class PolicyController:
             if (pod := self._pods.get(uid)) is not None:
                 yield uid, pod_rules(pod, self._rules, self._namespaces)
 
-    def _say(self, error: NetworkError) -> None:
+    def _say(self, error: OSError | RuntimeFault) -> None:
         """Log a failure, and record an event about each policy, once each."""
         said = str(error)
         unaware = [uid for uid in ("", *self._policies) if self._told.get(uid) != said]

@@ -42,6 +42,11 @@ class PolicyGate:
             self._controller = asyncio.get_running_loop().create_future()
         self._controller.set_result(controller)
 
+    def close(self) -> None:
+        """Let no pod in until there is another controller: one that has ended does not see new pods."""
+        if self._controller is not None and self._controller.done():
+            self._controller = asyncio.get_running_loop().create_future()
+
 
 def restricted_by(store: Store, pod: Json) -> list[str]:
     """Say which policies restrict a pod; nothing, at no cost, if the node has none."""

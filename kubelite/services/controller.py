@@ -44,7 +44,7 @@ from kubelite.services.slices import (
     wants_mirror,
 )
 from kubelite.services.sockets import tables
-from runtime.errors import NetworkError
+from runtime.errors import RuntimeFault
 from runtime.identity import new_uid
 from runtime.network.services.plan import ServicePort
 from state.errors import AlreadyExists
@@ -120,7 +120,7 @@ class ServiceController:
             try:
                 await self._data_path.replace(wanted)
                 break
-            except NetworkError as error:
+            except (OSError, RuntimeFault) as error:
                 log.error("the ports of Services cannot be set, will retry: %s", error)
                 await asyncio.sleep(RETRY)
         self._begun = True
@@ -165,7 +165,7 @@ class ServiceController:
                 continue
             try:
                 await self._data_path.apply(name, ports)
-            except NetworkError as error:
+            except (OSError, RuntimeFault) as error:
                 log.warning("service %s/%s still leads to a pod that terminates: %s", *name, error)
             left = left or (one.serving and one.ip not in reached(ports))
         if left:

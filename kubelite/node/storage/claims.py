@@ -117,7 +117,7 @@ class Claims:
                 watch = watches[kind]
                 return asyncio.ensure_future(_end_of_one(watch) if kind == "Pod" else anext(watch))
 
-            await self.look()
+            await self._try_to_look()
             waiting = {news(kind): kind for kind in kinds}
             try:
                 while True:
@@ -128,10 +128,17 @@ class Claims:
                         while kind != "Pod" and await watches[kind].next(0) is not None:
                             pass  # one look() covers all changes
                         waiting[news(kind)] = kind
-                    await self.look()
+                    await self._try_to_look()
             finally:
                 for task in waiting:
                     task.cancel()
+
+    async def _try_to_look(self) -> None:
+        """Look once. A failure, as on a full disk, is logged: the next change looks again, or `AGAIN`."""
+        try:
+            await self.look()
+        except (OSError, RuntimeFault, StoreError) as error:
+            log.error("cannot keep the claims and volumes up to date: %s", error)
 
     async def look(self) -> None:
         """Bind unbound claims, and remove what is no longer used."""

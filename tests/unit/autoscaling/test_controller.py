@@ -18,6 +18,7 @@ from kubelite.sources.directory import Sources
 from state.store import Record, Store
 from tests.unit.autoscaling.kit import NOW, pod, samples
 from tests.unit.sources.kit import directory, sources
+from tests.unit.state.store_kit import full_disk
 
 __all__ = ["directory", "sources"]
 
@@ -147,6 +148,25 @@ async def test_it_runs_while_there_are_autoscalers(
         (directory / "hpa.yaml").unlink()
         await sources.scan(settle=0)
         await until(lambda: scale(store) == (2, None))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_it_goes_on_when_a_full_disk_has_room_again(
+    directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelite.autoscaling.controller.WARM_UP", 0.0)
+    monkeypatch.setattr("kubelite.autoscaling.controller.RETRY", 0.0)
+    (directory / "web.yaml").write_text(WEB)
+    (directory / "hpa.yaml").write_text(HPA)
+    await sources.scan(settle=0)
+    autoscaler = await loaded(store, 500, 700)
+    task = asyncio.create_task(autoscaler.run())
+    try:
+        with full_disk(store) as failures:
+            await until(lambda: len(failures) > 2)
+        await until(lambda: scale(store) == (4, "2"))
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

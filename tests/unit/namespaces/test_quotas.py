@@ -7,9 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from kubelite.namespaces import quotas
 from kubelite.namespaces.quotas import QuotaKeeper
 from state.store import Store
 from tests.unit.policies.kit import compute, pod, quota, resources
+from tests.unit.state.store_kit import full_disk
 from tests.waiting import until_async
 
 NOW = 1_800_000_000.0
@@ -48,4 +52,19 @@ async def test_the_status_follows_the_objects_and_the_limits(tmp_path: Path) -> 
         await until_async(lambda: used(store) == {"pods": "0"})
         told.clear()
         await store.delete("uid-quota")
+        await until_async(lambda: told)
+
+
+async def test_it_goes_on_when_a_full_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "RETRY", 0.0)
+    async with kept(tmp_path) as (store, told):
+        await store.create("ResourceQuota", quota(pods="2"))
+        await until_async(lambda: used(store) == {"pods": "0"})
+        await store.create("Pod", pod())
+        with full_disk(store) as failures:
+            await until_async(lambda: len(failures) > 2)
+            told.clear()
+        await until_async(lambda: used(store) == {"pods": "1"})
         await until_async(lambda: told)

@@ -12,9 +12,10 @@ import pytest
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.network_policies import controller as module
+from kubelite.network_policies import gate
 from kubelite.network_policies.controller import PolicyController
 from kubelite.network_policies.gate import PolicyGate, restricted_by
-from runtime.errors import NetworkError
+from runtime.errors import NetworkError, SpecError
 from runtime.network.policies.plan import PodRules, Policy
 from state.store import Store
 from tests.unit.network_policies.kit import pod, policy
@@ -31,6 +32,7 @@ class Helper:
         self.pods: dict[str, PodRules] = {}
         self.changes: list[tuple[bool, int, int]] = []  # policies given?, pods, removed
         self.failures = 0
+        self.error: Exception = NetworkError("the kernel says no")
 
     async def replace_policies(self, policies: Sequence[Policy], pods: Sequence[PodRules]) -> list[str]:
         await self._maybe_fail()
@@ -54,7 +56,7 @@ class Helper:
         await asyncio.sleep(0)
         if self.failures:
             self.failures -= 1
-            raise NetworkError("the kernel says no")
+            raise self.error
 
     def restricts(self, uid: str) -> bool:
         return uid in self.pods and self.pods[uid].restricted
@@ -204,3 +206,30 @@ async def test_what_why_says(kit: Kit) -> None:
     assert restricted_by(kit.store, doc) == []
     await kit.put(policy("x/deny", DENY))
     assert restricted_by(kit.store, doc) == ["NetworkPolicies restrict its ingress: x/deny"]
+
+
+@pytest.mark.parametrize("error", [SpecError("a request is malformed"), OSError(24, "Too many open files")])
+async def test_no_error_of_the_helper_ends_it_or_lets_a_pod_in(kit: Kit, error: Exception) -> None:
+    await kit.put(policy("x/deny", DENY))
+    await kit.put_pod("x/a")
+    kit.helper.error, kit.helper.failures = error, 1000
+    async with running(kit):
+        with pytest.raises(NetworkError, match=str(error).split("]")[-1].strip()):
+            await kit.gate.admitted("x.a")
+        kit.helper.failures = 0
+        await kit.settled(lambda: kit.helper.restricts("x.a"))
+
+
+async def test_nothing_is_admitted_between_two_controllers(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "STARTING", 0.05)
+    await kit.put(policy("x/deny", DENY))
+    async with running(kit):
+        await kit.settled(lambda: bool(kit.helper.policies))
+    kit.gate.close()
+    await kit.put_pod("x/a")
+    with pytest.raises(NetworkError, match="not in force yet"):
+        await kit.gate.admitted("x.a")
+    kit.controller = PolicyController(kit.store, EventRecorder(kit.store, "n"), kit.helper, dns="10.88.0.1")
+    async with running(kit):
+        await kit.gate.admitted("x.a")
+        assert kit.helper.restricts("x.a")

@@ -22,6 +22,8 @@ from kubelite.node.storage.volume_objects import Volumes
 from manifests.types.core import Pod
 from state.store import Store
 from tests.unit.node.storage.volume_kit import MANUAL, ON_SSD, claim, pod, volume
+from tests.unit.state.store_kit import full_disk
+from tests.waiting import until_async
 
 
 class Disk:
@@ -221,3 +223,24 @@ def test_other_sources_are_named(tmp_path: Path) -> None:
             disk.plan(pod())
 
     run(tmp_path, story)
+
+
+async def test_claims_go_on_when_a_full_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelite.node.storage.claims.AGAIN", 0.01)
+    disk = Disk(tmp_path)
+    await disk.volumes.keep_class("Retain")
+    ends = claim("data")
+    ends["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    await disk.store.create("PersistentVolumeClaim", ends)
+    with full_disk(disk.store) as failures:
+        task = asyncio.create_task(disk.claims.run())
+        await until_async(lambda: len(failures) > 1 or task.done())
+    try:
+        await until_async(lambda: not disk.store.list("PersistentVolumeClaim"))
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await disk.store.close()

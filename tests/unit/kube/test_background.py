@@ -1,0 +1,70 @@
+"""Tasks of the node: which errors pass, and which stop the node."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from kubelite.kube import background
+from kubelite.kube.errors import Forbidden, is_expected, is_shortage
+from runtime.errors import NetworkError, StateError
+from state.errors import NotFound, StorageFailed
+
+
+def _from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+SHORTAGES = [
+    *(OSError(number, "short") for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)),
+    *(OSError(number, "disk") for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)),
+    _from(StateError("no shim listens"), OSError(errno.EMFILE, "short")),
+    StorageFailed("the disk is full"),
+    MemoryError(),
+]
+EXPECTED = [
+    Forbidden("exceeded quota", "spec"),
+    NetworkError("no nft"),
+    NotFound("gone"),
+    OSError(errno.EINVAL, "no"),
+]
+BUGS = [KeyError("metadata"), AssertionError("never"), AttributeError("None")]
+
+
+def outcome(error: Exception, monkeypatch: pytest.MonkeyPatch, **how: object) -> int:
+    """Do work that fails twice, and return how often it was begun."""
+    monkeypatch.setattr(background, "FIRST", 0.0)
+    attempts = 0
+
+    async def work() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise error
+
+    asyncio.run(background.again(work, "work", **how))  # type: ignore[arg-type]
+    return attempts
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=repr)
+def test_every_task_begins_anew_after_a_shortage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_shortage(error) and is_expected(error)
+    assert outcome(error, monkeypatch) == 3
+
+
+@pytest.mark.parametrize("error", EXPECTED, ids=repr)
+def test_a_feature_begins_anew_after_what_others_refuse(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome(error, monkeypatch, passes=is_expected) == 3
+    with pytest.raises(type(error)):
+        outcome(error, monkeypatch)
+
+
+@pytest.mark.parametrize("error", BUGS, ids=repr)
+def test_a_bug_stops_the_node(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(type(error)):
+        outcome(error, monkeypatch, passes=is_expected)
