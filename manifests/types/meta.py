@@ -244,7 +244,11 @@ class Object(Model):
         `manifests.types.defaults`."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"apiVersion": self.api_version, "kind": self.kind, **super().to_json()}
+        """Return the object as the API writes it: a kind that has a spec shows it even if it is empty, as in Go, where
+        it is no pointer."""
+        found = super().to_json()
+        spec = {"spec": {}} if "spec" in type(self).model_fields and "spec" not in found else {}
+        return {"apiVersion": self.api_version, "kind": self.kind, **found, **spec}
 
 
 _TERM = re.compile(

@@ -175,6 +175,8 @@ async def _change(
     for text in plan.writes.values():
         chunks = edits.split(text or "", source)
         ours = [chunk for chunk in chunks if key in chunk.keys]
+        if not ours:
+            raise bad_request("a change cannot give the object another kind, name or namespace")
         _validated(ours[0].text, key)
         headers = admitted(request, node, ours)
     if is_dry_run(request):
@@ -190,8 +192,8 @@ def _check_same(resource: Resource, current: Json, new: Json) -> None:
     if not isinstance(given, dict):
         raise bad_request("metadata is not an object")
     title, name = _title(resource), metadata["name"]
-    if given.get("name", name) != name:
-        words = f"the name of the object ({given['name']}) does not match the name on the URL ({name})"
+    if given.get("name") != name:
+        words = f"the name of the object ({given.get('name')}) does not match the name on the URL ({name})"
         raise bad_request(words)
     namespace = metadata.get("namespace", "")
     if (given.get("namespace") or namespace) != namespace:

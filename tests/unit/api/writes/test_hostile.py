@@ -102,3 +102,26 @@ def test_a_condition_that_would_break_every_list_of_pods(http: Http, condition: 
     answer = http.request("PATCH", f"{PODS}/web/status", content=body, headers=MERGE)
     assert answer.status_code == 400
     assert http.get(PODS).status_code == 200
+
+
+@pytest.mark.parametrize("metadata", [{"name": None}, {"name": "b"}, {"name": ["a"]}])
+def test_a_patch_does_not_take_an_objects_name(http: Http, metadata: Any) -> None:
+    assert http.post(MAPS, json=config_map("a")).status_code == 201
+    code, said = words(http.request("PATCH", f"{MAPS}/a", json={"metadata": metadata}, headers=MERGE))
+    assert code == 400 and said.endswith("does not match the name on the URL (a)")
+    assert http.get(f"{MAPS}/a").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "plural"),
+    [("ResourceQuota", "v1", "resourcequotas"), ("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets")],
+)
+def test_an_object_without_its_optional_spec_stops_no_other(
+    http: Http, kind: str, version: str, plural: str
+) -> None:
+    path = f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/default/{plural}"
+    answer = http.post(path, json={"apiVersion": version, "kind": kind, "metadata": {"name": "q"}})
+    assert (answer.status_code, answer.json()["spec"]) == (201, {})
+    assert http.post(MAPS, json=config_map("a")).status_code == 201
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web"}}
+    assert http.post(f"{PODS}/web/eviction", json=eviction).status_code == 201
