@@ -118,10 +118,10 @@ chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEE
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS)) \
 		$(if $(BLOWS),--blows $(BLOWS))
 
-fuzz: setup      ## (root) 100,000 config.json and state files and bytes of others, mostly wrong; SEED=… CASES=… REAL=… STATE=… FOREIGN=…
+fuzz: setup      ## (root) 100,000 config.json and state files, bytes of others and API requests, mostly wrong; SEED=… CASES=… REAL=… STATE=… FOREIGN=… API=…
 	$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(REAL),--real $(REAL)) \
 		$(if $(STATE),--state $(STATE)) $(if $(FOREIGN),--foreign $(FOREIGN))
-
+		$(if $(STATE),--state $(STATE)) $(if $(FOREIGN),--foreign $(FOREIGN)) $(if $(API),--api $(API))
 soak: setup      ## (root) 5,000 containers, 8 at a time, callers killed at random points: is anything left? N=… SEED=…
 	$(BIN)/python -m tests.chaos.soak $(if $(N),--containers $(N)) $(if $(SEED),--seed $(SEED))
 

@@ -247,7 +247,9 @@ class Object(Model):
         """Return the object as the API writes it: a kind that has a spec shows it even if it is empty, as in Go, where
         it is no pointer."""
         found = super().to_json()
-        spec = {"spec": {}} if "spec" in type(self).model_fields and "spec" not in found else {}
+        spec: dict[str, Any] = (
+            {"spec": {}} if "spec" in type(self).model_fields and "spec" not in found else {}
+        )
         return {"apiVersion": self.api_version, "kind": self.kind, **found, **spec}
 
 

@@ -1,11 +1,12 @@
 """`make fuzz`: config.json and state files from a seed; each results in a container or in one clean error.
 
-python -m tests.fuzz [--cases 100000] [--real 2000] [--state 500] [--foreign 100000] [--seed N] [--first K]
+python -m tests.fuzz [--cases 100000] [--real 2000] [--state 500] [--foreign 100000] [--api 100000]
+    [--seed N] [--first K]
 
 `cases` are decided in this process: reading, validation, the plans for mounts, cgroups, capabilities and seccomp.
 `real` of them (from `--first` on) are then tried with the command, and `state` containers have their files damaged
 (root only). The first that is neither ends it, with how to repeat that one alone. `foreign` cases are bytes for the
-parsers of what others write (foreign.py), for each parser in turn.
+parsers of what others write (foreign.py), for each parser in turn. `api` cases are requests to the API (api.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--real", type=int, default=2_000)
     parser.add_argument("--state", type=int, default=500)
     parser.add_argument("--foreign", type=int, default=100_000)
+    parser.add_argument("--api", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     options = parser.parse_args()
@@ -58,7 +60,7 @@ def _all(base: Path, options: argparse.Namespace) -> int:
 
     if not _each("cases", decided, range(first, first + options.cases), seed):
         return 1
-    if not _foreign(base, options):
+    if not _foreign(base, options) or not _api(base, options):
         return 1
     if not options.real and not options.state:
         return 0
@@ -98,6 +100,25 @@ def _foreign(base: Path, options: argparse.Namespace) -> bool:
     )
 
 
+def _api(base: Path, options: argparse.Namespace) -> bool:
+    from tests.fuzz import api
+
+    logging.disable(logging.CRITICAL)  # what the node says of requests that it refuses
+    target = api.Api(base / "api")
+    # A request depends on those before it in its batch.
+    first = options.first - options.first % api.BATCH
+    numbers = range(first, options.first + options.api)
+    try:
+        return _each(
+            "api",
+            lambda number: CONTAINER if target.attempt(options.seed, number) else "an error",
+            numbers, options.seed, "answers",
+        )  # fmt: skip
+    finally:
+        target.close()
+        logging.disable(logging.NOTSET)
+
+
 def _each(
     kind: str, attempt: Callable[[int], str], numbers: range, seed: int, good: str = "containers"
 ) -> bool:
@@ -106,7 +127,7 @@ def _each(
         try:
             ended[attempt(number) == CONTAINER] += 1
         except Unclean as error:
-            only = {"cases": 0, "real": 0, "state": 0, "foreign": 0, kind: 1}
+            only = {"cases": 0, "real": 0, "state": 0, "foreign": 0, "api": 0, kind: 1}
             flags = " ".join(f"--{name} {count}" for name, count in only.items())
             print(f"FAILED at {kind} {number}: {error}")
             print(f"to repeat: python -m tests.fuzz --seed {seed} --first {number} {flags}", flush=True)

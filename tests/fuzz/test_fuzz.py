@@ -15,12 +15,12 @@ from runtime.errors import SpecError, StateError
 from runtime.oci.cli import lifecycle, store
 from runtime.oci.config import shape
 from runtime.oci.config import spec as oci
-from tests.fuzz import cases, decide, foreign
+from tests.fuzz import api, cases, decide, foreign
 from tests.fuzz.run import Ground
 from tests.programs import BUSYBOX
 
 SEED = 20
-DECIDED, REAL, STATE, FOREIGN = 1000, 25, 10, 300
+DECIDED, REAL, STATE, FOREIGN, API = 1000, 25, 10, 300, 1001
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -145,3 +145,14 @@ def test_a_damaged_config_of_a_container_is_told(tmp_path: Path) -> None:
     entry.write("config.json", b'{"process": 1}')
     with pytest.raises(StateError, match=r"config.json is damaged"):
         entry.spec()
+
+
+def test_each_request_to_the_api_ends_in_an_answer_or_in_one_error(tmp_path: Path) -> None:
+    target = api.Api(tmp_path / "api")
+    try:
+        good = sum(target.attempt(SEED, number) for number in range(API))
+    except decide.Unclean as error:
+        pytest.fail(str(error))
+    finally:
+        target.close()
+    assert API // 10 < good < API * 9 // 10
