@@ -47,7 +47,7 @@ def cluster_dns(settings: Settings, store: Store) -> tuple[str, ...]:
 
 def own_address(settings: Settings) -> tuple[str, ...]:
     """The address of the node's own server: that of the bridge, which every pod reaches."""
-    return (Subnet.parse(settings.pod_cidr).gateway,)
+    return (Subnet.parse(settings.pod_networks[0]).gateway,)
 
 
 class ClusterDns:
@@ -81,7 +81,7 @@ class ClusterDns:
             from kubelite.services.dns_zone import ZoneBuilder
             from runtime.dns.client import DnsClient
 
-            networks = (settings.pod_cidr, settings.service_cidr)
+            networks = (settings.pod_networks[0], settings.service_cidr)
             zone = ZoneBuilder(settings.cluster_domain, networks, custom_names(settings.dns_records))
             for record in store.list("Service"):
                 zone.set_service(record.doc)

@@ -189,7 +189,8 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
 def network_config(settings: Settings) -> NetworkConfig:
     return NetworkConfig(
         bridge=settings.bridge,
-        pod_cidr=settings.pod_cidr,
+        pod_cidr=settings.pod_networks[0],
+        pod_cidr6=settings.pod_networks[1],
         state_dir=f"{settings.run_dir}/network",
         node=settings.node_name,
         routed=settings.pod_routing,

@@ -127,7 +127,7 @@ class NodeAgent:
         ready, why = self.ready()
         state = AgentState(
             self.started_at,
-            self.settings.pod_cidr,
+            tuple(filter(None, self.settings.pod_networks)),
             time.time(),
             not_ready="" if ready else why,
             pressure_since=self.pressure_since,

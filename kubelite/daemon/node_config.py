@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -35,6 +36,7 @@ def node_config(settings: Settings) -> NodeConfig:
     return NodeConfig(
         node_name=settings.node_name,
         host_ip=host_address(),
+        host_ip6=host_address6() if settings.pod_networks[1] else "",
         root=settings.root,
         log_dir=f"{settings.log_dir}/pods",
         cgroup_parent=f"/{settings.cgroup_parent}",
@@ -94,6 +96,14 @@ def host_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
+
+
+def host_address6() -> str:
+    """Return the machine's IPv6 source address on the default route, "" if there is no such route."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.connect(("2001:db8::1", 9))  # documentation prefix: looks up a route and sends nothing
+        return str(probe.getsockname()[0])
+    return ""
 
 
 def default_rlimits() -> tuple[tuple[str, int, int], ...]:

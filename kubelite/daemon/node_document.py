@@ -43,7 +43,7 @@ class AgentState:
     """The daemon's state that the document shows."""
 
     started_at: float
-    pod_cidr: str
+    pod_cidrs: tuple[str, ...]
     now: float
     not_ready: str = ""  # why the node is not ready; "" = it is ready
     pressure_since: Mapping[str, float] | None = None  # condition → Unix seconds it last changed
@@ -63,7 +63,7 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
         metadata["annotations"] = dict(kept["annotations"])
     if kept.get("resourceVersion"):
         metadata["resourceVersion"] = kept["resourceVersion"]
-    spec: Json = {"podCIDR": agent.pod_cidr, "podCIDRs": [agent.pod_cidr]}
+    spec: Json = {"podCIDR": agent.pod_cidrs[0], "podCIDRs": list(agent.pod_cidrs)}
     if taints := shown_taints(facts, stored):
         spec["taints"] = taints
     if facts.unschedulable:
@@ -77,7 +77,7 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
             "capacity": amounts(config.capacity),
             "allocatable": amounts(config.allocatable),
             "addresses": [
-                *([{"type": "InternalIP", "address": config.host_ip}] if config.host_ip else []),
+                *({"type": "InternalIP", "address": ip} for ip in config.host_ips),
                 {"type": "Hostname", "address": config.node_name},
             ],
             "conditions": [

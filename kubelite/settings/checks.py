@@ -163,10 +163,22 @@ def _dns_name(text: str) -> None:
 
 
 def pod_network(value: str) -> str:
-    network = ipaddress.ip_network(value, strict=False)
-    if network.version != 4 or network.prefixlen > 29:
+    """An IPv4 network, or one and an IPv6 network behind a comma, as kube-controller-manager's --cluster-cidr."""
+    networks = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",")]
+    match [network.version for network in networks]:
+        case [4] | [4, 6]:
+            pass
+        case [6] | [6, 4]:
+            raise ValueError(f"must begin with an IPv4 network, for example 10.88.0.0/16,{networks[0]}")
+        case _:
+            raise ValueError("must be one IPv4 network, or an IPv4 and an IPv6 network")
+    if networks[0].prefixlen > 29:
         raise ValueError("must be an IPv4 network with at least 8 addresses, for example 10.88.0.0/16")
-    return str(network)
+    if networks[1:] and not 8 <= networks[1].prefixlen <= 96:
+        raise ValueError(
+            "the IPv6 network must have a prefix between /8 and /96, for example 10.88.0.0/16,fd00:88::/64"
+        )
+    return ",".join(map(str, networks))
 
 
 #: Ranges for Services, the preferred one first: kubeadm's, and OpenShift's.
@@ -174,7 +186,7 @@ _SERVICE_NETWORKS = ("10.96.0.0/16", "172.30.0.0/16")
 
 
 def service_network(value: str, info: ValidationInfo) -> str:
-    pods = ipaddress.ip_network(info.data.get("pod_cidr", "10.88.0.0/16"))
+    pods = ipaddress.ip_network(info.data.get("pod_cidr", "10.88.0.0/16").partition(",")[0])
     if not value:
         free = (text for text in _SERVICE_NETWORKS if not pods.overlaps(ipaddress.ip_network(text)))
         return next(free, _SERVICE_NETWORKS[0])

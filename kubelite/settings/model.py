@@ -73,7 +73,8 @@ class Settings(BaseModel):
     bridge: str = "kubelite0"
     """Bridge of the pod network; at most 15 characters."""
     pod_cidr: str = "10.88.0.0/16"
-    """IPv4 range of pod addresses."""
+    """IPv4 range of pod addresses. With an IPv6 range behind a comma (`10.88.0.0/16,fd00:88::/64`), pods get an address
+    of each."""
     pod_routing: bool = False
     """Let machines that have a route to `pod_cidr` connect to every port of every pod. Host ports need no route."""
     service_cidr: str = Field("", validate_default=True)
@@ -260,6 +261,12 @@ class Settings(BaseModel):
     _images = field_validator("preloaded_images_verification_allowlist")(checks.image_names)
     _levels = field_validator("pod_security_namespaces")(checks.pod_security_levels)
     _paths = field_validator("allowed_host_paths")(checks.host_paths)
+
+    @property
+    def pod_networks(self) -> tuple[str, str]:
+        """`pod_cidr` by family: IPv4, and IPv6 or ""."""
+        first, _, second = self.pod_cidr.partition(",")
+        return first, second
 
     @property
     def pod_security(self) -> PodSecurity:

@@ -9,6 +9,7 @@ ipam        address leases, a file per pod
 port_sockets   sockets that reserve published ports
 bridge      the bridge and its sysctls
 nat         masquerading and host ports      antispoof   the table that drops spoofed frames
+ipv6        the second address of pods
 services    virtual addresses and node ports of Services
 nft_messages   nftables over netlink         netlink     sockets and rtnetlink requests
 """

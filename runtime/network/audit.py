@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runtime.errors import NetworkError
 from runtime.network import antispoof, nat, netlink
@@ -16,6 +17,9 @@ from runtime.network.ipam import LeaseStore
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import POD_IFNAME, Lease
+
+if TYPE_CHECKING:  # loaded when pods have IPv6 addresses
+    from runtime.network.ipv6.stack import Stack6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Audit:
     senders: antispoof.SenderTable | None
     nat: nat.NatTable | None
     prefix: str
+    ipv6: Stack6 | None = None
 
     def problems(self, inside: Iterable[Lease] | None = None) -> list[Problem]:
         """Every problem; [] if there are none. Also checks the pod's own namespace for each lease in `inside` (None:
@@ -48,6 +53,8 @@ class Audit:
         found = [Problem(sentence) for sentence in self.bridge.problems(links.values())]
         if self.nat and read_sysctl(f"net/ipv4/conf/{self.bridge.name}/route_localnet") == "0":
             found.append(Problem("host ports are not reachable at 127.0.0.1: route_localnet is off"))
+        if self.ipv6:
+            found += map(Problem, self.ipv6.problems(leases))
         for lease in leases:
             found += self._lease_problems(lease, links, published)
         known = {lease.host_ifname for lease in leases}
@@ -73,6 +80,8 @@ class Audit:
         """The problems of one pod's attachment."""
         links = {link.name: link for link in netlink.links(self.route)}
         found = self._lease_problems(lease, links, self._published())
+        if self.ipv6:
+            found += map(Problem, self.ipv6.problems([lease]))
         return found + self._sender_problems([lease], others=False) + self.inside_problems(lease, ended=True)
 
     def inside_problems(self, lease: Lease, *, ended: bool) -> list[Problem]:
@@ -99,6 +108,9 @@ class Audit:
                 ]
             if netlink.uplink(pod) is None:
                 return [Problem(f"pod {lease.uid}: no default route", inside=lease.uid)]
+            if self.ipv6:
+                lacks = self.ipv6.inside_problems(pod, index, lease)
+                return [Problem(f"pod {lease.uid}: {words}", inside=lease.uid) for words in lacks]
         return []
 
     def _lease_problems(
@@ -129,9 +141,9 @@ class Audit:
         found = [
             Problem(f"pod {lease.uid}: {lease.host_ifname} is not restricted to its own addresses")
             for lease in leases
-            if not admitted.issuperset(antispoof.elements(lease))
+            if not admitted.issuperset(self.senders.elements_of(lease))
         ]
-        known = {item for lease in leases for item in antispoof.elements(lease)}
+        known = {item for lease in leases for item in self.senders.elements_of(lease)}
         leftover = sorted(admitted - known) if others else []
         return found + [
             Problem(f"nftables: {antispoof.describe(item)} is admitted for no pod") for item in leftover

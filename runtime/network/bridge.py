@@ -30,6 +30,7 @@ class Bridge:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name) or name in (".", ".."):
             raise SpecError(f"bridge name {name!r} must have 1 to 15 letters, digits, '-', '_' or '.'")
         self.name = name
+        self.mac = mac_of(subnet.gateway)
         self.index = 0
         self._route = route
         self._alias = bridge_alias(node)
@@ -46,7 +47,7 @@ class Bridge:
         self._refuse_overlap(present, bridge.index if bridge else 0)
         if bridge is None:
             # In one datagram, so that a crash cannot leave a bridge without its alias.
-            make = netlink.new_bridge(self.name, mac=mac_of(self._subnet.gateway), mtu=mtu)
+            make = netlink.new_bridge(self.name, mac=self.mac, mtu=mtu)
             self._route.request([make, netlink.set_alias(self.name, self._alias)])
         self.index = netlink.interface_index(self.name)
         disable_ipv6(self.name)

@@ -19,24 +19,31 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from runtime.errors import NetworkError, SpecError
 from runtime.network.plan import Lease, PortMapping, Subnet, host_ifname, identity, mac_of
+
+if TYPE_CHECKING:  # loaded when pods have IPv6 addresses
+    from runtime.network.ipv6.plan import Subnet6
 
 
 class LeaseStore:
     """The leases of one node. Only one process writes them: the helper, which holds the lock of the directory
     (`helper.py`)."""
 
-    def __init__(self, state_dir: str, subnet: Subnet, node: str) -> None:
+    def __init__(self, state_dir: str, subnet: Subnet, node: str, subnet6: Subnet6 | None = None) -> None:
+        """`subnet6`: the network of the second address of pods that get a lease from now on; None: they get none."""
         self._dir = os.path.join(state_dir, "leases")
         self._last_path = os.path.join(state_dir, "last")
         self._name_path = os.path.join(state_dir, "node")
         self._subnet = subnet
+        self._subnet6 = subnet6
         self._node = node
         self.warnings: list[str] = []
         os.makedirs(self._dir, mode=0o700, exist_ok=True)
         self._leases: dict[str, Lease] = {}
+        self._turn = 0  # index of the lease with which next() begins
         self._load()
         self._last_file = os.open(self._last_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._last = os.pread(self._last_file, 15, 0).decode(errors="replace").strip()
@@ -47,10 +54,18 @@ class LeaseStore:
     def all(self) -> list[Lease]:
         return list(self._leases.values())
 
-    def address(self, uid: str) -> str:
-        """The address of a pod, "" if it has none."""
+    def next(self, count: int | None) -> list[Lease] | None:
+        """The next `count` leases in turn; None if that is all of them."""
+        leases = self.all()
+        if count is None or count >= len(leases):
+            return None
+        start, self._turn = self._turn % len(leases), (self._turn + count) % len(leases)
+        return [*leases[start:], *leases[:start]][:count]
+
+    def addresses(self, uid: str) -> tuple[str, ...]:
+        """The addresses of a pod, one of each family that it has."""
         lease = self.get(uid)
-        return lease.ip if lease else ""
+        return lease.addresses if lease else ()
 
     def allocate(
         self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...], had: str = ""
@@ -69,6 +84,7 @@ class LeaseStore:
             netns=netns,
             netns_id=netns_id,
             ports=ports,
+            ip6=self._subnet6.address(ip) if self._subnet6 else "",
         )
         self.write_pending(lease)
         self._last = ip

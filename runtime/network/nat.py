@@ -112,7 +112,7 @@ def _was_redirected(operator: int = NEQ) -> bytes:
     return status + bitwise_and(struct.pack("=I", 1 << 5)) + compare(operator, bytes(4))
 
 
-def _begins_a_flow() -> bytes:
+def begins_a_flow() -> bytes:
     """ct state is neither established nor related: NFT_CT_STATE (0) & NF_CT_STATE_BIT (1 << IP_CT_… + 1)"""
     state = expression("ct", number(1, NFT_REG_1), number(2, 0))
     return state + bitwise_and(struct.pack("=I", 1 << 1 | 1 << 2)) + compare(EQ, bytes(4))
@@ -157,7 +157,7 @@ def chains(bridge: str, subnet: Subnet, *, routed: bool = False) -> tuple[Chain,
     guard = (interface(META_IIFNAME, NEQ, "lo") + _address(DADDR, EQ, loopback) + DROP,)
     not_of_a_node = load_meta(META_IIFGROUP) + compare(NEQ, struct.pack("=I", BRIDGE_GROUP))
     from_outside = interface(META_IIFNAME, NEQ, bridge) + not_of_a_node + into_bridge
-    forward = () if routed else (from_outside + _begins_a_flow() + _was_redirected(EQ) + DROP,)
+    forward = () if routed else (from_outside + begins_a_flow() + _was_redirected(EQ) + DROP,)
     return (
         Chain("guard", "filter", NF_INET_PRE_ROUTING, RAW, guard),
         Chain("forward", "filter", NF_INET_FORWARD, FILTER, forward),

@@ -43,7 +43,7 @@ NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # NF_IP_PRI_*
 NFT_SET_MAP = 0x8
 # libnftables' data types. The number of a concatenation is that of its parts, six bits each (only `nft list` uses it).
-TYPE_IPADDR, TYPE_ETHERADDR, TYPE_PROTO, TYPE_SERVICE, TYPE_IFNAME = 7, 9, 12, 13, 41
+TYPE_IPADDR, TYPE_IP6ADDR, TYPE_ETHERADDR, TYPE_PROTO, TYPE_SERVICE, TYPE_IFNAME = 7, 8, 9, 12, 13, 41
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

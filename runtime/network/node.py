@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.errors import CapabilityError, NetworkError, NotFoundError
-from runtime.network import antispoof, nat, netlink
+from runtime.network import antispoof, inside, nat, netlink
 from runtime.network.audit import Audit, Problem
-from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
+from runtime.network.bridge import Bridge, uplink_mtu
 from runtime.network.deleter import delete_links
 from runtime.network.ipam import LeaseStore, recorded_identity
 from runtime.network.namespaces import Namespaces, identity_of, opened
@@ -44,13 +44,12 @@ from runtime.network.plan import (
 )
 from runtime.network.port_sockets import PortSockets
 
-if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
+if TYPE_CHECKING:  # loaded when there are IPv6 addresses, Services or NetworkPolicies
+    from runtime.network.ipv6.stack import Stack6
     from runtime.network.policies.enforcement import PolicyEnforcement
     from runtime.network.policies.plan import PodRules, Policy
     from runtime.network.services.plan import ServiceNetwork, ServicePort
     from runtime.network.services.routing import ServiceRouting
-
-LO_INDEX = 1  # LOOPBACK_IFINDEX: lo has index 1 in every network namespace
 
 
 class Node:
@@ -63,23 +62,24 @@ class Node:
         self._subnet = Subnet.parse(config.pod_cidr)
         self._route = NetlinkSocket()
         self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone)
-        self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = PortSockets()
         self._services: ServiceRouting | None = None  # None until there are Services
         self._service_network: ServiceNetwork | None = None
         self.policies: PolicyEnforcement | None = None  # None until there are NetworkPolicies
-        self._turn = 0  # index of the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
         self._mtu = config.mtu or uplink_mtu(self._route)
         self._bridge = Bridge(self._route, config.bridge, self._name, self._subnet)
+        self._ipv6 = self._second_family()
+        subnet6 = self._ipv6.subnet if self._ipv6 else None
+        self._leases = LeaseStore(config.state_dir, self._subnet, self._name, subnet6)
         self.warnings = self._set_up_bridge()
         self._repair_leftovers()
         self._senders = self._set_up_senders()
         self._nat = self._set_up_nat()
         self._audit = Audit(
             self._route, self._bridge, self._leases, self._namespaces, self._senders, self._nat,
-            link_prefix(self._name),
+            link_prefix(self._name), self._ipv6,
         )  # fmt: skip
 
     # --- pods -------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Node:
         with opened(netns) as namespace:
             netns_id = self._namespaces.checked_identity(namespace, netns)
             lease = self._leases.get(uid)
-            if lease and lease.ready and lease.netns_id == netns_id and self._index(lease.host_ifname):
+            if lease and lease.ready and lease.netns_id == netns_id and self._has_link(lease):
                 lease = self._change_ports(lease, wanted)
             else:
                 lease = self._attach(
@@ -126,6 +126,8 @@ class Node:
     def finish_delete(self, uids: Sequence[str]) -> None:
         if self._senders:  # only after their interfaces are gone
             self._senders.forget([lease for uid in uids if (lease := self._leases.get(uid))])
+        if self._ipv6:
+            self._ipv6.forget([lease.ip6 for uid in uids if (lease := self._leases.get(uid))])
         if self.policies:
             self.policies.forget(uids)
         for uid in uids:
@@ -176,10 +178,13 @@ class Node:
                 self._admit(lease)
             if self.policies:
                 undo.callback(self.policies.forget, [uid])
-                self.policies.admit(uid, lease.ip)
+                self.policies.admit(uid, lease.addresses)
             undo.callback(delete_links, self._route, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
+            if self._ipv6:
+                undo.callback(self._ipv6.forget, [lease.ip6])
+                self._ipv6.admit(lease)
             if self._nat and ports:
                 undo.callback(self._nat.withdraw, [lease])
                 self._publish(lease)
@@ -240,35 +245,17 @@ class Node:
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
-            if not self._index(lease.host_ifname):
+            if not self._has_link(lease):
                 raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
             # A leftover of this node: the name contains this pod's hash.
             delete_links(self._route, [lease.host_ifname])
             self._route.request(batch)
 
     def _configure_inside(self, lease: Lease, namespace: int, *, again: bool = False) -> None:
-        """Configure lo (up) and eth0 (address, up, default route). The socket is opened inside the namespace and used
-        from outside. `again`: addresses and routes that exist already are no error."""
-        with self._namespaces.inside(namespace):
-            disable_ipv6(POD_IFNAME)
-            index = netlink.interface_index(POD_IFNAME)
-            pod = NetlinkSocket()
-        with pod:
-            pod.request(
-                [
-                    netlink.set_link(LO_INDEX, up=True),
-                    netlink.new_address(
-                        index, ip=lease.ip, prefix=self._subnet.prefix, broadcast=self._subnet.broadcast
-                    ),
-                    netlink.set_link(index, up=True),
-                    netlink.new_default_route(index, self._subnet.gateway),
-                ],
-                ignore=(errno.EEXIST,) if again else (),
-            )
+        inside.configure(self._namespaces, namespace, lease, self._subnet, self._ipv6, again=again)
 
-    def _index(self, name: str) -> int:
-        """The interface's index; 0 if it does not exist."""
-        return netlink.interface_index(name, missing_ok=True)
+    def _has_link(self, lease: Lease) -> bool:
+        return netlink.interface_index(lease.host_ifname, missing_ok=True) > 0
 
     def _attachment(self, lease: Lease, warnings: Sequence[str] = ()) -> Attachment:
         return Attachment(
@@ -282,6 +269,7 @@ class Node:
             ports=lease.ports,
             antispoof=self._senders is not None,
             warnings=tuple(warnings),
+            ip6=lease.ip6,
         )
 
     # --- Services -----------------------------------------------------------------------------------------------------
@@ -337,7 +325,8 @@ class Node:
 
             self.policies = PolicyEnforcement(
                 self._bridge, self._subnet,
-                table=policy_table_name(self._name), prefix=link_prefix(self._name), address=self._leases.address,
+                table=policy_table_name(self._name), prefix=link_prefix(self._name),
+                addresses=self._leases.addresses, ipv6=bool(self.config.pod_cidr6),
             )  # fmt: skip
         return self.policies
 
@@ -359,7 +348,7 @@ class Node:
         `inside`, the first audit enters the namespaces of only that many pods, in turn at each call."""
         if self._services:
             self._services.settle()
-        found = self._audit.problems(self._next_leases(inside))
+        found = self._audit.problems(self._leases.next(inside))
         lacking = self._table_problems()
         if not found and not lacking:
             return Repair()
@@ -382,14 +371,6 @@ class Node:
         sentences = [*(problem.sentence for problem in found), *lacking]
         repaired = [sentence for sentence in sentences if sentence not in left]
         return Repair(repaired, sorted(left), failed)
-
-    def _next_leases(self, count: int | None) -> list[Lease] | None:
-        """The next `count` leases in turn; None if that is all of them."""
-        leases = self._leases.all()
-        if count is None or count >= len(leases):
-            return None
-        start, self._turn = self._turn % len(leases), (self._turn + count) % len(leases)
-        return [*leases[start:], *leases[:start]][:count]
 
     def _repair_pods(self, found: Sequence[Problem]) -> list[str]:
         """Reconfigure pods' interfaces, and reattach pods that have lost theirs. A pod keeps its address, and therefore
@@ -427,8 +408,9 @@ class Node:
         changed."""
         self._service_routing().delete()
         self._policy_enforcement().delete()
-        if self._nat:
-            self._nat.delete()
+        for table in (self._nat, self._ipv6):
+            if table:
+                table.delete()
         prefix = link_prefix(self._name)
         delete_links(
             self._route, [link.name for link in netlink.links(self._route) if link.name.startswith(prefix)]
@@ -445,7 +427,18 @@ class Node:
         return bridge is not None and bridge.alias == bridge_alias(self.config.node)
 
     def _set_up_bridge(self) -> list[str]:
-        return self._bridge.set_up(mtu=self._mtu, held=[lease.ip for lease in self._leases.all()])
+        leases = self._leases.all()
+        warnings = self._bridge.set_up(mtu=self._mtu, held=[lease.ip for lease in leases])
+        if self._ipv6:
+            self._ipv6.set_up(leases)
+        return warnings
+
+    def _second_family(self) -> Stack6 | None:
+        if not self.config.pod_cidr6:
+            return None
+        from runtime.network.ipv6.stack import Stack6
+
+        return Stack6(self._route, self._bridge, self.config, table_name(self._name))
 
     def _repair_leftovers(self) -> None:
         """Roll back unfinished leases of an earlier helper, delete interfaces without a lease, and reattach detached
@@ -455,6 +448,8 @@ class Node:
         for lease in self._leases.all():
             if not lease.ready:
                 self._leases.remove(lease.uid)
+                if self._ipv6:
+                    self._ipv6.forget([lease.ip6])
         known = {lease.host_ifname for lease in self._leases.all()}
         prefix = link_prefix(self._name)
         ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
@@ -470,9 +465,12 @@ class Node:
 
     def _set_up_senders(self) -> antispoof.SenderTable | None:
         try:
-            table = antispoof.SenderTable(table_name(self._name), link_prefix(self._name))
+            gateway = self._bridge.mac if self._ipv6 else ""
+            table = antispoof.SenderTable(table_name(self._name), link_prefix(self._name), gateway)
             table.rebuild(self._leases.all())
         except CapabilityError as error:
+            if self._ipv6:  # it relies on the table: see runtime.network.ipv6
+                raise
             self.warnings.append(f"pods are not restricted to their own addresses: {error}")
             return None
         return table

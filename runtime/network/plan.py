@@ -35,7 +35,7 @@ PROTOCOLS = {
 class NetworkConfig:
     """One node's network. `state_dir` belongs to one node, which locks it; with the node's name it distinguishes the
     tables and interfaces of several nodes. `mtu` None means the uplink's MTU. `routed`: other machines may connect to
-    pods at their own addresses."""
+    pods at their own addresses. `pod_cidr6`: the IPv6 network, from which pods get a second address; "": none."""
 
     bridge: str
     pod_cidr: str
@@ -43,6 +43,7 @@ class NetworkConfig:
     node: str
     mtu: int | None = None
     routed: bool = False
+    pod_cidr6: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +80,12 @@ class Attachment:
     ports: tuple[PortMapping, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     antispoof: bool = False  # packets with a source address other than the pod's are dropped
+    ip6: str = ""  # the second address, of IPv6
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The pod's addresses, by the names of their fields."""
+        return {"ip": self.ip, "ip6": self.ip6} if self.ip6 else {"ip": self.ip}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,6 +109,11 @@ class Lease:
     netns_id: str  # st_dev:st_ino of the namespace; differs for a new one behind the same path
     ports: tuple[PortMapping, ...] = ()
     ready: bool = False
+    ip6: str = ""  # the second address, of IPv6
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.ip, self.ip6) if self.ip6 else (self.ip,)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,6 +128,8 @@ class Lease:
         if wrong := [name for name in texts if not isinstance(data[name], str)]:
             raise TypeError(f"{wrong[0]} is not a text")
         ipaddress.IPv4Address(data["ip"])
+        if second := data.get("ip6"):
+            ipaddress.IPv6Address(second)
         return cls(**{**{key: value for key, value in data.items() if key in known}, "ports": ports})
 
 

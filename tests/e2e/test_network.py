@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.manifests import SLEEP, container, pod
-from tests.e2e.node import Node
+from tests.e2e.node import Node, running_node
 
 SERVE = """
     trap 'exit 0' TERM
@@ -131,3 +131,33 @@ def test_addresses_are_reused(node: Node) -> None:
     asked = node.in_netns(sys.executable, "-c", "import socket; print(*dict(socket.if_nameindex()).values())")
     links = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     assert set(links.split()) <= {"lo", node.bridge}
+
+
+SHOW = "echo $IP; echo $IPS; echo $HOST; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+@needs_nat
+@pytest.mark.skipif(not Path("/proc/sys/net/ipv6").exists(), reason="needs IPv6 in this kernel")
+def test_pods_with_an_ipv6_address(tmp_path: Path, images: Path) -> None:
+    fields = {"IP": "status.podIP", "IPS": "status.podIPs", "HOST": "status.hostIPs"}
+    env = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+    with running_node(tmp_path, images, pod_cidr="10.77.0.0/24, fd00:77::/64") as node:
+        node.apply("web.yaml", pod("web", container("httpd", SERVE)))
+        node.apply("client.yaml", pod("client", container("main", SHOW, env=env)))
+        node.wait_status("web", "Running")
+        node.wait_status("client", "Running")
+        addresses = [one["ip"] for one in node.pod("web")["status"]["podIPs"]]
+        assert addresses[0] == node.pod("web")["status"]["podIP"] and addresses[1].startswith("fd00:77::a4d:")
+        hosts = node.cli("exec", "web", "--", "cat", "/etc/hosts").out
+        assert all(f"{address}\tweb\n" in hosts for address in addresses)
+        got = node.cli("exec", "client", "--", "wget", "-qO-", f"http://[{addresses[1]}]/").out
+        assert got == "hello from web\n"
+        own = [one["ip"] for one in node.pod("client")["status"]["podIPs"]]
+        node.wait(lambda: "127.0.0.1" in node.cli("logs", "client").out, "the variables")
+        assert node.cli("logs", "client").out.split() == [own[0], ",".join(own), "127.0.0.1"]
+        described = node.cli("describe", "node").out
+        assert "10.77.0.0/24,fd00:77::/64" in described
+        node.kill()
+        node.start()
+        assert [one["ip"] for one in node.pod("web")["status"]["podIPs"]] == addresses
+        assert node.cli("exec", "client", "--", "wget", "-qO-", f"http://[{addresses[1]}]/").out == got

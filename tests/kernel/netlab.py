@@ -89,6 +89,10 @@ class Netns:
             self.fd = -1
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 class Server:
     """Answers every TCP connection and UDP packet on a port with the address it came from."""
 
@@ -96,7 +100,7 @@ class Server:
         self, ns: Netns, port: int, protocol: str = "TCP", *, address: str = "0.0.0.0", says: str = ""
     ) -> None:
         kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
-        self._socket = ns.run(lambda: socket.socket(socket.AF_INET, kind))
+        self._socket = ns.run(lambda: socket.socket(family_of(address), kind))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((address, port))
         self._says = says
@@ -133,7 +137,7 @@ class Server:
 def ask(ns: Netns, address: str, port: int, protocol: str = "TCP", *, timeout: float = SOON) -> str | None:
     """The server's response, or None if there is none in time."""
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
-    with ns.run(lambda: socket.socket(socket.AF_INET, kind)) as client:
+    with ns.run(lambda: socket.socket(family_of(address), kind)) as client:
         client.settimeout(timeout)
         try:
             client.connect((address, port))
@@ -199,10 +203,12 @@ class Lab:
         self._namespaces.append(ns)
         return ns
 
-    def config(self, name: str = "lab", cidr: str = "10.77.0.0/24", routed: bool = False) -> NetworkConfig:
+    def config(
+        self, name: str = "lab", cidr: str = "10.77.0.0/24", routed: bool = False, cidr6: str = ""
+    ) -> NetworkConfig:
         return NetworkConfig(
             bridge=f"br-{name}", pod_cidr=cidr, state_dir=os.path.join(self._state_dir, name), node=name,
-            routed=routed,
+            routed=routed, pod_cidr6=cidr6,
         )  # fmt: skip
 
     def table(self, name: str = "lab") -> str:

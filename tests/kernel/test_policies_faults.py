@@ -263,7 +263,7 @@ def test_only_changes_of_other_programs_are_looked_for(network: Lab, nft: str) -
         watch = RulesetWatch("lab-policies", ours=tables.ports)
         try:
             tables.rebuild(Scope(Subnet.parse("10.77.0.0/24"), "k"), wanted, wanted.elements)
-            tables.add(pod_elements(rules.pods[0], "10.77.0.9", wanted.sets), wanted.sets)
+            tables.add(pod_elements(rules.pods[0], ("10.77.0.9",), wanted.sets), wanted.sets)
             assert not watch.changed()
             network.host.sh(nft, "flush", "chain", "inet", "lab-policies", "ingress")
             assert watch.changed() and not watch.changed()

@@ -42,6 +42,30 @@ def test_kubelets_names_are_read(tmp_path: Path) -> None:
     assert (settings.registry_pull_qps, settings.registry_burst) == (2.0, 4)
 
 
+def test_pods_may_have_networks_of_both_families() -> None:
+    both = Settings.load({"pod_cidr": "10.88.0.9/16, fd00:88::9/64"}, {})
+    assert both.pod_cidr == "10.88.0.0/16,fd00:88::/64"
+    assert both.pod_networks == ("10.88.0.0/16", "fd00:88::/64")
+    assert Settings.load({"pod_cidr": "10.96.0.0/16,fd00::/96"}, {}).service_cidr == "172.30.0.0/16"
+    assert Settings.load({}, {}).pod_networks == ("10.88.0.0/16", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("fd00:88::/64", "must begin with an IPv4 network, for example 10.88.0.0/16,fd00:88::/64"),
+        ("fd00:88::/64,10.88.0.0/16", "must begin with an IPv4 network"),
+        ("10.88.0.0/16,10.89.0.0/16", "must be one IPv4 network, or an IPv4 and an IPv6 network"),
+        ("10.88.0.0/16,fd00::/64,fd01::/64", "must be one IPv4 network"),
+        ("10.88.0.0/16,fd00::/112", "the IPv6 network must have a prefix between /8 and /96"),
+        ("10.88.0.0/16,", "pod-cidr: "),
+    ],
+)
+def test_other_lists_of_networks_are_refused(given: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Settings.load({"pod_cidr": given}, {})
+
+
 def test_defaults_are_consistent() -> None:
     settings = Settings.load({}, {})
     assert settings.node_name

@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     "--log-dir", type=click.Path(file_okay=False), help="Directory of container logs. [default: /var/log]"
 )
 @click.option("--bridge", metavar="NAME", help="Bridge of the pod network. [default: kubelite0]")
-@click.option("--pod-cidr", metavar="CIDR", help="IPv4 range of pod addresses. [default: 10.88.0.0/16]")
+@click.option(
+    "--pod-cidr", metavar="CIDR", help="IPv4 range of pod addresses, and IPv6 range. [default: 10.88.0.0/16]"
+)
 @click.option("--cgroup-parent", metavar="NAME", help="Cgroup of the node. [default: kubelite]")
 @click.option("--node-name", metavar="NAME", help="Name of the node. [default: the host name]")
 @click.option(

@@ -45,7 +45,9 @@ _DIRECTORY = click.Path(file_okay=False)
     help="Address for metrics and health checks. [default: 127.0.0.1:10255]",
 )
 @click.option("--bridge", metavar="NAME", help="Bridge of the pod network. [default: kubelite0]")
-@click.option("--pod-cidr", metavar="CIDR", help="IPv4 range of pod addresses. [default: 10.88.0.0/16]")
+@click.option(
+    "--pod-cidr", metavar="CIDR", help="IPv4 range of pod addresses, and IPv6 range. [default: 10.88.0.0/16]"
+)
 @click.option("--cgroup-parent", metavar="NAME", help="Cgroup of the node. [default: kubelite]")
 @click.option("--node-name", metavar="NAME", help="Name of the node. [default: the host name]")
 @click.option(

@@ -138,8 +138,8 @@ class LocalCri:
                 continue
             try:
                 found = await self._add(uid, shim.record.pid, host_ports(Pod.parse(pod.doc)), had=had)
-                if found.ip != had:
-                    shim.record = await shim.client.annotate({"ip": found.ip})
+                if (found.ip, found.ip6) != (had, shim.record.annotations.get("ip6", "")):
+                    shim.record = await shim.client.annotate({"ip": found.ip, "ip6": found.ip6})
                     self._on_change(uid)
             except (RuntimeFault, InvalidObject) as error:
                 log.error("cannot attach the pod to the network again: %s", error, extra={"uid": uid})
@@ -306,7 +306,7 @@ class LocalCri:
             if address is not None:
                 for warning in address.warnings:
                     self._warn(uid, warning)
-                shim.record = await shim.client.annotate({"ip": address.ip})
+                shim.record = await shim.client.annotate(address.addresses)
             undo.pop_all()
         return observed_sandbox(shim.record)
 

@@ -78,6 +78,7 @@ def observed_sandbox(record: SandboxRecord) -> ObservedSandbox:
         pid=record.pid,
         created_at=record.created_at,
         ip=record.annotations.get("ip", ""),
+        ip6=record.annotations.get("ip6", ""),
         host_network=record.host_network,
         spec_hash=record.annotations.get("spec_hash", ""),
         cgroup=record.cgroup,

@@ -64,7 +64,7 @@ def observed_lines(observed: ObservedPod) -> list[str]:
     if sandbox is None:
         lines = ["there is no sandbox"]
     else:
-        where = f", address {sandbox.ip}" if sandbox.ip else ""
+        where = f", address {' and '.join(sandbox.ips)}" if sandbox.ip else ""
         state = "is ready" if sandbox.ready else "is not ready"
         created = rfc3339(sandbox.created_at)
         lines = [f"the sandbox {state} (shim pid {sandbox.pid}{where}), created {created}"]

@@ -95,7 +95,7 @@ def compute_pod_status(
         container_statuses=mains,
         ephemeral_container_statuses=extra,
         host_ip=config.host_ip or None,
-        host_ips=[HostIP(ip=config.host_ip)] if config.host_ip else [],
+        host_ips=[HostIP(ip=ip) for ip in config.host_ips],
         pod_ip=ips[0] if ips else None,
         pod_ips=[PodIP(ip=ip) for ip in ips],
         qos_class=resources.qos_of_cgroup(observed.sandbox.cgroup if observed.sandbox else "")
@@ -137,10 +137,10 @@ def _rejected(pod: Pod, scheduling: ScheduleResult, now: float) -> PodStatus:
 
 
 def _ips(pod: Pod, observed: ObservedPod, config: NodeConfig) -> list[str]:
-    """The pod's address. A pod that has ended keeps its last one."""
+    """The pod's addresses. A pod that has ended keeps its last ones. With hostNetwork they are those of the node, of
+    both families if it has them (Kubernetes pkg/kubelet/kubelet_pods.go, generateAPIPodStatus)."""
     if observed.sandbox is not None and observed.sandbox.ready:
-        ip = config.host_ip if pod.spec.host_network else observed.sandbox.ip
-        return [ip] if ip else []
+        return list(config.host_ips if pod.spec.host_network else observed.sandbox.ips)
     return [ip.ip for ip in pod.status.pod_ips] if pod.status.phase in TERMINAL_PHASES else []
 
 

@@ -76,6 +76,12 @@ class ObservedSandbox:
     cgroup: str = ""
     resources_hash: str = ""  # resources_hash() last applied to the pod's own cgroup
     pause: int = 0  # pid of the pod's pause process, which holds its pid and user namespaces; 0 = it has none
+    ip6: str = ""  # the second address, of IPv6
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """The pod's own addresses, in the order of status.podIPs."""
+        return tuple(filter(None, (self.ip, self.ip6)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,12 @@ class NodeConfig:
     host_hosts: str = "/etc/hosts"
     #: (RLIMIT_…, soft, hard) of every container's first process
     rlimits: tuple[tuple[str, int, int], ...] = ()
+    host_ip6: str = ""  # the machine's address of IPv6, on a node whose pods have one, too
+
+    @property
+    def host_ips(self) -> tuple[str, ...]:
+        """The machine's addresses, in the order of status.hostIPs."""
+        return tuple(filter(None, (self.host_ip, self.host_ip6)))
 
     @property
     def capacity(self) -> dict[str, int]:

@@ -266,7 +266,7 @@ def field_value(pod: Pod, path: str, sources: Sources) -> str:
         "spec.nodeName": config.node_name,
         "spec.serviceAccountName": pod.spec.service_account_name or "default",
         "status.hostIP": config.host_ip,
-        "status.hostIPs": config.host_ip,
+        "status.hostIPs": ",".join(config.host_ips),
         "status.podIP": sources.pod_ips[0] if sources.pod_ips else "",
         "status.podIPs": ",".join(sources.pod_ips),
     }

@@ -466,8 +466,7 @@ def _env_file(pod: Pod, config: NodeConfig, volume: str, path: str) -> str | Non
 
 
 def pod_ips(pod: Pod, sandbox: ObservedSandbox, config: NodeConfig) -> list[str]:
-    ip = config.host_ip if pod.spec.host_network else sandbox.ip
-    return [ip] if ip else []
+    return list(config.host_ips if pod.spec.host_network else sandbox.ips)
 
 
 def refresh_files(node: Node, pod: Pod, sandbox: ObservedSandbox) -> None:

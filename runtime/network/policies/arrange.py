@@ -52,7 +52,16 @@ class Family:
 
 
 IPV4 = Family("4", 2, 4, 12, 16)
-FAMILIES = (IPV4,)  # those of pods' addresses
+IPV6 = Family("6", 10, 16, 8, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a set or map has. `family` is that of its addresses; None: it has no addresses."""
+
+    kind: Kind
+    family: Family | None = None
+
 
 Key = tuple[str, bytes]  # set, key
 Elements = dict[Key, bytes]  # value: the name of a chain, END (see Kind.BLOCKS), or b""
@@ -75,20 +84,25 @@ class Match:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Everything in the table but the elements of pods. `profiles`: the chains of pods, each with the policies' chains
-    to which it jumps; `matches`: the chains of policies, with their direction."""
+    to which it jumps; `matches`: the chains of policies, with their direction. `families`: those of pods' addresses."""
 
-    sets: Mapping[str, Kind]
+    sets: Mapping[str, Shape]
     profiles: Mapping[str, tuple[str, ...]]
     matches: Mapping[str, tuple[Direction, tuple[Match, ...]]]
     elements: Elements
+    families: tuple[Family, ...] = (IPV4,)
 
 
-def layout(policies: Iterable[Policy], profiles: Iterable[tuple[Direction, tuple[str, ...]]]) -> Layout:
+def layout(
+    policies: Iterable[Policy],
+    profiles: Iterable[tuple[Direction, tuple[str, ...]]],
+    families: tuple[Family, ...] = (IPV4,),
+) -> Layout:
     """`profiles`: the lists of policies that restrict some pod in a direction. A policy that is gone allows nothing: a
     deleted pod may still name it, until it has no address."""
     sets = {
-        f"{name}{family.suffix}": kind
-        for family in FAMILIES
+        f"{name}{family.suffix}": Shape(kind, family)
+        for family in families
         for name, kind in (
             *((name, Kind.CHAINS) for name in CHAINS.values()),
             (SELF, Kind.PAIRS),
@@ -100,7 +114,7 @@ def layout(policies: Iterable[Policy], profiles: Iterable[tuple[Direction, tuple
     for policy in policies:
         for direction, rules in ((Direction.EGRESS, policy.egress), (Direction.INGRESS, policy.ingress)):
             if rules is not None:
-                found = tuple(match for rule in rules for match in _matches(rule, sets, elements))
+                found = tuple(match for rule in rules for match in _matches(rule, families, sets, elements))
                 matches[chain_of_policy(direction, policy.name)] = direction, found
     chains = {
         chain_of_profile(direction, names): tuple(
@@ -108,14 +122,21 @@ def layout(policies: Iterable[Policy], profiles: Iterable[tuple[Direction, tuple
         )
         for direction, names in profiles
     }
-    return Layout(sets, chains, matches, elements)
+    return Layout(sets, chains, matches, elements, families)
 
 
-def pod_elements(pod: PodRules, address: str, sets: Mapping[str, Kind]) -> Elements:
-    """The elements of a pod, or of a server of the node, at its address, in these sets."""
-    family = next(one for one in FAMILIES if one.size == len(packed(address)))
-    key, suffix = packed(address), family.suffix
+def pod_elements(pod: PodRules, addresses: tuple[str, ...], sets: Mapping[str, Shape]) -> Elements:
+    """The elements of a pod, or of a server of the node, at its addresses, in these sets."""
     found: Elements = {}
+    for address in addresses:
+        found |= _elements_at(pod, packed(address))
+    return {item: value for item, value in found.items() if item[0] in sets}
+
+
+def _elements_at(pod: PodRules, key: bytes) -> Elements:
+    """`key`: one of the pod's addresses."""
+    family = IPV4 if len(key) == IPV4.size else IPV6
+    suffix, found = family.suffix, dict[Key, bytes]()
     for direction, names in ((Direction.EGRESS, pod.egress), (Direction.INGRESS, pod.ingress)):
         if names is not None:
             found[(f"{CHAINS[direction]}{suffix}", key)] = chain_of_profile(direction, names).encode()
@@ -126,7 +147,7 @@ def pod_elements(pod: PodRules, address: str, sets: Mapping[str, Kind]) -> Eleme
             found[(f"{SERVERS}{suffix}", key + port_key(protocol, DNS_PORT))] = b""
     found |= {(group_set(group, family), key): b"" for group in pod.groups}
     found |= {(named_set(name, family), key + port_key(name.protocol, port)): b"" for name, port in pod.ports}
-    return {item: value for item, value in found.items() if item[0] in sets}
+    return found
 
 
 def profiles_of(pod: PodRules) -> Iterable[tuple[Direction, tuple[str, ...]]]:
@@ -172,36 +193,38 @@ def difference(before: Elements, after: Elements) -> tuple[Elements, Elements]:
     return gone, new
 
 
-def _matches(rule: Rule, sets: dict[str, Kind], elements: Elements) -> Iterable[Match]:
+def _matches(
+    rule: Rule, families: tuple[Family, ...], sets: dict[str, Shape], elements: Elements
+) -> Iterable[Match]:
     """The matches of a rule; the sets that they need are added to `sets`, and their elements to `elements`."""
     ranges = _ranges_set(rule.ports.ranges, sets, elements) if rule.ports else ""
     if rule.peers is None and (rule.ports is None or ranges):
         yield Match(ranges=ranges)
-    for family in FAMILIES:
+    for family in families:
         peers = _peer_sets(rule, family, sets, elements) if rule.peers else [""]
         for name in peers:
             if name and (rule.ports is None or ranges):
                 yield Match(family, peers=name, ranges=ranges)
             for port in rule.ports.named if rule.ports else ():
                 named = named_set(port, family)
-                sets[named] = Kind.NAMED
+                sets[named] = Shape(Kind.NAMED, family)
                 yield Match(family, peers=name, named=named)
 
 
-def _peer_sets(rule: Rule, family: Family, sets: dict[str, Kind], elements: Elements) -> list[str]:
+def _peer_sets(rule: Rule, family: Family, sets: dict[str, Shape], elements: Elements) -> list[str]:
     assert rule.peers is not None
     names = []
     if rule.peers.group:
         names.append(group_set(rule.peers.group, family))
-        sets[names[-1]] = Kind.MEMBERS
+        sets[names[-1]] = Shape(Kind.MEMBERS, family)
     if blocks := [block for block in rule.peers.blocks if len(packed(block.first)) == family.size]:
         names.append(_blocks_set(blocks, family, sets, elements))
     return names
 
 
-def _blocks_set(blocks: list[Block], family: Family, sets: dict[str, Kind], elements: Elements) -> str:
+def _blocks_set(blocks: list[Block], family: Family, sets: dict[str, Shape], elements: Elements) -> str:
     name = f"blocks{family.suffix}-{digest(' '.join(f'{one.first}-{one.last}' for one in blocks))}"
-    sets[name] = Kind.BLOCKS
+    sets[name] = Shape(Kind.BLOCKS, family)
     for block in blocks:
         elements[(name, packed(block.first))] = b""
         behind = int.from_bytes(packed(block.last), "big") + 1
@@ -210,11 +233,11 @@ def _blocks_set(blocks: list[Block], family: Family, sets: dict[str, Kind], elem
     return name
 
 
-def _ranges_set(ranges: tuple[PortRange, ...], sets: dict[str, Kind], elements: Elements) -> str:
+def _ranges_set(ranges: tuple[PortRange, ...], sets: dict[str, Shape], elements: Elements) -> str:
     if not ranges:
         return ""
     name = f"ports-{digest(' '.join(f'{one.protocol}:{one.first}-{one.last}' for one in ranges))}"
-    sets[name] = Kind.RANGES
+    sets[name] = Shape(Kind.RANGES)
     for one in ranges:
         elements[(name, port_key(one.protocol, one.first) + port_key(one.protocol, one.last))] = b""
     return name

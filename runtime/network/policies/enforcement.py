@@ -19,6 +19,8 @@ from runtime.network.netlink import NetlinkError
 from runtime.network.plan import Subnet
 from runtime.network.policies import conntrack
 from runtime.network.policies.arrange import (
+    IPV4,
+    IPV6,
     Direction,
     Elements,
     Layout,
@@ -43,13 +45,21 @@ class PolicyEnforcement:
     """The policies of one node. Not for several threads."""
 
     def __init__(
-        self, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, address: Callable[[str], str]
+        self,
+        bridge: Bridge,
+        subnet: Subnet,
+        *,
+        table: str,
+        prefix: str,
+        addresses: Callable[[str], tuple[str, ...]],
+        ipv6: bool = False,
     ) -> None:
-        """`table` is the name of the tables; `prefix` starts the names of the pods' interfaces; `address` returns that
-        of a pod by its uid, "" if it has none."""
+        """`table` is the name of the tables; `prefix` starts the names of the pods' interfaces; `addresses` returns
+        those of a pod by its uid. `ipv6`: pods may have addresses of IPv6, too."""
         self._bridge = bridge
         self._scope = Scope(subnet, prefix)
-        self._address = address
+        self._addresses = addresses
+        self._families = (IPV4, IPV6) if ipv6 else (IPV4,)
         self._table = table
         self._watch: RulesetWatch | None = None  # exists while the tables do
         self._lacking = ""  # what the kernel lacks, so that no policy is in force
@@ -88,7 +98,7 @@ class PolicyEnforcement:
         self._apply(self._layout, [pod.uid for pod in pods])
         return []
 
-    def admit(self, uid: str, address: str) -> None:
+    def admit(self, uid: str, addresses: tuple[str, ...]) -> None:
         """Put the policies in force for a pod, before its first packet. Raises NetworkError: then the pod must not
         start."""
         pod = self._pods.get(uid)
@@ -96,13 +106,14 @@ class PolicyEnforcement:
             return
         again = uid in self._elements  # an interface that is made again keeps its connections
         try:
-            self._add(pod, address)
+            self._add(pod, addresses)
         except NetworkError:
             if pod.restricted:
                 raise
             return  # a peer of pods that are shut
         if pod.restricted and not again:  # only now, when no packet can make an entry that would pass
-            conntrack.forget_address(self._tables.socket, address)
+            for address in addresses:
+                conntrack.forget_address(self._tables.socket, address)
 
     def forget(self, uids: Iterable[str]) -> None:
         """Remove the elements of pods whose interfaces are gone."""
@@ -123,10 +134,10 @@ class PolicyEnforcement:
         if not self._needed():
             self._remove()
             return []
-        wanted = layout(self._policies, self._profiles())
+        wanted = layout(self._policies, self._profiles(), self._families)
         for pod in self._pods.values():
-            if address := self._where(pod.uid):
-                self._elements[pod.uid] = pod_elements(pod, address, wanted.sets)
+            if addresses := self._where(pod.uid):
+                self._elements[pod.uid] = pod_elements(pod, addresses, wanted.sets)
         self._layout = None
         with self._named():
             if self._watch is None:
@@ -190,24 +201,24 @@ class PolicyEnforcement:
             raise NetworkError(self._lacking, reason=NOT_SUPPORTED, retriable=False) from error
         self._lacking = ""
 
-    def _add(self, pod: PodRules, address: str) -> None:
+    def _add(self, pod: PodRules, addresses: tuple[str, ...]) -> None:
         if self._layout is None:
             self.restore()
             return
-        new = pod_elements(pod, address, self._layout.sets)
+        new = pod_elements(pod, addresses, self._layout.sets)
         self._elements[pod.uid] = new
         self._try(lambda: self._tables.add(new, self._layout.sets if self._layout else {}))
 
     def _apply(self, old: Layout, changed: Collection[str]) -> None:
         """Turn the tables from `old` into those of the desired state. `changed`: the pods whose rules are others."""
-        new = layout(self._policies, self._profiles())
+        new = layout(self._policies, self._profiles(), self._families)
         gone, come = difference(old.elements, new.elements)
         # A set that comes or goes may concern any pod: its named ports, or its groups if it is deleted meanwhile.
         touched = changed if new.sets.keys() == old.sets.keys() else {*changed, *self._pods}
         for uid in touched:
             before = self._elements.pop(uid, {})
-            pod, address = self._pods.get(uid), self._where(uid)
-            after = pod_elements(pod, address, new.sets) if pod and address else {}
+            pod, addresses = self._pods.get(uid), self._where(uid)
+            after = pod_elements(pod, addresses, new.sets) if pod and addresses else {}
             if after:
                 self._elements[uid] = after
             less, more = difference(before, after)
@@ -232,9 +243,9 @@ class PolicyEnforcement:
     def _profiles(self) -> dict[tuple[Direction, tuple[str, ...]], None]:
         return dict.fromkeys(profile for pod in self._pods.values() for profile in profiles_of(pod))
 
-    def _where(self, uid: str) -> str:
+    def _where(self, uid: str) -> tuple[str, ...]:
         pod = self._pods.get(uid)
-        return (pod.address if pod else "") or self._address(uid)
+        return (pod.address,) if pod and pod.address else self._addresses(uid)
 
     def _all(self, of: Layout) -> Elements:
         found = dict(of.elements)

@@ -5,6 +5,7 @@
       set self4                address . address              a pod may reach itself
       set servers4             address . protocol . port      the node's DNS server, which policies see as a pod
       set pods4-…, blocks4-…, ports-…, named4-…               what rules of policies name
+          (of IPv6, with a 6, if pods have such addresses)
       chain egress    filter forward   established or related? accept; else to the chain of the source
       chain ingress   filter forward   the same for the destination
       chain servers   filter input     the same as egress, for packets to `servers4`
@@ -54,7 +55,6 @@ from runtime.network.nft_messages import (
 )
 from runtime.network.policies.arrange import (
     CHAINS,
-    FAMILIES,
     SELF,
     SERVERS,
     Direction,
@@ -98,18 +98,19 @@ _KNOWN = (
 )
 
 
-def base_chains() -> tuple[Chain, ...]:
-    """The chains with a hook of the inet table."""
+def base_chains(families: tuple[Family, ...]) -> tuple[Chain, ...]:
+    """The chains with a hook of the inet table. `families`: those of pods' addresses."""
+    egress, ingress = (_to_profiles(direction, families) for direction in Direction)
     return (
-        Chain("egress", "filter", NF_INET_FORWARD, FILTER, (_KNOWN, *_to_profiles(Direction.EGRESS))),
-        Chain("ingress", "filter", NF_INET_FORWARD, FILTER + 1, (_KNOWN, *_to_profiles(Direction.INGRESS))),
-        Chain("servers", "filter", NF_INET_LOCAL_IN, FILTER, (_KNOWN, *map(_to_server, FAMILIES))),
+        Chain("egress", "filter", NF_INET_FORWARD, FILTER, (_KNOWN, *egress)),
+        Chain("ingress", "filter", NF_INET_FORWARD, FILTER + 1, (_KNOWN, *ingress)),
+        Chain("servers", "filter", NF_INET_LOCAL_IN, FILTER, (_KNOWN, *map(_to_server, families))),
     )
 
 
-def _to_profiles(direction: Direction) -> list[bytes]:
+def _to_profiles(direction: Direction, families: tuple[Family, ...]) -> list[bytes]:
     rules = []
-    for family in FAMILIES:
+    for family in families:
         width, name = family.size // 4, f"{CHAINS[direction]}{family.suffix}"
         pair = _address(family, family.source) + _address(family, family.destination, R + width)
         own = family.source if direction is Direction.EGRESS else family.destination
@@ -158,7 +159,8 @@ def match_rule(direction: Direction, match: Match) -> bytes:
 
 def copies_chain(prefix: str) -> Chain:
     """Drop IPv4 frames for several receivers that one pod sends to others: they are not routed, and a frame for all
-    may carry a packet for one. `prefix` starts the names of this node's interfaces."""
+    may carry a packet for one. (antispoof.py drops those of IPv6.) `prefix` starts the names of this node's
+    interfaces."""
     rule = (
         load_meta(META_IIFNAME) + compare(EQ, prefix.encode())
         + load_meta(META_OIFNAME) + compare(EQ, prefix.encode())

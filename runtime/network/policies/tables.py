@@ -21,6 +21,7 @@ from runtime.network.nft_messages import (
     NFT_MSG_NEWSETELEM,
     NFT_SET_MAP,
     NLM_F_APPEND,
+    TYPE_IP6ADDR,
     TYPE_IPADDR,
     TYPE_PROTO,
     TYPE_SERVICE,
@@ -34,7 +35,7 @@ from runtime.network.nft_messages import (
 )
 from runtime.network.plan import Subnet
 from runtime.network.policies import rules
-from runtime.network.policies.arrange import END, Elements, Kind, Layout
+from runtime.network.policies.arrange import END, IPV6, Elements, Kind, Layout, Shape
 from runtime.network.services.rules import bridge_chain
 
 NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET = 5, 8, 11
@@ -49,7 +50,7 @@ _PARTS = {
     Kind.RANGES: (TYPE_PROTO, TYPE_SERVICE),
     Kind.NAMED: (TYPE_IPADDR, TYPE_PROTO, TYPE_SERVICE),
 }
-_LENGTHS = {TYPE_IPADDR: 4, TYPE_PROTO: 1, TYPE_SERVICE: 2}  # of pods' one family, see arrange.FAMILIES
+_LENGTHS = {TYPE_IPADDR: 4, TYPE_IP6ADDR: 16, TYPE_PROTO: 1, TYPE_SERVICE: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,14 @@ class PolicyTables(Table):
         chains = chains_of(layout)
         requests = [
             *self.replacement(),
-            *(self._new_set(name, kind, index) for index, (name, kind) in enumerate(layout.sets.items(), 1)),
+            *(
+                self._new_set(name, shape, index)
+                for index, (name, shape) in enumerate(layout.sets.items(), 1)
+            ),
             *map(self._new_inner, chains),
             *self._new_rules(chains),
             *self._elements(NFT_MSG_NEWSETELEM, elements, layout.sets),
-            *self._base(self, rules.base_chains()),
+            *self._base(self, rules.base_chains(layout.families)),
             *self._bridged.replacement(),
             *self._base(self._bridged, bridged),
         ]
@@ -117,11 +121,11 @@ class PolicyTables(Table):
         ENOENT, EEXIST or EBUSY if the tables have been changed by somebody else."""
         old, chains = chains_of(before), chains_of(after)
         had, sets = before.sets, after.sets
-        added = {name: kind for name, kind in sets.items() if name not in had}
+        added = {name: shape for name, shape in sets.items() if name not in had}
         changed = {name: listed for name, listed in chains.items() if old.get(name) != listed}
         unused = [name for name in old if name not in chains]
         requests = [
-            *(self._new_set(name, kind, index) for index, (name, kind) in enumerate(added.items(), 1)),
+            *(self._new_set(name, shape, index) for index, (name, shape) in enumerate(added.items(), 1)),
             *(self._new_inner(name) for name in changed if name not in old),
             *(self._flush(name) for name in (*changed, *unused) if name in old),
             *self._new_rules(changed),
@@ -134,11 +138,11 @@ class PolicyTables(Table):
         ]
         self._commit(requests, rules_changed=bool(changed or unused))
 
-    def add(self, new: Elements, sets: Mapping[str, Kind]) -> None:
+    def add(self, new: Elements, sets: Mapping[str, Shape]) -> None:
         """Add the elements of a pod. Those that exist are no error. Raises NetlinkError, as change() does."""
         self._commit([*self._elements(NFT_MSG_NEWSETELEM, new, sets)])
 
-    def remove_elements(self, gone: Elements, sets: Mapping[str, Kind]) -> None:
+    def remove_elements(self, gone: Elements, sets: Mapping[str, Shape]) -> None:
         """Remove the elements of a pod. Missing ones are no error."""
         singly = (
             one for key, value in gone.items()
@@ -197,10 +201,11 @@ class PolicyTables(Table):
             for rule in chain.rules:
                 yield table.new_rule(chain, rule)
 
-    def _new_set(self, name: str, kind: Kind, number_in_batch: int) -> Request:
-        parts = _PARTS[kind]
+    def _new_set(self, name: str, shape: Shape, number_in_batch: int) -> Request:
+        second = shape.family is IPV6
+        parts = tuple(TYPE_IP6ADDR if second and one == TYPE_IPADDR else one for one in _PARTS[shape.kind])
         flags, description = 0, b""
-        match kind:
+        match shape.kind:
             case Kind.CHAINS:
                 flags = NFT_SET_MAP
                 description = attribute(6, NFT_DATA_VERDICT.to_bytes(4, "big"))
@@ -214,7 +219,7 @@ class PolicyTables(Table):
             + text(2, name)
             + number(3, flags)
             + number(4, concatenated(parts))
-            + number(5, 4 * len(parts))
+            + number(5, sum(_LENGTHS[part] + -_LENGTHS[part] % 4 for part in parts))
             + description
             + number(10, number_in_batch)
         )
@@ -239,11 +244,11 @@ class PolicyTables(Table):
         payload = text(1, self.name) + text(attribute_of_name, name)
         return self.message(kind, NLM_F_ACK, payload, f"delete {name}")
 
-    def _elements(self, kind: int, elements: Elements, sets: Mapping[str, Kind]) -> Iterator[Request]:
+    def _elements(self, kind: int, elements: Elements, sets: Mapping[str, Shape]) -> Iterator[Request]:
         """The messages that change elements: one per set and 200 elements."""
         grouped: dict[str, list[bytes]] = {}
         for (name, key), value in elements.items():
-            grouped.setdefault(name, []).append(_element(sets[name], key, value))
+            grouped.setdefault(name, []).append(_element(sets[name].kind, key, value))
         flags = NLM_F_ACK | (NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0)
         for name, encoded in grouped.items():
             for start in range(0, len(encoded), _MANY):

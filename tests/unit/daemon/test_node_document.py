@@ -34,7 +34,7 @@ def test_the_node_lists_its_images_the_largest_first() -> None:
     config = NodeConfig("n", "192.0.2.1", "/r", "/l", memory_bytes=1 << 30, cpu_milli=1000)
 
     def listed(images: list[ImageRecord]) -> object:
-        state = AgentState(0.0, "10.88.0.0/16", 0.0, images=images)
+        state = AgentState(0.0, ("10.88.0.0/16",), 0.0, images=images)
         return node_document(config, NodeFacts("n"), {}, state)["status"].get("images")
 
     assert listed(records) == [

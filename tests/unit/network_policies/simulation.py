@@ -9,6 +9,7 @@ from runtime.network.policies.arrange import (
     CHAINS,
     END,
     IPV4,
+    IPV6,
     SELF,
     Direction,
     Elements,
@@ -28,13 +29,13 @@ class Tables:
     """The sets and chains of a node, filled."""
 
     def __init__(self, rules: PolicySet, addresses: dict[str, str]) -> None:
-        """`addresses`: by uid, of pods that have one."""
+        """`addresses`: by uid, of pods that have one; all of one family."""
         profiles = dict.fromkeys(profile for one in rules.pods for profile in profiles_of(one))
-        self.layout: Layout = layout(rules.policies, profiles)
+        self.layout: Layout = layout(rules.policies, profiles, (IPV4, IPV6))
         self.elements: Elements = dict(self.layout.elements)
         for one in rules.pods:
             if address := one.address or addresses.get(one.uid, ""):
-                self.elements |= pod_elements(one, address, self.layout.sets)
+                self.elements |= pod_elements(one, (address,), self.layout.sets)
 
     def forwards(self, source: str, destination: str, protocol: str, port: int) -> bool:
         """Whether the first packet of a connection passes the chains `egress` and `ingress`."""
@@ -43,10 +44,11 @@ class Tables:
 
     def _passes(self, direction: Direction, packet: tuple[str, str, str, int]) -> bool:
         source, destination = packed(packet[0]), packed(packet[1])
-        if (f"{SELF}4", source + destination) in self.elements:
+        family = IPV4 if len(source) == IPV4.size else IPV6
+        if (f"{SELF}{family.suffix}", source + destination) in self.elements:
             return True
         own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
-        chain = self.elements.get((f"{CHAINS[direction]}4", own))
+        chain = self.elements.get((f"{CHAINS[direction]}{family.suffix}", own))
         if chain is None:
             return True
         for jump in self.layout.profiles[chain.decode()]:
@@ -58,7 +60,7 @@ class Tables:
 
     def _accepts(self, match: Match, peer: bytes, destination: bytes, protocol: str, port: int) -> bool:
         wanted = port_key(protocol, port)
-        if (match.peers or match.named) and match.family is not IPV4:
+        if match.family is not None and match.family.size != len(peer):
             return False
         if match.peers and not self._contains(match.peers, peer):
             return False
@@ -71,7 +73,7 @@ class Tables:
         )
 
     def _contains(self, name: str, address: bytes) -> bool:
-        if self.layout.sets[name] is Kind.MEMBERS:
+        if self.layout.sets[name].kind is Kind.MEMBERS:
             return (name, address) in self.elements
         edges = sorted((key, value) for (found, key), value in self.elements.items() if found == name)
         below = [value for key, value in edges if key <= address]

@@ -368,3 +368,20 @@ def test_a_pod_with_a_profile_runs_where_apparmor_is(monkeypatch: pytest.MonkeyP
     pod = make_pod(container("app", securityContext=profile))
     actions = compute_pod_actions(pod, ObservedPod(UID), Facts(NOW, images={"app:1": IMAGE}), CONFIG)
     assert actions.create_sandbox and actions.blocked is None
+
+
+def test_addresses_of_both_families_are_listed_in_order() -> None:
+    """Kubernetes pkg/kubelet/kubelet_pods.go, generateAPIPodStatus."""
+    config = replace(CONFIG, host_ip="192.0.2.1", host_ip6="2001:db8::1")
+    for host_network, expected in (
+        (False, ["10.88.0.2", "fd00:88::a58:2"]),
+        (True, ["192.0.2.1", "2001:db8::1"]),
+    ):
+        pod = make_pod(hostNetwork=host_network)
+        box = sandbox(pod, ip6="fd00:88::a58:2", host_network=host_network)
+        observed = ObservedPod(UID, box, ())
+        facts = Facts(now=NOW, images={}, pulls={}, start_failures={}, sandbox_failure=None)
+        actions = compute_pod_actions(pod, observed, facts, config)
+        status = compute_pod_status(pod, observed, actions, facts, config)
+        assert [ip.ip for ip in status.pod_ips] == expected and status.pod_ip == expected[0]
+        assert [ip.ip for ip in status.host_ips] == ["192.0.2.1", "2001:db8::1"]
