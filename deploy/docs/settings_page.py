@@ -54,6 +54,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "pod_routing",
         "service_cidr",
         "node_port_range",
+        "service_counters",
         "ingress_image",
         "ingress_http_port",
         "ingress_https_port",

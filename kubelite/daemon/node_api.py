@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,7 +50,7 @@ from kubelite.telemetry.metrics.meters import Meters
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.trace import Tracer
 from manifests.types.core import Pod
-from runtime.errors import ImageError, StateError
+from runtime.errors import ImageError, NetworkError, StateError
 from runtime.images.client import ImageClient
 from runtime.images.store.verify import check_store
 from runtime.network.client import NetworkClient
@@ -63,8 +64,11 @@ if TYPE_CHECKING:
     from kubelite.controllers.eviction import EvictionOptions
     from kubelite.daemon.dns import ClusterDns
     from kubelite.node.pressure.evictor import Measured
+    from kubelite.services.ports import EndpointCount
     from kubelite.telemetry.metrics.pages import Pages
     from kubelite.telemetry.sampling.volume_stats import Volume
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -118,6 +122,17 @@ class NodeAgent:
 
     async def dns_status(self) -> dict[str, Any] | None:
         return await self.dns.status()
+
+    async def service_counts(self) -> Sequence[EndpointCount]:
+        if not self.settings.service_counters:
+            return ()
+        from kubelite.services.ports import endpoint_count
+
+        try:
+            return [endpoint_count(one) for one in await self.network.count_services()]
+        except NetworkError as error:
+            log.warning("the packets of Services cannot be read: %s", error)
+            return ()
 
     # -- the node -----------------------------------------------------------------------------------------------
 

@@ -193,7 +193,7 @@ async def run_services(agent: NodeAgent) -> None:
     from runtime.network.services.plan import ServiceNetwork
 
     settings = agent.settings
-    network = ServiceNetwork(settings.service_cidr, node_ports(settings))
+    network = ServiceNetwork(settings.service_cidr, node_ports(settings), counted=settings.service_counters)
     queue: WorkQueue[Name] = WorkQueue()
     controller = ServiceController(
         agent.store, agent.events, queue, DataPath(agent.network, network),

@@ -10,9 +10,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kubelite.kube.json import Json
-from runtime.network.services.plan import Endpoint, ServicePort
+from runtime.network.services.plan import Endpoint, ServiceCount, ServicePort
 
 AFFINITY = 10800  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCount:
+    """The packets and bytes that an endpoint of a Service's port has received and sent. `port`: its name or number;
+    `address`: the endpoint's, with its own port `number`."""
+
+    namespace: str
+    service: str
+    port: str
+    protocol: str
+    address: str
+    number: int
+    received: tuple[int, int]
+    sent: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,17 @@ def port_name(service: Json, port: Json) -> str:
     metadata = service["metadata"]
     own = port.get("name") or port["port"]
     return f"{metadata['namespace']}/{metadata['name']}:{own}/{port.get('protocol', 'TCP')}"
+
+
+def endpoint_count(counted: ServiceCount) -> EndpointCount:
+    """Say whose endpoint it is that the kernel has counted, from the name of the port (see port_name)."""
+    service, _, port = counted.name.rpartition(":")
+    namespace, _, name = service.partition("/")
+    own, _, protocol = port.partition("/")
+    received = counted.received_packets, counted.received_bytes
+    sent = counted.sent_packets, counted.sent_bytes
+    where = counted.endpoint
+    return EndpointCount(namespace, name, own, protocol, where.ip, where.port, received, sent)
 
 
 def _port(service: Json, port: Json, slices: Sequence[Json], node: str) -> ServicePort:

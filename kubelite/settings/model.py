@@ -82,6 +82,9 @@ class Settings(BaseModel):
     it."""
     node_port_range: str = "30000-32767"
     """Ports of this machine that Services of the types NodePort and LoadBalancer get."""
+    service_counters: bool = False
+    """Count packets and bytes of Services by endpoint, for the metrics. Each packet through a Service then costs one
+    more look-up in the kernel."""
     ingress_image: str = "docker.io/library/haproxy:3.0"
     """Image of the proxy that serves Ingresses: haproxy 3.0 or newer. It is pulled when the node gets its first
     Ingress."""

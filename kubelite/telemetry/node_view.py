@@ -13,6 +13,7 @@ from runtime.shim.protocol import SandboxRecord
 from state.store import Store
 
 if TYPE_CHECKING:
+    from kubelite.services.ports import EndpointCount
     from kubelite.sources.plan import ManifestState
     from kubelite.telemetry.metrics.meters import Meters
     from kubelite.telemetry.sampling.disk_usage import DiskUsage
@@ -95,3 +96,7 @@ class NodeView(Protocol):
 
     async def dns_status(self) -> dict[str, Any] | None:
         """Return the status of the node's DNS server; None if it does not run."""
+
+    async def service_counts(self) -> Sequence[EndpointCount]:
+        """Return what the endpoints of Services have received and sent; nothing without the setting service_counters,
+        and while the node's network does not answer."""

@@ -29,7 +29,7 @@ from runtime.network.plan import Attachment, NetworkConfig, PortMapping, Repair
 
 if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
     from runtime.network.policies.plan import PodRules, Policy
-    from runtime.network.services.plan import ServiceNetwork, ServicePort
+    from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
 
 log = logging.getLogger(__name__)
 
@@ -287,6 +287,12 @@ class NetworkClient:
         listed = [port.to_json() for port in changed]
         problems: Sequence[str] = await self._request("services-change", ports=listed, removed=[*removed])
         return problems
+
+    async def count_services(self) -> Sequence[ServiceCount]:
+        """What each endpoint of a Service has received and sent, if ServiceNetwork.counted. Raises NetworkError."""
+        from runtime.network.services.plan import ServiceCount
+
+        return [ServiceCount.from_json(one) for one in await self._request("services-count")]
 
     def _services(self) -> dict[str, Any]:
         assert self._service_network is not None

@@ -4,7 +4,8 @@ client.py starts it with one end of a socket pair and the NetworkConfig. Request
 line:
 
     → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown" |
-                    "services-replace" | "services-change" | "policies-replace" | "policies-change", ...}
+                    "services-replace" | "services-change" | "services-count" |
+                    "policies-replace" | "policies-change", ...}
     ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
 
 The first line it sends is the result of the set-up (id 0). It exits when its peer closes the socket. Network and pods
@@ -43,7 +44,7 @@ from runtime.network.plan import NetworkConfig, PortMapping
 # Seconds to wait for the previous helper, which exits within one request after its daemon.
 LOCK_PATIENCE = 10.0
 # Requests that do not wait until the interfaces of deleted pods are gone.
-_MEANWHILE = frozenset(("add", "services-change", "policies-change"))
+_MEANWHILE = frozenset(("add", "services-change", "services-count", "policies-change"))
 
 
 class Helper:
@@ -171,6 +172,8 @@ class Helper:
                 return node.teardown()
             case "services-replace" | "services-change":
                 return _do_services(node, request)
+            case "services-count":
+                return [count.to_json() for count in node.count_services()]
             case "policies-replace" | "policies-change":
                 return _do_policies(node, request)
             case unknown:
@@ -184,7 +187,8 @@ def _do_services(node: Node, request: dict[str, Any]) -> list[str]:
     if request["op"] == "services-change":
         return node.change_services(ports, request["removed"])
     first, last = request["node_port_range"]
-    return node.replace_services(ServiceNetwork(request["service_cidr"], (first, last)), ports)
+    network = ServiceNetwork(request["service_cidr"], (first, last), counted=request["counted"])
+    return node.replace_services(network, ports)
 
 
 def _do_policies(node: Node, request: dict[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # loaded when there are IPv6 addresses, Services or NetworkPo
     from runtime.network.ipv6.stack import Stack6
     from runtime.network.policies.enforcement import PolicyEnforcement
     from runtime.network.policies.plan import PodRules, Policy
-    from runtime.network.services.plan import ServiceNetwork, ServicePort
+    from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
     from runtime.network.services.routing import ServiceRouting
 
 
@@ -289,6 +289,9 @@ class Node:
             self._service_routing().replace(self._service_network, ())
         return self._service_routing().change(changed, removed)
 
+    def count_services(self) -> Sequence[ServiceCount]:
+        return self._services.counts() if self._services else ()
+
     def _service_routing(self) -> ServiceRouting:
         if self._services is None:
             from runtime.network.services.routing import ServiceRouting
@@ -339,9 +342,7 @@ class Node:
 
     def _table_problems(self) -> list[str]:
         """What is wrong with the tables of Services and of NetworkPolicies."""
-        return [
-            sentence for tables in (self._services, self.policies) if tables for sentence in tables.problems()
-        ]
+        return [said for one in (self._services, self.policies) if one for said in one.problems()]
 
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With

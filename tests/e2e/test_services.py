@@ -30,7 +30,7 @@ SERVE = (
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("services"), images) as found:
+    with running_node(tmp_path_factory.mktemp("services"), images, service_counters="true") as found:
         yield found
 
 
@@ -123,6 +123,7 @@ def test_a_service_answers_from_pods_the_host_and_its_node_port(node: Node) -> N
     assert said[1].split()[:5] == ["web", "NodePort", address, "<none>", f"80:{port}/TCP"]
     ends = node.cli("get", "endpoints", "web").out.splitlines()[1].split()[1].split(",")
     assert len(ends) == 2 and all(end.endswith(":8080") for end in ends)
+    counted(node, address, pods)
 
     node.apply("web.yaml", dump(service(type="NodePort"), deployment(0)))
     node.wait(lambda: ready(node, 0), "no endpoints")
@@ -130,6 +131,19 @@ def test_a_service_answers_from_pods_the_host_and_its_node_port(node: Node) -> N
     node.wait(lambda: not names(node), "the pods to be gone")
     assert found(node)["spec"] == spec
     assert "no pod matches" in node.cli("why", "service/web").out
+
+
+def counted(node: Node, address: str, pods: set[str]) -> None:
+    """The metrics of the Service `web`, which has answered more than 20 requests."""
+    page = node.fetch("http://127.0.0.1:10255/metrics").body.decode()
+    lines = [line for line in page.splitlines() if 'service="web"' in line]
+    assert any(line.startswith("kube_service_info") and f'cluster_ip="{address}"' in line for line in lines)
+    assert 'kubelite_service_endpoints_ready{namespace="default",service="web"} 2' in lines
+    received = [line for line in lines if line.startswith("kubelite_service_endpoint_receive_packets_total")]
+    assert {one for one in pods if any(f'pod="{one}"' in line for line in received)} == pods
+    assert sum(int(line.rpartition(" ")[2]) for line in received) > 20 * 4, (
+        "four packets a connection at least"
+    )
 
 
 @needs_nat

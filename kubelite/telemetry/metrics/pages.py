@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import generate_latest as text_of
@@ -43,6 +43,9 @@ from kubelite.telemetry.web.answers import node_answer, pod_answer
 from kubelite.telemetry.web.facts import Question
 from kubelite.telemetry.web.recent import Recent
 
+if TYPE_CHECKING:  # loaded when there are Services
+    from kubelite.services.ports import EndpointCount
+
 T = TypeVar("T")
 
 POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ResourceQuota")
@@ -68,6 +71,7 @@ class Pages:
         self._rates = CpuRates()
         self._page_rates = CpuRates()  # separate: the web page must not shorten the summary's intervals
         self._dns: dict[str, Any] | None = None  # the DNS server's status, for the page that is written
+        self._counts: Sequence[EndpointCount] = ()  # those of Services, for the same page
         self._own = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, GCCollector):
             collector(registry=self._own)
@@ -87,7 +91,9 @@ class Pages:
     async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes:
         write = self._pages[name]
         async with self._one_at_a_time:
-            self._dns = await self._agent.dns_status() if name in ("", "agent") else None
+            own = name in ("", "agent")
+            self._dns = await self._agent.dns_status() if own else None
+            self._counts = await self._agent.service_counts() if own else ()
             body = await self._in_thread(
                 partial(
                     exposition.render,
@@ -177,6 +183,7 @@ class Pages:
         page.section("pods", pods, lambda page: write_pods(page, pods, agent.node_name))
         page.section("claims", (pods, claims), lambda page: write_claims(page, claims, pods))
         self._workloads(page)
+        self._services(page)
         write_node(page, agent.node())
         page.section("objects", store.resource_version, self._objects)
 
@@ -189,6 +196,17 @@ class Pages:
             from kubelite.telemetry.metrics.kubestate.workloads import write_workloads
 
             page.section("workloads", objects, lambda page: write_workloads(page, objects))
+
+    def _services(self, page: Page) -> None:
+        store = self._agent.store
+        services, slices = (
+            [record.doc for record in store.list(kind)] for kind in ("Service", "EndpointSlice")
+        )
+        if services or slices:
+            from kubelite.telemetry.metrics.kubestate.services import write_services
+
+            both = (services, slices)
+            page.section("services", both, lambda page: write_services(page, *both))
 
     def _objects(self, page: Page) -> None:
         store = self._agent.store
@@ -209,12 +227,23 @@ class Pages:
             from kubelite.telemetry.metrics.dns_page import write_dns
 
             write_dns(page, self._dns, self._dns["address"])
+        self._own_services(page)
         write_process(page)
         if page.openmetrics:
             text: bytes = openmetrics_of(self._own)  # type: ignore[no-untyped-call]
             page.raw(text.removesuffix(b"# EOF\n"))
         else:
             page.raw(text_of(self._own))
+
+    def _own_services(self, page: Page) -> None:
+        services = [record.doc for record in self._agent.store.list("Service")]
+        if services:
+            from kubelite.telemetry.metrics.services_page import write_counts, write_endpoints
+
+            slices = [record.doc for record in self._agent.store.list("EndpointSlice")]
+            write_endpoints(page, services, slices)
+            if self._agent.settings.service_counters:
+                write_counts(page, self._counts, slices)
 
     def _probes(self, page: Page) -> None:
         self._agent.meters.probes.write(page)

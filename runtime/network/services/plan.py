@@ -63,11 +63,37 @@ class ServicePort:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceCount:
+    """What an endpoint of a port (ServicePort.name) has received through the Service and sent back since the counters
+    exist."""
+
+    name: str
+    endpoint: Endpoint
+    received_packets: int = 0
+    received_bytes: int = 0
+    sent_packets: int = 0
+    sent_bytes: int = 0
+
+    def to_json(self) -> list[Any]:
+        """A flat list, because a node may have ten thousand endpoints."""
+        numbers = self.received_packets, self.received_bytes, self.sent_packets, self.sent_bytes
+        return [self.name, self.endpoint.ip, self.endpoint.port, *numbers]
+
+    @classmethod
+    def from_json(cls, data: list[Any]) -> ServiceCount:
+        """Build it from to_json()'s form."""
+        name, ip, port, *numbers = data
+        return cls(name, Endpoint(ip, port), *numbers)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceNetwork:
-    """The networks of Services: the CIDR of their cluster IPs, and the first and last node port."""
+    """The networks of Services: the CIDR of their cluster IPs, and the first and last node port. `counted`: packets and
+    bytes are counted by endpoint."""
 
     service_cidr: str
     node_port_range: tuple[int, int]
+    counted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

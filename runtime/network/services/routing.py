@@ -12,20 +12,25 @@ import contextlib
 import errno
 import ipaddress
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from runtime.errors import CapabilityError, NetworkError, SpecError
 from runtime.network import netlink
 from runtime.network.bridge import Bridge
 from runtime.network.netlink import NetlinkError, NetlinkSocket
+from runtime.network.nft_messages import Table, table_exists
 from runtime.network.plan import Subnet
 from runtime.network.services import arrange, conntrack, route
 from runtime.network.services.arrange import Elements, Pick, Placed
-from runtime.network.services.plan import ServiceNetwork, ServicePort
+from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
 from runtime.network.services.tables import Scope, ServiceTables
+
+if TYPE_CHECKING:  # loaded when packets are counted
+    from runtime.network.services.counts import ServiceCounters
 
 T = TypeVar("T")
 
@@ -46,6 +51,8 @@ class ServiceRouting:
         self._prefix = prefix
         self._routed = routed
         self._table = table
+        self._counters: ServiceCounters | None = None  # None: nothing is counted
+        self._counted = False  # whether it should be
         self._cluster: ipaddress.IPv4Network | None = None
         self._placed: dict[str, Placed] = {}
         self._lingers = False  # whether the tables exist without a port
@@ -56,7 +63,7 @@ class ServiceRouting:
     def replace(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
         """Make these ports the desired state. Connections and clients' endpoints are kept. Returns a sentence for each
         port that cannot be served. Raises NetworkError, SpecError."""
-        self._cluster = self._checked(network)
+        self._cluster, self._counted = self._checked(network), network.counted
         self._clear()
         refused = [problem for port in ports if (problem := self._admit(port, None))]
         return refused + self.restore()
@@ -101,7 +108,7 @@ class ServiceRouting:
         self._lingers = not self._placed
         self._remove_routes(self._cluster)
         route.add(self._socket, self._cluster, bridge=self._bridge.index, gateway=self._subnet.gateway)
-        return self._bridge.silence_redirects()
+        return self._bridge.silence_redirects() + self._count()
 
     def problems(self) -> list[str]:
         """Return a sentence for each rule, route or element that is missing, and for each that should not exist."""
@@ -110,7 +117,13 @@ class ServiceRouting:
         found = self._tables.differences(self._wanted)
         if self._cluster not in route.listed(self._socket, bridge=self._bridge.index):
             found.append(f"the route to the cluster IPs {self._cluster} is missing")
+        if self._counters and not self._counters.exists():
+            found.append("nftables: the table of the Services' counters is missing")
         return found + self._bridge.redirect_problems()
+
+    def counts(self) -> list[ServiceCount]:
+        """What each endpoint has received and sent; [] if nothing is counted. Raises NetworkError."""
+        return self._counters.read(self._owners, self._placed) if self._counters else []
 
     def settle(self) -> None:
         """Remove the tables that existed for connections which have ended."""
@@ -127,6 +140,34 @@ class ServiceRouting:
             self._tables.delete()
         self._remove_routes()
         self._lingers = False
+        self._stop_counting()
+
+    def _count(self) -> list[str]:
+        """Have counters, or none. Returns a warning if the kernel has none."""
+        if not self._counted:
+            self._stop_counting()
+            return []
+        from runtime.network.services.counts import ServiceCounters
+
+        self._counters = self._counters or ServiceCounters(self._counters_name)
+        try:
+            self._counters.ensure()
+        except CapabilityError as error:
+            self._stop_counting()
+            return [f"the packets of Services are not counted: {error}"]
+        return []
+
+    def _stop_counting(self) -> None:
+        if self._counters:
+            self._counters.close()
+            self._counters = None
+        if table_exists(socket.AF_INET, self._counters_name):  # perhaps of an earlier helper
+            with contextlib.closing(Table(socket.AF_INET, self._counters_name)) as left:
+                left.delete()
+
+    @property
+    def _counters_name(self) -> str:
+        return f"{self._table}-counts"
 
     @cached_property
     def _tables(self) -> ServiceTables:

@@ -80,12 +80,13 @@ from runtime.network.services.arrange import (
 
 NF_INET_LOCAL_IN = 1
 NFT_JUMP, NFT_GOTO = -3, -4
-DSTNAT, FILTER, BEFORE_SRCNAT = -100, 0, 99
+DSTNAT, FILTER, BEFORE_SRCNAT, AFTER_SRCNAT = -100, 0, 99, 200
 NF_BR_PRE_ROUTING, AFTER_ANTISPOOF = 0, -250  # antispoof.FIRST is -300; br_netfilter runs at 0
 META_PRIORITY, META_PKTTYPE, PACKET_HOST = 2, 19, 0
 NFT_NG_RANDOM = 1
 FRAME_DESTINATION, FRAME_KIND, ETH_P_IP = 0, 12, b"\x08\x00"
-CT_STATE, CT_STATUS, CT_PROTO_DST, CT_DST_IP, IP_CT_DIR_ORIGINAL = 0, 2, 12, 20, 0
+CT_STATE, CT_DIRECTION, CT_STATUS, CT_PROTO_SRC, CT_PROTO_DST, CT_SRC_IP, CT_DST_IP = 0, 1, 2, 11, 12, 19, 20
+IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY = 0, 1
 ESTABLISHED_OR_RELATED, IPS_DST_NAT = 1 << 1 | 1 << 2, 1 << 5
 ICMP_REDIRECT = b"\x05"
 REFUSE, SOURCE, OUTSIDE = "refuse", "source", "outside"
@@ -167,7 +168,7 @@ def _remember(operation: int, seconds: int = 0) -> bytes:
 
 
 _SNAT, _DNAT = 0, 1
-_UPDATE, _DELETE = 1, 2  # NFT_DYNSET_OP_*
+_ADD, _UPDATE, _DELETE = 0, 1, 2  # NFT_DYNSET_OP_*
 _MASQUERADE = expression("masq")
 _REDIRECTED = _ct(CT_STATUS, NFT_REG_1) + bitwise_and(struct.pack("=I", IPS_DST_NAT)) + compare(NEQ, bytes(4))
 _BEGINS = (
@@ -287,3 +288,31 @@ def bridge_chain(prefix: str, pods: Subnet) -> Chain:
         + _meta_set(META_PKTTYPE, NFT_REG_1)
     )  # fmt: skip
     return Chain("route", "filter", NF_BR_PRE_ROUTING, AFTER_ANTISPOOF, (rule,))
+
+
+COUNTERS = RECEIVED, SENT = "received", "sent"  # sets: what endpoints get, and what they answer
+
+
+def counting_chains() -> tuple[Chain, ...]:
+    """The chains of counts.py. A packet through lo passes both, so only one of them counts it."""
+    counted = tuple(
+        _REDIRECTED
+        + _ct(CT_DIRECTION, NFT_REG_1) + compare(EQ, bytes((direction,)))
+        + _original_front(R) + _ct(CT_SRC_IP, R + 3, IP_CT_DIR_REPLY) + _ct(CT_PROTO_SRC, R + 4, IP_CT_DIR_REPLY)
+        + _counted(name)
+        for name, direction in ((RECEIVED, IP_CT_DIR_ORIGINAL), (SENT, IP_CT_DIR_REPLY))
+    )  # fmt: skip
+    elsewhere = tuple(interface(META_OIFNAME, NEQ, "lo") + rule for rule in counted)
+    return (
+        Chain("postrouting", "filter", NF_INET_POST_ROUTING, AFTER_SRCNAT, elsewhere),
+        Chain("input", "filter", NF_INET_LOCAL_IN, AFTER_SRCNAT, counted),
+    )
+
+
+def _counted(name: str) -> bytes:
+    """Count the packet at the element whose key the registers R … R + 4 have; the kernel adds the element."""
+    counter = nested(7, text(1, "counter"), nested(2))
+    number_in_batch = COUNTERS.index(name) + 1
+    return expression(
+        "dynset", text(1, name), number(2, number_in_batch), number(3, _ADD), number(4, R), counter
+    )

@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from kubelite.telemetry.metrics import agent_page, meters, probe_meter
+from kubelite.telemetry.metrics import agent_page, meters, probe_meter, services_page
 from kubelite.telemetry.metrics.cadvisor import families
 from kubelite.telemetry.metrics.cadvisor import page as cadvisor
-from kubelite.telemetry.metrics.kubestate import claims, pods, volumes, workloads
+from kubelite.telemetry.metrics.kubestate import claims, pods, services, volumes, workloads
 from kubelite.telemetry.metrics.kubestate import page as kubestate
 from kubelite.telemetry.sampling import volume_stats
 
@@ -20,7 +20,7 @@ MODULES = (
     ("machine_", (cadvisor,)),
     ("kubelet_", (agent_page, meters, volume_stats)),
     ("prober_", (probe_meter,)),
-    ("kubelite_", (agent_page, meters)),
+    ("kubelite_", (agent_page, meters, services_page)),
 )
 
 
@@ -44,6 +44,8 @@ def listing() -> str:
     volumes._volumes(page, [])
     volumes._classes(page, [])
     for write in workloads.WRITERS.values():
+        write(page, [])
+    for write in (services.add_services, services.add_endpoint_slices):
         write(page, [])
     for kind in ("configmap", "secret"):
         kubestate._named(page, kind, [])

@@ -1,0 +1,137 @@
+"""Counts the packets and bytes of Services by endpoint, while somebody wants to know (setting service_counters).
+
+    table ip <node>-services-counts
+      set received   address . protocol . port . endpoint's address . port   counter   from clients to endpoints
+      set sent       the same                                                counter   their answers
+      chain postrouting, input    filter   count every packet of a connection that a Service has led somewhere
+
+The table is apart from those that lead connections, which are made anew when they are damaged: counters go on. The
+addresses before and after DNAT are those of the connection's entry in connection tracking, so one rule counts each
+direction, whichever way its packets take. The kernel adds an element with the first packet; what no Service has any
+more is removed when the counters are read. A node that does not count has no table, and pays nothing for a packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from runtime.network.netlink import NLM_F_ACK, NLM_F_CREATE, Request, attributes
+from runtime.network.nft_messages import (
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_NEWSET,
+    TYPE_IPADDR,
+    TYPE_PROTO,
+    TYPE_SERVICE,
+    Table,
+    attribute,
+    concatenated,
+    nested,
+    number,
+    text,
+)
+from runtime.network.services import rules
+from runtime.network.services.arrange import EVERY_ADDRESS, Placed
+from runtime.network.services.plan import Endpoint, ServiceCount
+
+NFT_SET_EVAL = 0x20
+MOST = 1 << 16  # pairs of address and endpoint that are counted
+_KEY = (TYPE_IPADDR, TYPE_PROTO, TYPE_SERVICE, TYPE_IPADDR, TYPE_SERVICE)
+_FRONT, _ADDRESS = 12, 4  # bytes in the key
+_EVERY = ipaddress.IPv4Address(EVERY_ADDRESS).packed
+_MANY = 200  # elements in a message
+LACKS = (
+    "this kernel cannot count packets by element (it needs CONFIG_NF_TABLES with sets that rules can change)"
+)
+
+
+class _Pair(NamedTuple):
+    packets: int
+    bytes: int
+
+
+class ServiceCounters(Table):
+    """The table of one node. Not for several threads."""
+
+    def __init__(self, name: str) -> None:
+        """Raises CapabilityError if the kernel has no nftables."""
+        super().__init__(socket.AF_INET, name)
+
+    def ensure(self) -> None:
+        """Create the table unless it exists. Raises CapabilityError if the kernel lacks a part of nftables."""
+        if not self.exists():
+            sets = [self._new_set(name, index) for index, name in enumerate(rules.COUNTERS, 1)]
+            self.replace(sets, rules.counting_chains(), (), lacking=LACKS)
+
+    def read(self, owners: Mapping[bytes, str], placed: Mapping[str, Placed]) -> list[ServiceCount]:
+        """What each endpoint of each port has received and sent. `owners`: the name of the port that has a front (see
+        arrange.Front.key). Counters of what is no endpoint any more are removed. Raises NetlinkError."""
+        found: dict[tuple[str, Endpoint], dict[str, _Pair]] = {}
+        owner = _Owners(owners, placed)
+        for direction in rules.COUNTERS:
+            stale = []
+            for key, pair in self._counters(direction):
+                owned = owner.of(key)
+                if owned is None:
+                    stale.append(key)
+                    continue
+                sums = found.setdefault(owned, dict.fromkeys(rules.COUNTERS, _Pair(0, 0)))
+                old = sums[direction]
+                sums[direction] = _Pair(old.packets + pair.packets, old.bytes + pair.bytes)
+            self._forget(direction, stale)
+        return [
+            ServiceCount(name, endpoint, *sums[rules.RECEIVED], *sums[rules.SENT])
+            for (name, endpoint), sums in found.items()
+        ]
+
+    def _counters(self, name: str) -> Iterator[tuple[bytes, _Pair]]:
+        for item in self.items(name):
+            parts = attributes(item)
+            counter = attributes(attributes(parts[7])[2])  # NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
+            yield (
+                attributes(parts[1])[1],
+                _Pair(int.from_bytes(counter[2], "big"), int.from_bytes(counter[1], "big")),
+            )
+
+    def _forget(self, name: str, keys: list[bytes]) -> None:
+        for start in range(0, len(keys), _MANY):
+            elements = (nested(1, nested(1, attribute(1, key))) for key in keys[start : start + _MANY])
+            payload = text(1, self.name) + text(2, name) + nested(3, *elements)
+            request = self.message(NFT_MSG_DELSETELEM, NLM_F_ACK, payload, "forget counters of Services")
+            self.transaction([request], ignore=(errno.ENOENT,))
+
+    def _new_set(self, name: str, number_in_batch: int) -> Request:
+        payload = (
+            text(1, self.name)
+            + text(2, name)
+            + number(3, NFT_SET_EVAL)
+            + number(4, concatenated(_KEY))
+            + number(5, 4 * len(_KEY))
+            + nested(9, number(1, MOST))
+            + number(10, number_in_batch)
+        )
+        return self.message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, payload, f"create set {name}")
+
+
+class _Owners:
+    """To which port and endpoint a counter belongs."""
+
+    def __init__(self, fronts: Mapping[bytes, str], placed: Mapping[str, Placed]) -> None:
+        self._fronts = fronts
+        self._placed = placed
+        self._endpoints: dict[str, frozenset[Endpoint]] = {}
+
+    def of(self, key: bytes) -> tuple[str, Endpoint] | None:
+        """None if the port is gone, or leads elsewhere now."""
+        front, where = key[:_FRONT], key[_FRONT:]
+        name = self._fronts.get(front) or self._fronts.get(_EVERY + front[_ADDRESS:])  # a node port
+        if name is None:
+            return None
+        if name not in self._endpoints:
+            self._endpoints[name] = frozenset((*self._placed[name].slots, *self._placed[name].external_slots))
+        ip = str(ipaddress.IPv4Address(where[:_ADDRESS]))
+        endpoint = Endpoint(ip, int.from_bytes(where[_ADDRESS : _ADDRESS + 2], "big"))
+        return (name, endpoint) if endpoint in self._endpoints[name] else None
