@@ -24,6 +24,8 @@ DEFAULT_CERTIFICATE = "default"
 _SPARE = 4  # servers of a backend come in this number: so many pods can come and go without a reload
 _EVERY_HOST = "-"  # key of DEFAULTS
 _UNAVAILABLE = "unavailable"  # the backend of routes without a Service
+_LONGEST_KEY = 12_000  # a line that does not fit into 16 KiB would be read as several
+_HOSTS_OF_A_LINE = 64  # of a list of certificates; a line has 64 KiB at most
 _NAME = re.compile("[a-z0-9][-a-z0-9_.]*", re.ASCII)
 _KEY = re.compile(r"[!-~]+", re.ASCII)
 
@@ -172,8 +174,8 @@ def _key(route: Route) -> str:
 def _map(entries: Iterable[tuple[str, str]]) -> bytes:
     lines = []
     for key, backend in entries:
-        if not _KEY.fullmatch(key) or key.startswith("#"):
-            raise ValueError(f"no key of a map: {key!r}")
+        if not _KEY.fullmatch(key) or key.startswith("#") or len(key) > _LONGEST_KEY:
+            raise ValueError(f"no key of a map: {key[:100]!r}")
         lines.append(f"{key} {_checked(backend or _UNAVAILABLE)}\n")
     return "".join(lines).encode()
 
@@ -192,10 +194,13 @@ def _backend_lines(backend: Backend, servers: Iterable[Endpoint | None]) -> Iter
 
 
 def _listed(certificate: Certificate) -> str:
-    """A line of a crt-list: a file, and the names for which it is used."""
-    for host in certificate.hosts:
+    """Lines of a crt-list: a file, and the names for which it is used."""
+    hosts = certificate.hosts
+    for host in hosts:
         _checked(host.removeprefix("*."))
-    return " ".join((f"{_checked(certificate.name)}.pem", *certificate.hosts)) + "\n"
+    file = f"{_checked(certificate.name)}.pem"
+    parts = (hosts[n : n + _HOSTS_OF_A_LINE] for n in range(0, max(len(hosts), 1), _HOSTS_OF_A_LINE))
+    return "".join(" ".join((file, *part)) + "\n" for part in parts)
 
 
 def _checked(name: str) -> str:

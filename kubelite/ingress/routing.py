@@ -9,6 +9,7 @@ of staging/src/k8s.io/api/networking/v1/types.go.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ OTHERS = (
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII)
 _PATH = re.compile(r"/[!-\"$->@-~]*", re.ASCII)  # visible characters except "#" and "?"
+#: haproxy reads a map in pieces of 16 KiB, and takes what is left of a longer line for another key.
+_LONGEST_PATH = 8192
+_LONGEST_NAME = 200  # of a certificate; a file name has 255 bytes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,9 @@ class _Routing:
                 f"no request has the path {path!r}: a path has visible ASCII characters, without '#' and '?'"
             )
             return
+        if len(path) > _LONGEST_PATH:
+            self._say(f"path {path[:32]}… is longer than {_LONGEST_PATH} characters, which is not supported")
+            return
         path = path if exact else path.rstrip("/")
         route = Route(host, path, exact, self._backend(namespace, found["backend"]))
         _, holder = self._routes.setdefault((host, path, exact), (route, title))
@@ -181,7 +188,15 @@ class _Routing:
         for name, hosts in sorted(self._hosts.items()):
             pem = self._view.pems[name]
             if isinstance(pem, bytes):
-                yield Certificate("_".join(name), pem, tuple(sorted(hosts)))
+                yield Certificate(_certificate_name(name), pem, tuple(sorted(hosts)))
+
+
+def _certificate_name(secret: Name) -> str:
+    """Return a name of which a file can be made. A namespace has no underscore, so no two Secrets share one."""
+    name = "_".join(secret)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 65]}_{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _age(ingress: Json) -> tuple[str, str, str]:

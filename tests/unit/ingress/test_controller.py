@@ -165,7 +165,8 @@ async def test_an_ingress_gets_a_proxy_and_then_an_address(world: World) -> None
     await world.runs()
     await world.until(world.address)
     assert world.address() == [{"ip": ADDRESS}] and world.proxy.reloads == 1
-    assert await world.said() == {"Sync": f"the address is {ADDRESS}, the node's"}
+    assert await world.until_said("Sync") == f"the address is {ADDRESS}, the node's"
+    assert set(await world.said()) == {"Sync"}
 
 
 async def test_endpoints_are_commands_and_rules_are_reloads(world: World) -> None:
@@ -278,8 +279,13 @@ async def test_it_goes_on_when_a_full_disk_has_room_again(world: World) -> None:
         await world.until(lambda: len(failures) > 1)
     await world.runs()
     await world.until(world.address)
+
+
+async def test_a_proxy_that_nobody_needs_is_deleted_when_a_full_disk_has_room_again(world: World) -> None:
     await world.store.delete("uid-a")
+    await world.put("Pod", {"metadata": {"name": POD, "namespace": NAMESPACE}, "spec": {"containers": []}})
     with full_disk(world.store) as failures:
+        world.start()
         await world.until(lambda: len(failures) > 1)
     await world.until(lambda: world.pod is None or world.pod.deleting)
 
