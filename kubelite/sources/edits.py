@@ -326,6 +326,9 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
 def execute(plan: Plan) -> None:
     """Write the files. Each is replaced by rename, so a reader sees either the old or the new file as a whole. The
     files are on the disk when this returns, so an acknowledged change survives a power failure. Raises ApiError."""
+    for path in filter(os.path.islink, plan.writes):
+        words = f"{path} is a symbolic link to {os.readlink(path)}: change the file that it leads to"
+        raise ApiError("Conflict", words)
     changed: dict[str, None] = {}  # directories to sync, in order
     for path, text in plan.writes.items():
         try:
@@ -368,14 +371,19 @@ def _sync(directory: str) -> None:
 
 def _replace(path: str, text: str, *, private: bool) -> None:
     directory, name = os.path.split(path)
-    mode = 0o600 if private else 0o644
+    before = None
     with contextlib.suppress(FileNotFoundError):
-        mode = os.stat(path).st_mode & 0o777
+        before = os.stat(path)
     # The temporary file is a dotfile, which `Sources` never reads.
     temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
     with contextlib.ExitStack() as undo:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        _forget(temporary)  # of a daemon that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o600 if private or before is not None else 0o644)
         undo.callback(_forget, temporary)
+        if before is not None:  # its owner can still edit it, and whoever could read it still can
+            os.fchown(fd, before.st_uid, before.st_gid)
+            os.fchmod(fd, before.st_mode & 0o777)
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

@@ -164,6 +164,23 @@ def test_target(file: str, taken: tuple[str, ...], expected: str) -> None:
     assert target_path("/m", file, split(WEB), taken=taken) == expected
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_file_keeps_its_owner_and_mode_under_any_umask(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("old")
+    path.chmod(0o664)
+    os.chown(path, 1234, 4321)
+    before = os.umask(0o077)  # that of the systemd unit
+    try:
+        (tmp_path / f".a.yaml.{os.getpid()}.tmp").symlink_to(tmp_path / "elsewhere")
+        execute(Plan({str(path): "new"}, ()))
+    finally:
+        os.umask(before)
+    found = path.stat()
+    assert (path.read_text(), found.st_uid, found.st_gid, found.st_mode & 0o777) == ("new", 1234, 4321, 0o664)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.yaml"]
+
+
 def test_execute_replaces_by_rename_and_keeps_the_mode(tmp_path: Path) -> None:
     old = tmp_path / "a.yaml"
     old.write_text("old")
