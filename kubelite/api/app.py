@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -71,4 +73,5 @@ def create_app(node: NodeApi) -> Starlette:
         },
     )
     app.state.node = node
+    app.state.writes = asyncio.Lock()  # of an object's version and its manifest: see kube/writes/writing.py
     return app

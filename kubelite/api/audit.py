@@ -40,6 +40,7 @@ _VERBS = {
     "DELETE": "delete",
 }
 _QUIET = frozenset({"/kubelite/v1/diff"})  # a POST that changes nothing
+_LONGEST_AGENT, _LONGEST_URI = 1024, 8192  # characters: long ones would rotate the lines of others away
 _LAST = 64 * 1024  # bytes of a stream's end that are searched for its error
 
 
@@ -151,7 +152,7 @@ def object_of(path: str) -> Json:
 def verb_of(scope: Scope) -> str:
     """Return the verb of a request: Kubernetes' (apiserver pkg/endpoints/request/requestinfo.go), or `portforward`."""
     connection = HTTPConnection(scope)
-    if "portForward" in connection.query_params:
+    if "portForward" in connection.query_params and scope["path"].startswith("/kubelite/"):
         return "portforward"
     verb = _VERBS.get(scope.get("method", "GET"), "get")
     found = object_of(scope["path"])
@@ -228,6 +229,8 @@ class _Request:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in self._scope["headers"]}
         query = self._scope["query_string"].decode("latin-1")
         path = self._scope["path"]
+        # As it was sent: a "?" that is part of a name stays %3F.
+        raw = self._scope.get("raw_path", b"").decode("latin-1") or path
         now = time.time()
         self._log.write(
             {
@@ -236,10 +239,10 @@ class _Request:
                 "level": "Metadata",
                 "auditID": self._id,
                 "stage": stage,
-                "requestURI": f"{path}{'?' if query else ''}{query}",
+                "requestURI": _shortened(f"{raw}{'?' if query else ''}{query}", _LONGEST_URI),
                 "verb": verb_of(self._scope),
                 "user": _user(self._scope),
-                "userAgent": headers.get("user-agent", ""),
+                "userAgent": _shortened(headers.get("user-agent", ""), _LONGEST_AGENT),
                 **({"objectRef": ref} if (ref := object_of(path)) else {}),
                 "responseStatus": outcome,
                 "requestReceivedTimestamp": rfc3339_micro(self._received),
@@ -247,6 +250,11 @@ class _Request:
                 **({"annotations": annotations} if (annotations := self._annotations()) else {}),
             }
         )
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Return a text that a client chooses, with a mark where it ends early (apiserver pkg/audit/request.go)."""
+    return text if len(text) <= longest else f"{text[:longest]}...TRUNCATED"
 
 
 def _user(scope: Scope) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from kubelite.api.audit import object_of, verb_of
@@ -11,6 +12,7 @@ from kubelite.api.rbac.rules import Attributes, Roles
 from kubelite.api.secure.users import MASTERS, User
 from kubelite.kube.errors import ApiError
 
+_OF_MANY = frozenset({"deletecollection", "list", "watch"})
 _WRITES = frozenset({"create", "delete", "deletecollection", "patch", "update"})
 
 
@@ -40,14 +42,19 @@ def attributes_of(scope: Scope) -> Attributes:
     namespace = found.get("namespace", "")
     if found["resource"] == "namespaces":
         namespace = found.get("name", "")
+    name = found.get("name", "")
+    if not name and verb in _OF_MANY:
+        name = _selected(HTTPConnection(scope).query_params.get("fieldSelector", ""))
     return Attributes(
-        verb,
-        found.get("apiGroup", ""),
-        found["resource"],
-        found.get("subresource", ""),
-        namespace,
-        found.get("name", ""),
+        verb, found.get("apiGroup", ""), found["resource"], found.get("subresource", ""), namespace, name
     )
+
+
+def _selected(fields: str) -> str:
+    """Return the name of the only object that a field selector can match: a rule with resourceNames allows to list and
+    watch it."""
+    named = [term for term in fields.split(",") if term.strip().startswith("metadata.name=")]
+    return named[0].strip().partition("=")[2].lstrip("=").strip() if len(named) == 1 else ""
 
 
 def forbidden(store: StoreView, user: User, scope: Scope) -> ApiError | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from kubelite.api.secure.users import KEY, User, of_certificate
+from kubelite.api.secure.users import KEY, User, expires_of, of_certificate
 from kubelite.telemetry.web.guard import Guarded
 
 
@@ -21,7 +22,8 @@ class Secured(Guarded):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app = _WithUser(self.app, of_certificate(transport.get_extra_info("peercert")))
+        certificate = transport.get_extra_info("peercert")
+        self.app = _WithUser(self.app, of_certificate(certificate), expires_of(certificate))
 
     def _should_upgrade(self) -> bool:
         return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
@@ -43,9 +45,14 @@ class Secured(Guarded):
 
 
 class _WithUser:
-    def __init__(self, app: Any, user: User | None) -> None:
+    """A certificate is verified once, when the connection begins or an earlier session is resumed; its end is looked at
+    for each request."""
+
+    def __init__(self, app: Any, user: User | None, expires: float) -> None:
         self._app = app
         self._user = user
+        self._expires = expires
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, KEY: self._user}, receive, send)
+        user = self._user if time.time() < self._expires else None
+        await self._app({**scope, KEY: user}, receive, send)

@@ -53,6 +53,13 @@ def of_certificate(certificate: Any) -> User | None:
     return User(name, (*groups, AUTHENTICATED)) if name else None
 
 
+def expires_of(certificate: Any) -> float:
+    """Return the Unix seconds at which a client certificate expires; 0 without one."""
+    import ssl
+
+    return float(ssl.cert_time_to_seconds(certificate["notAfter"])) if certificate else 0.0
+
+
 def user_of(scope: Scope) -> User | None:
     """Return the user of a request; None on the unix socket."""
     found: User | None = scope.get(KEY)

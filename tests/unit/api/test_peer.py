@@ -15,8 +15,10 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from kubelite.api.app import create_app
 from kubelite.api.audit import Audit, AuditLog, object_of, verb_of
@@ -266,12 +268,33 @@ def test_objects(path: str, found: Json) -> None:
         ("POST", f"{NAMESPACE}/pods", "", "create"),
         ("GET", "/kubelite/v1/inspect/default/web", "", "get"),
         ("GET", "/kubelite/v1/inspect/default/web", "portForward=80", "portforward"),
+        ("DELETE", f"{NAMESPACE}/pods/web", "portForward=80", "delete"),
     ],
 )
 def test_verbs(method: str, path: str, query: str, verb: str) -> None:
     """As Kubernetes names them: refused lists and watches are recorded, too."""
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": []}
     assert verb_of(scope) == verb
+
+
+async def test_what_a_client_chooses_forges_no_line_and_fills_no_log(tmp_path: Path) -> None:
+    log = AuditLog(str(tmp_path / "audit.log"), max_bytes=0, files=1)
+    scope: Any = {
+        "type": "http", "method": "DELETE", "path": "/api/v1/pods?dryRun=All\n{}", "query_string": b"a=b",
+        "raw_path": b"/api/v1/pods%3FdryRun=All%0a{}", "headers": [(b"user-agent", b"a\n" * 30_000)],
+    }  # fmt: skip
+
+    async def answer(_: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    await Audit(answer, log)(scope, nothing, nothing)
+    (line,) = (tmp_path / "audit.log").read_text().splitlines()
+    assert json.loads(line)["requestURI"] == "/api/v1/pods%3FdryRun=All%0a{}?a=b"
+    assert json.loads(line)["userAgent"] == "a\n" * 512 + "...TRUNCATED"
+    log.close()
 
 
 def test_rotation(tmp_path: Path) -> None:

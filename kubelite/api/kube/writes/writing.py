@@ -3,6 +3,9 @@ read from it.
 
 A new object gets a file of its own, `kubectl/NAMESPACE/KIND-NAME.yaml`. Another is changed in the file that defines it,
 in place. If the node does not accept the file, the edit is undone and the client told why.
+
+Writes take turns (`app.state.writes`), from the look at the object until the node has read the changed file: of clients
+that change the same version of an object, one succeeds.
 """
 
 from __future__ import annotations
@@ -43,6 +46,11 @@ async def create(request: Request, node: NodeApi, resource: Resource, namespace:
     if given["metadata"].get("resourceVersion"):
         raise bad_request("resourceVersion should not be set on objects to be created")
     doc = named(given, resource, namespace if resource.namespaced else "")
+    async with request.app.state.writes:
+        return await _create(request, node, resource, doc)
+
+
+async def _create(request: Request, node: NodeApi, resource: Resource, doc: Json) -> Response:
     key = edits.Key(resource.kind, doc["metadata"].get("namespace", ""), doc["metadata"]["name"])
     await node.rescan()
     if node.store.get(*key) is not None:
@@ -106,11 +114,12 @@ async def scale(request: Request, node: NodeApi, resource: Resource, namespace: 
 async def remove(request: Request, node: NodeApi, doc: Json, source: str) -> None:
     """Remove the object's document from the file that defines it."""
     key = _key(doc)
-    before = edits.read_candidates([source], [key])
-    plan = edits.plan_remove(before, [key])
-    if not plan.writes:
-        raise ApiError("Conflict", f"{source}, which defines {key}, has changed meanwhile: try again")
-    await _carry_out(request, node, plan, before, key)
+    async with request.app.state.writes:
+        before = edits.read_candidates([source], [key])
+        plan = edits.plan_remove(before, [key])
+        if not plan.writes:
+            raise ApiError("Conflict", f"{source}, which defines {key}, has changed meanwhile: try again")
+        await _carry_out(request, node, plan, before, key)
 
 
 async def _patch(request: Request) -> Callable[[Json], Json]:
@@ -144,6 +153,17 @@ async def _change(
     make: Callable[[Json], Json],
 ) -> tuple[Json, dict[str, str]]:
     """Change an object in its manifest. Return it as it is then, and headers with warnings."""
+    async with request.app.state.writes:
+        return await _changed(request, node, resource, place, make)
+
+
+async def _changed(
+    request: Request,
+    node: NodeApi,
+    resource: Resource,
+    place: tuple[str, str],
+    make: Callable[[Json], Json],
+) -> tuple[Json, dict[str, str]]:
     await node.rescan()
     current = read_one(node, resource, *place)
     if current is None:

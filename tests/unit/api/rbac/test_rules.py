@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -196,6 +197,25 @@ def test_everybody_sees_the_version_and_users_the_discovery() -> None:
 def test_what_a_request_does(method: str, path: str, expected: Attributes) -> None:
     scope: Any = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
     assert attributes_of(scope) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ("metadata.name=a", "a"),
+        ("metadata.name==a,type=Opaque", "a"),
+        ("metadata.name!=a", ""),
+        ("type=a", ""),
+        ("metadata.name=a,metadata.name=b", ""),
+    ],
+)
+def test_a_list_of_one_name_is_about_that_name(fields: str, name: str) -> None:
+    """Source: apiserver pkg/endpoints/request/requestinfo.go: a rule with resourceNames allows to watch its objects."""
+    query = f"fieldSelector={quote(fields)}".encode()
+    path = "/api/v1/namespaces/default/secrets"
+    scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
+    assert attributes_of(scope) == Attributes("list", "", "secrets", "", "default", name)
+    assert attributes_of({**scope, "method": "POST"}).name == ""
 
 
 def test_the_words_of_a_refusal() -> None:

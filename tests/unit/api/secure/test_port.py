@@ -158,6 +158,23 @@ async def test_a_certificate_of_the_server_is_no_login(site: Site) -> None:
         await ask(port, client, "/version")
 
 
+async def test_a_connection_ends_with_the_certificate_that_began_it(site: Site) -> None:
+    made = await site.port.kubeconfig("jane", [MASTERS], 3)
+    port, client = int(made["server"].rpartition(":")[2]), context(made)
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
+        codes: list[int] = []
+        while not codes or codes[-1] == 200:
+            writer.write(b"GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split()[1]))
+            codes.append(int(head.split()[1]))
+            await asyncio.sleep(0.2)
+        writer.close()
+    assert codes[0] == 200 and codes[-1] == 401
+
+
 async def test_a_port_in_use_is_said_and_tried_again(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         site = Site(tmp_path, address=f"127.0.0.1:{other.getsockname()[1]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,37 @@ def test_an_object_without_its_optional_spec_stops_no_other(
     assert http.post(MAPS, json=config_map("a")).status_code == 201
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web"}}
     assert http.post(f"{PODS}/web/eviction", json=eviction).status_code == 201
+
+
+def test_of_clients_that_change_the_same_version_one_succeeds(http: Http) -> None:
+    assert http.post(MAPS, json={**config_map("a"), "data": {"n": "0"}}).status_code == 201
+
+    async def count() -> int:
+        """Add one, and say whether that was acknowledged."""
+        document = (await http.client.get(f"{MAPS}/a")).json()
+        document["data"]["n"] = str(int(document["data"]["n"]) + 1)
+        return (await http.client.put(f"{MAPS}/a", json=document)).status_code
+
+    async def together() -> list[int]:
+        return list(await asyncio.gather(*(count() for _ in range(8))))
+
+    codes = [code for _ in range(3) for code in http.runner.run(together())]
+    assert set(codes) <= {200, 409}
+    assert http.get(f"{MAPS}/a").json()["data"]["n"] == str(codes.count(200)) == "3"
+
+
+def test_a_link_among_the_manifests_is_not_replaced(http: Http, tmp_path: Path) -> None:
+    real = tmp_path / "checkout.yaml"
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n"
+    real.write_text(text)
+    link = Path(http.node.manifests_dir, "a.yaml")
+    link.symlink_to(real)
+    http.runner.run(http.node.rescan())
+    answers = (
+        http.request("PATCH", f"{MAPS}/a", json={"data": {"k": "w"}}, headers=MERGE),
+        http.request("DELETE", f"{MAPS}/a"),
+    )
+    for answer in answers:
+        code, said = words(answer)
+        assert code == 409 and f"{link} is a symbolic link to {real}: change the file" in said
+    assert link.is_symlink() and real.read_text() == text
