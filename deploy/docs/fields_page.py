@@ -39,7 +39,6 @@ EXAMPLES: Final[tuple[dict[str, Any], ...]] = (
     {"resourceClaims": [{"name": "gpu"}]},
     {"schedulingGroup": {"podGroupName": "g"}},
     {"schedulerName": "my-scheduler"},
-    {"automountServiceAccountToken": True},
     {"os": {"name": "windows"}},
     {"securityContext": {"windowsOptions": {"runAsUserName": "a"}}},
     {"hostUsers": False, "hostNetwork": True},
@@ -48,7 +47,6 @@ EXAMPLES: Final[tuple[dict[str, Any], ...]] = (
         "hostUsers": False,
         "containers": [{**_CONTAINER, "volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}],
     },
-    {"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]},
     {
         "volumes": [
             {

@@ -65,7 +65,14 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "dns_records",
         "resolv_conf",
     ),
-    "API": ("api_address", "api_group", "audit_log_path", "audit_log_max_size", "audit_log_max_files"),
+    "API": (
+        "api_address",
+        "automount_service_account_tokens",
+        "api_group",
+        "audit_log_path",
+        "audit_log_max_size",
+        "audit_log_max_files",
+    ),
     "HTTP server and traces": (
         "listen",
         "metrics_token_file",

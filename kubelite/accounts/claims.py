@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kubelite.kube.json import Json
+from kubelite.kube.objects import DEFAULT_ACCOUNT, MOUNTED_SECONDS
 from kubelite.kube.times import parse_time
 
 LEEWAY = (
@@ -18,11 +19,10 @@ LEEWAY = (
 )
 SHORTEST, LONGEST = 600, 1 << 32  # seconds (pkg/apis/authentication/validation, ValidateTokenRequest)
 DEFAULT_SECONDS = 3600  # pkg/apis/authentication/v1/defaults.go
-#: A pod's token that is asked for with this many seconds is valid for EXTENDED seconds, for programs that read the file
+#: A pod's token that is asked for with MOUNTED_SECONDS is valid for this many seconds, for programs that read the file
 #: only once. The file itself gets a new token after the shorter time.
-MOUNTED_SECONDS, EXTENDED = 3607, 365 * 86400
+EXTENDED = 365 * 86400
 BOUND_KINDS = ("Pod", "Secret", "Node")
-DEFAULT = "default"  # the ServiceAccount that every namespace has
 PREFIX = "system:serviceaccount:"
 GROUP = "system:serviceaccounts"
 _EXTRA = "authentication.kubernetes.io/"
@@ -67,7 +67,7 @@ def default_account(namespace: str, of_namespace: Mapping[str, Any] | None) -> J
     that is deleted and created again are worthless."""
     metadata = (of_namespace or {}).get("metadata") or {}
     uid = uuid.uuid5(_UIDS, f"{namespace}/{metadata.get('uid', '')}")
-    found = {"name": DEFAULT, "namespace": namespace, "uid": str(uid)}
+    found = {"name": DEFAULT_ACCOUNT, "namespace": namespace, "uid": str(uid)}
     if created := metadata.get("creationTimestamp"):
         found["creationTimestamp"] = created
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": found}

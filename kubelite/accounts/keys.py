@@ -72,6 +72,8 @@ class SigningKey:
 
     def is_current(self, token: str) -> bool:
         """Whether a token names this key. Its signature is not checked."""
+        if not token:
+            return False
         self._loaded()
         return token.partition(".")[0] == self._header
 

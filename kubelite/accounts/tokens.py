@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from kubelite.accounts.claims import (
-    DEFAULT,
     Identity,
     Wish,
     claims_of,
@@ -21,6 +20,7 @@ from kubelite.accounts.claims import (
 )
 from kubelite.accounts.keys import SigningKey
 from kubelite.kube.json import Json
+from kubelite.kube.objects import DEFAULT_ACCOUNT
 
 _KEPT = 1024  # tokens whose signature need not be checked again
 #: Kinds whose objects make a namespace exist: first those that most namespaces have.
@@ -77,7 +77,7 @@ class Tokens:
         """Return a ServiceAccount: a recorded one, or the one that every namespace has."""
         if (record := self._store.get("ServiceAccount", namespace, name)) is not None:
             return record.doc
-        if name != DEFAULT or not self._has_namespace(namespace):
+        if name != DEFAULT_ACCOUNT or not self._has_namespace(namespace):
             return None
         defined = self._store.get("Namespace", "", namespace)
         return default_account(namespace, defined.doc if defined is not None else None)
@@ -116,6 +116,10 @@ class Tokens:
             find=self.find,
             now=self._clock(),
         )
+
+    def is_current(self, token: str) -> bool:
+        """Whether a token names the node's key. Nothing else is checked. Raises RuntimeFault."""
+        return self._key.is_current(token)
 
     def discovery(self) -> Json:
         """Return the document of /.well-known/openid-configuration (OpenID Connect Discovery 1.0)."""

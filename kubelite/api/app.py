@@ -63,7 +63,11 @@ def create_app(node: NodeApi) -> Starlette:
             *kube_routes.routes(),
         ],
         # kubelite's own client sends "kubelite" as Host over the unix socket. The others are those of the certificate.
-        middleware=[Middleware(Guard, names=("kubelite", node.node_name, *NAMES))],
+        middleware=[
+            Middleware(
+                Guard, names=("kubelite", node.node_name, *NAMES, node.tokens.issuer.partition("://")[2])
+            )
+        ],
         exception_handlers={
             ApiError: _on_error,
             RuntimeFault: _on_error,

@@ -258,6 +258,10 @@ class NodeApi(Protocol):
         """What issues and checks the tokens of ServiceAccounts."""
         ...
 
+    def authority(self) -> str | None:
+        """Return the certificate (PEM) that pods trust as that of the API; None while they cannot reach it."""
+        ...
+
     async def events_settled(self) -> None:
         """Return when the store has every event recorded so far."""
         ...

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
-from kubelite.kube.objects import source_of
+from kubelite.kube.objects import ACCOUNT, Automount, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
 from kubelite.policies.rules import Rules, rules_of
+from kubelite.policies.token_volumes import token_volumes
 from manifests.types.core import Pod, PodSpec
 from state.store import Store
 
@@ -33,6 +34,7 @@ class Admission:
         store: Store,
         *,
         node_name: str = "",
+        automount: Automount = Automount.NONE,  # which pods get a token of the API
         priorities: Mapping[str, int] | None = None,  # PriorityClass in the settings → value
         refusal: Callable[[Pod], str] = lambda _pod: "",
         with_defaults: Callable[[Pod], Pod] = lambda pod: pod,
@@ -40,6 +42,7 @@ class Admission:
     ) -> None:
         self._store = store
         self._node_name = node_name
+        self._automount = automount
         self._priorities = priorities or {}
         self._refusal = refusal
         self._with_defaults = with_defaults
@@ -94,4 +97,6 @@ class Admission:
         classes = (record.doc for record in self._store.list(PRIORITY_CLASS) if source_of(record))
         namespace = doc["metadata"].get("namespace", "")
         ranges = (record.doc for record in self._store.list(LIMIT_RANGE, namespace))
-        return rules_of(classes, ranges, self._priorities)
+        accounts = (record.doc for record in self._store.list(ACCOUNT, namespace))
+        tokens = token_volumes(self._automount, accounts)
+        return rules_of(classes, ranges, self._priorities, tokens=tokens)

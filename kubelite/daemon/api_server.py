@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
@@ -12,13 +13,26 @@ from starlette.types import ASGIApp
 from kubelite.api.app import create_app
 from kubelite.api.audit import Audit, AuditLog
 from kubelite.api.peer import Access, gid_of
-from kubelite.api.secure.certificates import exists
+from kubelite.api.secure.certificates import asked_for
 from kubelite.api.server import serve_unix
 from kubelite.daemon.node_api import NodeAgent
+from kubelite.kube.background import in_background
+from kubelite.kube.errors import is_expected
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from kubelite.api.secure.port import ApiPort
+
+
+async def _serve_pods(agent: NodeAgent, port: Callable[[], ApiPort]) -> None:
+    """Serve the API to pods once one needs it, or remove what is left of that."""
+    if agent.store.get("Service", "default", "kubernetes") is None:
+        await agent.access.needed.wait()
+
+    from kubelite.daemon.serving.pods import serve_pods
+    from kubelite.daemon.workloads import allocator
+
+    await serve_pods(agent, port, allocator(agent.settings))
 
 
 async def serve_api(agent: NodeAgent) -> None:
@@ -51,7 +65,9 @@ async def serve_api(agent: NodeAgent) -> None:
             return made
 
         agent.api_port = port
-        if settings.api_address and exists(f"{settings.root}/pki"):
-            opening = asyncio.ensure_future(port().run())
-            stack.callback(opening.cancel)
+        if settings.api_address:
+            in_background(stack, functools.partial(_serve_pods, agent, port), "pod-api", passes=is_expected)
+            if asked_for(f"{settings.root}/pki"):
+                opening = asyncio.ensure_future(port().run())
+                stack.callback(opening.cancel)
         await serve_unix(audited(Access(app, group)), settings.socket, group=group)

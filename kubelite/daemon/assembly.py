@@ -21,6 +21,7 @@ from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
+from kubelite.daemon.serving.pod_access import PodAccess
 from kubelite.daemon.workloads import (
     allocator,
     run_autoscaler,
@@ -38,7 +39,6 @@ from kubelite.kube.background import Work, in_background
 from kubelite.kube.errors import is_expected
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
-from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.network_policies.gate import PolicyGate
 from kubelite.node.cri.local import LocalCri
@@ -64,7 +64,7 @@ from kubelite.sources.plan import ManifestState
 from kubelite.telemetry.metrics.meters import Meters, container_type
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.loop_lag import LoopLag
-from kubelite.telemetry.tracing.otlp import Exporter, trace_id
+from kubelite.telemetry.tracing.starts import make_exporter, make_tracer, trace_manifest, trace_of
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import serve_metrics
 from runtime.builder.run import leftovers
@@ -75,8 +75,6 @@ from runtime.shim.warm.forkserver_client import Forkserver
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
-
-FRESH = 5.0  # seconds; a manifest that was read earlier is not part of the pod's start
 
 #: The start of the two helper processes. Each result is a client or an error.
 Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkClient | BaseException]]"
@@ -90,9 +88,9 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         stack.push_async_callback(store.close)
         events = EventRecorder(store, settings.node_name)
         stack.push_async_callback(events.flush)
-        exporter = _exporter(settings, store)
+        exporter = make_exporter(settings, store)
         meters = Meters(partial(_container_type, store))
-        tracer = _tracer(settings, meters, exporter, stack)
+        tracer = make_tracer(settings, meters, exporter, stack)
         config = replace(node_config(settings), cluster_dns=cluster_dns(settings, store))
         warm_up(config)
         forkserver, network = _launched(await launch)
@@ -112,15 +110,16 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
         parsed, qos_cgroups = ParsedPods(), _qos_cgroups(settings, config, tracer)
+        access = PodAccess(settings, store)
         worker, claims = _worker(
             settings, store, events, cri, config,
-            parsed=parsed, queue=queue, meters=meters, qos_cgroups=qos_cgroups,
+            parsed=parsed, queue=queue, meters=meters, qos_cgroups=qos_cgroups, access=access,
         )  # fmt: skip
         stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
         sources = _sources(
             settings, store, events, tracer, unclaimed,
-            security=config.pod_security, parsed=parsed, started=started,
+            config=config, parsed=parsed, started=started,
         )  # fmt: skip
         history = NodeHistory(store, settings.manifests, sources.rescan)
         disk_usage = DiskUsage(partial(measured_directories, store, cri, config))
@@ -128,7 +127,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             settings, store, cri, worker, sources, network, images,
             events, tracer, started, queue, disk_usage, history,
             ClusterDns(settings, store, worker.use_cluster_dns, events.node_event),
-            meters,
+            access, meters,
         )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
@@ -186,6 +185,7 @@ def _worker(
     queue: WorkQueue[str],
     meters: Meters,
     qos_cgroups: QosCgroups,
+    access: PodAccess,
 ) -> tuple[PodWorker, Claims]:
     """Create the pod worker, with its scheduler, and the claims of pods."""
     facts = node_state(store, config)
@@ -196,7 +196,7 @@ def _worker(
     claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
     worker = PodWorker(
         store, cri, events, config, scheduler, parsed=parsed, queue=queue,
-        provide=claims.provide, decided=_decided(settings, store), observer=meters,
+        provide=claims.provide, decided=_decided(settings, store), observer=meters, tokens=access,
     )  # fmt: skip
     return worker, claims
 
@@ -208,17 +208,18 @@ def _sources(
     tracer: Tracer,
     unclaimed: dict[str, tuple[str, str]],
     *,
-    security: PodSecurity,
+    config: NodeConfig,
     parsed: ParsedPods,
     started: float,
 ) -> Sources:
     """Create the manifest sources. `unclaimed`: uid → namespace and name of running pods without a record. A manifest
     with the same namespace and name takes over the uid."""
+    security = config.pod_security
 
     def applied(record: Record, state: ManifestState) -> None:
         if record.kind == "Pod":
             unclaimed.pop(record.uid, None)
-            _trace_manifest(tracer, record.uid, state, started=started)
+            trace_manifest(tracer, record.uid, state, started=started)
         elif not security.open and (said := warning(workload_pod(record.doc), security)):
             events.event(reference(record.doc), "Warning", "PodSecurity", said)
 
@@ -227,6 +228,7 @@ def _sources(
         store,
         node_name=settings.node_name,
         priorities=settings.priority_classes,
+        automount=config.automount,
         allocate=allocator(settings),
         relist=settings.relist_seconds,
         uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
@@ -369,53 +371,6 @@ def _say_problems(events: EventRecorder, state: ManifestState) -> None:
         events.event(about, "Warning", "FailedValidation", problem.sentence(state.file))
 
 
-def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: float) -> None:
-    """Add the first steps to a pod's trace: the file changed (or the daemon started and found it), the file was read,
-    and the pod was recorded in the store."""
-    name = os.path.basename(state.file)
-    if (
-        time.time() - state.loaded_at < FRESH
-    ):  # otherwise the pod is created again from a file that was read earlier
-        if state.changed_at < started:
-            tracer.mark(uid, "daemon started", at=started)
-        else:
-            tracer.mark(uid, "manifest changed", at=state.changed_at, detail=name)
-        tracer.mark(uid, "manifest read", at=state.loaded_at, detail=name)
-    tracer.mark(uid, "recorded")
-
-
-def _exporter(settings: Settings, store: Store) -> Exporter | None:
-    if not settings.otlp_endpoint:
-        return None
-
-    def pod(uid: str) -> dict[str, str] | None:
-        record = store.get_uid(uid)
-        return (
-            {"namespace": record.namespace, "name": record.name, "uid": uid} if record is not None else None
-        )
-
-    return Exporter(settings.otlp_endpoint, settings.node_name, pod)
-
-
-def _tracer(
-    settings: Settings, meters: Meters, exporter: Exporter | None, stack: contextlib.AsyncExitStack
-) -> Tracer:
-    directory = f"{settings.run_dir}/traces"
-    if exporter:
-        tracer = Tracer(meters.step, started=exporter.started, directory=directory)
-    else:
-        tracer = Tracer(meters.step, directory=directory)
-    if tracer.files is not None:
-        stack.callback(tracer.files.close)
-    return tracer
-
-
-def _trace_of(tracer: Tracer, uid: str) -> str:
-    """Return the id of the trace of a pod's first start; "" if there is none."""
-    begin = tracer.begin(uid)
-    return trace_id(uid, begin) if begin is not None else ""
-
-
 def _gc_policy(settings: Settings) -> ImageGcPolicy:
     return ImageGcPolicy(
         settings.image_gc_high_threshold_percent,
@@ -455,7 +410,7 @@ async def _dispatch(agent: NodeAgent) -> None:
                 continue
             if change.type == "ADDED":
                 meters.pod_seen(uid)
-            meters.pod_changed(uid, change.record.doc, partial(_trace_of, agent.tracer))
+            meters.pod_changed(uid, change.record.doc, partial(trace_of, agent.tracer))
             if agent.worker.is_news(change.record):
                 queue.add(uid)
 

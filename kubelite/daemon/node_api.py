@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from kubelite.api.secure.port import ApiPort
     from kubelite.controllers.eviction import EvictionOptions
     from kubelite.daemon.dns import ClusterDns
+    from kubelite.daemon.serving.pod_access import PodAccess
     from kubelite.node.pressure.evictor import Measured
     from kubelite.services.ports import EndpointCount
     from kubelite.telemetry.metrics.pages import Pages
@@ -89,12 +90,12 @@ class NodeAgent:
     disk_usage: DiskUsage
     history: NodeHistory
     dns: ClusterDns
+    access: PodAccess
     meters: Meters = field(default_factory=Meters)
     on_reload: list[Callable[[Settings], None]] = field(default_factory=list)  # each gets the new settings
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     startup_took: float = 0.0  # seconds
     _pages: Pages | None = None
-    _tokens: Tokens | None = None
     api_port: Callable[[], ApiPort] | None = None  # set once the API is served; the first call makes the port
 
     @property
@@ -103,14 +104,10 @@ class NodeAgent:
 
     @property
     def tokens(self) -> Tokens:
-        """What issues and checks the tokens of ServiceAccounts. The first call creates it."""
-        if self._tokens is None:
-            from kubelite.accounts.tokens import Tokens
+        return self.access.tokens
 
-            issuer = f"https://kubernetes.default.svc.{self.settings.cluster_domain}"
-            key = f"{self.settings.root}/pki/sa.key"
-            self._tokens = Tokens(self.store, key, issuer=issuer, node=self.node_name)
-        return self._tokens
+    def authority(self) -> str | None:
+        return self.access.known_authority
 
     @property
     def pod_security(self) -> PodSecurity:

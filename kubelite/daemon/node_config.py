@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import resource
 import socket
 
+from kubelite.kube.objects import Automount
 from kubelite.node.model.capacity import (
     cores,
     disk_bytes,
@@ -57,6 +59,7 @@ def node_config(settings: Settings) -> NodeConfig:
         cpu_policy=settings.cpu_manager_policy,
         cores=found,
         reserved_cpus=reserved_cpus(found, settings.reserved_cpus, apart.get("cpu", 0)),
+        automount=automount(settings),
         pod_security=settings.pod_security,
         image_verification=settings.image_pull_credentials_verification_policy,
         images_not_verified=allowlist(settings.preloaded_images_verification_allowlist),
@@ -70,6 +73,12 @@ def node_config(settings: Settings) -> NodeConfig:
         resolv_conf=settings.resolv_conf,
         rlimits=default_rlimits(),
     )
+
+
+def automount(settings: Settings) -> Automount:
+    """Return which pods get a token: none if the API has no port, or if the node cannot sign tokens."""
+    can = settings.api_address and importlib.util.find_spec("cryptography") is not None
+    return settings.automount_service_account_tokens if can else Automount.NONE
 
 
 def _pids_limit(settings: Settings) -> int:

@@ -103,6 +103,7 @@ def _admission(agent: NodeAgent, parsed: ParsedPods) -> Admission:
     return Admission(
         agent.store,
         node_name=settings.node_name,
+        automount=agent.worker.config.automount,
         priorities=settings.priority_classes,
         refusal=partial(forbidden, security=agent.pod_security),
         with_defaults=with_own_users if settings.user_namespaces else lambda pod: pod,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from kubelite.kube.json import Json
@@ -13,6 +14,21 @@ SOURCE = "kubelite.io/source"  # annotation: the manifest file that defines the 
 #: annotation of a workload: the replicas of its manifest, while an autoscaler has set another number
 REPLICAS = "kubelite.io/manifest-replicas"
 CREATED_BY = "kubelite.io/created-by"  # annotation of a manifest: the command that wrote it, run or create
+
+ACCOUNT = "ServiceAccount"
+DEFAULT_ACCOUNT = "default"  # the ServiceAccount that every namespace has
+AUTHORITY = "kube-root-ca.crt"  # ConfigMap of every namespace: whom clients of the API trust
+AUTHORITY_KEY = "ca.crt"  # its key
+MOUNTED_SECONDS = 3607  # how long the token of a pod's own volume is asked for
+
+
+class Automount(StrEnum):
+    """Which pods get a token of the API when they are created."""
+
+    NAMED = "Named"  # those that name a ServiceAccount, or ask for the token
+    ALL = "All"  # all that do not refuse it, as on a cluster
+    NONE = "None"
+
 
 #: Kinds without namespaces.
 CLUSTER_SCOPED = frozenset(

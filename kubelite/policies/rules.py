@@ -12,6 +12,7 @@ from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
 from kubelite.node.model.priority import Classes, admitted, classes_of
 from kubelite.policies import limit_range
+from kubelite.policies.token_volumes import TokenVolumes
 
 #: Kinds that are checked, and how messages call their objects.
 _CHECKED = {"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims"}
@@ -20,11 +21,12 @@ _CHECKED = {"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims"}
 @dataclass(frozen=True, slots=True)
 class Rules:
     """`classes`: the node's PriorityClasses; `ranges`: by namespace, its LimitRanges, sorted by name; `ending`: the
-    namespaces that are terminated."""
+    namespaces that are terminated; `tokens`: which pods get a token of the API."""
 
     classes: Classes = field(default_factory=lambda: classes_of((), {}))
     ranges: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     ending: frozenset[str] = frozenset()
+    tokens: TokenVolumes = field(default_factory=TokenVolumes)
 
     def new(self, doc: Json) -> Json:
         """Return a new object with what its namespace adds. Raises Forbidden."""
@@ -35,13 +37,17 @@ class Rules:
     def completed(self, doc: Json) -> Json:
         """Return a new object with what its namespace adds, whether it is admitted or not."""
         doc = admitted(doc, self.classes)
-        ranges = self._ranges(doc)
-        return limit_range.with_defaults(doc, ranges) if ranges and doc["kind"] == "Pod" else doc
+        if doc["kind"] != "Pod":
+            return doc
+        doc, ranges = self.tokens.added(doc), self._ranges(doc)
+        return limit_range.with_defaults(doc, ranges) if ranges else doc
 
     def edited(self, old: Json, doc: Json) -> Json:
         """Return the new form of a recorded object, with what the object got when it was admitted."""
         doc = admitted(doc, self.classes)
-        return limit_range.kept(old, doc, self._ranges(doc)) if doc["kind"] == "Pod" else doc
+        if doc["kind"] != "Pod":
+            return doc
+        return self.tokens.kept(old, limit_range.kept(old, doc, self._ranges(doc)))
 
     def check_edit(self, old: Json, doc: Json) -> None:
         """Check an edited object. A pod whose resources stay the same is not checked again, as in Kubernetes, which
@@ -68,13 +74,14 @@ def rules_of(
     ranges: Iterable[Json],
     priorities: Mapping[str, int] | None = None,
     ending: Iterable[str] = (),
+    tokens: TokenVolumes | None = None,
 ) -> Rules:
     """`classes`: the PriorityClasses of manifests; `ranges`: LimitRanges; `priorities`: the PriorityClasses of the
-    node's settings; `ending`: the namespaces that are terminated."""
+    node's settings; `ending`: the namespaces that are terminated; `tokens`: which pods get a token."""
     found: dict[str, list[Json]] = {}
     for one in sorted(ranges, key=lambda doc: str(doc["metadata"]["name"])):
         found.setdefault(one["metadata"].get("namespace", ""), []).append(one)
-    return Rules(classes_of(classes, priorities or {}), found, frozenset(ending))
+    return Rules(classes_of(classes, priorities or {}), found, frozenset(ending), tokens or TokenVolumes())
 
 
 def of_ending(doc: Json) -> Forbidden:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kubelite.kube.objects import Automount
 from kubelite.kube.pod_security import Labels, Level, Levels, PodSecurity, parse_levels
 from kubelite.kube.setting_types import Amounts, ByPriority, Duration, Numbers, Seconds, Texts, Thresholds
 from kubelite.settings import checks
@@ -63,7 +64,11 @@ class Settings(BaseModel):
     """Group, by name or number, whose members may read the API, except Secrets. All else needs root. Empty: none."""
     api_address: str = "127.0.0.1:6443"
     """Address of the Kubernetes API over TLS, for kubectl and other clients. The port is open from the first
-    `kubelite kubeconfig` on. `none`: never."""
+    `kubelite kubeconfig` on. `none`: never, and no pod gets a token."""
+    automount_service_account_tokens: Automount = Automount.NAMED
+    """Which pods get a token of the Kubernetes API when they are created. `Named`: those that name a ServiceAccount
+    other than `default`, or set `automountServiceAccountToken: true`. `All`: all that do not refuse it, as on a
+    cluster. `None`: none."""
     audit_log_path: str = ""
     """File for the audit log of the API. Default: `kubelite-audit.log` in `log_dir`. `none`: no audit log."""
     audit_log_max_size: int = Field(10 * 1024 * 1024, ge=0)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
-from kubelite.kube.objects import NAMESPACE, SOURCE, is_ending
+from kubelite.kube.objects import ACCOUNT, NAMESPACE, SOURCE, Automount, is_ending
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.policies.gate import QUOTA
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
 from kubelite.policies.rules import rules_of
+from kubelite.policies.token_volumes import token_volumes
 from manifests.yaml.loader import Document
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Objects(Protocol):
 
 class Admission:
     """What becomes of documents once they are applied, by the rules of their namespaces. Each one that is admitted
-    takes its part of the quotas. `now`: Unix seconds; `priorities`: the PriorityClasses of the node's settings."""
+    takes its part of the quotas. `now`: Unix seconds; `priorities`: the PriorityClasses of the node's settings;
+    `automount`: which pods get a token of the API."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Admission:
         store: Objects,
         now: float,
         priorities: Mapping[str, int] | None = None,
+        automount: Automount = Automount.NONE,
     ) -> None:
         documents = list(documents)
         self.rules = rules_of(
@@ -53,6 +56,7 @@ class Admission:
             _after(LIMIT_RANGE, documents, store),
             priorities,
             ending_of(store),
+            token_volumes(automount, _after(ACCOUNT, documents, store)),
         )
         self._room: Room | None = None
         if quotas := _after(QUOTA, documents, store):

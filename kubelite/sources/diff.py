@@ -34,7 +34,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     loaded = load_text(text, file=file)
     entries: list[DiffEntry] = []
     config = worker.config
-    admission = Admission(loaded.documents, store, time.time(), config.priority_classes)
+    admission = Admission(loaded.documents, store, time.time(), config.priority_classes, config.automount)
     rules = admission.rules
     for document in loaded.documents:
         name = "/".join(part for part in (document.kind.lower(), document.namespace, document.name) if part)

@@ -31,7 +31,15 @@ from typing import TYPE_CHECKING
 
 from kubelite.kube.errors import Forbidden, is_shortage
 from kubelite.kube.json import Json
-from kubelite.kube.objects import IMMORTAL, NAMESPACE, WORKLOADS, mark_deleting, object_name, source_of
+from kubelite.kube.objects import (
+    IMMORTAL,
+    NAMESPACE,
+    WORKLOADS,
+    Automount,
+    mark_deleting,
+    object_name,
+    source_of,
+)
 from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources import plan as plans
@@ -80,6 +88,7 @@ class Sources:
         *,
         node_name: str = "",
         priorities: Mapping[str, int] | None = None,  # PriorityClass in the settings → value
+        automount: Automount = Automount.NONE,  # which pods get a token of the API
         allocate: Allocate | None = None,  # gives Services addresses and node ports
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
@@ -98,7 +107,9 @@ class Sources:
         self.ready = asyncio.Event()  # set after the first complete scan, or the first failure
         self._store = store
         self._node_name = node_name
-        self._plan = partial(plan, priorities=priorities or {}, allocate=allocate, ledger=cache(_ledger))
+        self._plan = partial(
+            plan, priorities=priorities or {}, automount=automount, allocate=allocate, ledger=cache(_ledger)
+        )
         self._relist = relist
         self._uid_for = uid_for
         self._report = report

@@ -11,10 +11,12 @@ from kubelite.kube.errors import Forbidden
 from kubelite.kube.jobs import with_selector
 from kubelite.kube.json import Json
 from kubelite.kube.objects import (
+    ACCOUNT,
     CONTROLLED,
     NAMESPACE,
     SOURCE,
     WORKLOADS,
+    Automount,
     is_ending,
     is_terminal,
     object_name,
@@ -27,6 +29,7 @@ from kubelite.node.storage.protection import protected
 from kubelite.policies.gate import QUOTA
 from kubelite.policies.limit_range import KIND as LIMIT_RANGE
 from kubelite.policies.rules import Rules, rules_of
+from kubelite.policies.token_volumes import TokenVolumes, token_volumes
 from kubelite.sources.ending import is_revived, to_terminate
 from kubelite.sources.services import SERVICE, Allocate, allocated, kept
 from kubelite.sources.workloads import own_annotations, replicas_kept, unchangeable
@@ -87,7 +90,7 @@ NODE_METADATA = frozenset(
 Key = tuple[str, str, str]  # kind, namespace, name
 
 #: Kinds whose objects are rules for others.
-_OF_NAMESPACES = (PRIORITY_CLASS, LIMIT_RANGE, QUOTA)
+_OF_NAMESPACES = (PRIORITY_CLASS, LIMIT_RANGE, QUOTA, ACCOUNT)
 
 #: Kinds of which some fields cannot change, and whose status is the node's alone.
 _CHECKED = CONTROLLED | {SERVICE, "EndpointSlice", "Ingress", "IngressClass"}
@@ -172,14 +175,15 @@ def plan(
     lost: Iterable[str] = (),
     *,
     priorities: Mapping[str, int] | None = None,
+    automount: Automount = Automount.NONE,
     allocate: Allocate | None = None,
     ledger: Callable[[], Ledger] | None = None,
     now: float = 0.0,
 ) -> Plan:
     """Return the changes that make the store match the files. Recorded objects are retained if their file has not been
     valid since the daemon started, or is in a directory that cannot be read (`lost`). `priorities`: the PriorityClasses
-    of the node's settings. `allocate` gives Services addresses and node ports. `ledger` returns what counts the use of
-    quotas. `now`: Unix seconds."""
+    of the node's settings. `automount`: which pods get a token of the API. `allocate` gives Services addresses and node
+    ports. `ledger` returns what counts the use of quotas. `now`: Unix seconds."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     files = sorted(files, key=lambda f: f.file)
     claims: dict[Key, list[str]] = {}
@@ -191,7 +195,9 @@ def plan(
     duplicates = _duplicates(claims, owners)
     gone = _gone(known, owners, files, lost)
     said = {key: documents[file][key] for key, file in owners.items() if key[0] in _OF_NAMESPACES}
-    rules, room = _rules(said, known, gone, priorities or {}), _room(said, known, gone, ledger, now)
+    accounts = _after(ACCOUNT, said, known, gone) if automount is not Automount.NONE else ()
+    tokens = token_volumes(automount, accounts)
+    rules, room = _rules(said, known, gone, priorities or {}, tokens), _room(said, known, gone, ledger, now)
     services, refused = allocated(owners, documents, known, allocate)
     uids = {r.uid: key for key, r in known.items()}
     verdicts: dict[Key, _Verdict] = {}
@@ -274,12 +280,16 @@ def _ordered(
 
 
 def _rules(
-    said: Mapping[Key, Json], known: Mapping[Key, Record], gone: Iterable[Key], priorities: Mapping[str, int]
+    said: Mapping[Key, Json],
+    known: Mapping[Key, Record],
+    gone: Iterable[Key],
+    priorities: Mapping[str, int],
+    tokens: TokenVolumes,
 ) -> Rules:
     """Return the rules after the changes. `said`: what the files say of the kinds that make rules."""
     classes, ranges = (_after(kind, said, known, gone) for kind in (PRIORITY_CLASS, LIMIT_RANGE))
     ending = (key[2] for key, record in known.items() if key[0] == NAMESPACE and is_ending(record.doc))
-    return rules_of(classes, ranges, priorities, ending)
+    return rules_of(classes, ranges, priorities, ending, tokens)
 
 
 def _room(

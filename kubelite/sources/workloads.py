@@ -13,17 +13,13 @@ from manifests.yaml.helm_hooks import at_install
 _OF_CONTROLLERS = (REPLICAS, "deployment.kubernetes.io/", "deprecated.daemonset.template.generation")
 
 
-#: Kinds that are accepted so that a folder for a cluster can be used as it is, and what they do not do here.
-_WITHOUT_EFFECT = {
-    "ServiceAccount": "pods get no token of it, and no imagePullSecrets: `kubectl create token` issues tokens",
-}
-
-
 def without_effect(doc: Json) -> str:
     """Return what an object of a manifest does not do on this node; "" if it does what it does on a cluster."""
     if doc["kind"] == "Service":
         return ignored_fields(doc["spec"])
-    return _WITHOUT_EFFECT.get(doc["kind"]) or at_install(doc)
+    if doc["kind"] == "ServiceAccount" and doc.get("imagePullSecrets"):
+        return "imagePullSecrets have no effect here: name them in the pods"
+    return at_install(doc)
 
 
 def own_annotations(annotations: Json) -> Json:

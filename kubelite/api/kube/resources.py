@@ -6,15 +6,14 @@ node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kubelite.accounts.claims import DEFAULT
 from kubelite.api.kube.pod_defaults import with_defaults
 from kubelite.api.node import NodeApi
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import selector_of, selector_text
-from kubelite.kube.objects import CONTROLLED, WORKLOADS
+from kubelite.kube.objects import ACCOUNT, AUTHORITY, CONTROLLED, DEFAULT_ACCOUNT, WORKLOADS
 
 
 class Resource(NamedTuple):
@@ -46,7 +45,6 @@ _ALL = (
     "Pod",
     "Service",
 )  # the kinds in kubectl's category "all", besides workloads
-ACCOUNT = "ServiceAccount"
 _DEFAULTED = ("ClusterRole", "ClusterRoleBinding")
 _NETWORKING = "networking.k8s.io/v1"
 _RBAC = "rbac.authorization.k8s.io/v1"
@@ -248,17 +246,16 @@ def read_list(node: NodeApi, resource: Resource, namespace: str | None) -> list[
     if resource.kind == "Namespace":
         return _namespaces(node)
     stored = [complete(resource, record.doc) for record in node.store.list(resource.kind, namespace)]
-    if resource.kind == ACCOUNT:
-        return [*_default_accounts(node, namespace, stored), *stored]
+    if resource.kind in (ACCOUNT, "ConfigMap"):
+        return [*_of_every_namespace(node, resource.kind, namespace, stored), *stored]
     return _with_defaults(resource.kind, stored) if resource.kind in _DEFAULTED else stored
 
 
 def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Json | None:
-    if resource.kind == ACCOUNT:
-        account = node.tokens.account(namespace, name)
-        return complete(resource, account) if account is not None else None
     if resource.stored:
         record = node.store.get(resource.kind, namespace, name)
+        if record is None and (resource.kind, name) in ((ACCOUNT, DEFAULT_ACCOUNT), ("ConfigMap", AUTHORITY)):
+            return _of_namespace(node, resource.kind, namespace)
         if record is None and resource.kind in _DEFAULTED:
             return next(
                 (doc for doc in _with_defaults(resource.kind, []) if doc["metadata"]["name"] == name), None
@@ -267,12 +264,28 @@ def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Js
     return next((d for d in read_list(node, resource, None) if d["metadata"]["name"] == name), None)
 
 
-def _default_accounts(node: NodeApi, namespace: str | None, stored: list[Json]) -> list[Json]:
-    """Return the ServiceAccounts `default` of the namespaces whose manifests define none."""
-    known = {doc["metadata"]["namespace"] for doc in stored if doc["metadata"]["name"] == DEFAULT}
+def _of_every_namespace(
+    node: NodeApi, kind: str, namespace: str | None, stored: list[Json]
+) -> Iterator[Json]:
+    """Yield the objects that every namespace has: the ServiceAccount `default`, and the ConfigMap that says whom
+    clients of the API trust. One that is stored takes the place."""
+    if kind == "ConfigMap" and node.authority() is None:
+        return
+    name = DEFAULT_ACCOUNT if kind == ACCOUNT else AUTHORITY
+    known = {doc["metadata"]["namespace"] for doc in stored if doc["metadata"]["name"] == name}
     every = [namespace] if namespace else [doc["metadata"]["name"] for doc in _namespaces(node)]
-    found = (node.tokens.account(one, DEFAULT) for one in every if one not in known)
-    return [one for one in found if one is not None]
+    for one in every:
+        if one not in known and (found := _of_namespace(node, kind, one)) is not None:
+            yield found
+
+
+def _of_namespace(node: NodeApi, kind: str, namespace: str) -> Json | None:
+    account, authority = node.tokens.account(namespace, DEFAULT_ACCOUNT), node.authority()
+    if account is None or kind == ACCOUNT:
+        return account
+    from kubelite.accounts.objects import authority_map
+
+    return authority_map(namespace, authority) if authority is not None else None
 
 
 def _with_defaults(kind: str, stored: list[Json]) -> list[Json]:

@@ -14,6 +14,7 @@ from runtime.errors import RuntimeFault
 
 TIMEOUT = 60.0  # seconds for a certificate; it takes 0.2
 EARLY = 90 * 86400.0  # seconds before its end at which a server's certificate is due: a quarter of its life
+_PODS_ONLY = "pods-only"  # file beside an authority that nobody but pods has asked for
 #: The names by which clients on this machine and in pods reach an API server.
 NAMES = (
     "localhost",
@@ -31,9 +32,29 @@ class Login(NamedTuple):
     key: str
 
 
-def exists(directory: str) -> bool:
-    """Whether the node has an authority: somebody has asked for a kubeconfig before."""
-    return os.path.exists(f"{directory}/ca.crt")
+def asked_for(directory: str) -> bool:
+    """Whether somebody has asked for a kubeconfig before: the node has an authority, and not for its pods alone."""
+    return os.path.exists(f"{directory}/ca.crt") and not os.path.exists(f"{directory}/{_PODS_ONLY}")
+
+
+def authority(directory: str) -> str:
+    """Return the certificate (PEM) of the node's authority. Raises OSError."""
+    with open(f"{directory}/ca.crt", encoding="ascii") as file:
+        return file.read()
+
+
+def for_pods(directory: str) -> None:
+    """Note that the authority that is about to be made is for pods alone. Raises OSError."""
+    if not os.path.exists(f"{directory}/ca.crt"):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with open(f"{directory}/{_PODS_ONLY}", "w", encoding="ascii"):
+            pass
+
+
+def ask_for(directory: str) -> None:
+    """Note that somebody has asked for a kubeconfig. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{directory}/{_PODS_ONLY}")
 
 
 async def renew_server(directory: str, names: list[str], addresses: list[str]) -> float:

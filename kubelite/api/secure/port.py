@@ -1,4 +1,5 @@
-"""The API's TLS port. It is open from the first `kubelite kubeconfig` on, and on each later start of the daemon.
+"""The API's TLS port. It is open from the first `kubelite kubeconfig` on, and on each later start of the daemon. Pods
+have one on their network, from the first pod on that uses the API.
 
 A node whose API nobody asked for over TCP has no authority, no open port, and nothing of this imported.
 """
@@ -7,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from starlette.types import ASGIApp
 
+from kubelite.api.accepting import BACKLOG
 from kubelite.api.secure import certificates
 from kubelite.api.secure.access import Secure, Site
 from kubelite.api.secure.connection import Secured
@@ -28,6 +32,16 @@ from runtime.errors import RuntimeFault
 log = logging.getLogger(__name__)
 
 LOOK = 6 * 3600.0  # seconds between looks at the age of the server's certificate
+
+
+class PodPort(NamedTuple):
+    """How pods reach the API: the address of its Service, the address and port that the Service leads to, and whom to
+    trust (PEM)."""
+
+    service: str
+    address: str
+    number: int
+    authority: str
 
 
 class ApiPort:
@@ -49,7 +63,9 @@ class ApiPort:
         self._report = report
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
-        self._port = 0  # 0: not open
+        self._port = self._pod_port = 0  # 0: not open
+        self._service = first_address(settings.service_cidr)
+        self._renewing: asyncio.Future[None] | None = None
         self._directory = f"{settings.root}/pki"
 
     async def run(self) -> None:
@@ -68,6 +84,7 @@ class ApiPort:
         if not self._settings.api_address:
             words = "the setting api_address is none: set it to an address and a port, and restart the daemon"
             raise ApiError("NotFound", words)
+        certificates.ask_for(self._directory)
         await self.open()  # first: it also makes the authority, one request at a time
         login = await certificates.issue(self._directory, user, groups, seconds)
         return {"server": f"https://{self._host}:{self._port}", **login._asdict()}
@@ -87,31 +104,73 @@ class ApiPort:
     async def open(self) -> None:
         """Open the port unless it is open. Raises RuntimeFault."""
         async with self._opening:
-            if self._port:
-                return
-            expires = await self._renew()
-            host, port = self._address
-            try:
-                family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                listener = socket.create_server((host, port), family=family)
-            except OSError as error:
-                reason = (
-                    os.strerror(error.errno) if error.errno else str(error)
-                )  # getaddrinfo(3) has no errno
-                remedy = "free the port, or set api_address to another one and restart the daemon"
-                words = f"cannot listen on {self._settings.api_address}: {reason}: {remedy}"
-                raise RuntimeFault(words, reason="AddressInUse") from error
-            async with contextlib.AsyncExitStack() as stack:
+            if not self._port:
+                self._port = await self._serve(*self._address)
+                log.info("the API is served over TLS", extra={"address": f"{self._host}:{self._port}"})
+
+    async def open_to_pods(self, service: str) -> PodPort:
+        """Open the port on the pod network unless it is open, and return how pods reach it. `service`: the address of
+        the Service `kubernetes`. Raises RuntimeFault, OSError."""
+        if not self._settings.api_address:
+            raise RuntimeFault("the setting api_address is none", reason="NotSupported")
+        host, port = self._address
+        gateway = str(ipaddress.ip_network(self._settings.pod_cidr)[1])
+        everywhere = host in ("0.0.0.0", gateway)
+        if everywhere:
+            certificates.for_pods(self._directory)
+            await self.open()
+        async with self._opening:
+            certificates.for_pods(self._directory)
+            self._service = service
+            await self._renew()  # its names contain the Service's address
+            if not everywhere and not self._pod_port:
+                # Of packets to the gateway's address, those of pods come from the bridge, and those of the host itself
+                # from lo. The port is closed to other machines, which may have a route to it.
+                self._pod_port = await self._serve(gateway, port, self._settings.bridge, "lo")
+            number = self._port if everywhere else self._pod_port
+            return PodPort(service, gateway, number, certificates.authority(self._directory))
+
+    async def _serve(self, host: str, port: int, *devices: str) -> int:
+        """Listen, on these devices alone if there are any. Return the port. Raises RuntimeFault."""
+        expires = await self._renew()
+        async with contextlib.AsyncExitStack() as stack:
+            listeners = []
+            for device in devices or ("",):
+                listener = self._listen(host, port, device)
                 stack.callback(listener.close)
-                handshakes = Handshakes(self._certificates())
-                await stack.enter_async_context(
-                    serving(self._app, [listener], http=Secured, begin=handshakes.begin)
-                )
-                renewing = asyncio.ensure_future(self._keep(expires))
-                stack.callback(renewing.cancel)
-                self._stack.push_async_exit(stack.pop_all())
-            self._port = int(listener.getsockname()[1])
-            log.info("the API is served over TLS", extra={"address": f"{host}:{self._port}"})
+                listeners.append(listener)
+                port = int(listener.getsockname()[1])
+            handshakes = Handshakes(self._certificates())
+            await stack.enter_async_context(
+                serving(self._app, listeners, http=Secured, begin=handshakes.begin)
+            )
+            if self._renewing is None:
+                self._renewing = asyncio.ensure_future(self._keep(expires))
+                self._stack.callback(self._renewing.cancel)
+            self._stack.push_async_exit(stack.pop_all())
+        return port
+
+    def _listen(self, host: str, port: int, device: str) -> socket.socket:
+        with contextlib.ExitStack() as undo:
+            try:
+                listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+                undo.callback(listener.close)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if device:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+                if ":" in host:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.bind((host, port))
+                listener.listen(BACKLOG)
+                listener.setblocking(False)
+            except OSError as error:
+                # getaddrinfo(3) has no errno
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                remedy = "free the port, or set api_address to another one and restart the daemon"
+                words = f"cannot listen on {host}:{port}: {reason}: {remedy}"
+                raise RuntimeFault(words, reason="AddressInUse") from error
+            undo.pop_all()
+        return listener
 
     def _certificates(self) -> Certificates:
         files = Files(f"{self._directory}/server.pem", client_ca=f"{self._directory}/ca.crt")
@@ -121,7 +180,8 @@ class ApiPort:
         host, names = self._address[0], [*certificates.NAMES]
         domain, node = self._settings.cluster_domain, self._settings.node_name
         names += [f"kubernetes.default.svc.{domain}", node]
-        addresses = ["127.0.0.1", "::1", _first_address(self._settings.service_cidr)]
+        gateway = str(ipaddress.ip_network(self._settings.pod_cidr)[1])
+        addresses = ["127.0.0.1", "::1", self._service, gateway]
         try:
             socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
             addresses += [host] if host not in ("0.0.0.0", "::") else []
@@ -142,8 +202,6 @@ class ApiPort:
                     log.error("the certificate of the API is not renewed: %s", error)
 
 
-def _first_address(network: str) -> str:
+def first_address(network: str) -> str:
     """The address that the Service `kubernetes` has on a cluster."""
-    import ipaddress
-
     return str(ipaddress.ip_network(network)[1])

@@ -40,7 +40,6 @@ WORKING_VOLUMES = frozenset(
     }
 )
 NO_CLAIMS = "this node has no driver that allocates ResourceClaims (dynamic resource allocation)"
-NO_TOKEN = "no token is mounted, because this node has no API server that would accept it"
 NO_APPARMOR = "AppArmor is not enabled on the host"
 _SPEC_FIELDS = {  # fields of PodSpec without effect here, and what that means
     "resourceClaims": NO_CLAIMS,
@@ -105,8 +104,6 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
             yield Unsupported(f"spec.{name}", sentence, False)
     if pod.spec.host_users is False and pod.spec.host_network:
         yield Unsupported("spec.hostUsers", "a user namespace cannot have the host's network", True)
-    if pod.spec.automount_service_account_token:
-        yield Unsupported("spec.automountServiceAccountToken", NO_TOKEN, False)
     if (scheduler := pod.spec.scheduler_name) not in (None, "", "default-scheduler"):
         yield Unsupported(
             "spec.schedulerName", f"{scheduler} is ignored: this node schedules its pods itself", False
@@ -175,8 +172,6 @@ def _of_volume(pod: Pod, index: int, volume: Volume) -> Iterator[Unsupported]:
 
 
 def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsupported]:
-    if projection.service_account_token is not None:
-        yield Unsupported(f"{path}.serviceAccountToken", NO_TOKEN, False)
     if projection.pod_certificate is not None:
         sentence = "this node has no signer for a PodCertificateRequest: use a Secret with the key"
         yield Unsupported(f"{path}.podCertificate", sentence, True)

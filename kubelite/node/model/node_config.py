@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kubelite.kube.objects import Automount
 from kubelite.kube.pod_security import PodSecurity
 
 NO_SWAP, LIMITED_SWAP = "NoSwap", "LimitedSwap"
@@ -56,6 +57,7 @@ class NodeConfig:
     cpu_policy: str = "none"  # or "static"
     cores: Mapping[int, int] = field(default_factory=dict)  # online processor → its core
     reserved_cpus: frozenset[int] = frozenset()  # never assigned exclusively by the static policy
+    automount: Automount = Automount.NONE  # which pods get a token of the API
     pod_security: PodSecurity = field(default_factory=PodSecurity)
     #: Kubelet's imagePullCredentialsVerificationPolicy, and the images that its allowlist admits.
     image_verification: str = "NeverVerifyPreloadedImages"

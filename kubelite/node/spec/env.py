@@ -27,6 +27,8 @@ from manifests.types.core import (
     Pod,
     ResourceFieldSelector,
     ResourceRequirements,
+    ServiceAccountTokenProjection,
+    Volume,
 )
 
 Find = Callable[[str, str, str], Mapping[str, Any] | None]  # (kind, namespace, name) → the document
@@ -48,6 +50,8 @@ class Sources:
     image: Callable[[str], ObservedImage | None] | None = None  # by name; None if it is not present
     #: A file of one of the pod's volumes: (volume, path) → its text, None = missing.
     read: ReadFile | None = None
+    #: The token for a file of one of the pod's volumes; "" = the file is left out.
+    token: Callable[[Volume, ServiceAccountTokenProjection], str] = lambda _volume, _wanted: ""
 
 
 def expand_all(text: str, values: Mapping[str, str]) -> str:

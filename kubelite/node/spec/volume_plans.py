@@ -16,6 +16,7 @@ from kubelite.node.model.claim_names import claim_name, not_owner, own_volume, o
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import env
+from kubelite.node.spec.tokens import file_user
 from kubelite.node.spec.trust_bundles import trust_anchors
 from manifests.types.core import (
     ConfigMapProjection,
@@ -25,6 +26,7 @@ from manifests.types.core import (
     Pod,
     SecretProjection,
     SecretVolumeSource,
+    ServiceAccountTokenProjection,
     Volume,
     VolumeProjection,
 )
@@ -50,6 +52,7 @@ class Kind(StrEnum):
 class File:
     content: bytes
     mode: int
+    owner: int | None = None  # None: root
 
 
 class BlockDevice(NamedTuple):
@@ -218,7 +221,9 @@ def _by_hand(plan: VolumePlan, held: str, sources: env.Sources, uid: str) -> Vol
 
 def has_secrets(volume: Volume) -> bool:
     sources = volume.projected.sources if volume.projected is not None else []
-    return volume.secret is not None or any(source.secret is not None for source in sources)
+    return volume.secret is not None or any(
+        source.secret is not None or source.service_account_token is not None for source in sources
+    )
 
 
 def _whole_tree(pod: Pod) -> bool:
@@ -264,27 +269,38 @@ def payload(pod: Pod, volume: Volume, sources: env.Sources) -> dict[str, File]:
         files: dict[str, File] = {}
         assert volume.projected is not None
         for projection in volume.projected.sources:
-            files.update(_projected(pod, projection, volume.projected.default_mode, sources))
+            files.update(_projected(pod, volume, projection, sources))
     except ConfigError as error:
         raise MountError(f'MountVolume.SetUp failed for volume "{volume.name}" : {error}') from error
     return files
 
 
 def _projected(
-    pod: Pod, projection: VolumeProjection, mode: int | None, sources: env.Sources
+    pod: Pod, volume: Volume, projection: VolumeProjection, sources: env.Sources
 ) -> dict[str, File]:
+    mode = volume.projected.default_mode if volume.projected is not None else None
     if projection.config_map is not None:
         return _config_map(pod, projection.config_map, mode, sources)
     if projection.secret is not None:
         return _secret(pod, projection.secret.name, projection.secret, mode, sources)
     if projection.downward_api is not None:
         return _downward(pod, projection.downward_api.items, mode, sources)
-    if projection.service_account_token is not None:
-        return {}  # no API server would accept a token: reported as an event
+    if (wanted := projection.service_account_token) is not None:
+        return _token(pod, wanted, mode, sources.token(volume, wanted))
     if (bundle := projection.cluster_trust_bundle) is not None:
         content = trust_anchors(bundle, sources.every)
         return {checked_path(bundle.path): File(content, DEFAULT_MODE if mode is None else mode)}
     raise ConfigError("a projected source of this kind is not available on this node")
+
+
+def _token(pod: Pod, wanted: ServiceAccountTokenProjection, mode: int | None, text: str) -> dict[str, File]:
+    """The file of a token. Nobody else may read it if it is known who does (Kubernetes pkg/volume/projected,
+    collectData)."""
+    owner, security = file_user(pod), pod.spec.security_context
+    if owner is not None or (security is not None and security.fs_group is not None):
+        mode = 0o600
+    path = checked_path(wanted.path)
+    return {path: File(text.encode(), DEFAULT_MODE if mode is None else mode, owner)} if text else {}
 
 
 def _config_map(

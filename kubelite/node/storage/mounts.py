@@ -17,7 +17,7 @@ import threading
 import time
 
 from kubelite.node.model.errors import ConfigError, MountError
-from kubelite.node.spec.volume_plans import Kind, VolumePlan
+from kubelite.node.spec.volume_plans import File, Kind, VolumePlan
 from kubelite.node.storage import quota
 from kubelite.node.storage.slow_mounts import is_mounted
 from runtime import syscalls
@@ -316,7 +316,7 @@ def write_files(plan: VolumePlan) -> bool:
         for path, file in plan.files.items():
             target = f"{fresh}/{path}"
             make_directories(os.path.dirname(target))
-            _write(target, file.content, file.mode, plan.fs_group)
+            _write(target, file, plan.fs_group)
         os.chmod(fresh, 0o755)
         temporary = f"{plan.path}/..data_tmp"
         with contextlib.suppress(FileNotFoundError):
@@ -330,27 +330,28 @@ def write_files(plan: VolumePlan) -> bool:
     return True
 
 
-def _write(path: str, content: bytes, mode: int, group: int | None) -> None:
+def _write(path: str, wanted: File, group: int | None) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
-        file.write(content)
-        if group is not None:
-            os.fchown(fd, -1, group)
-        os.fchmod(fd, _mode(mode, group))
+        file.write(wanted.content)
+        if group is not None or wanted.owner is not None:
+            os.fchown(fd, wanted.owner or 0, -1 if group is None else group)
+        os.fchmod(fd, _mode(wanted.mode, group))
 
 
 def _holds(directory: str, plan: VolumePlan) -> bool:
     """Whether the directory contains exactly the plan's payload."""
-    found: dict[str, tuple[bytes, int, int | None]] = {}
+    found: dict[str, tuple[bytes, int, int, int | None]] = {}
     for root, _, names in os.walk(directory):
         for name in names:
             path = f"{root}/{name}"
             with open(path, "rb") as file:
                 status = os.fstat(file.fileno())
                 group = None if plan.fs_group is None else status.st_gid
-                found[os.path.relpath(path, directory)] = (file.read(), stat.S_IMODE(status.st_mode), group)
+                mode = stat.S_IMODE(status.st_mode)
+                found[os.path.relpath(path, directory)] = (file.read(), mode, status.st_uid, group)
     return found == {
-        path: (file.content, _mode(file.mode, plan.fs_group), plan.fs_group)
+        path: (file.content, _mode(file.mode, plan.fs_group), file.owner or 0, plan.fs_group)
         for path, file in plan.files.items()
     }
 

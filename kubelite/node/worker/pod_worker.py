@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kubelite.kube.jobs import TRACKING_FINALIZER, awaits_counting, controlling_job
-from kubelite.kube.objects import NODE_CONDITIONS, TERMINAL_PHASES, ended, reference
+from kubelite.kube.objects import AUTHORITY, AUTHORITY_KEY, NODE_CONDITIONS, TERMINAL_PHASES, ended, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
@@ -43,6 +43,7 @@ from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Scheduler
 from kubelite.node.spec.env import content_hash
 from kubelite.node.spec.image_verification import Policy
+from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
 from kubelite.node.worker.hooks import Hooks
@@ -85,7 +86,8 @@ class Queue(Protocol):
 
 
 class PodWorker:
-    """Reconcile pods. `provide` binds a pod's claims. `decided` is called for each decision to act."""
+    """Reconcile pods. `provide` binds a pod's claims. `decided` is called for each decision to act. `tokens` gives
+    volumes what they need of the API."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class PodWorker:
         provide: Callable[[Pod], Awaitable[None]],
         decided: Callable[[Decided], None] = lambda _decided: None,
         observer: Observer | None = None,
+        tokens: TokenSource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         observer = self._observer = observer or Observer()
@@ -114,6 +117,7 @@ class PodWorker:
         self._provide = provide
         self._decided = decided
         self._clock = clock
+        self._tokens = tokens or NoTokens()
         policy = Policy(config.image_verification, config.images_not_verified)
         self.pull_records = PullRecords(config.root, policy, cri.image, clock)
         puller = Puller(
@@ -122,7 +126,8 @@ class PodWorker:
         hooks = Hooks(cri, config, wake=queue.add)
         self.traffic = Traffic()
         self._node = Node(
-            cri, config, puller, hooks, self._find, clock, observer, self.traffic, store.docs
+            cri, config, puller, hooks, self._find, clock, observer, self.traffic, store.docs,
+            self._tokens,
         )  # fmt: skip
         self._usage = Usage(config, clock=clock, wake=queue.add)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=queue.add, observer=observer)
@@ -153,6 +158,9 @@ class PodWorker:
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         record = self._store.get(kind, namespace, name)
+        if record is None and (kind, name) == ("ConfigMap", AUTHORITY):
+            authority = self._tokens.authority()
+            return {"data": {AUTHORITY_KEY: authority}} if authority is not None else None
         return record.doc if record is not None else None
 
     # -- the loop -----------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
+from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage import mounts
 from kubelite.node.storage.container_volumes import (
     block_devices,
@@ -44,6 +45,7 @@ from kubelite.node.storage.container_volumes import (
 )
 from kubelite.node.storage.slow_mounts import SlowMounts
 from kubelite.node.worker import userns
+from kubelite.node.worker.content import sources_of
 from kubelite.node.worker.hooks import HookRun, Hooks, handler_of
 from kubelite.node.worker.image_accounts import image_accounts
 from kubelite.node.worker.netfiles_disk import dns_trouble, write_net_files
@@ -84,6 +86,7 @@ class Node:
     observer: Observer
     traffic: Traffic = field(default_factory=Traffic)
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
+    tokens: TokenSource = field(default_factory=NoTokens)
     slow: SlowMounts = field(default_factory=SlowMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
@@ -140,7 +143,7 @@ def _without_volumes(
     """Return the actions without those that need the pod's volumes, if a volume's content is missing."""
     if not (actions.create_sandbox or actions.start):
         return actions
-    missing = missing_content(pod, env.Sources(node.find, node.config, (), node.every))
+    missing = missing_content(pod, sources_of(node, pod))
     if not missing:
         return actions
     for sentence in missing:
@@ -336,8 +339,7 @@ async def _start(one: _Starting, results: Results) -> None:
     try:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
-        sources = env.Sources(one.node.find, one.node.config, (), one.node.every)
-        await mount_slow(one.pod, one.container, sources, one.node.slow)
+        await mount_slow(one.pod, one.container, sources_of(one.node, one.pod), one.node.slow)
         request = _request(one)
         _announce(one)
         failed = "RunContainerError"
@@ -410,14 +412,7 @@ def _request(one: _Starting) -> ContainerRequest:
 def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
     config, pod, container = one.node.config, one.pod, one.container
     ips = tuple(pod_ips(pod, one.sandbox, config))
-    sources = env.Sources(
-        one.node.find,
-        config,
-        ips,
-        one.node.every,
-        one.node.cri.image,
-        lambda *of: _env_file(pod, config, *of),
-    )
+    sources = sources_of(one.node, pod, ips)
     variables = env.container_env(pod, container, sources)
     write_net_files(pod, config, ips, one.node.net_files)
     shm = volume_plans.shm_plan(pod, config)
@@ -455,16 +450,6 @@ def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
     )
 
 
-def _env_file(pod: Pod, config: NodeConfig, volume: str, path: str) -> str | None:
-    """Return the text of a file in an emptyDir volume. The path cannot leave the volume."""
-    found = next((v for v in pod.spec.volumes if v.name == volume), None)
-    if found is None or found.empty_dir is None:
-        raise ConfigError(f'env: fileKeyRef: volume "{volume}" is not an emptyDir of the pod')
-    return mounts.read_beneath(
-        config.volume_dir(pod.metadata.uid or "", "kubernetes.io~empty-dir", volume), path
-    )
-
-
 def pod_ips(pod: Pod, sandbox: ObservedSandbox, config: NodeConfig) -> list[str]:
     return list(config.host_ips if pod.spec.host_network else sandbox.ips)
 
@@ -477,7 +462,7 @@ def refresh_files(node: Node, pod: Pod, sandbox: ObservedSandbox) -> None:
     write_net_files(pod, node.config, ips, node.net_files)
     if _own_users(pod):
         userns.in_use(node.config, pod.metadata.uid or "", sandbox.pause)
-    sources = env.Sources(node.find, node.config, ips, node.every)
+    sources = sources_of(node, pod, ips)
     for volume in pod.spec.volumes:
         if not (volume.config_map or volume.secret or volume.downward_api or volume.projected):
             continue

@@ -9,7 +9,6 @@ import pytest
 from kubelite.accounts.claims import (
     EXTENDED,
     LEEWAY,
-    MOUNTED_SECONDS,
     Bound,
     Rejected,
     Wish,
@@ -18,6 +17,7 @@ from kubelite.accounts.claims import (
     identity_of,
 )
 from kubelite.kube.json import Json
+from kubelite.kube.objects import MOUNTED_SECONDS
 from kubelite.kube.times import rfc3339
 
 ISSUER, NOW = "https://kubernetes.default.svc.cluster.local", 1_800_000_000.0

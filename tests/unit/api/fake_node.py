@@ -197,6 +197,9 @@ class FakeNode:
     async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
         raise ApiError("NotFound", f"no port for {user}")
 
+    def authority(self) -> str | None:
+        return None
+
     async def patch_node(self, patch: Json) -> Json:
         self.said = patched(self.said, patch)
         return self.node()

@@ -228,7 +228,7 @@ def test_a_new_workload_in_words() -> None:
     assert list(creation_words({"kind": "ReplicaSet", "spec": {"replicas": 1}})) == ["1 pod is created"]
 
 
-async def test_a_kind_without_effect_is_stored_and_said_once(directory: Path, store: Store) -> None:
+async def test_a_field_without_effect_is_stored_and_said_once(directory: Path, store: Store) -> None:
     said: list[str] = []
     sources = Sources(
         str(directory), store, report=lambda state: said.extend(p.message for p in state.problems)
@@ -236,6 +236,7 @@ async def test_a_kind_without_effect_is_stored_and_said_once(directory: Path, st
     (directory / "shop.yaml").write_text(
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n"
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop}\n"
+        "imagePullSecrets: [{name: a}]\n"
     )
     await sources.scan()
     await sources.scan()
@@ -243,7 +244,7 @@ async def test_a_kind_without_effect_is_stored_and_said_once(directory: Path, st
     (state,) = sources.states()
     assert state.status == "Loaded" and state.rejected == ""
     assert [problem.object for problem in state.problems] == ["ServiceAccount shop/web"]
-    assert len(said) == 1 and "pods get no token" in said[0]
+    assert len(said) == 1 and "imagePullSecrets have no effect" in said[0]
 
 
 async def test_hooks_of_helm_are_said_in_the_state_of_the_file(directory: Path, store: Store) -> None:

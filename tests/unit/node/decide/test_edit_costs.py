@@ -39,7 +39,7 @@ _START = "takes effect at the container's next start"
 POD = [
     Edit("activeDeadlineSeconds", 600, 1200, "counted from the pod's start"),
     Edit("affinity", None, {"nodeAffinity": _TERM}, _PLACED),
-    Edit("automountServiceAccountToken", True, False, "no token is mounted here"),
+    Edit("automountServiceAccountToken", True, False, "a container that gets or loses the token restarts"),
     Edit(
         "containers",
         ["app", "other"],

@@ -194,7 +194,6 @@ def test_stop_signal_of_the_manifest_wins() -> None:
 @pytest.mark.parametrize(
     ("source", "blocks"),
     [
-        ({"serviceAccountToken": {"path": "token"}}, False),
         ({"podCertificate": {"keyType": "ED25519", "signerName": "a/b"}}, True),
     ],
 )
