@@ -77,7 +77,11 @@ GROUPS = {
             "Show past status changes, events and decisions of a pod",
         ),
         "why": ("diagnosis.why", "why", "Explain the state of a pod, a workload, a service or an ingress"),
-        "net": ("diagnosis.net", "net", "Show the network of the node: Services, where they lead, and pods"),
+        "net": (
+            "diagnosis.net",
+            "net",
+            "Show the network of the node: Services with their endpoints, and pods",
+        ),
         "policy": ("diagnosis.policy", "policy", "Explain what NetworkPolicies allow"),
         "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),
         "inspect": (

@@ -28,16 +28,16 @@ _BACKEND = re.compile(r"(?P<service>[\w-]+):(?P<port>[\w-]+)", re.ASCII)
 @click.command(
     cls=Command,
     examples="""
-    # Lead all requests for a host to a service
+    # Route all requests for a host to a service
     kubelite create ingress web --rule="web.example/*=web:80"
 
     # Use a certificate
     kubelite create ingress web --rule="web.example/*=web:80,tls=web-tls"
 
-    # Lead one path to another service
+    # Route one path to another service
     kubelite create ingress web --rule="a.example/*=web:80" --rule="a.example/api*=api:http"
 
-    # Lead all requests that no rule matches to a service
+    # Route all requests that no rule matches to a service
     kubelite create ingress rest --default-backend=web:80
     """,
 )

@@ -1,4 +1,4 @@
-"""`kubelite net`: a picture of the node's network: Services, where they lead, and pods."""
+"""`kubelite net`: a picture of the node's network: Services with their endpoints, and pods."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from kubelite.cli.output.foreign import harmless
 @socket_option
 @click.pass_context
 def net(ctx: click.Context, namespace: str | None, output: str) -> None:
-    """Show the network of the node: Services, where they lead, and pods.
+    """Show the network of the node: Services with their endpoints, and pods.
 
-    Each port of a Service is followed by the places to which the node leads new connections (ready), and by those to
-    which it does not (not ready, terminating). Terminating pods serve on if no other pod is ready.
+    Below each port of a Service are its endpoints. New connections go to those that are ready, and not to those that
+    are not ready or terminating. If no pod is ready, terminating pods get new connections.
     """
     from kubelite.services.drawing import as_svg, as_text
     from kubelite.services.picture import picture

@@ -1,4 +1,4 @@
-"""`kubelite why ingress/web`: where an Ingress leads, and why it does not."""
+"""`kubelite why ingress/web`: where an Ingress sends requests, and what is missing."""
 
 from __future__ import annotations
 

@@ -295,11 +295,11 @@ DESCRIPTIONS = parse(_TABLE) | parse(POLICIES) | parse(SERVICES) | parse(NETWORK
 
 
 def kind_description(kind: str) -> str:
-    """Return the description of a kind of any room; "" if it has none."""
+    """Return the description of a kind; "" if it has none."""
     return CORE_KINDS.get(kind) or KIND_DESCRIPTIONS.get(kind, "")
 
 
 def field_description(model: str, field: str) -> str:
-    """Return the description of a type's field, by its JSON name, of any room; "" if it has none."""
+    """Return the description of a type's field, by its JSON name; "" if it has none."""
     name = "Container" if model == "EphemeralContainer" else model
     return CORE.get((name, field)) or DESCRIPTIONS.get((name, field)) or CORE.get(("Object", field), "")
