@@ -236,6 +236,7 @@ async def run_ingress(agent: NodeAgent, parsed: ParsedPods) -> None:
         # The pod is the node's own: the rules for pods of users do not apply to it.
         admission = Admission(agent.store, node_name=settings.node_name, offer=parsed.offer)
         options = PodOptions(
+            settings.node_name,
             settings.ingress_image,
             settings.ingress_http_port,
             settings.ingress_https_port,

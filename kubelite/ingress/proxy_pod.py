@@ -19,8 +19,10 @@ _CONFIG_DIR, _RUN_DIR = "/etc/kubelite-ingress", "/run/kubelite-ingress"
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """`image`: of haproxy; the ports are the host's; `directory`: on the host, of the configuration and the socket."""
+    """`node`: its name; `image`: of haproxy; the ports are the host's; `directory`: on the host, of the configuration
+    and the socket."""
 
+    node: str
     image: str
     http_port: int
     https_port: int
@@ -74,8 +76,16 @@ def proxy_pod(options: PodOptions) -> Json:
         "namespace": NAMESPACE,
         "labels": {"app.kubernetes.io/name": POD, "app.kubernetes.io/managed-by": "kubelite"},
         "annotations": {SPEC_ANNOTATION: digest},
+        "ownerReferences": [_node_reference(options.node)],
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _node_reference(name: str) -> Json:
+    """Return the reference to the node as the controller, as kubelet's mirror pods have it
+    (pkg/kubelet/pod/mirror_client.go: CreateMirrorPod): clients that drain the node may evict the pod, because it comes
+    back."""
+    return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name, "controller": True}
 
 
 def is_current(pod: Json, wanted: Json) -> bool:

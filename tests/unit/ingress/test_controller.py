@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.cli.node.drain_plan import DrainOptions, plan_drain
 from kubelite.controllers.admission import Admission
 from kubelite.ingress import controller as module
 from kubelite.ingress.controller import IngressController
@@ -80,7 +81,7 @@ class World:
     def __init__(self, store: Store, directory: Path) -> None:
         self.store, self.proxy = store, Proxy(directory)
         self.events = EventRecorder(store, "node")
-        options = PodOptions("haproxy:3.0", 80, 443, "/root/ingress")
+        options = PodOptions("node", "haproxy:3.0", 80, 443, "/root/ingress")
         self.controller = IngressController(
             store, self.events, Admission(store), self.proxy, options, node="node", address=lambda: ADDRESS
         )
@@ -167,6 +168,14 @@ async def test_an_ingress_gets_a_proxy_and_then_an_address(world: World) -> None
     assert world.address() == [{"ip": ADDRESS}] and world.proxy.reloads == 1
     assert await world.until_said("Sync") == f"the address is {ADDRESS}, the node's"
     assert set(await world.said()) == {"Sync"}
+
+
+async def test_a_drain_may_evict_the_proxy(world: World) -> None:
+    world.start()
+    await world.until(lambda: world.pod)
+    assert world.pod is not None
+    plan = plan_drain([world.pod.doc], (), DrainOptions())
+    assert [pod["metadata"]["name"] for pod in plan.pods] == [POD] and not plan.errors
 
 
 async def test_endpoints_are_commands_and_rules_are_reloads(world: World) -> None:
