@@ -25,7 +25,7 @@ from kubelite.daemon.serving.manifest_files import manifest_file
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.blocked_evictions import blocked_eviction
 from kubelite.diagnosis.doctor import Finding, examine
-from kubelite.diagnosis.unready import unready
+from kubelite.diagnosis.unready import unready, with_unready
 from kubelite.history.service import NodeHistory
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
@@ -241,7 +241,7 @@ class NodeAgent:
         rejected = [s.rejected for s in self.sources.states() if s.file == source_of(record) and s.rejected]
         reasons = found["reasons"]
         if short := unready(record.doc, mine):
-            reasons = [*(reason for reason in reasons if reason != AS_SPECIFIED), *short]
+            reasons = with_unready((reason for reason in reasons if reason != AS_SPECIFIED), short)
         reasons = [*reasons, *restricted_by(self.store, record.doc)]
         budgets = (found.doc for found in self.store.list("PodDisruptionBudget", namespace))
         more = {

@@ -133,6 +133,12 @@ HERE = (
     "{image} is already on the node, but imagePullPolicy is Always (the default for :latest or no tag): set it to "
     "IfNotPresent"
 )
+#: Advice for a failing pull of an image whose name is below localhost/, where no registry is.
+NO_REGISTRY = (
+    "names below localhost/ are for images of this node, and this one does not exist: correct the name (see kubelite "
+    "images), or add the image with kubelite build -t {image}, load, tag or image pack"
+)
+_LOCAL = "localhost/"  # without a port
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
 _NORMAL = frozenset({"", "ContainerCreating", "PodInitializing", "Completed", "Blocked"})
 _PLAIN = ("Error",)  # reasons of an exit that say no more than CrashLoopBackOff
@@ -210,6 +216,8 @@ def _refined(reason: str, message: str) -> str:
 def _of_container(wrong: _Wrong, newest: list[Json], is_here: Callable[[str], bool]) -> str:
     if wrong.reason in _PULLS and is_here(wrong.image):
         return HERE
+    if wrong.reason in _PULLS and wrong.image.startswith(_LOCAL):
+        return NO_REGISTRY
     if wrong.reason == "CrashLoopBackOff" and (killed := _killed(wrong, newest)):
         return killed
     text = _refined(wrong.reason, wrong.message) or CONTAINER.get(wrong.reason)

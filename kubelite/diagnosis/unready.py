@@ -1,5 +1,5 @@
 """What a pod lacks although the node has nothing to do for it: containers that are not ready, each with the reason, and
-processes that the kernel killed while their container went on. Pure."""
+processes that the kernel killed while their container went on. Also why the node restarted a container. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ _NEXT = frozenset({"ContainerCreating", "PodInitializing"})  # waiting reasons t
 
 
 def unready(doc: Json, events: Iterable[Json] = ()) -> list[str]:
-    """Return a sentence for each container that is not ready, and for each OOM kill that the present instance of a
-    container has survived; none for a healthy or an ended pod. `events`: the pod's events."""
+    """Return a sentence for each container that is not ready, for each OOM kill that the present instance of a
+    container has survived, and for each restart because of a probe; none for an ended pod.
+
+    `events`: the pod's events."""
     spec, status = doc.get("spec") or {}, doc.get("status") or {}
     if status.get("phase") in ("Succeeded", "Failed") or doc["metadata"].get("deletionTimestamp"):
         return []
@@ -29,10 +31,18 @@ def unready(doc: Json, events: Iterable[Json] = ()) -> list[str]:
         if not seen.get("ready"):
             found.append(f"container {container['name']} is not ready: {_why(container, seen, newest)}")
         found += _survived(seen, newest)
+        found += _restarted(container, seen, newest)
     ready: Json = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
     if ready.get("reason") == "ReadinessGatesNotReady":
         found.append(f"the pod is not ready: {ready.get('message') or 'a readiness gate is closed'}")
     return found
+
+
+def with_unready(reasons: Iterable[str], sentences: Iterable[str]) -> list[str]:
+    """Return the decision's reasons and these sentences, without those that repeat one: that a container waits for a
+    reason (kubelite/node/decide) says that it is not ready, too."""
+    known = list(reasons)
+    return [*known, *(one for one in sentences if one.replace(" is not ready: ", " waits: ", 1) not in known)]
 
 
 def _why(container: Json, seen: Json, newest: list[Json]) -> str:
@@ -56,14 +66,11 @@ def _probe(container: Json, seen: Json, newest: list[Json]) -> str:
     if not probe:
         return "it is about to be ready"
     failures = (
-        str(event.get("message", "")).strip().partition("\n")[0].partition(": ")[2].rstrip(".: ")
+        _failure(event, kind)
         for event in newest
-        if event.get("reason") == "Unhealthy"
-        and container_of(event) == container["name"]
-        and str(event.get("message", "")).lower().startswith(kind)
-        and _is_of(event, seen)
+        if container_of(event) == container["name"] and _is_of(event, seen)
     )
-    said = next(failures, "")
+    said = next(filter(None, failures), "")
     return f"its {kind} probe ({probe_words(probe)}) " + (
         f"fails: {said}" if said else "has not succeeded yet"
     )
@@ -82,6 +89,37 @@ def _survived(seen: Json, newest: list[Json]) -> Iterator[str]:
             times = f", {count} times so far" if (count := event.get("count") or 1) > 1 else ""
             yield f"{event['message']}, at {event['lastTimestamp']}{times}; the container runs on"
             return
+
+
+def _restarted(container: Json, seen: Json, newest: list[Json]) -> Iterator[str]:
+    """Yield which probe is the reason that the node ended the instance before the one that runs."""
+    since = ((seen.get("state") or {}).get("running") or {}).get("startedAt")
+    before = (seen.get("lastState") or {}).get("terminated") or {}
+    if not since or not before:
+        return
+    mine = [event for event in newest if container_of(event) == container["name"]]
+    for kind in ("liveness", "startup"):
+        killed = any(
+            event.get("reason") == "Killing"
+            and f"failed {kind} probe" in str(event.get("message", ""))
+            and str(before.get("startedAt") or "") <= str(event.get("lastTimestamp") or "") <= since
+            for event in mine
+        )
+        if killed and (probe := container.get(f"{kind}Probe")):
+            said = next((text for event in mine if (text := _failure(event, kind))), "it failed")
+            yield (
+                f"container {container['name']} was restarted at {since} because its {kind} probe "
+                f"({probe_words(probe)}) failed: {said}"
+            )
+            return
+
+
+def _failure(event: Json, kind: str) -> str:
+    """Return what a failure of a probe of this kind said; "" for another event."""
+    message = str(event.get("message", "")).strip()
+    if event.get("reason") != "Unhealthy" or not message.lower().startswith(kind):
+        return ""
+    return message.partition("\n")[0].partition(": ")[2].rstrip(".: ")
 
 
 def _is_of(event: Json, seen: Json) -> bool:

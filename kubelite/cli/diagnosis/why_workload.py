@@ -232,16 +232,8 @@ def _pod_reason(server: Client, doc: Json, pod: Json) -> PodReason:
             raise
         return PodReason(name, "Pending", ["the node has not looked at it yet"], [])
     reasons, advice = list(found.get("reasons") or ()), list(found.get("advice") or ())
-    reasons = [one for one in reasons if _wait_of(one) not in reasons]
     path = path_of_trouble(doc, [*reasons, *advice])
     return PodReason(name, str(found.get("status") or ""), reasons, advice, path)
-
-
-def _wait_of(sentence: str) -> str:
-    """Return how the decision says that a container is not ready for this reason ("container a waits: …"), for a
-    sentence that repeats it; "" for another."""
-    container, found, why = sentence.partition(" is not ready: ")
-    return f"{container} waits: {why}" if found else ""
 
 
 def path_of_trouble(doc: Json, sentences: Sequence[str]) -> tuple[str | int, ...]:

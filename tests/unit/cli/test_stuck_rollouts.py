@@ -12,7 +12,7 @@ from kubelite.cli.workloads.rollout_states import patience_of, rollout_of
 from kubelite.kube.json import Json
 from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite, ok, server
-from tests.unit.cli.workload_docs import owned, pod, workload
+from tests.unit.cli.workload_docs import owned, workload
 
 __all__ = ["server"]
 
@@ -125,29 +125,6 @@ def test_which_workload_is_rolling(kind: str, spec: Json, status: Json, rolling:
     doc = workload(kind, status={**status, "observedGeneration": 1}, **spec)
     assert why.is_rolling(doc) == rolling
     assert why.status_words(doc).startswith("a rollout is in progress") == rolling
-
-
-def test_a_reason_of_a_pod_is_told_once(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    doc = deployment(3, 3, 0)
-    server.run(server.node.store.create("Deployment", doc))
-    made = owned(workload("ReplicaSet", "web-1"), doc)
-    server.run(server.node.store.create("ReplicaSet", made))
-    server.run(server.node.store.create("Pod", pod("web-1-a", made, ready=False)))
-    pull = "ErrImagePull: not found"
-    reasons = [
-        f"container app waits: {pull}",
-        f"container app is not ready: {pull}",
-        "container b is not ready: x",
-    ]
-    found = {"advice": [], "reasons": reasons, "status": "ErrImagePull"}
-
-    async def explained(*_: str) -> Json:
-        return found
-
-    monkeypatch.setattr(server.node, "why", explained)
-    text = ok(server, "why", "deployment/web")
-    assert text.count(pull) == 1
-    assert f"container app waits: {pull}" in text and "container b is not ready: x" in text
 
 
 def job(*conditions: Json, **status: object) -> Json:

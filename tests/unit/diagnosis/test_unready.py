@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.diagnosis.advice import advice
-from kubelite.diagnosis.unready import unready
+from kubelite.diagnosis.unready import unready, with_unready
 
 START, LATER, BEFORE = "2026-05-01T12:00:00Z", "2026-05-01T12:00:09Z", "2026-05-01T11:59:59Z"
 RUNNING = {"running": {"startedAt": START}}
@@ -103,3 +103,39 @@ def test_advice_names_every_failing_probe() -> None:
     failing = [event("Unhealthy", "Readiness probe failed: x", container) for container in ("a", "b", "c")]
     found = advice(pod(seen("a"), seen("b", ready=True), seen("c")), failing)
     assert [sentence.split(":")[0] for sentence in found] == ["c", "a"]
+
+
+def test_a_reason_is_told_once() -> None:
+    pull = "ErrImagePull: not found"
+    reasons = [f"container a waits: {pull}", "other"]
+    found = with_unready(reasons, [f"container a is not ready: {pull}", "container b is not ready: x"])
+    assert found == [*reasons, "container b is not ready: x"]
+
+
+LIVENESS = [
+    event("Killing", "Container a failed liveness probe, will be restarted", at=BEFORE),
+    event("Unhealthy", "Liveness probe failed: connection refused\nmore", at=LATER),
+]
+ENDED = {"terminated": {"exitCode": 0, "startedAt": "2026-05-01T11:00:00Z"}}
+
+
+def test_a_restart_because_of_a_probe_is_told() -> None:
+    document = pod({**seen("a", ready=True), "lastState": ENDED}, probes=("liveness",))
+    assert unready(document, LIVENESS) == [
+        f"container a was restarted at {START} because its liveness probe (HTTP GET :80/healthz) failed: "
+        "connection refused"
+    ]
+    assert unready(document, LIVENESS[1:]) == [], "it ended by itself"
+    assert unready(pod(seen("a", ready=True), probes=("liveness",)), LIVENESS) == [], "the first instance"
+    older = {**LIVENESS[0], "lastTimestamp": "2026-05-01T10:59:59Z"}
+    assert unready(document, [older, LIVENESS[1]]) == [], "an instance before the last one was killed"
+
+
+def test_a_missing_image_of_this_node_is_no_problem_of_a_registry() -> None:
+    waits = {"waiting": {"reason": "RegistryUnavailable", "message": "connection refused"}}
+    document = pod(seen("a", state=waits))
+    document["spec"]["containers"][0]["image"] = "localhost/web:1"
+    (sentence,) = advice(document)
+    assert "this one does not exist" in sentence and "kubelite build -t localhost/web:1" in sentence
+    document["spec"]["containers"][0]["image"] = "localhost:5000/web:1"
+    assert "the registry does not answer" in advice(document)[0]
