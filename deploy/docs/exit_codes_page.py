@@ -33,6 +33,7 @@ OWN: Final = {
     "doctor": "1: a check found an error; warnings alone leave it at 0",
     "exec": "the exit code of the program; 126: it cannot be executed; 127: it does not exist; 128 + *n*: signal "
     "*n* ended the program or this command",
+    "policy trace": "0: the connection is allowed; 1: it cannot be judged; 3: policies drop it",
     "rmi": "1: at least one of the images was not removed",
     "version": "1: the daemon does not answer",
     "wait": "1: at least one condition was not met in time",
@@ -65,8 +66,8 @@ def page() -> str:
     undocumented = {module: codes for module, codes in named_codes().items() if not codes <= known()}
     if undocumented:
         raise ValueError(f"exit codes that this page does not have: {undocumented}")
-    if not OWN.keys() <= COMMANDS.keys():
-        raise ValueError(f"no commands: {OWN.keys() - COMMANDS.keys()}")
+    if strange := {name for name in OWN if name.split()[0] not in COMMANDS}:
+        raise ValueError(f"no commands: {strange}")
     return titled(
         "".join(
             [

@@ -20,6 +20,11 @@ class Type(NamedTuple):
         return self.kind.lower()
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The names that commands take: pods, pod, po."""
+        return (self.plural, self.singular, *self.short)
+
+    @property
     def qualified(self) -> str:
         """The form that kubectl prints before a name: with the API group, if any."""
         _, root, *group = self.api.split("/")
@@ -79,7 +84,7 @@ ALL = (
     AUTOSCALERS,
     *WORKLOADS[5:],
 )  # kubectl's category "all", in the order of its API groups
-_BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
+_BY_WORD = {word: t for t in TYPES for word in t.words}
 
 
 class Wanted(NamedTuple):

@@ -116,7 +116,7 @@ def complete_types(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
 
 
 def _type(word: str) -> Type | None:
-    return next((kind for kind in TYPES if word in (kind.plural, kind.singular, *kind.short)), None)
+    return next((kind for kind in TYPES if word in kind.words), None)
 
 
 def _named(ctx: click.Context, word: str, prefix: str, kinds: Sequence[Type]) -> list[str]:

@@ -16,6 +16,11 @@ _NODE = "`kubelite node label|taint`"
 _SERVICES = (
     "`kubelite get services` lists those of Kubernetes, `kubelite expose TYPE/NAME --port=80` creates one"
 )
+_COMPOSE = (
+    "write a Deployment and a Service for each service of the project into one manifest (`kubelite create deployment` "
+    "and `kubelite expose`, with --dry-run=client -o yaml, print them); then `kubelite apply -f FILE` is up, "
+    "`kubelite delete -f FILE` is down"
+)
 _NO_SWARM = "this is one machine: `kubelite get all` shows its workloads"
 
 #: A command of kubectl, docker or podman → the equivalent.
@@ -42,8 +47,9 @@ ELSEWHERE = {
     "networks": "each pod is on the node's bridge: `kubelite get pods -o wide` shows addresses",
     "container": "`kubelite get pods`, `kubelite top containers`, `kubelite inspect`, `kubelite logs`, `kubelite exec`",
     "containers": "`kubelite top containers -A`, `kubelite get pods -A`",
-    "compose": "a pod's containers take the place of a project's services: write them into one manifest, then "
-    "`kubelite apply -f FILE`; `kubelite init` writes a first one",
+    "compose": _COMPOSE,
+    "up": _COMPOSE,
+    "down": "`kubelite delete -f FILE` ends what a manifest defines; to end the node, `kubelite reset`",
     "secret": "`kubelite create secret generic NAME --from-literal=KEY=VALUE`, `kubelite get secrets`",
     "configmap": "`kubelite create configmap NAME --from-file=FILE`, `kubelite get configmaps`",
     "commit": "write a Containerfile, then `kubelite build`; `kubelite cp` copies files out of a container",

@@ -112,7 +112,7 @@ def _pod(server: Client, there: Place, namespace: str) -> Json:
     try:
         found: Json = server.get(path_of(PODS, there.namespace, there.pod))
     except ServerError:
-        if any(there.namespace in (kind.plural, kind.singular, *kind.short) for kind in WORKLOADS):
+        if any(there.namespace in kind.words for kind in WORKLOADS):
             with contextlib.suppress(ServerError):  # neither: the first error says what was asked for
                 only_pod_name(server, namespace, f"{there.namespace}/{there.pod}", "kubelite cp")
         raise

@@ -54,6 +54,6 @@ def _name_pods(server: Client, namespace: str, ref: str) -> None:
     from kubelite.cli.containers.chosen_pod import only_pod_name
 
     word = ref.partition("/")[0]
-    if "/" in ref and any(word in (kind.plural, kind.singular, *kind.short) for kind in WORKLOADS):
+    if "/" in ref and any(word in kind.words for kind in WORKLOADS):
         with contextlib.suppress(ServerError):  # there is no such workload either
             only_pod_name(server, namespace, ref, "kubelite inspect")

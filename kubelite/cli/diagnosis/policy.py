@@ -9,7 +9,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.groups import Group
-from kubelite.cli.names import PODS, path_of, resource_type
+from kubelite.cli.names import PODS, SERVICES, WORKLOADS, path_of, resource_type
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output.foreign import harmless
 from kubelite.cli.output.tables import print_json
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from kubelite.cli.transport.client import Client
     from kubelite.kube.json import Json
     from kubelite.network_policies.explanation import Cluster, Place
+
+COMMAND = "kubelite policy trace"
+DROPPED = 3  # exit code: policies drop the connection. 1 and 2 are those of errors
 
 
 @click.group(
@@ -73,8 +76,8 @@ def trace(
     """Say which policies allow a connection, or drop it.
 
     A pod of another namespace is NAMESPACE/POD. The port is a number, or a name that the destination's containers give
-    it. A connection to a Service is judged by the pod that gets it, so name that pod. The exit code is 1 if policies
-    drop the connection.
+    it. A connection to a Service goes to one of its pods, so name that pod. The exit code is 0 if the connection is
+    allowed, 3 if policies drop it, and 1 if it cannot be judged, for example without such a pod.
     """
     from kubelite.network_policies.explanation import trace as traced
 
@@ -85,8 +88,8 @@ def trace(
             f'error: "{destination}" has no port: add it, as in {destination.rstrip(":")}:80', code=2
         )
     cluster, dns = cluster_of(server), _dns(server)
-    begin = _place(cluster, source, where, dns)
-    end = _place(cluster, to.strip("[]"), where, dns)
+    begin = _place(server, cluster, source, where, dns)
+    end = _place(server, cluster, to.strip("[]"), where, dns)
     number = _port(end, port, protocol.upper())
     found = traced(cluster, begin, end, number, protocol.upper(), dns=dns)
     if output == "json":
@@ -96,7 +99,7 @@ def trace(
         head = f"{begin.name} → {end.name}, port {number}/{protocol.upper()}: {said}"
         print("\n".join(map(harmless, (head, *(f"  - {reason}" for reason in found.reasons)))))
     if not found.allowed:
-        raise Exit(1)
+        raise Exit(DROPPED)
 
 
 def cluster_of(server: Client) -> Cluster:
@@ -119,8 +122,9 @@ def _dns(server: Client) -> str:
     return str(network.network_address + 1)
 
 
-def _place(cluster: Cluster, text: str, namespace: str, dns: str) -> Place:
-    """Find a pod by POD, pod/POD or NAMESPACE/POD, or by its address. Raises CliError."""
+def _place(server: Client, cluster: Cluster, text: str, namespace: str, dns: str) -> Place:
+    """Find a pod by POD, pod/POD or NAMESPACE/POD, or by its address. Raises CliError, which names the pods of a
+    Service or a workload."""
     from kubelite.network_policies.explanation import Place, is_address
     from kubelite.services.backends import address_of
 
@@ -130,16 +134,30 @@ def _place(cluster: Cluster, text: str, namespace: str, dns: str) -> Place:
         pod = cluster.pod_at(text)
         return _of_pod(pod) if pod is not None else Place(text, text)
     first, slash, name = text.partition("/")
-    if not slash or first in (PODS.plural, PODS.singular, *PODS.short):
+    if not slash or first in PODS.words:
         first, name = namespace, name or text
     pod = cluster.pod(first, name)
     if pod is None:
+        _refuse_workload(server, text, namespace)
         raise CliError(f'Error from server (NotFound): pods "{name}" not found in namespace {first}')
     if not address_of(pod):
         raise CliError(
             f"error: pod {first}/{name} has no address yet: `kubelite why {name} -n {first}` says why"
         )
     return _of_pod(pod)
+
+
+def _refuse_workload(server: Client, text: str, namespace: str) -> None:
+    """Raise a CliError that names the pods of a workload, TYPE/NAME, or of a Service, [NAMESPACE/]NAME."""
+    from kubelite.cli.containers.chosen_pod import only_pod_name
+
+    first, slash, name = text.partition("/")
+    if slash and first in {word for kind in (*WORKLOADS, SERVICES) for word in kind.words}:
+        only_pod_name(server, namespace, text, COMMAND)
+    where, name = (first, name) if slash else (namespace, text)
+    services = server.get(path_of(SERVICES, where))["items"]
+    if name in {doc["metadata"]["name"] for doc in services}:
+        only_pod_name(server, where, f"service/{name}", COMMAND)
 
 
 def _of_pod(pod: Json) -> Place:
