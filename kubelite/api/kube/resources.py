@@ -124,6 +124,14 @@ def find_resource(group_version: str, plural: str) -> Resource | None:
     return next((one for one in named if one.group_version == group_version), None)
 
 
+#: API group → what to do in place of its objects.
+_INSTEAD = {
+    "apiextensions.k8s.io": "Kinds cannot be added: an operator for its own kinds needs a cluster",
+    "admissionregistration.k8s.io": "For rules about pods, use Pod Security levels, LimitRanges and ResourceQuotas",
+    "apiregistration.k8s.io": "APIs cannot be added: a program that adds one needs a cluster",
+}
+
+
 def not_served(path: str) -> str:
     """Return why a path of Kubernetes' API has no objects here: "" if it has, or is of another form."""
     parts = path.strip("/").split("/")
@@ -140,10 +148,8 @@ def not_served(path: str) -> str:
         return ""
     if find_resource(version, rest[0]) is not None:
         return ""
-    return (
-        f"{rest[0]} of {version} are not supported: kubelite runs no such kind. `kubelite api-resources` lists those "
-        "that it has"
-    )
+    remedy = _INSTEAD.get(version.partition("/")[0], "`kubelite api-resources` lists those that it has")
+    return f"{rest[0]} of {version} are not supported: kubelite runs no such kind. {remedy}"
 
 
 def api_resource_list(group_version: str = "v1") -> Json:

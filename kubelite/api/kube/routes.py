@@ -30,6 +30,7 @@ from kubelite.api.kube.resources import (
     complete,
     find_resource,
     list_document,
+    not_served,
     read_list,
     read_one,
     scale_of,
@@ -58,7 +59,8 @@ def resource_of(request: Request) -> Resource:
     version = f"{given['group']}/{given['version']}" if "group" in given else "v1"
     found = find_resource(version, given["resource"])
     if found is None or (not found.namespaced and "namespace" in given):
-        raise ApiError("NotFound", "the server could not find the requested resource")
+        words = not_served(request.scope["path"]) or "the server could not find the requested resource"
+        raise ApiError("NotFound", words)
     return found
 
 

@@ -22,6 +22,21 @@ def test_a_kind_that_does_not_exist_here_is_said_first(http: Http, body: str) ->
 
 
 @pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "Kinds cannot be added"),
+        ("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/a", "Pod Security levels"),
+        ("/apis/apiregistration.k8s.io/v1/apiservices", "APIs cannot be added"),
+        ("/api/v1/podtemplates", "`kubelite api-resources` lists"),
+    ],
+)
+def test_what_to_do_in_its_place_is_said_for_every_verb(http: Http, path: str, words: str) -> None:
+    for method in ("GET", "POST", "DELETE", "PUT"):
+        answer = http.request(method, path, json={})
+        assert answer.status_code == 404 and words in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
     ("path", "served"),
     [
         ("/api/v1/namespaces/default/podtemplates", False),

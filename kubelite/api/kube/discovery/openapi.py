@@ -1,4 +1,5 @@
 """/openapi/v3: a document for each group version, with the schemas of its kinds and the paths that write them.
+/openapi/v2, for older clients: one document of Swagger 2.0 with the same definitions, as JSON.
 
 A document is made when it is asked for, and nothing of it is kept.
 """
@@ -6,6 +7,7 @@ A document is made when it is asked for, and nothing of it is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -83,6 +85,60 @@ def _paths(resource: Resource, model: type[Object] | None) -> Json:
     return {base: listed, f"{base}/{{name}}": named}
 
 
+def swagger() -> Json:
+    """Return the document of all kinds for /openapi/v2. It has what clients read there: definitions, and which kind a
+    path is about."""
+    paths: Json = {}
+    definitions: Json = {}
+    for version in sorted({resource.group_version for resource in served()}):
+        found = document(version) or {}
+        paths |= _swagger_paths(found["paths"])
+        definitions |= _at_definitions(found["components"]["schemas"])
+    info = {"title": "Kubernetes", "version": "v1.32.0"}
+    return {"swagger": "2.0", "info": info, "paths": paths, "definitions": definitions}
+
+
+def _swagger_paths(paths: Json) -> Json:
+    """Return paths in the form of Swagger 2.0: an answer has a schema, and a parameter a type, without a level
+    between."""
+    found: Json = {}
+    for path, operations in paths.items():
+        found[path] = {}
+        for verb, operation in operations.items():
+            schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            given = [
+                {key: value for key, value in one.items() if key != "schema"} | one["schema"]
+                for one in operation.get("parameters", ())
+            ]
+            found[path][verb] = {
+                **operation,
+                **({"parameters": given} if given else {}),
+                "responses": {"200": {"description": "OK", "schema": _at_definitions(schema)}},
+            }
+    return found
+
+
+def _at_definitions(value: Any) -> Any:
+    """Return schemas with their references where Swagger 2.0 has them."""
+    if isinstance(value, dict):
+        return {
+            key: one.replace(REFERENCE, "#/definitions/")
+            if key == "$ref" and isinstance(one, str)
+            else _at_definitions(one)
+            for key, one in value.items()
+        }
+    return [_at_definitions(one) for one in value] if isinstance(value, list) else value
+
+
+async def get_swagger(request: Request) -> Response:
+    """Answer in JSON, unless only another form would do: kubectl before 1.27 asks for protobuf alone."""
+    accepted = request.headers.get("accept", "")
+    if accepted and not any(word in accepted for word in ("json", "*/*", "application/*")):
+        words = "/openapi/v2 is served as JSON: use kubectl 1.27 or newer, which reads /openapi/v3, or --validate=false"
+        raise ApiError("NotAcceptable", words)
+    return JSONResponse(swagger())
+
+
 async def get_index(_: Request) -> Response:
     return JSONResponse(index())
 
@@ -97,6 +153,7 @@ async def get_document(request: Request) -> Response:
 
 def routes() -> list[BaseRoute]:
     return [
+        Route("/openapi/v2", get_swagger),
         Route("/openapi/v3", get_index),
         Route("/openapi/v3/api/{version}", get_document),
         Route("/openapi/v3/apis/{group}/{version}", get_document),

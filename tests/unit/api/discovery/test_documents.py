@@ -104,3 +104,28 @@ def test_aggregated_discovery_lists_the_same_resources(http: Http) -> None:
     assert pods["scope"] == "Namespaced" and pods["shortNames"] == ["po"]
     plain = {one["name"] for one in api_resource_list("v1")["resources"] if one["name"].startswith("pods/")}
     assert {f"pods/{one['subresource']}" for one in pods["subresources"]} == plain
+
+
+def test_the_document_of_older_clients_has_every_kind(http: Http) -> None:
+    found = http.get("/openapi/v2").json()
+    definitions = found["definitions"]
+    assert found["swagger"] == "2.0" and "components" not in found
+    assert {ref.removeprefix("#/definitions/") for ref in references(found)} <= definitions.keys()
+    identities = [
+        one for schema in definitions.values() for one in schema.get("x-kubernetes-group-version-kind", ())
+    ]
+    assert {(one["group"], one["version"], one["kind"]) for one in identities} == {
+        (*resource.group_version.rpartition("/")[::2], resource.kind)
+        for resource in openapi.served()
+        if (resource.group_version, resource.kind) in KINDS
+    }
+    patch = found["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+    assert patch["parameters"][0] == {"name": "dryRun", "in": "query", "type": "string", "uniqueItems": True}
+    assert list(patch["responses"]["200"]["schema"]) == ["$ref"]
+
+
+def test_protobuf_alone_is_refused_with_what_to_do(http: Http) -> None:
+    kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+    answer = http.get("/openapi/v2", headers={"accept": kind})
+    assert answer.status_code == 406 and "use kubectl 1.27 or newer" in answer.json()["message"]
+    assert http.get("/openapi/v2", headers={"accept": f"application/json,{kind}"}).status_code == 200
