@@ -183,7 +183,9 @@ def test_apply_explain_and_diff(admin: Kubectl) -> None:
     assert admin("apply", "-f", "-", stdin=text % "two").out == "configmap/applied configured\n"
     wrong = text.replace("\ndata:", "\ndaten:") % "one"
     said = admin("apply", "-f", "-", stdin=wrong)
-    assert said.code == 1 and "daten: unknown field" in said.err
+    assert said.code == 1 and 'strict decoding error: unknown field "daten"' in said.err
+    said = admin("apply", "--validate=warn", "-f", "-", stdin=wrong)
+    assert said.code == 0 and 'Warning: unknown field "daten"' in said.err
     assert admin("delete", "cm", "applied").out == 'configmap "applied" deleted\n'
     shown = admin("explain", "deployment.spec.strategy").out
     assert (

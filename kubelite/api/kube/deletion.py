@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from kubelite.api.delete_options import delete_options, dry_run
 from kubelite.api.kube.resources import Resource, complete, read_one
 from kubelite.api.node import NodeApi, Propagation, RecordLike
+from kubelite.api.warnings import warning_header
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.objects import IMMORTAL, NAMESPACE, SOURCE
@@ -57,9 +58,7 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
         record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
     if record is None:
         raise not_found(resource.plural, name)
-    headers = {}
-    if text := recreated(kind, metadata, source):
-        headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    headers = warning_header([recreated(kind, metadata, source)])
     return JSONResponse(complete(resource, record.doc), headers=headers)
 
 
@@ -150,7 +149,7 @@ async def _deleted_namespace(request: Request, node: NodeApi, resource: Resource
     await node.rescan()
     doc = read_one(node, resource, "", name) or before  # an empty one is gone already
     files = Counter(outcome.file for outcome in plan.outcomes if outcome.key.kind != NAMESPACE)
-    headers = {"Warning": _warning(name, files)} if files else {}
+    headers = warning_header([_warning(name, files)] if files else [])
     return JSONResponse(doc, headers=headers)
 
 
@@ -171,5 +170,4 @@ def _removal(paths: list[str], name: str) -> Plan:
 
 def _warning(name: str, files: Mapping[str, int]) -> str:
     places = ", ".join(f"{os.path.basename(path)} ({count})" for path, count in sorted(files.items()))
-    text = f"the documents of namespace {name} are removed from the manifests: {places}"
-    return '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"the documents of namespace {name} are removed from the manifests: {places}"

@@ -20,6 +20,7 @@ from kubelite.api.kube.routes import node_of
 from kubelite.api.node import NodeApi, Progress
 from kubelite.api.own.removals import missed, staying
 from kubelite.api.stream import Stream
+from kubelite.api.warnings import warning_header
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS
@@ -178,7 +179,7 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
             note_violation(request, said)
         if said := warning(pod, security):
             warnings.append(said)
-    return _warning(warnings)
+    return warning_header(warnings)
 
 
 def _of_existing_pods(node: NodeApi, document: Document, security: PodSecurity) -> list[str]:
@@ -195,12 +196,6 @@ def _of_existing_pods(node: NodeApi, document: Document, security: PodSecurity) 
         return []
     pods = (Pod.parse(record.doc) for record in node.store.list("Pod", document.name))
     return existing(pods, document.name, after)
-
-
-def _warning(sentences: Sequence[str]) -> dict[str, str]:
-    """Return the header of an answer with warnings (RFC 7234, 5.5), as kubectl and this client print it."""
-    text = "; ".join(dict.fromkeys(sentences)).replace("\\", "\\\\").replace('"', '\\"')
-    return {"Warning": f'299 - "{text}"'} if text else {}
 
 
 async def apply_manifest(request: Request) -> Response:
@@ -253,7 +248,7 @@ async def remove_manifest(request: Request) -> Response:
     paths = [entry["file"] for entry in node.manifests()]
     plan = edits.plan_remove(edits.read_candidates(paths, keys), keys)
     gone = [o.key for o in plan.outcomes if o.result == "deleted"]
-    headers = _warning([*missed(node, gone), *staying(node, gone)])
+    headers = warning_header([*missed(node, gone), *staying(node, gone)])
     return await carry_out(request, node, plan, headers)
 
 

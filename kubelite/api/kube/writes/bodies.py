@@ -39,20 +39,26 @@ async def data_of(request: Request) -> Any:
         text = (await request.body()).decode()
     except UnicodeDecodeError as error:
         raise bad_request(f"the body is not UTF-8: {error}") from error
-    return json_in(text) if kind.endswith(("/json", "+json")) else _yaml_in(text)
+    data, request.state.duplicates = (_json_in if kind.endswith(("/json", "+json")) else _yaml_in)(text)
+    return data
 
 
-def json_in(text: str) -> Any:
-    """Return the data in a JSON text. Raises BadRequest."""
+def duplicates_in(request: Request) -> tuple[str, ...]:
+    """Return the names of fields that the body has twice. The body was read by `data_of`."""
+    return getattr(request.state, "duplicates", ())
+
+
+def _json_in(text: str) -> tuple[Any, tuple[str, ...]]:
     from kubelite.api.kube.writes import json_text
 
     try:
-        return json_text.read(text).data
+        return json_text.read(text)
     except json_text.CannotRead as error:
         raise bad_request(f"the body cannot be read: {error}") from error
 
 
-def _yaml_in(text: str) -> Any:
+def _yaml_in(text: str) -> tuple[Any, tuple[str, ...]]:
+    from manifests.problems import field_path
     from manifests.yaml.document import SyntaxProblem, read_documents
 
     found = list(read_documents(text))
@@ -60,7 +66,7 @@ def _yaml_in(text: str) -> Any:
         raise bad_request(f"the body must be one document, not {len(found)}")
     if isinstance(found[0], SyntaxProblem):
         raise bad_request(f"the body cannot be read: line {found[0].line}: {found[0]}")
-    return found[0].data
+    return found[0].data, tuple(field_path(path) for path, _, _ in found[0].problems)
 
 
 async def object_of(request: Request, resource: Resource) -> Json:

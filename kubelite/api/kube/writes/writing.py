@@ -18,11 +18,21 @@ from starlette.responses import JSONResponse, Response
 
 from kubelite.api.audit import note
 from kubelite.api.kube.resources import Resource, complete, read_one, scale_of
-from kubelite.api.kube.writes.bodies import PATCHES, content_type, data_of, is_dry_run, named, object_of
+from kubelite.api.kube.writes.bodies import (
+    PATCHES,
+    content_type,
+    data_of,
+    duplicates_in,
+    is_dry_run,
+    named,
+    object_of,
+)
 from kubelite.api.kube.writes.carry import carried, stripped
+from kubelite.api.kube.writes.field_validation import known_fields, mode_of
 from kubelite.api.node import NodeApi
 from kubelite.api.own.change import source_of_object
 from kubelite.api.own.routes import admitted
+from kubelite.api.warnings import joined, warning_header
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.sources import edits
@@ -45,12 +55,15 @@ async def create(request: Request, node: NodeApi, resource: Resource, namespace:
     given = await object_of(request, resource)
     if given["metadata"].get("resourceVersion"):
         raise bad_request("resourceVersion should not be set on objects to be created")
-    doc = named(given, resource, namespace if resource.namespaced else "")
+    known, said = known_fields(given, resource, mode_of(request), duplicates_in(request))
+    doc = named(known, resource, namespace if resource.namespaced else "")
     async with request.app.state.writes:
-        return await _create(request, node, resource, doc)
+        return await _create(request, node, resource, doc, warning_header(said))
 
 
-async def _create(request: Request, node: NodeApi, resource: Resource, doc: Json) -> Response:
+async def _create(
+    request: Request, node: NodeApi, resource: Resource, doc: Json, warned: dict[str, str]
+) -> Response:
     key = edits.Key(resource.kind, doc["metadata"].get("namespace", ""), doc["metadata"]["name"])
     await node.rescan()
     if node.store.get(*key) is not None:
@@ -58,7 +71,7 @@ async def _create(request: Request, node: NodeApi, resource: Resource, doc: Json
         raise ApiError("AlreadyExists", f'{_title(resource)} "{key.name}" already exists', details=details)
     chunk = edits.split(f"---\n{dumped(stripped(doc))}")[0]
     valid = _validated(chunk.text, key)
-    headers = admitted(request, node, [chunk])
+    headers = joined(warned, admitted(request, node, [chunk]))
     if is_dry_run(request):
         return JSONResponse(complete(resource, valid), 201, headers=headers)
     folder = "/".join(part for part in (node.manifests_dir, FOLDER, key.namespace) if part)
@@ -170,9 +183,12 @@ async def _changed(
         raise not_found(_title(resource), place[1])
     new = make(current)
     _check_same(resource, current, new)
+    body = {key: value for key, value in new.items() if key != "status"}
+    new, said = known_fields(body, resource, mode_of(request), duplicates_in(request))
+    warned = warning_header(said)
     old_words, new_words = stripped(current), stripped(new)
     if old_words == new_words:
-        return current, {}
+        return current, warned
     key = _key(current)
     source = source_of_object(node, key)
 
@@ -191,14 +207,14 @@ async def _changed(
 
     before = edits.read_candidates([source], [key])
     plan = edits.plan_change(before, key, change_text)
-    headers: dict[str, str] = {}
+    headers = warned
     for text in plan.writes.values():
         chunks = edits.split(text or "", source)
         ours = [chunk for chunk in chunks if key in chunk.keys]
         if not ours:
             raise bad_request("a change cannot give the object another kind, name or namespace")
         _validated(ours[0].text, key)
-        headers = admitted(request, node, ours)
+        headers = joined(warned, admitted(request, node, ours))
     if is_dry_run(request):
         return {**new, "status": current.get("status", {})}, headers
     await _carry_out(request, node, plan, before, key)
