@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -199,20 +199,23 @@ def refuse_known(plan: Plan) -> None:
 
 
 def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
-    """Plan the writes that remove objects. A file is deleted if no documents remain in it. `files`: as for
-    `plan_apply`."""
+    """Plan the writes that remove objects. A List goes with its last object, and a file with its last document.
+    `files`: as for `plan_apply`. Raises Conflict."""
     parsed = {path: split(text, path) for path, text in files.items()}
-    outcomes: list[Outcome] = []
-    changed: set[str] = set()
+    gone: dict[Key, str] = {}  # with the file that had it
     for key in keys:
-        place = _find(parsed, key)
-        if place is None:
-            outcomes.append(Outcome(key, "missing", ""))
+        if key in gone or (place := _place(parsed, key)) is None:
             continue
         path, index = place
-        del parsed[path][index]
-        changed.add(path)
-        outcomes.append(Outcome(key, "deleted", path))
+        chunk = parsed[path][index]
+        together = [key] if len(chunk.keys) == 1 else [one for one in chunk.keys if one in keys]
+        left = _without(chunk, together, path)
+        parsed[path][index : index + 1] = [] if left is None else [left]
+        gone |= dict.fromkeys(together, path)
+    outcomes = [
+        Outcome(key, "deleted", gone[key]) if key in gone else Outcome(key, "missing", "") for key in keys
+    ]
+    changed = set(gone.values())
     writes = {
         path: _joined(_pinned(parsed[path], path))
         if any(chunk.content is not None for chunk in parsed[path])
@@ -240,14 +243,38 @@ def plan_change(files: Mapping[str, str], key: Key, change: Callable[[str], str]
 
 
 def _find(parsed: Mapping[str, list[Chunk]], key: Key) -> tuple[str, int] | None:
-    for path, chunks in parsed.items():
-        for index, chunk in enumerate(chunks):
-            if key not in chunk.keys:
-                continue
-            if len(chunk.keys) > 1:
-                raise ApiError("Conflict", f"{path} has {key} inside a List; edit that file by hand")
-            return path, index
-    return None
+    """Return the file and the place of an object's own document. Raises Conflict if it is in a List with others."""
+    place = _place(parsed, key)
+    if place is not None and len(parsed[place[0]][place[1]].keys) > 1:
+        raise _in_a_list(key, place[0])
+    return place
+
+
+def _place(parsed: Mapping[str, list[Chunk]], key: Key) -> tuple[str, int] | None:
+    places = ((path, index) for path, chunks in parsed.items() for index in range(len(chunks)))
+    return next(((path, index) for path, index in places if key in parsed[path][index].keys), None)
+
+
+def _without(chunk: Chunk, keys: Collection[Key], path: str) -> Chunk | None:
+    """Return a document without these objects, None if it has no others. Raises Conflict if a List must be written anew
+    and would lose something: a comment, or names that depend on the place of an object."""
+    left = tuple(key for key in chunk.keys if key not in keys)
+    if not left:
+        return None
+    items = [item for _, item in objects_in(chunk.content) if _key(item) not in keys]
+    content = {**chunk.content, "items": items}
+    if chunk.body.lstrip().startswith("{"):
+        commented, text = False, json.dumps(content, indent=2) + "\n"
+    else:
+        commented, text = "#" in chunk.body, yaml.safe_dump(content, sort_keys=False)
+    new = _chunk(("---\n" if chunk.text.startswith("---") else "") + text)
+    if commented or (new.keys, new.content) != (left, content):
+        raise _in_a_list(next(iter(keys)), path)
+    return new
+
+
+def _in_a_list(key: Key, path: str) -> ApiError:
+    return ApiError("Conflict", f"{path} has {key} inside a List; edit that file by hand")
 
 
 def _instead(old: Chunk, new: Chunk, path: str) -> Chunk:

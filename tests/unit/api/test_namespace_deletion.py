@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,3 +42,31 @@ def test_it_is_terminating_whether_it_has_a_document_or_not(server: Served) -> N
     assert answer.status_code == 200 and answer.json()["status"]["phase"] == "Terminating"
     record = server.node.store.get("Namespace", "", "shop")
     assert record is not None and record.deleting
+
+
+def test_objects_in_lists_are_removed_with_it(server: Served) -> None:
+    def config(name: str, namespace: str) -> Json:
+        metadata = {"name": name, "namespace": namespace}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+    directory = Path(server.node.manifests_dir)
+    own, mixed = directory / "own.json", directory / "mixed.json"
+    head: Json = {"apiVersion": "v1", "kind": "List"}
+    own.write_text(json.dumps({**head, "items": [config("a", "shop"), config("b", "shop")]}))
+    mixed.write_text(json.dumps({**head, "items": [config("c", "shop"), config("d", "default")]}))
+    answer = delete(server, "shop")
+    assert answer.status_code == 200 and answer.json()["status"]["phase"] == "Terminating"
+    assert "own.json" in answer.headers["Warning"] and "mixed.json" in answer.headers["Warning"]
+    assert not own.exists()
+    assert json.loads(mixed.read_text()) == {**head, "items": [config("d", "default")]}
+
+
+def test_nothing_changes_if_a_list_cannot_be_written_again(server: Served) -> None:
+    path = Path(server.node.manifests_dir, "list.yaml")
+    item = "- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: %s, namespace: %s}\n"
+    text = f"apiVersion: v1\nkind: List\nitems:\n# of us\n{item % ('a', 'shop')}{item % ('b', 'default')}"
+    path.write_text(text)
+    answer = delete(server, "shop")
+    assert answer.status_code == 409
+    assert answer.json()["message"] == f"{path} has configmap/a inside a List; edit that file by hand"
+    assert path.read_text() == text and server.node.store.get("Namespace", "", "shop") is None

@@ -91,8 +91,8 @@ def test_a_manifest_of_unsupported_kinds_is_shown_as_ignored(server: Served) -> 
     Path(server.node.manifests_dir, "web.yaml").write_text(f"{WEB}---\n{request}")
     out = ok(server, "get", "manifests")
     assert [line.split(maxsplit=4) for line in out.splitlines()[1:3]] == [
-        ["shop.yaml", "Ignored", "0", "1", "<none> (not supported: CertificateSigningRequest)"],
-        ["web.yaml", "Loaded", "1", "1", "pod/nginx (not supported: CertificateSigningRequest)"],
+        ["shop.yaml", "Ignored", "0", "0", "<none> (not supported: CertificateSigningRequest)"],
+        ["web.yaml", "Loaded", "1", "0", "pod/nginx (not supported: CertificateSigningRequest)"],
     ]
     assert (
         "shop.yaml:2: kind: kubelite does not run CertificateSigningRequest objects yet: this document is ignored"

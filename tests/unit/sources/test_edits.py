@@ -133,6 +133,52 @@ def test_removed_document_leaves_the_others() -> None:
     assert plan.writes == {"/m/a.yaml": DB}
 
 
+def a_list(*names: str) -> str:
+    items = "".join(f"- kind: Pod\n  metadata:\n    name: {name}\n" for name in names)
+    return f"kind: List\nitems:\n{items}"
+
+
+def pods(*names: str) -> list[Key]:
+    return [Key("Pod", "default", name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("text", "gone", "left"),
+    [
+        (a_list("a", "b"), "ba", None),
+        (f"# of all\n{a_list('a', 'b')}---\n{WEB}", "ab", f"---\n{WEB}"),
+        (a_list("a", "b", "c"), "ca", a_list("b")),
+        (f"{WEB}---\n{a_list('a', 'b')}", "a", f"{WEB}---\n{a_list('b')}"),
+        (a_list("a").replace("kind: Pod\n  ", "").replace("List", "PodList"), "a", None),
+    ],
+)
+def test_objects_of_a_list_are_removed(text: str, gone: str, left: str | None) -> None:
+    plan = plan_remove({"/m/a.yaml": text}, pods(*gone))
+    assert results(plan) == [(f"pod/{name}", "deleted", "/m/a.yaml") for name in gone]
+    assert plan.writes == {"/m/a.yaml": left}
+
+
+def test_json_stays_json() -> None:
+    items = [{"kind": "Pod", "metadata": {"name": name}} for name in ("a", "#b")]
+    for file, head in (("/m/a.json", ""), ("/m/a.yaml", "---\n")):
+        plan = plan_remove({file: head + json.dumps({"kind": "List", "items": items})}, pods("a"))
+        text = plan.writes[file]
+        assert text is not None and text.startswith(head)
+        assert json.loads(text.removeprefix(head)) == {"kind": "List", "items": items[1:]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        a_list("a", "b").replace("name: b", "name: b  # mine"),
+        a_list("a", "b") + "- kind: Pod\n  metadata:\n    generateName: c-\n",
+    ],
+)
+def test_a_list_that_would_lose_something_is_not_written(text: str) -> None:
+    with pytest.raises(ApiError, match=r"/m/a\.yaml has pod/a inside a List; edit that file by hand"):
+        plan_remove({"/m/a.yaml": text}, pods("a"))
+
+
 def test_an_empty_file_is_removed() -> None:
     plan = plan_remove({"/m/a.yaml": f"# only\n---\n{WEB}"}, [Key("Pod", "default", "web")])
     assert plan.writes == {"/m/a.yaml": None}
