@@ -36,6 +36,7 @@ from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
 from kubelite.node.model.schedule import UNSCHEDULABLE_TAINT
 from kubelite.node.scheduling.volume_binding import DEFAULT_CLASS, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER
+from kubelite.node.spec.bandwidth import EGRESS, INGRESS
 from kubelite.node.storage.claims import RECLAIM
 from kubelite.node.storage.protection import FINALIZERS
 from kubelite.policies.limit_range import ANNOTATION as LIMIT_RANGER
@@ -73,6 +74,12 @@ READ: Final = {
         "AppArmor profile of a container without `securityContext.appArmorProfile`: `runtime/default`, `unconfined` or "
         "`localhost/<profile>`.",
     ),
+    INGRESS: (
+        "Pod",
+        "Bits per second that the pod receives at most, such as `10M`; between `1k` and `1P`. A change recreates the "
+        "pod.",
+    ),
+    EGRESS: ("Pod", "The same for what the pod sends."),
     f"{SECCOMP}<container>": (
         "Pod",
         "Must be well-formed; has no effect, and an event says so. Use `seccompProfile`.",

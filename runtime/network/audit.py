@@ -17,6 +17,7 @@ from runtime.network.ipam import LeaseStore
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import POD_IFNAME, Lease
+from runtime.network.shaping import limits
 
 if TYPE_CHECKING:  # loaded when pods have IPv6 addresses
     from runtime.network.ipv6.stack import Stack6
@@ -57,7 +58,11 @@ class Audit:
             found += map(Problem, self.ipv6.problems(leases))
         for lease in leases:
             found += self._lease_problems(lease, links, published)
-        known = {lease.host_ifname for lease in leases}
+        found += [
+            Problem(f"pod {lease.uid}: {lease.host_ifname} does not limit the pod's bandwidth")
+            for lease in limits.unlimited(self.route, leases, links)
+        ]
+        known = {name for lease in leases for name in lease.interfaces}
         found += [
             Problem(f"interface {name} belongs to no pod")
             for name in links

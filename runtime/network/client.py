@@ -20,12 +20,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import runtime
 from runtime import errors
 from runtime.errors import NetworkError, RuntimeFault
-from runtime.network.plan import Attachment, NetworkConfig, PortMapping, Repair
+from runtime.network.plan import UNLIMITED, Attachment, Bandwidth, NetworkConfig, PortMapping, Repair
 
 if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
     from runtime.network.policies.plan import PodRules, Policy
@@ -225,11 +226,18 @@ class NetworkClient:
         return cls(config, helper, warnings)
 
     async def add(
-        self, uid: str, netns: str, ports: Sequence[PortMapping] = (), *, had: str = ""
+        self,
+        uid: str,
+        netns: str,
+        ports: Sequence[PortMapping] = (),
+        *,
+        had: str = "",
+        limit: Bandwidth = UNLIMITED,
     ) -> Attachment:
         """Attach a pod's network namespace ("/proc/<pid>/ns/net") and publish its ports. Idempotent per uid: the same
         namespace gives the same result (and applies changed ports), a new one is attached with the same address. `had`
-        is the earlier address of a pod that has no lease; the pod gets it again if it is free.
+        is the earlier address of a pod that has no lease; the pod gets it again if it is free. `limit` is that
+        of its bandwidth.
 
         Raises NetworkError, with the reason HostPortConflict if a port is taken (the message names the holder) or
         AddressPoolExhausted if the pod network is full; SpecError for a request that can never succeed.
@@ -243,7 +251,11 @@ class NetworkClient:
             }
             for port in ports
         ]
-        return Attachment.from_json(await self._request("add", uid=uid, netns=netns, ports=listed, had=had))
+        found = Attachment.from_json(await self._request("add", uid=uid, netns=netns, ports=listed, had=had))
+        if not limit:
+            return found
+        warnings = await self._request("limit", uid=uid, bandwidth=asdict(limit))
+        return replace(found, warnings=(*found.warnings, *warnings))
 
     async def delete(self, uid: str) -> None:
         """Remove the pod's ports, interface and address. No error if there are none or the namespace is gone."""

@@ -3,7 +3,7 @@
 client.py starts it with one end of a socket pair and the NetworkConfig. Requests and answers are JSON objects, one per
 line:
 
-    → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown" |
+    → {"id": n, "op": "add" | "limit" | "delete" | "check" | "audit" | "repair" | "list" | "teardown" |
                     "services-replace" | "services-change" | "services-count" |
                     "policies-replace" | "policies-change", ...}
     ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
@@ -39,7 +39,7 @@ from runtime import syscalls
 from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.deleter import Deleter, Job
 from runtime.network.node import Node
-from runtime.network.plan import NetworkConfig, PortMapping
+from runtime.network.plan import Bandwidth, NetworkConfig, PortMapping
 
 # Seconds to wait for the previous helper, which exits within one request after its daemon.
 LOCK_PATIENCE = 10.0
@@ -158,6 +158,8 @@ class Helper:
             case "add":
                 ports = [PortMapping(**port) for port in request["ports"]]
                 return node.add(request["uid"], request["netns"], ports, had=request.get("had", "")).to_json()
+            case "limit":
+                return node.limit(request["uid"], Bandwidth(**request["bandwidth"]))
             case "check":
                 return node.check(request["uid"])
             case "audit":

@@ -39,7 +39,7 @@ NLA_F_NESTED = 0x8000
 
 NF_INET_PRE_ROUTING, NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING = 0, 2, 3, 4
 NF_DROP, NF_ACCEPT = 0, 1
-NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
+NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE = 1, 2, 7
 RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # NF_IP_PRI_*
 NFT_SET_MAP = 0x8
 # libnftables' data types. The number of a concatenation is that of its parts, six bits each (only `nft list` uses it).

@@ -25,10 +25,11 @@ from runtime.network.deleter import delete_links
 from runtime.network.ipam import LeaseStore, recorded_identity
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
-from runtime.network.nft_messages import NFPROTO_INET, table_exists
+from runtime.network.nft_messages import NFPROTO_INET, NFPROTO_IPV4, table_exists
 from runtime.network.plan import (
     POD_IFNAME,
     Attachment,
+    Bandwidth,
     Lease,
     NetworkConfig,
     PortMapping,
@@ -43,6 +44,7 @@ from runtime.network.plan import (
     table_name,
 )
 from runtime.network.port_sockets import PortSockets
+from runtime.network.shaping import limits
 
 if TYPE_CHECKING:  # loaded when there are IPv6 addresses, Services or NetworkPolicies
     from runtime.network.ipv6.stack import Stack6
@@ -121,7 +123,7 @@ class Node:
         for lease in leases:
             self._ports.release(lease.uid)
             self._leases.mark_pending(lease)
-        return [lease.host_ifname for lease in leases]
+        return [name for lease in leases for name in lease.interfaces]
 
     def finish_delete(self, uids: Sequence[str]) -> None:
         if self._senders:  # only after their interfaces are gone
@@ -136,6 +138,10 @@ class Node:
     def delete_links(self, names: Sequence[str]) -> None:
         """Delete interfaces together. Uses only its own socket, so that the thread of deleter.py can call it."""
         delete_links(self._deleting, names)
+
+    def limit(self, uid: str, bandwidth: Bandwidth) -> list[str]:
+        """Limit what an attached pod receives and sends. Returns warnings. Raises NotFoundError, NetworkError."""
+        return limits.set_limit(self._route, self._leases, uid, bandwidth)
 
     def check(self, uid: str) -> list[str]:
         """CNI's CHECK: the problems of a pod's attachment, as sentences. Raises NotFoundError if it has none."""
@@ -165,7 +171,7 @@ class Node:
             if old:
                 if self._nat:
                     self._nat.withdraw([old])
-                delete_links(self._route, [old.host_ifname])
+                delete_links(self._route, old.interfaces)
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
                 self._leases.write_pending(lease)
             else:
@@ -278,7 +284,7 @@ class Node:
         """Make these ports of Services the desired state. Returns a sentence for each port that cannot be served.
         Raises NetworkError, SpecError."""
         self._service_network = network
-        if not ports and self._services is None and not self._has_service_tables():
+        if not (ports or self._services or table_exists(NFPROTO_IPV4, service_table_name(self._name))):
             return []
         return self._service_routing().replace(network, ports)
 
@@ -301,10 +307,6 @@ class Node:
                 table=service_table_name(self._name), prefix=link_prefix(self._name), routed=self.config.routed,
             )  # fmt: skip
         return self._services
-
-    def _has_service_tables(self) -> bool:
-        """Whether an earlier helper has left tables for Services."""
-        return self._nat is not None and self._nat.has_chain(service_table_name(self._name), "prerouting")
 
     # --- NetworkPolicies --------------------------------------------------------------------------------------------
 
@@ -360,7 +362,7 @@ class Node:
         if self._nat:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
-        failed = self._repair_pods(found)
+        failed = self._repair_pods(found) + limits.restore(self._route, self._leases.all())
         for tables in (self.policies, self._services):
             if tables and tables.problems():
                 try:
@@ -369,9 +371,8 @@ class Node:
                     failed.append(str(error))
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
         left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._table_problems()}
-        sentences = [*(problem.sentence for problem in found), *lacking]
-        repaired = [sentence for sentence in sentences if sentence not in left]
-        return Repair(repaired, sorted(left), failed)
+        said = [*(problem.sentence for problem in found), *lacking]
+        return Repair([one for one in said if one not in left], sorted(left), failed)
 
     def _repair_pods(self, found: Sequence[Problem]) -> list[str]:
         """Reconfigure pods' interfaces, and reattach pods that have lost theirs. A pod keeps its address, and therefore
@@ -451,16 +452,17 @@ class Node:
                 self._leases.remove(lease.uid)
                 if self._ipv6:
                     self._ipv6.forget([lease.ip6])
-        known = {lease.host_ifname for lease in self._leases.all()}
+        known = {name for lease in self._leases.all() for name in lease.interfaces}
         prefix = link_prefix(self._name)
         ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
         delete_links(self._route, [link.name for link in ours if link.name not in known])
-        detached = [
-            link
-            for link in ours
-            if link.name in known and not (link.master == self._bridge.index and link.up)
-        ]
-        for link in detached:  # the bridge has been deleted and recreated
+        for link in ours:
+            if (
+                link.name not in known
+                or link.kind != "veth"
+                or (link.master == self._bridge.index and link.up)
+            ):
+                continue  # the others were on a bridge that has been deleted and recreated
             back = netlink.set_link(link.index, up=True, attributes=(("IFLA_MASTER", self._bridge.index),))
             self._route.request([back, netlink.set_hairpin(link.name)], ignore=(errno.ENODEV,))
 

@@ -67,6 +67,20 @@ class PortMapping:
 
 
 @dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """What a pod may receive and send, in bits per second; 0: as much as it can."""
+
+    ingress: int = 0
+    egress: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.ingress or self.egress)
+
+
+UNLIMITED = Bandwidth()
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """A pod's attachment to the network, as created by `add`. `netns` is the path given to `add`."""
 
@@ -110,10 +124,22 @@ class Lease:
     ports: tuple[PortMapping, ...] = ()
     ready: bool = False
     ip6: str = ""  # the second address, of IPv6
+    bandwidth: Bandwidth = UNLIMITED
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return (self.ip, self.ip6) if self.ip6 else (self.ip,)
+
+    @property
+    def ifb(self) -> str:
+        """The name of the interface through which the pod's packets pass if its egress is limited. It begins as those
+        of pods do."""
+        return self.host_ifname[:7] + _digest(self.host_ifname, 8)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The names of the pod's interfaces on the host."""
+        return (self.host_ifname, self.ifb) if self.bandwidth.egress else (self.host_ifname,)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -130,7 +156,9 @@ class Lease:
         ipaddress.IPv4Address(data["ip"])
         if second := data.get("ip6"):
             ipaddress.IPv6Address(second)
-        return cls(**{**{key: value for key, value in data.items() if key in known}, "ports": ports})
+        limits = Bandwidth(**data.get("bandwidth", {}))
+        given = {key: value for key, value in data.items() if key in known}
+        return cls(**{**given, "ports": ports, "bandwidth": limits})
 
 
 @dataclass(frozen=True, slots=True)

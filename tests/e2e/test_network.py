@@ -55,6 +55,21 @@ def test_pods_reach_each_other_and_share_localhost(node: Node) -> None:
     assert f"{address}\tweb" in hosts and hosts.startswith("# Kubernetes-managed hosts file.")
 
 
+def test_limits_of_bandwidth(node: Node) -> None:
+    limit = "kubernetes.io/egress-bandwidth"
+    file = node.apply("limited.yaml", pod("limited", annotations={limit: "fast"}))
+    said = f"the annotation {limit} is 'fast'"
+    node.wait(lambda: said in node.cli("why", "limited").out, "why to name the annotation")
+    node.apply("limited.yaml", pod("limited", annotations={limit: "20M"}))
+    node.wait_status("limited", "Running")
+    if tc := shutil.which("tc"):
+        listed = subprocess.run(node.in_netns(tc, "qdisc"), capture_output=True, text=True, check=True).stdout
+        assert "qdisc tbf" in listed and "rate 20Mbit" in listed and "qdisc ingress" in listed
+    file.unlink()
+    node.wait_gone("limited")
+    assert node.doctor() == []
+
+
 @needs_nat
 def test_host_ports(node: Node) -> None:
     ports = [{"containerPort": 80, "hostPort": 8080}]

@@ -32,11 +32,13 @@ from kubelite.node.model.cri import (
     ObservedImage,
     ObservedPod,
     ObservedSandbox,
+    Rates,
     SandboxRequest,
     host_ports,
 )
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.recorder import StepRecorder
+from kubelite.node.spec.bandwidth import pod_bandwidth
 from kubelite.node.storage.mounts import unmount_below
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod
@@ -44,7 +46,7 @@ from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
-from runtime.network.plan import Attachment, PortMapping
+from runtime.network.plan import Attachment, Bandwidth, PortMapping
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import EVENT_EXEC_EXIT, EVENT_EXIT, ContainerRecord, SandboxRecord
 from runtime.shim.state import occupied
@@ -128,8 +130,7 @@ class LocalCri:
         return self.running_sandboxes()
 
     async def attach_lost(self) -> list[str]:
-        """Attach running pods again that the network no longer knows, because their leases were lost. They keep their
-        addresses as far as these are free. Return a sentence for each."""
+        """Attach running pods again whose leases were lost, at their addresses if free. Return a sentence for each."""
         held = {attachment.uid for attachment in await self._network.list()}
         done = []
         for uid, shim in list(self._shims.items()):
@@ -137,7 +138,8 @@ class LocalCri:
             if not had or uid in held or uid in self._stopping or pod is None or shim.client.closed:
                 continue
             try:
-                found = await self._add(uid, shim.record.pid, host_ports(Pod.parse(pod.doc)), had=had)
+                parsed = Pod.parse(pod.doc)
+                found = await self._add(uid, shim.record.pid, host_ports(parsed), pod_bandwidth(parsed), had)
                 if (found.ip, found.ip6) != (had, shim.record.annotations.get("ip6", "")):
                     shim.record = await shim.client.annotate({"ip": found.ip, "ip6": found.ip6})
                     self._on_change(uid)
@@ -290,9 +292,7 @@ class LocalCri:
 
     async def run_sandbox(self, request: SandboxRequest) -> ObservedSandbox:
         uid = request.uid
-        runtime_path(
-            request.runtime_class, self._settings
-        )  # fails for an unknown class before anything is created
+        runtime_path(request.runtime_class, self._settings)  # an unknown class fails first
         config = sandbox_config(request, self.run_dir(uid), self._settings)
         with self._tracer.step(uid, "shim"):
             record = await self._forkserver.spawn(config)
@@ -300,9 +300,8 @@ class LocalCri:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self._abandon, uid)
             with self._tracer.step(uid, "network"):
-                shim, address = await both(
-                    self._connect(uid, config.run_dir), self._attach(request, record.pid)
-                )
+                connected, attached = self._connect(uid, config.run_dir), self._attach(request, record.pid)
+                shim, address = await both(connected, attached)
             if address is not None:
                 for warning in address.warnings:
                     self._warn(uid, warning)
@@ -315,12 +314,14 @@ class LocalCri:
             return None
         if self._admitted:
             await self._admitted(request.uid)
-        return await self._add(request.uid, pid, request.host_ports)
+        return await self._add(request.uid, pid, request.host_ports, request.bandwidth)
 
-    async def _add(self, uid: str, pid: int, ports: Iterable[HostPort], *, had: str = "") -> Attachment:
-        """Attach the network namespace of the shim `pid`. `had`: as for NetworkClient.add."""
+    async def _add(
+        self, uid: str, pid: int, ports: Iterable[HostPort], to: Rates, had: str = ""
+    ) -> Attachment:
+        """Attach the network namespace of the shim `pid`, limited `to` rates. `had`: as for NetworkClient.add."""
         mappings = [PortMapping(p.host_port, p.container_port, p.protocol, p.host_ip) for p in ports]
-        return await self._network.add(uid, f"/proc/{pid}/ns/net", mappings, had=had)
+        return await self._network.add(uid, f"/proc/{pid}/ns/net", mappings, had=had, limit=Bandwidth(*to))
 
     async def _abandon(self, uid: str) -> None:
         try:

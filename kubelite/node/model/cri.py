@@ -139,6 +139,9 @@ def host_ports(pod: Pod) -> tuple[HostPort, ...]:
     )
 
 
+Rates = tuple[int, int]  # bits per second that a pod may receive and send; 0: as many as it can
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
     uid: str
@@ -153,6 +156,7 @@ class SandboxRequest:
     share_pid: bool = False
     id_base: int = 0  # > 0: the pod has a user namespace whose root is this host id
     host_ports: tuple[HostPort, ...] = ()
+    bandwidth: Rates = (0, 0)
     resources: dict[str, Any] = field(default_factory=dict)
     resources_hash: str = ""
     sysctls: dict[str, str] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubelite.node.model.spec_cache import once_a_spec
+from kubelite.node.spec.bandwidth import asked_bandwidth
 from kubelite.node.spec.netfiles import pod_hostname
 from manifests.types.core import Container, Pod
 
@@ -104,9 +105,14 @@ def checks_hash(container: Container) -> str:
     return digest(wanted) if wanted else ""
 
 
-@once_a_spec
 def sandbox_hash(pod: Pod) -> str:
-    """The hash of all inputs of the pod's shared namespaces and published ports."""
+    """The hash of all inputs of the pod's shared namespaces, published ports and limits of bandwidth."""
+    asked = asked_bandwidth(pod)
+    return digest([_sandbox_hash(pod), *asked]) if any(asked) else _sandbox_hash(pod)
+
+
+@once_a_spec
+def _sandbox_hash(pod: Pod) -> str:
     spec = pod.spec
     security = spec.security_context.to_json() if spec.security_context is not None else {}
     ports = [

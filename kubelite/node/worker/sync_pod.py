@@ -35,6 +35,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
+from kubelite.node.spec.bandwidth import pod_bandwidth
 from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage import mounts
 from kubelite.node.storage.container_volumes import (
@@ -221,6 +222,7 @@ def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRe
         share_pid=bool(spec.share_process_namespace),
         id_base=id_base,
         host_ports=ports,
+        bandwidth=pod_bandwidth(pod),
         resources=wanted,
         resources_hash=hashes.resources_hash(wanted),
         sysctls={sysctl.name: sysctl.value for sysctl in security.sysctls} if security is not None else {},

@@ -12,7 +12,7 @@ from kubelite.node.model.cri import HostPort, SandboxRequest
 from kubelite.settings import Settings
 from runtime.shim.protocol import SandboxConfig
 
-NOT_THE_SHIMS = {"host_ports", "runtime_class"}  # for the network, and for each container
+NOT_THE_SHIMS = {"host_ports", "bandwidth", "runtime_class"}  # for the network, and for each container
 OTHERWISE: dict[str, Any] = {
     "uid": "u2",
     "namespace": "team",
@@ -26,6 +26,7 @@ OTHERWISE: dict[str, Any] = {
     "share_pid": True,
     "id_base": 65536,
     "host_ports": (HostPort(80, 8080),),
+    "bandwidth": (10_000_000, 0),
     "resources": {"pids": {"limit": 5}},
     "resources_hash": "r2",
     "sysctls": {"net.core.somaxconn": "1024"},

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from kubelite.node.model.actions import PodActions
 from kubelite.node.spec import hashes
+from kubelite.node.spec.bandwidth import EGRESS
 from manifests.types.core import Container, Pod, PodSpec, SecurityContext
 from tests.unit.node.decide.pod_worlds import UID, World, container, make_pod
 
@@ -199,7 +200,7 @@ def costs() -> Iterator[tuple[str, str, str]]:
     yield (
         "metadata.annotations",
         cost(make_pod("app", "other"), _annotated({"a": "b"})),
-        "downwardAPI files follow",
+        "downwardAPI files follow; a limit of bandwidth recreates the pod",
     )
     for edit in POD:
         yield f"spec.{edit.path}", cost(pod_with(edit, edit.before), pod_with(edit, edit.after)), edit.note
@@ -266,3 +267,7 @@ def _json_name(model: Any, field: str) -> str:
 
 if __name__ == "__main__":
     DOCUMENT.write_text(document(), encoding="utf-8")
+
+
+def test_a_limit_of_bandwidth_recreates_the_pod() -> None:
+    assert cost(make_pod("app", "other"), _annotated({EGRESS: "10M"})) == RECREATE
