@@ -23,7 +23,7 @@ from runtime.network.policies.plan import PodRules, PolicySet
 from runtime.network.policies.tables import PolicyTables, Scope
 from runtime.network.policies.watch import RulesetWatch
 from runtime.network.services.plan import Endpoint, ServiceNetwork, ServicePort
-from tests.kernel.netlab import HOST, INTERNET, NEVER, Lab, ask, lab
+from tests.kernel.netlab import HOST, INTERNET, NEVER, SOON, Lab, ask, lab
 from tests.kernel.policy_kit import Pods, Probe, pods_of
 from tests.unit.network_policies.kit import pod, policy, uid, world
 
@@ -146,10 +146,11 @@ def test_an_address_of_another_pod_brings_no_connections_along(network: Lab) -> 
             await pods.add("x/c")
             sender = pods.places["x/c"][0].run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             with sender:
-                sender.settimeout(NEVER)
+                sender.settimeout(SOON)
                 sender.connect((address, 80))
                 sender.send(b"?")
                 assert sender.recv(10) == b"?"
+                sender.settimeout(NEVER)
                 await put(node, DENY_A)
                 await node.delete(uid("x/b"))
                 ns = network.namespace()
