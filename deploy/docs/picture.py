@@ -79,6 +79,7 @@ FLOORS: Final = (
     (
         ("history", "versions, undo"),
         ("images", "pulls, builds"),
+        ("streaming", "SPDY/3.1"),
         ("ingress", "HTTP from outside"),
         ("network_policies", "NetworkPolicy"),
         ("settings", "flags, file"),

@@ -14,6 +14,7 @@ from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
+from kubelite.api.kube.streams import routes as streams
 from kubelite.api.kube.writes import routes as writes
 from kubelite.api.node import NodeApi
 from kubelite.api.own import build, change, history, images, kubeconfig
@@ -59,6 +60,7 @@ def create_app(node: NodeApi) -> Starlette:
             *history.routes(),
             *reviews.routes(),
             *tokens.routes(),
+            *streams.routes(),
             *writes.routes(),
             *kube_routes.routes(),
         ],

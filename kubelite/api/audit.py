@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kubelite.api.kube.routes import flag
 from kubelite.api.peer import KEY, Peer
 from kubelite.api.secure.users import user_of
+from kubelite.api.upgrade import UPGRADED, upgrades
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339_micro
 
@@ -125,7 +126,7 @@ class AuditLog:
 
 def is_audited(scope: Scope) -> bool:
     """Whether a request is recorded regardless of its answer."""
-    if scope["type"] == "websocket":
+    if upgrades(scope):
         return True
     if scope["method"] not in ("GET", "HEAD"):
         return scope["path"] not in _QUIET
@@ -208,7 +209,7 @@ class _Request:
             self._stream = any(value == b"application/x-ndjson" for _, value in message.get("headers", ()))
         elif kind == "http.response.body" and self._stream:
             self._end = (self._end + message.get("body", b""))[-_LAST:]
-        elif kind == "websocket.accept":
+        elif kind in ("websocket.accept", UPGRADED):
             self._code = 101
             self._write("ResponseStarted", {"code": 101})
         elif kind == "websocket.close" and not self._code:

@@ -7,12 +7,14 @@ store's `Record.doc`), so that most requests need no typed object. Errors are `r
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import IO, TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict
 
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.sources.diff import DiffEntry
+from kubelite.streaming.session import ExecSession
 
 if TYPE_CHECKING:
     from kubelite.accounts.tokens import Tokens
@@ -117,34 +119,6 @@ class Why(TypedDict):
     actions: NotRequired[Json]  # the whole PodActions
     lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that failed
     advice: NotRequired[list[str]]  # sentences: what to do next; none for a healthy pod
-
-
-class ExecSession(Protocol):
-    """A process in a container, started by the shim. The session owns the descriptors, which callers may set
-    non-blocking; `close()` closes those that are still open. With a tty, stdin and stdout are the same pty master and
-    stderr is None."""
-
-    @property
-    def stdin(self) -> int | None: ...
-    @property
-    def stdout(self) -> int | None: ...
-    @property
-    def stderr(self) -> int | None: ...
-    @property
-    def tty(self) -> bool: ...
-
-    def close_stdin(self) -> None:
-        """Close stdin after the client's last input; `stdin` is None afterwards. Does nothing with a tty."""
-        ...
-
-    async def resize(self, width: int, height: int) -> None: ...
-    async def wait(self) -> int:
-        """Wait for the process; return its exit code (128 + signal if a signal killed it)."""
-        ...
-
-    async def close(self, *, kill: bool = True) -> None:
-        """Close the descriptors; with `kill`, also kill the process if it still runs (the client disconnected)."""
-        ...
 
 
 class ImagesApi(Protocol):
@@ -324,6 +298,11 @@ class NodeApi(Protocol):
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
         """Attach to a running container's future output and, with `stdin`, its input. Raises StateError if it does not
         run."""
+        ...
+
+    async def dial(self, pod: Json, port: int) -> socket.socket:
+        """Return a non-blocking socket that is connected to a TCP port of the pod's own loopback interface. Raises
+        OSError, or NotFoundError if the pod has no running sandbox."""
         ...
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:

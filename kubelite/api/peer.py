@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kubelite.api.errors import refuse
+from kubelite.api.upgrade import Upgradable, upgrades
 from kubelite.kube.errors import ApiError
 
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python does not name it
@@ -65,7 +65,7 @@ def forbidden(peer: Peer | None, group: int | None, scope: Scope) -> ApiError | 
         words = "only root may use the API: use sudo, or let a group read with the setting api_group"
         return ApiError("Forbidden", words)
     who = f'User "{peer.uid}"'
-    if scope["type"] != "http" or scope["method"] not in _READS:
+    if upgrades(scope) or scope["method"] not in _READS:
         return ApiError(
             "Forbidden", f"{who} is in the group that may read; only root may change or run anything"
         )
@@ -83,7 +83,7 @@ def _shows_secrets(parts: Sequence[str]) -> bool:
     return kube or parts[:3] == ["kubelite", "v1", "inspect"]
 
 
-class Peered(H11Protocol):
+class Peered(Upgradable):
     """A connection that adds its peer to the ASGI scope of each request, WebSockets included."""
 
     def connection_made(self, transport: Any) -> None:

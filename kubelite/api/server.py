@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Generator
 from email.utils import formatdate
-from typing import Literal
 
 import uvicorn
 import uvicorn.server as uvicorn_server
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp
 
 from kubelite.api.accepting import BACKLOG, Acceptor, Begin, FewWatches, begin_plain
 from kubelite.api.peer import Peered
+from kubelite.api.upgrade import Upgradable
 from kubelite.kube.inotify import DirectoryWatch
 from runtime.errors import StateError
 from runtime.tree import make_directories
@@ -97,7 +97,7 @@ async def serving(
     app: ASGIApp,
     sockets: list[socket.socket],
     *,
-    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+    http: type[asyncio.Protocol] = Upgradable,
     begin: Begin = begin_plain,
 ) -> AsyncIterator[Acceptor]:
     """Serve the application on these sockets until the block exits, then close them. `http` replaces uvicorn's protocol

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 from kubelite.api.kube.crash_logs import crash_log_lines
 from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
-    ExecSession,
     ManifestFile,
     Progress,
     Propagation,
@@ -35,8 +34,7 @@ from kubelite.kube.objects import mark_deleting, reference, source_of
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.network_policies.gate import restricted_by
-from kubelite.node.cri.commands import exec_process
-from kubelite.node.cri.exec_session import Session
+from kubelite.node.cri import sessions
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.decide.explanation import AS_SPECIFIED
 from kubelite.node.model.node_config import pod_log_name
@@ -46,15 +44,15 @@ from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry, diff_documents
 from kubelite.sources.directory import Sources
+from kubelite.streaming.session import ExecSession
 from kubelite.telemetry.metrics.meters import Meters
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.trace import Tracer
 from manifests.types.core import Pod
-from runtime.errors import ImageError, NetworkError, StateError
+from runtime.errors import ImageError, NetworkError
 from runtime.images.client import ImageClient
 from runtime.images.store.verify import check_store
 from runtime.network.client import NetworkClient
-from runtime.shim.protocol import ExecRequest
 from state.errors import AlreadyExists
 from state.store import Record, Store
 
@@ -297,27 +295,14 @@ class NodeAgent:
         width: int,
         height: int,
     ) -> ExecSession:
-        uid = pod["metadata"]["uid"]
-        observed = (await self.cri.observe(uid)).latest(container)
-        if observed is None or observed.state != "running":
-            raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
-        request = ExecRequest(
-            container_id=observed.id, exec_id=secrets.token_hex(16), tty=tty, width=width, height=height, stdin=stdin,
-            process=exec_process(observed.bundle, command, tty=tty), ends_with_client=True,
-        )  # fmt: skip
-        return await Session.open(self.cri.run_dir(uid), request)
+        size = {"width": width, "height": height}
+        return await sessions.open_exec(self.cri, pod, container, command, stdin=stdin, tty=tty, **size)
 
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
-        from kubelite.node.cri.attach_session import Attached  # imported on first use
+        return await sessions.open_attach(self.cri, pod, container, stdin=stdin)
 
-        uid = pod["metadata"]["uid"]
-        observed = (await self.cri.observe(uid)).latest(container)
-        if observed is None or observed.state != "running":
-            raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
-        parts = ("containers", "initContainers", "ephemeralContainers")
-        spec = next(c for part in parts for c in pod["spec"].get(part) or () if c["name"] == container)
-        wishes = {"once": bool(spec.get("stdinOnce")), "tty": bool(spec.get("tty"))}
-        return await Attached.open(self.cri.run_dir(uid), observed.id, stdin=stdin, **wishes)
+    async def dial(self, pod: Json, port: int) -> socket.socket:
+        return await sessions.connect(self.cri, pod["metadata"]["uid"], port)
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
         from kubelite.kube.errors import ApiError

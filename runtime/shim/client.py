@@ -304,6 +304,11 @@ class ShimClient:
         stderr]."""
         return (await self.call_fds(Op.TAP, container_id=container_id))[1]
 
+    async def socket(self, family: int) -> int:
+        """The descriptor of a new TCP socket (AF_INET or AF_INET6) in the pod's network namespace."""
+        _, (descriptor,) = await self.call_fds(Op.SOCKET, family=family)
+        return descriptor
+
     async def rotate(self, container_id: str) -> None:
         await self.call(Op.ROTATE, container_id=container_id)
 

@@ -48,6 +48,8 @@ class Op(StrEnum):
     # {"container_id"} -> {} and descriptors with the output from now on: [combined] for a tty, otherwise [stdout,
     # stderr]
     TAP = "tap"
+    # {"family": AF_INET or AF_INET6} -> {} and a TCP socket in the pod's network namespace, not connected
+    SOCKET = "socket"
     ROTATE = "rotate"  # {"container_id"} -> {}: rotate the log now
     # {"force": bool} -> {"cgroup_took": seconds}: remove the pod's cgroup and run directory, and exit. StateError if
     # containers are alive and force is false.

@@ -130,6 +130,7 @@ class Shim:
             Op.RESIZE: self._op_resize,
             Op.ATTACH_FDS: self._op_attach,
             Op.TAP: self._op_tap,
+            Op.SOCKET: self._op_socket,
             Op.ROTATE: self._op_rotate,
             Op.SHUTDOWN: self._op_shutdown,
         }
@@ -315,6 +316,12 @@ class Shim:
             close_fds(taps)
             raise
         return {}, taps
+
+    def _op_socket(self, _client: Client, args: dict[str, Any]) -> Answer:
+        family = int(_number(args, "family"))
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            raise StateError(f"a socket of the family {family} is none of TCP")
+        return {}, [socket.socket(family, socket.SOCK_STREAM).detach()]
 
     def _op_rotate(self, _client: Client, args: dict[str, Any]) -> Answer:
         found = self._supervisor.get(_text(args, "container_id"))

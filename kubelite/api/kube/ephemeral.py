@@ -1,4 +1,4 @@
-"""`…/pods/NAME/ephemeralcontainers`, which `kubectl debug` and `kubelite debug` use, and `…/pods/NAME/attach`.
+"""`…/pods/NAME/ephemeralcontainers`, which `kubectl debug` and `kubelite debug` use.
 
 A request can only add ephemeral containers. A strategic merge patch merges by name, the list's merge key. A merge patch
 (RFC 7386) replaces the whole list. PUT sends the whole pod.
@@ -10,18 +10,14 @@ import json
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import BaseRoute, Route
 
-from kubelite.api.kube import exec as exec_bridge
-from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.resources import RESOURCES, complete
-from kubelite.api.kube.routes import flag, node_of, pod_of, size_of
+from kubelite.api.kube.routes import node_of, pod_of
 from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from manifests.problems import InvalidObject
-from runtime.errors import RuntimeFault
 
 FIELD = "ephemeralContainers"
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
@@ -88,39 +84,9 @@ def _list(body: Json) -> list[Json]:
     return found
 
 
-async def pod_attach(ws: WebSocket) -> None:
-    protocol = exec_bridge.choose_protocol(ws.scope.get("subprotocols", []))
-    try:
-        if protocol is None:
-            raise bad_request(
-                f"attach supports only the WebSocket subprotocols {', '.join(exec_bridge.PROTOCOLS)}"
-            )
-        pod = pod_of(ws)
-        container = pick_container(pod, ws.query_params.get("container", ""))
-        if "running" not in container_status(pod, container).get("state", {}):
-            raise bad_request(
-                f"container {container} not found in pod {pod['metadata']['name']}, or not running"
-            )
-        session = await node_of(ws).attach(pod, container, stdin=flag(ws, "stdin"))
-        if session.tty:
-            await session.resize(size_of(ws, "width"), size_of(ws, "height"))
-    except (ApiError, RuntimeFault) as error:
-        await exec_bridge.deny(ws, error)
-    else:
-        await ws.accept(subprotocol=protocol)
-        await exec_bridge.serve(ws, session, protocol)
-
-
-async def attach_without_upgrade(request: Request) -> Response:
-    pod_of(request)
-    raise bad_request("attach needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
-
-
 def routes() -> list[BaseRoute]:
     pod = "/api/v1/namespaces/{namespace}/pods/{name}"
     return [
         Route(f"{pod}/ephemeralcontainers", get_ephemeral),
         Route(f"{pod}/ephemeralcontainers", change_ephemeral, methods=["PATCH", "PUT"]),
-        WebSocketRoute(f"{pod}/attach", pod_attach),
-        Route(f"{pod}/attach", attach_without_upgrade, methods=["GET", "POST"]),
     ]

@@ -108,6 +108,7 @@ _SUBRESOURCES = (
     ("pods/eviction", "create"),
     ("pods/exec", "get"),
     ("pods/log", "get"),
+    ("pods/portforward", "get"),
     ("pods/status", "get"),
     ("serviceaccounts/token", "create"),
 )
@@ -115,7 +116,11 @@ _OF_GROUP = {
     "pods/eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
     "serviceaccounts/token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
 }
-_STREAMED = {"pods/attach": "PodAttachOptions", "pods/exec": "PodExecOptions"}
+_STREAMED = {
+    "pods/attach": "PodAttachOptions",
+    "pods/exec": "PodExecOptions",
+    "pods/portforward": "PodPortForwardOptions",
+}
 
 
 def find_resource(group_version: str, plural: str) -> Resource | None:

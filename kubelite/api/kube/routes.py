@@ -1,7 +1,8 @@
-"""The Kubernetes half of the API: discovery, get, list, watch, log and exec under /api and /apis.
+"""The Kubernetes half of the API: discovery, get, list, watch and log under /api and /apis.
 
 Documents and messages are those of Kubernetes' API server, so that kubectl works. Objects are written in writes/, which
-edits the manifest directory; a pod's status and ephemeral containers in conditions.py and ephemeral.py.
+edits the manifest directory; a pod's status and ephemeral containers in conditions.py and
+ephemeral.py; its streams are in streams/.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from typing import Any
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import BaseRoute, Route
 
-from kubelite.api.kube import exec as exec_bridge
 from kubelite.api.kube.discovery import openapi
 from kubelite.api.kube.logfiles import LogQuery
-from kubelite.api.kube.logs import container_status, open_log, pick_container
+from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.kube.printers import table
 from kubelite.api.kube.resources import (
     RESOURCES,
@@ -43,7 +42,6 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import WORKLOADS
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
-from runtime.errors import RuntimeFault, StartError
 
 _LARGEST = 2**63 - 1  # an int64, as in Kubernetes' options
 _TRUE = ("1", "true", "True", "t", "T")
@@ -261,66 +259,6 @@ async def pod_log(request: Request) -> Response:
     return Stream(log, media_type="text/plain")
 
 
-async def pod_exec(ws: WebSocket) -> None:
-    protocol = exec_bridge.choose_protocol(ws.scope.get("subprotocols", []))
-    try:
-        if protocol is None:
-            offered = ", ".join(exec_bridge.PROTOCOLS)
-            raise bad_request(
-                f"exec supports only the WebSocket subprotocols {offered}; none of them was offered"
-            )
-        pod, container, command = _exec_target(ws)
-        session = await node_of(ws).exec(
-            pod,
-            container,
-            command,
-            stdin=flag(ws, "stdin"),
-            tty=flag(ws, "tty"),
-            width=size_of(ws, "width"),
-            height=size_of(ws, "height"),
-        )
-    except StartError as error:
-        await ws.accept(subprotocol=protocol)
-        await exec_bridge.refuse(ws, str(error), tty=flag(ws, "tty"))
-    except (ApiError, RuntimeFault) as error:
-        await exec_bridge.deny(ws, error)
-    else:
-        await ws.accept(subprotocol=protocol)
-        await exec_bridge.serve(ws, session, protocol)
-
-
-def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
-    """Return pod, container and command of an exec request. Raises NotFound for an unknown pod, BadRequest for an
-    invalid container or command."""
-    pod = pod_of(connection)
-    container = pick_container(pod, connection.query_params.get("container", ""))
-    command = connection.query_params.getlist("command")
-    if not command:
-        raise bad_request("you must specify at least one command for the container")
-    if "running" not in container_status(pod, container).get("state", {}):
-        raise bad_request(f'container "{container}" in pod "{pod["metadata"]["name"]}" is not running')
-    return pod, container, command
-
-
-def size_of(ws: WebSocket, name: str) -> int:
-    text = ws.query_params.get(name, "")
-    size = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    return size if exec_bridge.is_size(size) else 0
-
-
-async def pod_exec_without_upgrade(request: Request) -> Response:
-    # kubectl falls back to this request (SPDY) if its WebSocket is refused. It gets the same error.
-    _exec_target(request)
-    raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
-
-
-async def pod_portforward(request: Request) -> Response:
-    raise bad_request(
-        "this node does not support SPDY, which kubectl port-forward needs: run `kubelite port-forward` on the node "
-        "itself"
-    )
-
-
 async def get_scale(request: Request) -> Response:
     node, resource = node_of(request), resource_of(request)
     given = request.path_params
@@ -410,9 +348,6 @@ def routes() -> list[BaseRoute]:
         *openapi.routes(),
         Route(f"{pod}/log", pod_log),
         Route(f"{pod}/status", get_pod_status),
-        WebSocketRoute(f"{pod}/exec", pod_exec),
-        Route(f"{pod}/portforward", pod_portforward, methods=["GET", "POST"]),
-        Route(f"{pod}/exec", pod_exec_without_upgrade, methods=["GET", "POST"]),
         Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
         Route(one, get_one),
         Route(f"{one}/scale", get_scale),

@@ -10,6 +10,7 @@ from kubelite.api.node import StoreView
 from kubelite.api.rbac import defaults
 from kubelite.api.rbac.rules import Attributes, Roles
 from kubelite.api.secure.users import MASTERS, User
+from kubelite.api.upgrade import upgrades
 from kubelite.kube.errors import ApiError
 
 _OF_MANY = frozenset({"deletecollection", "list", "watch"})
@@ -35,7 +36,7 @@ def attributes_of(scope: Scope) -> Attributes:
     """Return what a request does. Source: apiserver pkg/endpoints/request/requestinfo.go."""
     found = object_of(scope["path"])
     # A WebSocket begins with a GET, and runs a program: RBAC asks for create (Kubernetes 1.35).
-    verb = "create" if scope["type"] == "websocket" else verb_of(scope)
+    verb = "create" if upgrades(scope) else verb_of(scope)
     if "resource" not in found:
         verbs = {"list": "get", "watch": "get"}
         return Attributes(verbs.get(verb, verb), path=scope["path"])

@@ -10,10 +10,11 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from kubelite.api.secure.users import KEY, User, expires_of, of_certificate
+from kubelite.api.upgrade import Upgradable
 from kubelite.telemetry.web.guard import Guarded
 
 
-class Secured(Guarded):
+class Secured(Upgradable, Guarded):
     """An HTTP connection with the deadlines of the node's other TCP port, except that an answer may last: a watch, or a
     log that is followed. A client that takes none of its bytes is disconnected there, too."""
 
@@ -25,8 +26,10 @@ class Secured(Guarded):
         certificate = transport.get_extra_info("peercert")
         self.app = _WithUser(self.app, of_certificate(certificate), expires_of(certificate))
 
-    def _should_upgrade(self) -> bool:
-        return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
+    def hand_over(self, headers: list[tuple[bytes, bytes]], protocol: asyncio.Protocol) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().hand_over(headers, protocol)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Hand the connection over. An open WebSocket (exec, attach) may be silent."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import socket
 import struct
 import subprocess
 import sys
@@ -358,6 +359,13 @@ class FakeNode:
             session.close_stdin()
         self.sessions.append(session)
         return session
+
+    async def dial(self, pod: Json, port: int) -> socket.socket:
+        """Connect to a port of the loopback interface."""
+        found = socket.socket()
+        found.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(found, ("127.0.0.1", port))
+        return found
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> Any:
         found = next((r for r in self.store.list("Pod") if r.uid == uid), None)

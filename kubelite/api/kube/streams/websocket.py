@@ -1,4 +1,4 @@
-"""`…/pods/NAME/exec` over WebSocket: the subprotocols v5.channel.k8s.io and v4.channel.k8s.io.
+"""A program's input and output over WebSocket: the subprotocols v5.channel.k8s.io and v4.channel.k8s.io.
 
 Messages are binary; the first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (one metav1.Status at the end),
 4 resize ({"Width", "Height"}). In v5, the message [255, n] closes channel n; clients end stdin with it. Source:
@@ -11,22 +11,18 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Awaitable
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kubelite.api.errors import from_exception, status
-from kubelite.api.node import ExecSession
 from kubelite.kube.json import Json
+from kubelite.streaming.descriptors import read_fd, write_fd
+from kubelite.streaming.session import DRAIN_SECONDS, ExecSession, exit_status, is_size, not_started
 from runtime.errors import RuntimeFault
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-CHUNK = 32 * 1024
-
-# Seconds for which output is read after the process has ended. A child process can keep the pipe open for ever.
-DRAIN_SECONDS = 1.0
 
 # Limit of input messages that wait for the process. At the limit, nothing more is read from the client, which blocks.
 _INPUT_MESSAGES = 64
@@ -76,11 +72,10 @@ async def deny(ws: WebSocket, error: Exception) -> None:
 async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
     """Report that the program cannot be executed: as text on stderr (with a tty, on stdout), and by a shell's exit code
     (POSIX: 126, 127)."""
-    missing = "not found" in sentence or "no such file" in sentence.lower()
     with contextlib.suppress(WebSocketDisconnect):
         end = "\r\n" if tty else "\n"
         await _send(ws, STDOUT if tty else STDERR, (sentence + end).encode())
-        await _send(ws, ERROR, json.dumps(exit_status(127 if missing else 126)).encode())
+        await _send(ws, ERROR, json.dumps(not_started(sentence)).encode())
         await ws.close()
 
 
@@ -94,19 +89,6 @@ def _outcome(ended: asyncio.Task[int]) -> Json:
     if isinstance(error, RuntimeFault):
         return status(from_exception(error))
     return exit_status(ended.result())
-
-
-def exit_status(code: int) -> Json:
-    """Return the Status for the error channel; kubectl takes its own exit code from the cause ExitCode."""
-    if code == 0:
-        return {"metadata": {}, "status": "Success"}
-    return {
-        "metadata": {},
-        "status": "Failure",
-        "message": f"command terminated with non-zero exit code: exit status {code}",
-        "reason": "NonZeroExitCode",
-        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
-    }
 
 
 async def _pump(ws: WebSocket, fd: int, channel: int) -> None:
@@ -158,48 +140,5 @@ async def _resize(session: ExecSession, body: bytes) -> None:
         await session.resize(width, height)
 
 
-def is_size(cells: int) -> bool:
-    """Whether a terminal can be as wide or as high (struct winsize has 16 bits for each)."""
-    return 0 <= cells < 1 << 16
-
-
 async def _send(ws: WebSocket, channel: int, data: bytes) -> None:
     await ws.send_bytes(bytes([channel]) + data)
-
-
-async def read_fd(fd: int) -> bytes:
-    """Read from a non-blocking descriptor. Return b"" at its end (a pty master reports EIO after the slave is
-    closed)."""
-    while True:
-        try:
-            return os.read(fd, CHUNK)
-        except BlockingIOError:
-            await _ready(fd, writing=False)
-        except OSError:
-            return b""
-
-
-async def write_fd(fd: int, data: bytes) -> None:
-    """Write all of `data` to a non-blocking descriptor. Raises OSError if the reader is gone."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            await _ready(fd, writing=True)
-
-
-def _ready(fd: int, *, writing: bool) -> Awaitable[None]:
-    """Return a future that is done when the descriptor is ready. A pty master may have one for reading and one for
-    writing."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-
-    def ready() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    add(fd, ready)
-    future.add_done_callback(lambda _: remove(fd))
-    return future

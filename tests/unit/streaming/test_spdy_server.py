@@ -1,0 +1,234 @@
+"""The API's SPDY streams, on real sockets, with a small client of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.protocol import CLIENT, Protocol
+
+from kubelite.streaming.spdy.frames import (
+    Data,
+    Decoder,
+    Encoder,
+    Frame,
+    GoAway,
+    Ping,
+    Reset,
+    RstStream,
+    SynReply,
+    SynStream,
+)
+from tests.unit.api.fake_node import pod_doc
+from tests.unit.api.server import Served
+
+POD = "/api/v1/namespaces/default/pods/web"
+
+
+class Client:
+    """A SPDY client on a socket, after the HTTP upgrade."""
+
+    def __init__(self, connection: socket.socket, *, tunnel: bool) -> None:
+        self._socket = connection
+        self._encoder, self._decoder = Encoder(), Decoder()
+        self._frames: list[Frame] = []
+        self._messages = Protocol(CLIENT) if tunnel else None
+        self.early = b""
+
+    def send(self, *frames: Frame) -> None:
+        self.send_bytes(b"".join(self._encoder.encode(frame) for frame in frames))
+
+    def send_bytes(self, data: bytes) -> None:
+        if self._messages is None:
+            self._socket.sendall(data)
+            return
+        self._messages.send_binary(data)
+        self._socket.sendall(b"".join(self._messages.data_to_send()))
+
+    def next(self) -> Frame | None:
+        """The next frame; None at the end."""
+        while not self._frames:
+            data, self.early = self.early or self._socket.recv(1 << 16), b""
+            if not data:
+                return None
+            if self._messages is not None:
+                self._messages.receive_data(data)
+                events = self._messages.events_received()
+                data = b"".join(bytes(one.data) for one in events if hasattr(one, "data"))
+            self._frames += self._decoder.feed(data)
+        return self._frames.pop(0)
+
+    def data_of(self, number: int) -> bytes:
+        """What the server sends on a stream, until it finishes that."""
+        found = b""
+        while True:
+            frame = self.next()
+            assert not isinstance(frame, RstStream | None) or getattr(frame, "stream", number) != number, (
+                frame
+            )
+            if isinstance(frame, Data) and frame.stream == number:
+                found += frame.data
+                if frame.fin:
+                    return found
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def upgraded(served: Served, target: str, protocol: str, *, tunnel: bool = False) -> Iterator[Client]:
+    lines = [
+        f"{'GET' if tunnel else 'POST'} {POD}/{target} HTTP/1.1",
+        "Host: kubelite",
+        "Connection: Upgrade",
+    ]
+    if tunnel:
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}"]
+        lines += [f"Sec-WebSocket-Protocol: SPDY/3.1+{protocol}"]
+    else:
+        lines += ["Upgrade: SPDY/3.1", f"X-Stream-Protocol-Version: {protocol}", "Content-Length: 0"]
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(served.socket)
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = connection.recv(4096)
+            assert data, answer
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 101 "), answer
+        client = Client(connection, tunnel=tunnel)
+        client.early = answer.partition(b"\r\n\r\n")[2]
+        yield client
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with Served.at(tmp_path) as found:
+        found.run(found.node.store.create("Pod", pod_doc("web")))
+        yield found
+
+
+@contextmanager
+def echo() -> Iterator[int]:
+    """The port of a server that answers its input in upper case after the input's end."""
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                data = b""
+                while piece := connection.recv(1 << 16):
+                    data += piece
+                connection.sendall(data.upper())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def pair(request: str, port: int, first: int = 1) -> tuple[Frame, Frame, Frame]:
+    def headers(kind: str) -> dict[str, str]:
+        return {"streamtype": kind, "port": str(port), "requestid": request}
+
+    return SynStream(first, headers("error")), Data(first, b"", True), SynStream(first + 2, headers("data"))
+
+
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_port_forward(served: Served, tunnel: bool) -> None:
+    with echo() as port, upgraded(served, "portforward", "portforward.k8s.io", tunnel=tunnel) as client:
+        for number, data in ((1, b"hello"), (5, b"x" * 1_000_000)):
+            client.send(*pair(str(number), port, number))
+            assert [client.next(), client.next()] == [SynReply(number, {}), SynReply(number + 2, {})]
+            client.send(Data(number + 2, data, True))
+            assert client.data_of(number + 2) == data.upper()
+            assert client.data_of(number) == b""
+        client.send(Ping(7))
+        assert client.next() == Ping(7)
+
+
+def test_errors_of_port_forward(served: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+    with upgraded(served, "portforward", "portforward.k8s.io") as client:
+        client.send(*pair("0", free))
+        assert client.data_of(1) == f"cannot connect to port {free} of the pod: Connection refused".encode()
+        assert client.next() == RstStream(3, Reset.CANCEL)
+        client.send(SynStream(5, {"streamtype": "data", "port": "0"}))
+        assert [client.next(), client.next()] == [SynReply(5, {}), RstStream(5, Reset.PROTOCOL_ERROR)]
+        client.send(SynStream(4, {}))  # a number of the server's
+        assert client.next() == GoAway(5, 1) and client.next() is None
+
+
+def test_bytes_that_are_no_spdy_end_the_connection(served: Served) -> None:
+    with upgraded(served, "portforward", "portforward.k8s.io") as client:
+        client.send_bytes(b"\xff" * 16)
+        while (frame := client.next()) is not None:
+            assert isinstance(frame, GoAway)
+
+
+def test_a_program(served: Served) -> None:
+    query = "exec?command=cat&stdin=1&stdout=1&stderr=1"
+    with upgraded(served, query, "v4.channel.k8s.io") as client:
+        numbers = {"error": 1, "stdin": 3, "stdout": 5, "stderr": 7}
+        client.send(*(SynStream(number, {"streamtype": kind}) for kind, number in numbers.items()))
+        assert [client.next() for _ in numbers] == [SynReply(number, {}) for number in numbers.values()]
+        client.send(Data(3, b"through"), Data(3, b"", True))
+        assert client.data_of(5) == b"through"
+        assert json.loads(client.data_of(1))["status"] == "Success"
+
+
+def test_a_client_that_leaves_ends_its_program(served: Served) -> None:
+    with upgraded(served, "exec?command=sleep&command=60&stdin=1&stdout=1", "v4.channel.k8s.io") as client:
+        client.send(
+            *(SynStream(n, {"streamtype": kind}) for n, kind in ((1, "error"), (3, "stdin"), (5, "stdout")))
+        )
+        assert [client.next() for _ in range(3)] == [SynReply(n, {}) for n in (1, 3, 5)]
+        (session,) = served.node.sessions
+        client.close()
+        assert asyncio.run(asyncio.wait_for(session.wait(), 10)) != 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (f"POST {POD}/portforward HTTP/1.1\r\nContent-Length: 0\r\n", "needs an upgrade"),
+        (
+            f"POST {POD}/portforward HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+            "X-Stream-Protocol-Version: other\r\nContent-Length: 0\r\n",
+            "was not offered",
+        ),
+        (
+            f"POST {POD}/exec HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n",
+            "at least one command",
+        ),
+        (
+            f"POST {POD}x/portforward HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n",
+            "not found",
+        ),
+    ],
+)
+def test_refusals_are_answers_of_http(served: Served, request_: str, said: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(served.socket)
+        connection.sendall(f"{request_}Host: kubelite\r\n\r\n".encode())
+        answer = b""
+        while b"}" not in answer[-3:]:
+            answer += connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 4") and said in answer.decode(), answer
