@@ -227,6 +227,11 @@ class NodeApi(Protocol):
         port."""
         ...
 
+    async def kube_authority(self) -> Json:
+        """Return {"server": URL, "authority": PEM} of the API's TLS port without opening it. Raises ApiError NotFound
+        if the node has no such port."""
+        ...
+
     @property
     def tokens(self) -> Tokens:
         """What issues and checks the tokens of ServiceAccounts."""

@@ -197,6 +197,10 @@ class NodeAgent:
         assert self.api_port is not None
         return await self.api_port().kubeconfig(user, groups, seconds)
 
+    async def kube_authority(self) -> Json:
+        assert self.api_port is not None
+        return await self.api_port().authority()
+
     def volumes(self) -> list[Volume]:
         """Return the emptyDir volumes and claims of running pods."""
         from kubelite.telemetry.sampling.volume_stats import running_volumes

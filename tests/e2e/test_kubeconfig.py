@@ -49,6 +49,18 @@ def test_a_node_listens_on_no_tcp_port_of_the_api_until_it_is_asked(node: Node) 
     node.wait(lambda: kubectl("get", "pods").code == 0, "the port to be open after a restart")
 
 
+def test_a_kubeconfig_without_a_secret_opens_the_port_when_kubectl_uses_it(node: Node) -> None:
+    kubectl = Kubectl(node, "later", "--on-demand")
+    shown = ["grep", "-c", ":192B ", "/proc/net/tcp"]  # 6443
+    assert subprocess.run(node.in_netns(*shown), capture_output=True, text=True, check=False).stdout == "0\n"
+    node.restart()
+    assert subprocess.run(node.in_netns(*shown), capture_output=True, text=True, check=False).stdout == "0\n"
+    text = kubectl.file.read_text()
+    assert "kubeconfig" in text and "client-key" not in text and kubectl.file.stat().st_mode & 0o777 == 0o600
+    assert "kubelite-admin" in kubectl("auth", "whoami").out
+    assert subprocess.run(node.in_netns(*shown), capture_output=True, text=True, check=False).stdout != "0\n"
+
+
 def test_kubectl_reads_and_runs_programs(admin: Kubectl) -> None:
     assert "web    1/1     Running" in admin("get", "pods").out
     assert admin("exec", "-i", "web", "--", "cat", stdin="through\n").out == "through\n"

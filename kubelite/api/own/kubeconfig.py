@@ -15,8 +15,11 @@ LONGEST = 64  # characters of a name in a certificate (RFC 5280, ub-common-name 
 
 
 async def kubeconfig(request: Request) -> Response:
-    """Body: {"user", "groups": […], "seconds"}. Answer: {"server": URL, "authority", "certificate", "key"}, PEM."""
+    """Body: {"user", "groups": […], "seconds"}. Answer: {"server": URL, "authority", "certificate", "key"}, PEM.
+    The body {} opens no port, and is answered with the first two."""
     wanted = await json_body(request)
+    if wanted == {}:
+        return JSONResponse(await node_of(request).kube_authority())
     user, groups, seconds = wanted.get("user"), wanted.get("groups"), wanted.get("seconds")
     if not _is_name(user) or not isinstance(groups, list) or not all(map(_is_name, groups)):
         raise bad_request(

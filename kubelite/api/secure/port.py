@@ -82,12 +82,25 @@ class ApiPort:
     async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
         """Open the port and issue a certificate. Return as NodeApi says. Raises ApiError, RuntimeFault."""
         if not self._settings.api_address:
-            words = "the setting api_address is none: set it to an address and a port, and restart the daemon"
-            raise ApiError("NotFound", words)
+            raise _no_port()
         certificates.ask_for(self._directory)
         await self.open()  # first: it also makes the authority, one request at a time
         login = await certificates.issue(self._directory, user, groups, seconds)
         return {"server": f"https://{self._host}:{self._port}", **login._asdict()}
+
+    async def authority(self) -> Json:
+        """Return {"server": URL, "authority": PEM} without opening the port. A node without an authority makes one.
+        Raises ApiError, RuntimeFault, OSError."""
+        if not self._settings.api_address:
+            raise _no_port()
+        async with self._opening:
+            certificates.for_pods(self._directory)
+            await self._renew()
+        port = self._port or self._address[1]
+        return {
+            "server": f"https://{self._host}:{port}",
+            "authority": certificates.authority(self._directory),
+        }
 
     @property
     def _address(self) -> tuple[str, int]:
@@ -200,6 +213,11 @@ class ApiPort:
                     expires = await self._renew()
                 except (RuntimeFault, OSError) as error:
                     log.error("the certificate of the API is not renewed: %s", error)
+
+
+def _no_port() -> ApiError:
+    words = "the setting api_address is none: set it to an address and a port, and restart the daemon"
+    return ApiError("NotFound", words)
 
 
 def first_address(network: str) -> str:

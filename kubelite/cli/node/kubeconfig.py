@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shutil
+import sys
+import time
 from typing import Any
 
 import click
@@ -12,8 +16,10 @@ from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 from kubelite.cli.options import socket_option
 from kubelite.cli.transport.client import Client
+from kubelite.kube.times import rfc3339
 
 ADMIN = ("kubelite-admin", ("system:masters",))
+_LOGIN, _HOUR = "client.authentication.k8s.io/v1", 3600
 READER = ("kubelite-reader", ("kubelite:readers",))
 
 
@@ -55,9 +61,18 @@ READER = ("kubelite-reader", ("kubelite:readers",))
     type=click.Path(dir_okay=False),
     help="Write the kubeconfig to this file, which only its owner can read, instead of printing it.",
 )
+@click.option(
+    "--on-demand",
+    is_flag=True,
+    help="For root on this machine: open no port now, and put no secret into the kubeconfig. Its client runs `kubelite "
+    "kubeconfig --credential` when it connects.",
+)
+@click.option(
+    "--credential", is_flag=True, help="Print a client certificate for an hour, as clients ask for it."
+)
 @socket_option
 @click.pass_context
-def kubeconfig(ctx: click.Context, /, file: str, server: str, valid_for: str, **who: Any) -> None:
+def kubeconfig(ctx: click.Context, /, file: str, server: str, valid_for: str, **options: Any) -> None:
     """Print a kubeconfig for kubectl and other clients.
 
     The first use opens the port that the setting api_address names (127.0.0.1:6443); it stays open from then on. The
@@ -71,10 +86,18 @@ def kubeconfig(ctx: click.Context, /, file: str, server: str, valid_for: str, **
         seconds = parse_duration(valid_for, days=True)
     except ValueError as error:
         raise CliError(f"error: --valid-for: {error}") from error
-    user, groups = _identity(**who)
-    wanted = {"user": user, "groups": list(groups), "seconds": seconds}
-    made = Client(ctx.obj["socket"]).post("/kubelite/v1/kubeconfig", wanted)
-    text = yaml.safe_dump(document(made, user, server), sort_keys=False)
+    on_demand, credential = options.pop("on_demand"), options.pop("credential")
+    user, groups = _identity(**options)
+    if on_demand and (credential or (user, groups) != ADMIN):
+        raise CliError("error: --on-demand is for the administrator: leave the other options out")
+    client = Client(ctx.obj["socket"])
+    wanted = {"user": user, "groups": list(groups), "seconds": _HOUR if credential else seconds}
+    made = client.post("/kubelite/v1/kubeconfig", {} if on_demand else wanted)
+    if credential:
+        click.echo(json.dumps(exec_credential(made, time.time() + _HOUR)))
+        return
+    login = _by_command(ctx.obj["socket"]) if on_demand else _by_certificate(made)
+    text = yaml.safe_dump(document(made, user, login, server), sort_keys=False)
     if file:
         _write(file, text)
         click.echo(f"kubectl --kubeconfig {file} get pods")
@@ -90,14 +113,9 @@ def _identity(read_only: bool, user: str, groups: tuple[str, ...]) -> tuple[str,
     return (user, groups) if user else READER if read_only else ADMIN
 
 
-def document(made: dict[str, Any], user: str, server: str = "") -> dict[str, Any]:
-    """Return the kubeconfig for what the daemon has issued. Source: client-go tools/clientcmd/api/v1/types.go."""
-
-    def data(key: str) -> str:
-        return base64.b64encode(made[key].encode()).decode()
-
-    cluster = {"certificate-authority-data": data("authority"), "server": server or made["server"]}
-    login = {"client-certificate-data": data("certificate"), "client-key-data": data("key")}
+def document(made: dict[str, Any], user: str, login: dict[str, Any], server: str = "") -> dict[str, Any]:
+    """Return the kubeconfig for what the daemon has answered. Source: client-go tools/clientcmd/api/v1/types.go."""
+    cluster = {"certificate-authority-data": _data(made["authority"]), "server": server or made["server"]}
     context = {"cluster": "kubelite", "user": user}
     return {
         "apiVersion": "v1",
@@ -107,6 +125,34 @@ def document(made: dict[str, Any], user: str, server: str = "") -> dict[str, Any
         "current-context": "kubelite",
         "users": [{"name": user, "user": login}],
     }
+
+
+def exec_credential(made: dict[str, Any], expires: float) -> dict[str, Any]:
+    """Return what a client expects of a command that logs it in (client-go pkg/apis/clientauthentication/v1)."""
+    status = {
+        "clientCertificateData": made["certificate"],
+        "clientKeyData": made["key"],
+        "expirationTimestamp": rfc3339(expires),
+    }
+    return {"apiVersion": _LOGIN, "kind": "ExecCredential", "status": status}
+
+
+def _by_certificate(made: dict[str, Any]) -> dict[str, Any]:
+    return {"client-certificate-data": _data(made["certificate"]), "client-key-data": _data(made["key"])}
+
+
+def _by_command(socket: str) -> dict[str, Any]:
+    """Log in by this command, which only root can use."""
+    program = shutil.which("kubelite")
+    arguments = ["kubeconfig", "--credential", "--socket", socket]
+    if program is None:  # in a checkout
+        program, arguments = sys.executable, ["-P", "-m", "kubelite", *arguments]
+    command = {"apiVersion": _LOGIN, "command": program, "args": arguments}
+    return {"exec": {**command, "interactiveMode": "Never", "provideClusterInfo": False}}
+
+
+def _data(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _write(file: str, text: str) -> None:

@@ -198,6 +198,9 @@ class FakeNode:
     async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
         raise ApiError("NotFound", f"no port for {user}")
 
+    async def kube_authority(self) -> Json:
+        raise ApiError("NotFound", "no port")
+
     def authority(self) -> str | None:
         return None
 
