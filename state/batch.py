@@ -12,8 +12,9 @@ from state.records import Change, ChangeType, ContainerRow, Doc, Record
 
 #: Turns the object before a change (None: it did not exist) and the change into the entry for history, if any.
 Historian = Callable[[Record | None, Change], Entry | None]
-#: Gets the objects as of a write, and a kind and document to add. Raises an error if it must not be added.
-Gate = Callable[["Batch", str, Doc], None]
+#: Gets the objects as of a write, a kind, a document to write and the one before it (None: an object to add). Raises an
+#: error if it must not be written.
+Gate = Callable[["Batch", str, Doc, Doc | None], None]
 
 
 class Committed(Protocol):

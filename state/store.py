@@ -60,7 +60,7 @@ class Store:
         self._queue: deque[Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
-        self.gate = gate  # decides whether an object may be added; None: any may
+        self.gate = gate  # decides whether an object may be added or edited; None: any may
         self.historian = historian  # decides what history records of each change; None: nothing
         self.history_written = 0  # approximate bytes written to history; reset by whoever prunes it
         self._notes: list[Entry] = []
@@ -105,7 +105,7 @@ class Store:
     def check(self, kind: str, doc: Doc) -> None:
         """Raise what `gate` would raise if the object were added now."""
         if self.gate is not None:
-            self.gate(Batch(self, self.resource_version), kind, doc)
+            self.gate(Batch(self, self.resource_version), kind, doc, None)
 
     def docs(self, kind: str) -> list[Doc]:
         """Return the documents of a kind, in the order of `list`. They must not be changed in place."""
@@ -164,7 +164,7 @@ class Store:
             if batch.by_name(key) or batch.by_uid(metadata["uid"]):
                 raise AlreadyExists(f'{kind.lower()} "{metadata["name"]}" already exists')
             if self.gate is not None:
-                self.gate(batch, kind, doc)
+                self.gate(batch, kind, doc, None)
             record = stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
             batch.put("ADDED", record)
             return record
@@ -208,15 +208,20 @@ class Store:
         return self._enqueue(decide, durable=False, delay=delay)
 
     async def modify(
-        self, uid: str, change: Callable[[Doc], Doc | None], *, durable: bool = True
+        self, uid: str, change: Callable[[Doc], Doc | None], *, durable: bool = True, gated: bool = False
     ) -> Record | None:
         """Apply `change` to the object as it is at the moment of writing. `change` gets the old document, which it must
-        not alter, and returns a new one, or None for no change. Returns None if the object does not exist."""
+        not alter, and returns a new one, or None for no change. Returns None if the object does not exist. `gated`: ask
+        `gate` about the change, and raise what it raises."""
 
         def decide(batch: Batch) -> Record | None:
             old = batch.by_uid(uid)
             doc = change(old.doc) if old else None
-            return replace_object(batch, old, doc) if old and doc is not None else old
+            if old is None or doc is None:
+                return old
+            if gated and self.gate is not None:
+                self.gate(batch, old.kind, doc, old.doc)
+            return replace_object(batch, old, doc)
 
         return await self._submit(decide, durable=durable)
 

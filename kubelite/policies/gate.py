@@ -1,4 +1,5 @@
-"""What the store asks before it adds an object: whether its namespace is not terminated, and has room for it. Pure.
+"""What the store asks before it adds an object, or edits one as its manifest says: whether the namespace has room, and
+of a new one, whether the namespace is not terminated. Pure.
 
 The store asks while it writes, so that the answer counts the writes before it, whoever makes them: of two objects that
 are created side by side, only one gets the last place. Source: Kubernetes
@@ -37,10 +38,10 @@ class Gate:
         self._clock = clock
         self._ledger: Ledger | None = None  # made for the first quota
 
-    def __call__(self, objects: Objects, kind: str, doc: Json) -> None:
-        """Raise Forbidden if the object must not be added."""
+    def __call__(self, objects: Objects, kind: str, doc: Json, old: Json | None) -> None:
+        """Raise Forbidden if the object must not be added, or edited. `old`: what an edited object was before."""
         namespace = doc["metadata"].get("namespace", "")
-        home = objects.doc_of(NAMESPACE, "", namespace) if namespace else None
+        home = objects.doc_of(NAMESPACE, "", namespace) if namespace and old is None else None
         if home is not None and is_ending(home) and kind != "Event":
             raise of_ending({**doc, "kind": kind})
         quotas = list(objects.docs_in(QUOTA, namespace)) if namespace else []
@@ -53,5 +54,6 @@ class Gate:
         def docs(other: str) -> Iterable[Json]:
             return objects.docs_in(other, namespace)
 
-        if said := self._ledger.refusal(quotas, {**doc, "kind": kind}, docs, self._clock()):
+        before = {**old, "kind": kind} if old is not None else None
+        if said := self._ledger.refusal(quotas, {**doc, "kind": kind}, docs, self._clock(), before):
             raise Forbidden(said, "metadata")

@@ -385,7 +385,7 @@ class Sources:
         for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, AlreadyExists):
                 log.error("manifests: %s", result)
-            elif isinstance(result, Forbidden):  # a controller was first: the next plan counts its object
+            elif isinstance(result, Forbidden):  # another object was first: the next plan counts it
                 self._look_again(SETTLE)
             elif isinstance(result, BaseException):
                 raise result
@@ -398,11 +398,10 @@ class Sources:
     async def _restore(self, key: Key, file: str, plan: plans.Plan, now: float) -> None:
         """Cancel the deletion of a volume or claim whose manifest exists again. If the object was deleted after the
         plan was computed, create it."""
-        if await self._update(key, file, plan) is not None:
-            return
-        doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
         try:
-            await self._store.create(key[0], doc, durable=False)
+            if await self._update(key, file, plan) is None:
+                doc = created((self._files[file].objects or {})[key], file, uid=new_uid(), now=now)
+                await self._store.create(key[0], doc, durable=False)
         except (
             AlreadyExists,
             Forbidden,
@@ -427,7 +426,7 @@ class Sources:
                 self._hand_over(file, key, changed)
             return changed
 
-        return self._store.modify(self._store.uid_of(*key) or "", change)
+        return self._store.modify(self._store.uid_of(*key) or "", change, gated=True)
 
     async def _put(self, write: Awaitable[Record | None], file: str) -> None:
         record = await write

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 from kubelite.kube.errors import Forbidden
 from kubelite.policies.gate import Gate
@@ -101,6 +102,41 @@ async def test_a_pod_that_lost_its_place_meanwhile_waits(
         await first
     await sources.scan(settle=0)
     assert len(names(store)) == 1 and len(refused(sources)) <= 1
+
+
+async def test_an_edit_that_lost_its_place_meanwhile_waits(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    """The same for what an edit adds: the plan found room, and the write finds none."""
+    store.gate = Gate(time.time)
+    (directory / "quota.yaml").write_text(quota("requests.memory: 1Gi"))
+    small, large = (
+        pod() + f"    resources: {{requests: {{memory: {size}}}}}\n" for size in ("256Mi", "768Mi")
+    )
+    (directory / "web.yaml").write_text(small)
+    await sources.scan(settle=0)
+    other = load_text(large.replace("name: web", "name: other"), file="-").documents[0].obj.to_json()
+    other["metadata"]["uid"] = "uid-other"
+    (directory / "web.yaml").write_text(large)
+    plan = sources._plan
+
+    def planned(*given: Any, **more: Any) -> Any:
+        """Plan, and have somebody write before the plan is carried out."""
+        found = plan(*given, **more)
+        writes.append(asyncio.ensure_future(store.create("Pod", other)))
+        return found
+
+    writes: list[asyncio.Future[Any]] = []
+    sources._plan = planned  # type: ignore[assignment]
+    await sources.scan(settle=0)
+    sources._plan = plan
+    await asyncio.gather(*writes)
+    assert web(store).doc["spec"]["containers"][0]["resources"]["requests"] == {"memory": "256Mi"}
+    await sources.scan(settle=0)
+    assert "requested: requests.memory=512Mi, used: requests.memory=1Gi" in refused(sources)["web"]
+    await store.delete("uid-other")
+    await sources.scan(settle=0)
+    assert web(store).doc["spec"]["containers"][0]["resources"]["requests"] == {"memory": "768Mi"}
 
 
 def test_apply_is_refused_as_kubectl_apply_is(store: Store) -> None:
