@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kubelite.kube.json import Json
 from kubelite.network_policies.compiled import compiled
 from kubelite.network_policies.pods import dns_server, facts_of, pod_rules
-from kubelite.services.backends import address_of
+from kubelite.services.backends import addresses_of
 from runtime.network.policies.plan import NamedPort
 from runtime.network.policies.verdict import Connection, End, Judgement, verdict
 
@@ -30,7 +30,8 @@ class Cluster:
         return next((pod for pod in self.pods if _name(pod) == wanted), None)
 
     def pod_at(self, address: str) -> Json | None:
-        return next((pod for pod in self.pods if address_of(pod) == address), None)
+        """The pod with this address, of either family."""
+        return next((pod for pod in self.pods if address in addresses_of(pod)), None)
 
 
 @dataclass(frozen=True, slots=True)

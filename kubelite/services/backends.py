@@ -74,11 +74,16 @@ def is_ready(pod: Json) -> bool:
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
+def addresses_of(pod: Json) -> tuple[str, ...]:
+    """Return a pod's addresses, one of each family that it has."""
+    status = pod.get("status") or {}
+    listed = tuple(ip for found in status.get("podIPs") or () if (ip := found.get("ip", "")))
+    return listed or tuple(filter(None, (status.get("podIP"),)))
+
+
 def address_of(pod: Json) -> str:
     """Return a pod's IPv4 address, "" if it has none yet."""
-    status = pod.get("status") or {}
-    addresses = (found.get("ip", "") for found in status.get("podIPs") or ())
-    return next((ip for ip in addresses if ip and ":" not in ip), "") or str(status.get("podIP") or "")
+    return next((ip for ip in addresses_of(pod) if ":" not in ip), "")
 
 
 def backend(service: Json, pod: Json) -> Backend | None:

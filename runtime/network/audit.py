@@ -15,6 +15,7 @@ from runtime.network import antispoof, nat, netlink
 from runtime.network.bridge import Bridge, read_sysctl
 from runtime.network.ipam import LeaseStore
 from runtime.network.namespaces import Namespaces, identity_of, opened
+from runtime.network.nat import Element
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import POD_IFNAME, Lease
 from runtime.network.shaping import limits
@@ -56,6 +57,8 @@ class Audit:
             found.append(Problem("host ports are not reachable at 127.0.0.1: route_localnet is off"))
         if self.ipv6:
             found += map(Problem, self.ipv6.problems(leases))
+        if self.nat and self.nat.lacks_second():
+            found.append(Problem(f"nftables: table ip6 {self.nat.name} is missing"))
         for lease in leases:
             found += self._lease_problems(lease, links, published)
         found += [
@@ -69,7 +72,7 @@ class Audit:
             if name.startswith(self.prefix) and name not in known
         ]
         if published is not None:
-            wanted = {nat.element(port, lease.ip) for lease in leases for port in lease.ports}
+            wanted = {item for lease in leases for port in lease.ports for item in nat.elements(lease, port)}
             found += [
                 Problem(f"nftables: {nat.describe(item)} is published for no pod")
                 for item in published - wanted
@@ -119,7 +122,7 @@ class Audit:
         return []
 
     def _lease_problems(
-        self, lease: Lease, links: dict[str, netlink.Link], published: set[tuple[str, bytes, bytes]] | None
+        self, lease: Lease, links: dict[str, netlink.Link], published: set[Element] | None
     ) -> list[Problem]:
         found = []
         link = links.get(lease.host_ifname)
@@ -130,7 +133,7 @@ class Audit:
             words = f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.bridge.name}"
             found.append(Problem(words))
         for port in lease.ports if published is not None else ():
-            if published is not None and nat.element(port, lease.ip) not in published:
+            if published is not None and not published.issuperset(nat.elements(lease, port)):
                 words = f"pod {lease.uid}: host port {port.describe()} is not in the NAT table"
                 found.append(Problem(words))
         return found
@@ -154,7 +157,7 @@ class Audit:
             Problem(f"nftables: {antispoof.describe(item)} is admitted for no pod") for item in leftover
         ]
 
-    def _published(self) -> set[tuple[str, bytes, bytes]] | None:
+    def _published(self) -> set[Element] | None:
         """The elements that the NAT table publishes. None without NAT; empty if the table has been removed."""
         if self.nat is None:
             return None

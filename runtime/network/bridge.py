@@ -62,6 +62,10 @@ class Bridge:
             warnings += _switch(key, "1", "pods cannot reach other networks")
         return warnings
 
+    def had_ipv6(self) -> bool:
+        """Whether an earlier helper of this node has given pods IPv6 addresses (ipv6/stack.py sets this sysctl)."""
+        return read_sysctl(f"net/ipv6/conf/{self.name}/addr_gen_mode") == "1"
+
     @property
     def _forwarding(self) -> str:
         return f"net/ipv4/conf/{self.name}/forwarding"

@@ -18,7 +18,13 @@ LO_INDEX = 1  # LOOPBACK_IFINDEX: lo has index 1 in every network namespace
 
 
 def configure(
-    namespaces: Namespaces, namespace: int, lease: Lease, subnet: Subnet, ipv6: Stack6 | None, *, again: bool
+    namespaces: Namespaces,
+    namespace: int,
+    lease: Lease,
+    subnet: Subnet,
+    ipv6: Stack6 | None,
+    *,
+    again: bool,
 ) -> None:
     """Configure lo (up) and eth0 (addresses, up, default routes). The socket is opened inside the namespace and used
     from outside. `again`: addresses and routes that exist already are no error. Raises NetworkError."""

@@ -75,6 +75,22 @@ EQ, NEQ = 0, 1
 SADDR, DADDR = 12, 16  # offsets in the IPv4 header
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An address family: the suffix of its sets' names, its number in nftables (NFPROTO_*, equal to AF_*), the bytes of
+    an address, and where the addresses are in the header."""
+
+    suffix: str
+    number: int
+    size: int
+    source: int
+    destination: int
+
+
+IPV4 = Family("4", 2, 4, SADDR, DADDR)
+IPV6 = Family("6", 10, 16, 8, 24)
+
+
 def load_meta(key: int, register: int = NFT_REG_1) -> bytes:
     return expression("meta", number(1, register), number(2, key))
 
@@ -243,6 +259,12 @@ def table_exists(family: int, name: str) -> bool:
     with contextlib.suppress(CapabilityError), contextlib.closing(Table(family, name)) as table:
         return table.exists()
     return False
+
+
+def remove_table(family: int, name: str) -> None:
+    """Remove a table. A missing one is no error."""
+    with contextlib.suppress(CapabilityError), contextlib.closing(Table(family, name)) as table:
+        table.delete()
 
 
 def elements_of(payload: bytes) -> list[tuple[bytes, bytes]]:

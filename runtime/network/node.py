@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from runtime.network.deleter import delete_links
 from runtime.network.ipam import LeaseStore, recorded_identity
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
-from runtime.network.nft_messages import NFPROTO_INET, NFPROTO_IPV4, table_exists
+from runtime.network.nft_messages import NFPROTO_INET, NFPROTO_IPV4, remove_table, table_exists
 from runtime.network.plan import (
     POD_IFNAME,
     Attachment,
@@ -64,7 +65,7 @@ class Node:
         self._subnet = Subnet.parse(config.pod_cidr)
         self._route = NetlinkSocket()
         self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone)
-        self._ports = PortSockets()
+        self._ports = PortSockets(ipv6=bool(config.pod_cidr6))
         self._services: ServiceRouting | None = None  # None until there are Services
         self._service_network: ServiceNetwork | None = None
         self.policies: PolicyEnforcement | None = None  # None until there are NetworkPolicies
@@ -90,7 +91,7 @@ class Node:
         """CNI's ADD, idempotent: for the same pod in the same namespace, only changed ports are applied. `had` is the
         earlier address of a pod whose lease is lost; the pod gets it again if it is free. Raises NetworkError,
         SpecError."""
-        wanted, warnings = check_ports(ports)
+        wanted, warnings = check_ports(ports, ipv6=self._ipv6 is not None)
         if wanted and self._nat is None:
             warnings += [
                 f"host port {p.describe()} is not published: this kernel cannot do NAT with nftables"
@@ -154,16 +155,9 @@ class Node:
         return [self._attachment(lease) for lease in self._leases.all()]
 
     def _attach(
-        self,
-        uid: str,
-        *,
-        netns: str,
-        netns_id: str,
-        namespace: int,
-        ports: tuple[PortMapping, ...],
-        old: Lease | None,
-        had: str = "",
-    ) -> Lease:
+        self, uid: str, *, netns: str, netns_id: str, namespace: int, ports: tuple[PortMapping, ...],
+        old: Lease | None, had: str = "",
+    ) -> Lease:  # fmt: skip
         """Attach a pod. An old lease (whose namespace or interface is gone) keeps its address."""
         if conflict := port_conflict(uid, ports, self._leases.all()):
             raise conflict
@@ -410,9 +404,8 @@ class Node:
         changed."""
         self._service_routing().delete()
         self._policy_enforcement().delete()
-        for table in (self._nat, self._ipv6):
-            if table:
-                table.delete()
+        if self._nat:
+            self._nat.delete()
         prefix = link_prefix(self._name)
         delete_links(
             self._route, [link.name for link in netlink.links(self._route) if link.name.startswith(prefix)]
@@ -436,11 +429,13 @@ class Node:
         return warnings
 
     def _second_family(self) -> Stack6 | None:
-        if not self.config.pod_cidr6:
-            return None
-        from runtime.network.ipv6.stack import Stack6
+        if self.config.pod_cidr6:
+            from runtime.network.ipv6.stack import Stack6
 
-        return Stack6(self._route, self._bridge, self.config, table_name(self._name))
+            return Stack6(self._route, self._bridge, self.config)
+        if self._bridge.had_ipv6():
+            remove_table(socket.AF_INET6, table_name(self._name))
+        return None
 
     def _repair_leftovers(self) -> None:
         """Roll back unfinished leases of an earlier helper, delete interfaces without a lease, and reattach detached
@@ -480,10 +475,14 @@ class Node:
 
     def _set_up_nat(self) -> nat.NatTable | None:
         try:
-            name, config = table_name(self._name), self.config
-            table = nat.NatTable(name, config.bridge, self._subnet, routed=config.routed)
+            table = nat.NatTable(
+                table_name(self._name), self.config.bridge, self._subnet,
+                routed=self.config.routed, chains6=self._ipv6.chains if self._ipv6 else (),
+            )  # fmt: skip
             table.rebuild(self._leases.all())
         except CapabilityError as error:
+            if self._ipv6:
+                raise
             self.warnings.append(f"pods cannot reach other networks and have no host ports: {error}")
             self.warnings += self._bridge.allow_loopback(guarded=False)
             return None

@@ -23,7 +23,7 @@ from runtime.errors import NetworkError, SpecError
 
 POD_IFNAME = "eth0"
 IFALIASZ = 256  # bytes of an interface alias with its final zero (linux/if.h)
-ANY_ADDRESS = "0.0.0.0"
+ANY_ADDRESS, ANY_ADDRESS6 = "0.0.0.0", "::"
 BRIDGE_GROUP = 0x6B6C0001  # the interface group of all nodes' bridges, whose pods may reach each other
 PROTOCOLS = {
     "TCP": 6,
@@ -51,7 +51,8 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
-    """A pod's port, published on the host. `host_ip` "" or 0.0.0.0 means every address of the host."""
+    """A pod's port, published on the host. `host_ip` 0.0.0.0 means every IPv4 address of the host, :: every one of
+    IPv6, and "" every address of the families that the pod has."""
 
     host_port: int
     container_port: int
@@ -63,7 +64,8 @@ class PortMapping:
         return self.host_ip or ANY_ADDRESS
 
     def describe(self) -> str:
-        return f"{self.protocol} {self.address}:{self.host_port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.protocol} {address}:{self.host_port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +270,20 @@ def mac_of(ip: str) -> str:
 
 def overlaps(a: PortMapping, b: PortMapping) -> bool:
     """Whether two mappings conflict, as in kube-scheduler's CheckConflict: same protocol and port, and equal addresses
-    or one of them 0.0.0.0."""
+    or one of them every address of a family that both have."""
     if (a.protocol, a.host_port) != (b.protocol, b.host_port):
         return False
-    return a.address == b.address or ANY_ADDRESS in (a.address, b.address)
+    if "" in (a.host_ip, b.host_ip) or a.host_ip == b.host_ip:
+        return True
+    same = (":" in a.host_ip) == (":" in b.host_ip)
+    return same and any(one.host_ip in (ANY_ADDRESS, ANY_ADDRESS6) for one in (a, b))
 
 
-def check_ports(ports: Sequence[PortMapping]) -> tuple[tuple[PortMapping, ...], list[str]]:
-    """Return the mappings that can be published, without repetitions, and one sentence for each that cannot.
+def check_ports(
+    ports: Sequence[PortMapping], *, ipv6: bool = False
+) -> tuple[tuple[PortMapping, ...], list[str]]:
+    """Return the mappings that can be published, without repetitions, and one sentence for each that cannot. `ipv6`:
+    pods have IPv6 addresses.
 
     Raises SpecError for an invalid port number or address, and for two mappings of the pod that overlap.
     """
@@ -286,7 +294,7 @@ def check_ports(ports: Sequence[PortMapping]) -> tuple[tuple[PortMapping, ...], 
             raise SpecError(
                 f"host port {port.host_port} → {port.container_port}: ports are between 1 and 65535"
             )
-        if problem := _unpublishable(port):
+        if problem := _unpublishable(port, ipv6=ipv6):
             warnings.append(problem)
         elif port not in good:
             if clash := next((p for p in good if overlaps(p, port)), None):
@@ -295,7 +303,7 @@ def check_ports(ports: Sequence[PortMapping]) -> tuple[tuple[PortMapping, ...], 
     return tuple(good), warnings
 
 
-def _unpublishable(port: PortMapping) -> str:
+def _unpublishable(port: PortMapping, *, ipv6: bool) -> str:
     if port.protocol not in PROTOCOLS:
         return f"host port {port.describe()} is not published: only TCP and UDP are supported"
     try:
@@ -304,8 +312,10 @@ def _unpublishable(port: PortMapping) -> str:
         raise SpecError(
             f"hostIP {port.host_ip!r} of host port {port.host_port} is not an IP address"
         ) from error
-    if address.version != 4:
-        return f"host port {port.describe()} is not published: only IPv4 addresses are supported"
+    if address.version == 6 and not ipv6:
+        return f"host port {port.describe()} is not published: pods have no IPv6 addresses, see pod_cidr"
+    if address.version == 6 and address.is_loopback:
+        return f"host port {port.describe()} is not published: Linux does not route packets from ::1"
     return ""
 
 

@@ -14,13 +14,15 @@ import socket
 from collections.abc import Sequence
 
 from runtime.errors import NetworkError
-from runtime.network.plan import PortMapping
+from runtime.network.plan import ANY_ADDRESS, ANY_ADDRESS6, PortMapping
 
 
 class PortSockets:
     """The sockets that reserve published ports, in the network namespace in which they are opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipv6: bool = False) -> None:
+        """`ipv6`: ports without an address are reserved at every IPv6 address, too."""
+        self._ipv6 = ipv6
         self._held: dict[str, dict[PortMapping, socket.socket]] = {}
 
     def hold(self, uid: str, ports: Sequence[PortMapping]) -> None:
@@ -31,7 +33,7 @@ class PortSockets:
             new = {}
             for port in ports:
                 if port not in before:
-                    new[port] = undo.enter_context(_bound(port))
+                    new[port] = undo.enter_context(_bound(port, ipv6=self._ipv6))
             undo.pop_all()
         for port, held in before.items():
             if port in ports:
@@ -52,22 +54,25 @@ class PortSockets:
             self.release(uid)
 
 
-def _bound(port: PortMapping) -> socket.socket:
+def _bound(port: PortMapping, *, ipv6: bool) -> socket.socket:
     """Bind a socket to the port. Without SO_REUSEADDR no other socket can bind to it, but ended connections in
     TIME_WAIT make bind fail. In that case SO_REUSEADDR is set, and listen(2) then shows whether another socket uses the
     port."""
     tcp = port.protocol == "TCP"
-    result = socket.socket(
-        socket.AF_INET, (socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) | socket.SOCK_CLOEXEC
-    )
+    address = port.host_ip or (ANY_ADDRESS6 if ipv6 else ANY_ADDRESS)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    result = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     try:
+        if family == socket.AF_INET6:
+            result.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(port.host_ip))
         try:
-            result.bind((port.address, port.host_port))
+            result.bind((address, port.host_port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not tcp:
                 raise
             result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            result.bind((port.address, port.host_port))
+            result.bind((address, port.host_port))
             result.listen(0)
     except OSError as error:
         result.close()

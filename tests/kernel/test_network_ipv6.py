@@ -12,9 +12,9 @@ import pytest
 from runtime.errors import NetworkError
 from runtime.network.client import NetworkClient
 from runtime.network.node import Node
-from runtime.network.plan import Attachment, mac_of
+from runtime.network.plan import Attachment, PortMapping, mac_of
 from runtime.network.policies.plan import PodRules, Policy
-from tests.kernel.netlab import NEVER, Lab, Netns, Server, ask, lab
+from tests.kernel.netlab import HOST, NEVER, SOON, Lab, Netns, Server, ask, lab
 from tests.programs import missing
 
 pytestmark = [
@@ -247,7 +247,7 @@ def test_pods_stay_when_the_node_gets_and_loses_ipv6(world: Lab) -> None:
         again = node(CIDR6)
         assert (again.add("new", new.path, ()).ip6, again.audit()) == (SECOND, [])
         alone = node("")
-        assert alone.audit() == []
+        assert alone.audit() == [] and "table ip6" not in world.host.sh("nft", "list", "tables")
         alone.teardown()
 
     world.host.run(scenario)
@@ -256,3 +256,79 @@ def test_pods_stay_when_the_node_gets_and_loses_ipv6(world: Lab) -> None:
 def test_overlapping_networks_are_refused(world: Lab) -> None:
     with pytest.raises(NetworkError, match="2001:db8::/64 overlaps 2001:db8::/64 of uplink"):
         world.host.run(lambda: Node(world.config(cidr6="2001:db8::/64")))
+
+
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_a_host_port_is_reachable_at_addresses_of_both_families(
+    world: Lab, protocol: str, br_netfilter: str
+) -> None:
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
+    if switch.exists():
+        world.host.sh("sh", "-c", f"echo {br_netfilter} > {switch}")
+    elif br_netfilter == "1":
+        pytest.skip("needs br_netfilter")
+    one, other = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("one", one.path, [PortMapping(8080, 80, protocol)])
+        await node.add("other", other.path)
+        with Server(one, 80, protocol, address="::"):
+            assert (
+                ask(world.internet, HOST6, 8080, protocol) == INTERNET6
+            )  # the client's address is preserved
+            assert ask(world.host, HOST6, 8080, protocol) == HOST6
+            assert ask(world.host, GATEWAY, 8080, protocol) == GATEWAY
+            assert ask(other, HOST6, 8080, protocol) == GATEWAY
+            assert ask(one, HOST6, 8080, protocol) == GATEWAY  # the pod itself, through its host port
+            if protocol == "TCP":
+                with pytest.raises(ConnectionRefusedError):  # so that "localhost" falls back to 127.0.0.1
+                    world.host.run(lambda: socket.create_connection(("::1", 8080), SOON))
+        with Server(one, 80, protocol, says="IPv4"):
+            assert ask(world.internet, HOST, 8080, protocol) == "IPv4"
+        assert await node.audit() == []
+        world.host.sh("nft", "delete", "table", "ip6", world.table())
+        assert f"nftables: table ip6 {world.table()} is missing" in (await node.repair()).repaired
+        await node.delete("one")
+        with Server(world.host, 8080, protocol, address="::", says="host"):
+            assert ask(world.internet, HOST6, 8080, protocol) == "host"
+        assert await node.audit() == []
+
+    world.with_node(scenario, cidr6=CIDR6)
+
+
+def test_a_host_ip_chooses_the_family(world: Lab) -> None:
+    pods = [world.namespace() for _ in range(3)]
+    addresses = ("0.0.0.0", "::", HOST6)
+
+    async def scenario(node: NetworkClient) -> None:
+        for number, (pod, address) in enumerate(zip(pods, addresses, strict=True)):
+            await node.add(f"u{number}", pod.path, [PortMapping(8080 + (number == 2), 80, host_ip=address)])
+        with Server(pods[0], 80, says="first"), Server(pods[1], 80, address="::", says="second"):
+            assert ask(world.internet, HOST, 8080) == "first"
+            assert ask(world.internet, HOST6, 8080) == "second"
+        with Server(pods[2], 80, address="::", says="third"):
+            assert ask(world.internet, HOST6, 8081) == "third"
+            assert ask(world.host, GATEWAY, 8081, timeout=NEVER) is None
+        another = world.namespace()
+        for clash in (PortMapping(8080, 80), PortMapping(8080, 80, host_ip=HOST6)):
+            with pytest.raises(NetworkError, match="is already published by pod u"):
+                await node.add("another", another.path, [clash])
+        assert await node.audit() == []
+
+    world.with_node(scenario, cidr6=CIDR6)
+
+
+def test_a_port_of_a_program_of_the_host_is_refused_in_both_families(world: Lab) -> None:
+    pod = world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        for address in ("::", "0.0.0.0"):
+            with (
+                Server(world.host, 8080, address=address),
+                pytest.raises(NetworkError, match="in use by a process of the host"),
+            ):
+                await node.add("pod", pod.path, [PortMapping(8080, 80)])
+        await node.add("pod", pod.path, [PortMapping(8080, 80)])
+
+    world.with_node(scenario, cidr6=CIDR6)

@@ -249,7 +249,7 @@ def test_what_can_not_be_published_is_said(world: Lab) -> None:
         assert made.ports == ()
         assert made.warnings == (
             "host port SCTP 0.0.0.0:8080 is not published: only TCP and UDP are supported",
-            "host port TCP ::1:8081 is not published: only IPv4 addresses are supported",
+            "host port TCP [::1]:8081 is not published: pods have no IPv6 addresses, see pod_cidr",
         )
         other = world.namespace()
         with pytest.raises(SpecError, match="between 1 and 65535"):

@@ -132,7 +132,7 @@ def _place(server: Client, cluster: Cluster, text: str, namespace: str, dns: str
         return Place("the DNS server", dns)
     if is_address(text):
         pod = cluster.pod_at(text)
-        return _of_pod(pod) if pod is not None else Place(text, text)
+        return _of_pod(pod, text) if pod is not None else Place(text, text)
     first, slash, name = text.partition("/")
     if not slash or first in PODS.words:
         first, name = namespace, name or text
@@ -160,12 +160,13 @@ def _refuse_workload(server: Client, text: str, namespace: str) -> None:
         only_pod_name(server, where, f"service/{name}", COMMAND)
 
 
-def _of_pod(pod: Json) -> Place:
+def _of_pod(pod: Json, address: str = "") -> Place:
+    """`address`: that of the pod's which is meant; "" for its IPv4 address."""
     from kubelite.network_policies.explanation import Place
     from kubelite.services.backends import address_of
 
     metadata = pod["metadata"]
-    return Place(f"pod {metadata['namespace']}/{metadata['name']}", address_of(pod), pod)
+    return Place(f"pod {metadata['namespace']}/{metadata['name']}", address or address_of(pod), pod)
 
 
 def _port(place: Place, text: str, protocol: str) -> int:

@@ -3,7 +3,7 @@
 plan      the network and its addresses as data; pure
 requests  rtnetlink requests and queries
 stack     set-up, pods, audit and removal: what node.py and audit.py ask
-outside   the nftables table: masquerading, and who may reach pods
+outside   the chains of the nftables table: masquerading, host ports, and who may reach pods
 
 IPv6 packets never go from pod to pod on the bridge: the host routes them all, so its forward hooks see each one. A pod
 has one address with a prefix of 128 bits, and a default route. Neither pods nor the bridge have a link-local address,

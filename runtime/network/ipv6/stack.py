@@ -1,4 +1,4 @@
-"""IPv6 of one node's pod network: set-up of the bridge, forwarding and masquerading; pods; what an audit finds.
+"""IPv6 of one node's pod network: set-up of the bridge and forwarding; pods; what an audit finds.
 
 node.py and audit.py call this beside what they do for IPv4, and only if the node has an IPv6 network.
 """
@@ -15,7 +15,7 @@ from runtime.errors import CapabilityError, NetworkError
 from runtime.network import netlink
 from runtime.network.bridge import Bridge, read_sysctl, write_sysctl
 from runtime.network.ipv6 import requests
-from runtime.network.ipv6.outside import OutsideTable
+from runtime.network.ipv6.outside import chains
 from runtime.network.ipv6.plan import Subnet6
 from runtime.network.netlink import NetlinkSocket, Request
 from runtime.network.plan import Lease, NetworkConfig
@@ -30,19 +30,18 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.ENOENT, errno.ESRCH, errno.ENODEV)
 class Stack6:
     """IPv6 of one node, in the network namespace of the socket."""
 
-    def __init__(self, route: NetlinkSocket, bridge: Bridge, config: NetworkConfig, table: str) -> None:
-        """`table` is the name of the nftables table. Raises SpecError, CapabilityError."""
+    def __init__(self, route: NetlinkSocket, bridge: Bridge, config: NetworkConfig) -> None:
+        """Raises SpecError."""
         self.subnet = Subnet6.parse(config.pod_cidr6)
         self._route, self._bridge = route, bridge
-        self._outside = OutsideTable(table, bridge.name, self.subnet.network, routed=config.routed)
+        self.chains = chains(bridge.name, self.subnet.network, routed=config.routed)  # for nat.NatTable
 
     # --- the node ---------------------------------------------------------------------------------------------------
 
     def set_up(self, leases: Sequence[Lease]) -> None:
-        """Give the bridge its address, forward packets, masquerade them, and make the pods' hardware addresses known.
-        Idempotent. Raises NetworkError; CapabilityError if the kernel lacks IPv6 or a part of nftables."""
+        """Give the bridge its address, forward packets, and make the pods' hardware addresses known. Idempotent. Raises
+        NetworkError; CapabilityError if the kernel lacks IPv6."""
         self._refuse_overlap()
-        self._outside.rebuild()
         self.prepare(self._bridge.name)
         _forward_packets()
         self._remove_stale_addresses(leases)
@@ -91,10 +90,6 @@ class Stack6:
         if gone:
             self._route.request(gone, ignore=_ABSENT)
 
-    def delete(self) -> None:
-        """Remove the table. The rest goes with the bridge; forwarding stays."""
-        self._outside.delete()
-
     # --- what an audit finds ----------------------------------------------------------------------------------------
 
     def problems(self, leases: Iterable[Lease]) -> list[str]:
@@ -105,8 +100,6 @@ class Stack6:
             found.append(f"bridge {name} does not have the address {gateway}")
         if read_sysctl(FORWARDING) != "1":
             found.append(f"pods cannot reach other networks: {FORWARDING.replace('/', '.')} is not 1")
-        if not self._outside.exists():
-            found.append(f"nftables: table ip6 {self._outside.name} is missing")
         known = dict(requests.neighbours(self._route, self._bridge.index))
         found += [
             f"pod {lease.uid}: the hardware address of {lease.ip6} is not known to {name}"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from runtime.network.nft_messages import IPV4, IPV6, Family
 from runtime.network.policies.plan import Block, NamedPort, PodRules, Policy, PortRange, Rule
 
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}  # IP protocol numbers
@@ -37,22 +38,6 @@ class Kind(Enum):
     BLOCKS = auto()  # the beginning of a range of addresses, or (value END) the address behind it
     RANGES = auto()  # protocol . port, both ends joined
     NAMED = auto()  # address . protocol . port
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """An address family: the suffix of its sets' names, its number in nftables, the bytes of an address, and where the
-    addresses are in the header."""
-
-    suffix: str
-    number: int
-    size: int
-    source: int
-    destination: int
-
-
-IPV4 = Family("4", 2, 4, 12, 16)
-IPV6 = Family("6", 10, 16, 8, 24)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ from functools import cached_property
 from runtime.errors import CapabilityError, NetworkError
 from runtime.network.bridge import Bridge
 from runtime.network.netlink import NetlinkError
+from runtime.network.nft_messages import IPV4, IPV6
 from runtime.network.plan import Subnet
 from runtime.network.policies import conntrack
 from runtime.network.policies.arrange import (
-    IPV4,
-    IPV6,
     Direction,
     Elements,
     Layout,

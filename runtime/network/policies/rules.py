@@ -44,6 +44,7 @@ from runtime.network.nft_messages import (
     NFT_REG_VERDICT,
     TRANSPORT_HEADER,
     Chain,
+    Family,
     bitwise_and,
     compare,
     expression,
@@ -58,7 +59,6 @@ from runtime.network.policies.arrange import (
     SELF,
     SERVERS,
     Direction,
-    Family,
     Match,
 )
 from runtime.network.services.rules import ETH_P_IP, FRAME_DESTINATION, FRAME_KIND, NF_INET_LOCAL_IN

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from runtime.errors import CapabilityError
 from runtime.network.netlink import NLM_F_ACK, NLM_F_CREATE, NetlinkError, Request, attributes
 from runtime.network.nft_messages import (
+    IPV6,
     LACKING,
     NFPROTO_BRIDGE,
     NFPROTO_INET,
@@ -35,7 +36,7 @@ from runtime.network.nft_messages import (
 )
 from runtime.network.plan import Subnet
 from runtime.network.policies import rules
-from runtime.network.policies.arrange import END, IPV6, Elements, Kind, Layout, Shape
+from runtime.network.policies.arrange import END, Elements, Kind, Layout, Shape
 from runtime.network.services.rules import bridge_chain
 
 NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET = 5, 8, 11

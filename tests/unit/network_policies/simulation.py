@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from runtime.network.nft_messages import IPV4, IPV6
 from runtime.network.policies.arrange import (
     CHAINS,
     END,
-    IPV4,
-    IPV6,
     SELF,
     Direction,
     Elements,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import SpecError
-from runtime.network import antispoof
+from runtime.network import antispoof, nat
 from runtime.network.ipam import LeaseStore
+from runtime.network.ipv6 import outside
 from runtime.network.ipv6.plan import Subnet6
-from runtime.network.plan import Lease, Subnet
+from runtime.network.plan import Lease, PortMapping, Subnet
 
 
 def test_an_address_ends_in_the_ipv4_address() -> None:
@@ -58,6 +60,30 @@ def test_senders_of_ipv6_are_admitted_only_where_the_table_has_them() -> None:
     assert len(antispoof.chains("kl")[0].rules) + 2 == len(
         antispoof.chains("kl", "0a:58:0a:4d:00:01")[0].rules
     )
+
+
+def test_a_published_port_has_an_element_for_each_family() -> None:
+    lease = Lease("u", "10.77.0.2", "0a:58:0a:4d:00:02", "kl0", "/n", "1:1", ip6="fd00::2")
+
+    def published(host_ip: str) -> list[str]:
+        return [nat.describe(item) for item in nat.elements(lease, PortMapping(80, 8080, "TCP", host_ip))]
+
+    four, six = "TCP 0.0.0.0:80 → 10.77.0.2:8080", "TCP [::]:80 → [fd00::2]:8080"
+    assert (published(""), published("0.0.0.0"), published("::")) == ([four, six], [four], [six])
+    assert published("2001:db8::1") == ["TCP [2001:db8::1]:80 → [fd00::2]:8080"]
+    assert published("127.0.0.1") == ["TCP 127.0.0.1:80 → 10.77.0.2:8080"]
+    only = replace(lease, ip6="")
+    assert [nat.describe(item) for item in nat.elements(only, PortMapping(80, 8080))] == [four]
+
+
+def test_each_chain_of_ipv6_has_its_hook() -> None:
+    found = outside.chains("br0", Subnet6.parse("fd00:77::/64").network, routed=False)
+    assert {c.name: (c.type, c.hook, c.priority, len(c.rules)) for c in found} == {
+        "forward": ("filter", 2, 0, 1),
+        "prerouting": ("nat", 0, -100, 2),
+        "output": ("nat", 3, -100, 2),
+        "postrouting": ("nat", 4, 100, 2),
+    }
 
 
 def test_a_node_without_ipv6_does_not_import_it() -> None:

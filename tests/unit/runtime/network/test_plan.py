@@ -81,6 +81,11 @@ def test_the_gateway_is_the_first_address() -> None:
         (PortMapping(80, 1, host_ip="0.0.0.0"), PortMapping(80, 2, host_ip="127.0.0.1"), True),
         (PortMapping(80, 1, host_ip="127.0.0.1"), PortMapping(80, 2, host_ip="127.0.0.2"), False),
         (PortMapping(80, 1, host_ip="127.0.0.1"), PortMapping(80, 2, host_ip="127.0.0.1"), True),
+        (PortMapping(80, 1, host_ip="::"), PortMapping(80, 2), True),
+        (PortMapping(80, 1, host_ip="::"), PortMapping(80, 2, host_ip="::1"), True),
+        (PortMapping(80, 1, host_ip="::"), PortMapping(80, 2, host_ip="0.0.0.0"), False),
+        (PortMapping(80, 1, host_ip="::"), PortMapping(80, 2, host_ip="127.0.0.1"), False),
+        (PortMapping(80, 1, host_ip="0.0.0.0"), PortMapping(80, 2, host_ip="::1"), False),
     ],
 )
 def test_ports_overlap_as_in_the_scheduler(a: PortMapping, b: PortMapping, clash: bool) -> None:
@@ -96,16 +101,22 @@ def test_a_conflict_names_port_and_holder_and_never_the_pod_itself() -> None:
 
 
 def test_unpublishable_ports_are_reported() -> None:
-    good, warnings = check_ports(
-        [
-            PortMapping(80, 8080),
-            PortMapping(80, 8080),
-            PortMapping(5, 5, "SCTP"),
-            PortMapping(6, 6, "TCP", "fe80::1"),
-        ]
-    )
+    asked = [
+        PortMapping(80, 8080),
+        PortMapping(80, 8080),
+        PortMapping(5, 5, "SCTP"),
+        PortMapping(6, 6, "TCP", "2001:db8::1"),
+    ]
+    good, warnings = check_ports(asked)
     assert good == (PortMapping(80, 8080),)
-    assert len(warnings) == 2 and "SCTP" in warnings[0] and "IPv4" in warnings[1]
+    assert len(warnings) == 2 and "SCTP" in warnings[0]
+    assert warnings[1] == (
+        "host port TCP [2001:db8::1]:6 is not published: pods have no IPv6 addresses, see pod_cidr"
+    )
+    good, warnings = check_ports(asked, ipv6=True)
+    assert good == (asked[0], asked[3]) and len(warnings) == 1
+    good, (warning,) = check_ports([PortMapping(6, 6, "TCP", "::1")], ipv6=True)
+    assert not good and warning.endswith("Linux does not route packets from ::1")
 
 
 @pytest.mark.parametrize(
