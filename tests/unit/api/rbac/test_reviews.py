@@ -120,3 +120,15 @@ async def test_the_roles_of_every_node_are_shown(site: Site) -> None:
     assert {"view", "edit", "admin", "cluster-admin"} <= {item["metadata"]["name"] for item in found["items"]}
     assert (await ask(port, client, f"/apis/{RBAC}/v1/clusterroles/view"))[0] == 200
     assert (await ask(port, client, f"/apis/{RBAC}/v1/clusterrolebindings/nix"))[0] == 404
+
+
+async def test_a_review_is_small(site: Site) -> None:
+    """Everybody may send one: as YAML, 3 MiB of it would take seconds to read."""
+    port, client = await site.login("eve")
+    body = (
+        "kind: SelfSubjectAccessReview\nspec: {resourceAttributes: {verb: get}}\nx: [" + "1," * 40_000 + "]\n"
+    )
+    head = f"Content-Type: application/yaml\r\nContent-Length: {len(body)}\r\n"
+    path = f"{ACCESS}/selfsubjectaccessreviews"
+    code, found = await ask(port, client, path, method="POST", head=head, body=body)
+    assert (code, found["reason"]) == (413, "RequestEntityTooLarge")
