@@ -41,7 +41,7 @@ _MISSING = object()
 
 
 #: Limits of a JSON patch. Source: apiserver pkg/endpoints/handlers/patch.go (maxJSONPatchOperations) and
-#: pkg/server/config.go (JSONPatchMaxCopyBytes). Twenty operations that copy a field into itself would take a gigabyte.
+#: pkg/server/config.go (JSONPatchMaxCopyBytes). Each operation that copies a field into itself doubles it.
 MOST_OPERATIONS = 10_000
 MOST_COPIED = 3 << 20  # bytes of JSON
 
