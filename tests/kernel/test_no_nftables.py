@@ -111,6 +111,11 @@ def test_services_are_refused_with_their_reason(network: Lab) -> None:
             with pytest.raises(NetworkError, match="cannot route Services with nftables") as refused:
                 await node.replace_services(CLUSTER, [port])
             assert (refused.value.reason, refused.value.retriable) == ("ServicesNotSupported", False)
+            (said,) = await node.audit()
+            assert said.startswith("no Service is reachable: this kernel cannot route Services with nftables")
+            assert (await node.repair()).left == [said]
+            await node.replace_services(CLUSTER, [])
+            assert await node.audit() == []
             await node.teardown()
         finally:
             await node.close()

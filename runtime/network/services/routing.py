@@ -51,6 +51,7 @@ class ServiceRouting:
         self._prefix = prefix
         self._routed = routed
         self._table = table
+        self._lacking = ""  # what the kernel lacks, so that no Service is reachable
         self._counters: ServiceCounters | None = None  # None: nothing is counted
         self._counted = False  # whether it should be
         self._cluster: ipaddress.IPv4Network | None = None
@@ -104,8 +105,9 @@ class ServiceRouting:
         try:
             self._tables.rebuild(scope, list(self._users), self._wanted())
         except CapabilityError as error:
-            raise NetworkError(str(error), reason="ServicesNotSupported", retriable=False) from error
-        self._lingers = not self._placed
+            self._lacking = str(error)
+            raise NetworkError(self._lacking, reason="ServicesNotSupported", retriable=False) from error
+        self._lacking, self._lingers = "", not self._placed
         self._remove_routes(self._cluster)
         route.add(self._socket, self._cluster, bridge=self._bridge.index, gateway=self._subnet.gateway)
         return self._bridge.silence_redirects() + self._count()
@@ -114,6 +116,8 @@ class ServiceRouting:
         """Return a sentence for each rule, route or element that is missing, and for each that should not exist."""
         if self._cluster is None or not (self._placed or self._lingers):
             return []
+        if self._lacking:
+            return [f"no Service is reachable: {self._lacking}"]
         found = self._tables.differences(self._wanted)
         if self._cluster not in route.listed(self._socket, bridge=self._bridge.index):
             found.append(f"the route to the cluster IPs {self._cluster} is missing")
@@ -139,7 +143,7 @@ class ServiceRouting:
         with contextlib.suppress(CapabilityError):  # such a kernel has no tables
             self._tables.delete()
         self._remove_routes()
-        self._lingers = False
+        self._lacking, self._lingers = "", False
         self._stop_counting()
 
     def _count(self) -> list[str]:
