@@ -14,6 +14,7 @@ from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
+from kubelite.api.kube.metrics import routes as metrics
 from kubelite.api.kube.streams import routes as streams
 from kubelite.api.kube.writes import routes as writes
 from kubelite.api.node import NodeApi
@@ -55,6 +56,7 @@ def create_app(node: NodeApi) -> Starlette:
             *eviction.routes(),
             *images.routes(),
             *kubeconfig.routes(),
+            *metrics.routes(),
             *own_routes.routes(),
             *change.routes(),
             *history.routes(),

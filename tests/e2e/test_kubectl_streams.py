@@ -1,4 +1,4 @@
-"""kubectl's streams over TLS: port-forward, exec and attach, in a WebSocket and in SPDY/3.1."""
+"""kubectl's subresources over TLS: port-forward, exec and attach, in a WebSocket and in SPDY/3.1; and metrics."""
 
 from __future__ import annotations
 
@@ -111,3 +111,16 @@ def test_who_may_not_create_portforward_gets_403(admin: Kubectl) -> None:
         for words in (("port-forward", "web", ":81"), ("exec", "web", "--", "true")):
             said = reader(extra, *words)
             assert said.code == 1 and "forbidden" in said.err.lower(), said
+
+
+def test_top(admin: Kubectl) -> None:
+    pods = admin({}, "top", "pods", "--containers", "--no-headers")
+    words = pods.out.split()
+    assert words[:2] == ["web", "main"] and re.fullmatch(r"\d+m \d+Mi", " ".join(words[2:])), pods
+    nodes = admin({}, "top", "nodes", "--no-headers")
+    name, cores, share, memory, part = nodes.out.split()
+    assert name == admin.node.name and re.fullmatch(r"\d+m", cores) and re.fullmatch(r"\d+Mi", memory), nodes
+    assert share.endswith("%") and part.endswith("%")
+    reader = Kubectl(admin.node, "top", "--read-only")
+    assert reader({}, "top", "pod", "web", "--no-headers").out.startswith("web ")
+    assert admin({}, "get", "pods", "-o", "name").out == "pod/web\n", "not those of metrics"

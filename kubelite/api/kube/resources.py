@@ -102,6 +102,11 @@ RESOURCES = {
 }
 #: Resources that an older version of their group serves as well; their documents are converted.
 OLDER = (RESOURCES["horizontalpodautoscalers"]._replace(group_version="autoscaling/v1"),)
+#: Resources of metrics.k8s.io, which have other routes (metrics/): the same names as in the core group.
+METRICS = (
+    Resource("nodes", "NodeMetrics", False, verbs=("get", "list"), group_version="metrics.k8s.io/v1beta1"),
+    Resource("pods", "PodMetrics", True, verbs=("get", "list"), group_version="metrics.k8s.io/v1beta1"),
+)
 _SUBRESOURCES = (
     ("pods/attach", "get"),
     ("pods/ephemeralcontainers", "get"),
@@ -169,7 +174,7 @@ def api_resource_list(group_version: str = "v1") -> Json:
             "shortNames": list(r.short),
             **({"categories": ["all"]} if r.kind in _ALL or r.workload else {}),
         }
-        for r in (*RESOURCES.values(), *OLDER)
+        for r in (*RESOURCES.values(), *OLDER, *METRICS)
         if r.group_version == group_version
     ]
     for name, verb in _SUBRESOURCES if group_version == "v1" else ():
@@ -217,7 +222,7 @@ def api_versions() -> Json:
 
 
 def api_group_list() -> Json:
-    named = sorted({r.group_version for r in RESOURCES.values()} - {"v1"})
+    named = sorted({r.group_version for r in (*RESOURCES.values(), *METRICS)} - {"v1"})
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(version) for version in named]}
 
 

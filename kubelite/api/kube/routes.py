@@ -93,7 +93,8 @@ def table_version(accept: str) -> str | None:
     return None
 
 
-def _selector(request: Request, resource: Resource, *, name: str = "") -> Selector:
+def selector(request: Request, resource: Resource, *, name: str = "") -> Selector:
+    """Return what the selectors of a request choose. Raises BadRequest."""
     from manifests.types.meta import parse_selector
 
     try:
@@ -116,7 +117,7 @@ async def list_or_watch(request: Request) -> Response:
     namespace = request.path_params.get("namespace")
     if flag(request, "watch"):
         return _watch(request, node, resource, namespace)
-    selects = _selector(request, resource)
+    selects = selector(request, resource)
     await _settled(node, resource)
     version = node.store.resource_version
     at = _moment(request, resource)
@@ -194,7 +195,7 @@ def _watch(
         WatchRequest(
             resource=resource,
             namespace=namespace,
-            selects=_selector(request, resource, name=name),
+            selects=selector(request, resource, name=name),
             render=render,
             since=None if initial else since,
             timeout=timeout or None,

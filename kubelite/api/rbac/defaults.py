@@ -36,6 +36,7 @@ _SEEN = {
     "autoscaling": "horizontalpodautoscalers horizontalpodautoscalers/status",
     "batch": "cronjobs cronjobs/status jobs jobs/status",
     "discovery.k8s.io": "endpointslices",
+    "metrics.k8s.io": "nodes pods",  # metrics-server's system:aggregated-metrics-reader
     "networking.k8s.io": "ingresses ingresses/status networkpolicies",
     "policy": "poddisruptionbudgets poddisruptionbudgets/status",
 }
