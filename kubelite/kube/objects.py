@@ -13,6 +13,7 @@ from state.records import Record
 SOURCE = "kubelite.io/source"  # annotation: the manifest file that defines the object
 #: annotation of a workload: the replicas of its manifest, while an autoscaler has set another number
 REPLICAS = "kubelite.io/manifest-replicas"
+CLUSTER = "kubelite.io/cluster"  # annotation of a pod that a cluster has bound to this node: its API server
 CREATED_BY = "kubelite.io/created-by"  # annotation of a manifest: the command that wrote it, run or create
 
 ACCOUNT = "ServiceAccount"
@@ -103,6 +104,11 @@ def source_of(record: Record) -> str:
     """Return the manifest file that defines a stored object, or ""."""
     found = record.metadata.get("annotations", {}).get(SOURCE, "")
     return str(found)
+
+
+def is_of_cluster(annotations: Mapping[str, str]) -> bool:
+    """Whether these are the annotations of a pod that a cluster has bound to this node."""
+    return CLUSTER in annotations
 
 
 def object_name(kind: str, namespace: str, name: str) -> str:

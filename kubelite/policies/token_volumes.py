@@ -12,7 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import AUTHORITY, AUTHORITY_KEY, DEFAULT_ACCOUNT, MOUNTED_SECONDS, Automount
+from kubelite.kube.objects import (
+    AUTHORITY,
+    AUTHORITY_KEY,
+    DEFAULT_ACCOUNT,
+    MOUNTED_SECONDS,
+    Automount,
+    is_of_cluster,
+)
 
 MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PREFIX = "kube-api-access-"  # of the volume's name
@@ -67,7 +74,10 @@ def token_volumes(mode: Automount, accounts: Iterable[Json]) -> TokenVolumes:
 
 
 def uses_api(doc: Json) -> bool:
-    """Whether a pod has a volume with a token for the node's API, or with the API's authority."""
+    """Whether a pod has a volume with a token for the node's API, or with the API's authority. A pod of a cluster has
+    those of the cluster's API."""
+    if is_of_cluster((doc.get("metadata") or {}).get("annotations") or {}):
+        return False
     for volume in (doc.get("spec") or {}).get("volumes") or ():
         if (volume.get("configMap") or {}).get("name") == AUTHORITY:
             return True

@@ -48,7 +48,12 @@ from manifests.types.core import ContainerState as State
 OWN_CONDITIONS = frozenset(
     {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
 )
-REJECTED = ("OutOf", "UnexpectedAdmissionError", SYSCTL_FORBIDDEN)  # prefixes of kubelet's admission reasons
+REJECTED = (
+    "OutOf",
+    "NodePorts",
+    "UnexpectedAdmissionError",
+    SYSCTL_FORBIDDEN,
+)  # prefixes of kubelet's admission reasons
 
 
 def compute_pod_status(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kubelite.kube.jobs import TRACKING_FINALIZER
+from kubelite.kube.objects import is_of_cluster
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
 from kubelite.node.model.spec_cache import once_a_spec
 from kubelite.node.spec import lsm
@@ -104,7 +105,8 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
             yield Unsupported(f"spec.{name}", sentence, False)
     if pod.spec.host_users is False and pod.spec.host_network:
         yield Unsupported("spec.hostUsers", "a user namespace cannot have the host's network", True)
-    if (scheduler := pod.spec.scheduler_name) not in (None, "", "default-scheduler"):
+    own = not is_of_cluster(pod.metadata.annotations)  # the cluster's scheduler has scheduled the others
+    if own and (scheduler := pod.spec.scheduler_name) not in (None, "", "default-scheduler"):
         yield Unsupported(
             "spec.schedulerName", f"{scheduler} is ignored: this node schedules its pods itself", False
         )

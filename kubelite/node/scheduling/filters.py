@@ -108,6 +108,16 @@ def schedule_pod(
     return _preempting(pod, reservation, no, staying, refused, budgets=budgets)
 
 
+def admit_pod(reservation: Reservation, node: NodeFacts, ledger: Ledger) -> ScheduleResult:
+    """Whether a pod that a cluster has bound to this node fits. If it does not, it is rejected for good, and its
+    controller makes another one (Kubernetes pkg/kubelet/lifecycle/predicate.go, Admit). What the cluster's scheduler
+    has decided is not decided again: affinity, spreading, taints."""
+    if (no := _ports(reservation, ledger)) is not None:
+        return ScheduleResult("NodePorts", f"Pod was rejected: {no.words}.{no.more}", rejected=True)
+    short = _short(reservation, node, ledger)
+    return SCHEDULED if short is None or short.out is None else short.out
+
+
 def _preempting(
     pod: Pod,
     reservation: Reservation,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import TERMINAL_PHASES, mark_deleting
+from kubelite.kube.objects import TERMINAL_PHASES, is_of_cluster, mark_deleting
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import ObservedPod
@@ -22,7 +22,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reservation, Resize, ScheduleResult
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
-from kubelite.node.scheduling.filters import evicted_at, resize, schedule_pod
+from kubelite.node.scheduling.filters import admit_pod, evicted_at, resize, schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
 from kubelite.node.scheduling.preemption import BUDGET
 from kubelite.node.scheduling.volume_binding import unbound
@@ -214,6 +214,8 @@ class Scheduler:
             if one.uid != reservation.uid and one.priority >= reservation.priority
         ]
         beside = Ledger([*ledger, *kept]) if kept else ledger
+        if is_of_cluster(pod.metadata.annotations):
+            return admit_pod(reservation, self.node.facts(), beside)
         alone = {name for name in reservation.volumes if self._of_one_pod(reservation.namespace, name)}
         nominated = reservation.uid in self._nominated
         facts = self._facts_for(pod)
@@ -345,6 +347,8 @@ class Scheduler:
         """When a NoExecute taint evicts the pod; None if none does."""
         if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL_PHASES:
             return None
+        if is_of_cluster(pod.metadata.annotations):
+            return None  # the cluster's taints apply to it, and the cluster evicts it
         if self._ledger is None or pod.metadata.uid not in self._ledger:
             return None  # not scheduled: it waits and is not evicted
         found = evicted_at(pod, self.node.facts().taints)

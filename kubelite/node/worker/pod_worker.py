@@ -41,6 +41,7 @@ from kubelite.node.model.schedule import ScheduleResult
 from kubelite.node.probing.prober import Prober
 from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Scheduler
+from kubelite.node.spec.cluster_objects import find_for
 from kubelite.node.spec.env import content_hash
 from kubelite.node.spec.image_verification import Policy
 from kubelite.node.spec.tokens import NoTokens, TokenSource
@@ -396,8 +397,9 @@ class PodWorker:
         """Return the content hash of each container, if the pod restarts containers when their content changes."""
         if pod.metadata.annotations.get(RESTART_ON_CHANGE) != "true":
             return {}
+        find = find_for(pod, self._find)
         every = [*pod.spec.init_containers, *pod.spec.containers]
-        return {container.name: content_hash(pod, container, self._find) for container in every}
+        return {container.name: content_hash(pod, container, find) for container in every}
 
     def _forget(self, uid: str) -> None:
         self._pods.pop(uid, None)

@@ -16,6 +16,7 @@ from kubelite.node.model.cri import Cri, ObservedImage
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
 from kubelite.node.spec import pull_secrets
+from kubelite.node.spec.cluster_objects import find_for
 from kubelite.node.spec.env import Find
 from kubelite.node.spec.pull_secrets import PullSecrets, Secret
 from kubelite.node.worker.pull_records import PullRecords
@@ -96,7 +97,7 @@ class Puller:
                     pull.task.cancel()
         if _is_a_name(wanted.reference):
             _say(events, wanted, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
-        secrets = pull_secrets.collect(pod, self._find, read_config)
+        secrets = pull_secrets.collect(pod, find_for(pod, self._find), read_config)
         if secrets.problems:
             missing = ", ".join(secrets.problems)
             message = (
@@ -180,7 +181,7 @@ class Puller:
 
         def secrets(name: str) -> list[Secret]:
             nonlocal found
-            found = found or pull_secrets.collect(pod, self._find, read_config)
+            found = found or pull_secrets.collect(pod, find_for(pod, self._find), read_config)
             configs = [read_config(one["config"], one["source"]) for one in found.configs]
             logins = matching(references.parse(name), configs)
             accepted = [found.accepted((login.source, login_hash(login))) for login in logins]

@@ -36,6 +36,7 @@ from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
 from kubelite.node.spec.bandwidth import pod_bandwidth
+from kubelite.node.spec.cluster_objects import find_for
 from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage import mounts
 from kubelite.node.storage.container_volumes import (
@@ -405,7 +406,7 @@ def _request(one: _Starting) -> ContainerRequest:
         post_start=handler_of(container, Hook.POST_START) is not None,
         runtime_class=pod.spec.runtime_class_name or "",
         checks_hash=hashes.checks_hash(container),
-        content_hash=env.content_hash(pod, container, one.node.find)
+        content_hash=env.content_hash(pod, container, find_for(pod, one.node.find))
         if pod.metadata.annotations.get(RESTART_ON_CHANGE) == "true"
         else "",
     )
