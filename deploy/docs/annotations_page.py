@@ -10,6 +10,7 @@ from typing import Final
 from deploy.docs.tables import table, titled
 from kubelite.api.audit import OBJECTS, PID
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
+from kubelite.cluster.decide.node_status import LEFT
 from kubelite.controllers.decide.cron_job import SCHEDULED
 from kubelite.controllers.decide.deployments.owned import (
     DESIRED_REPLICAS,
@@ -30,7 +31,7 @@ from kubelite.kube.jobs import (
     LEGACY_JOB_NAME,
     TRACKING_FINALIZER,
 )
-from kubelite.kube.objects import CREATED_BY, REPLICAS, SOURCE
+from kubelite.kube.objects import CLUSTER, CREATED_BY, REPLICAS, SOURCE
 from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
@@ -100,6 +101,11 @@ WRITTEN: Final = {
     REPLICAS: (
         "Deployment, ReplicaSet, StatefulSet, ReplicationController",
         "The number of replicas in its manifest, while an autoscaler has set another one.",
+    ),
+    CLUSTER: ("Pod of a cluster", "The API server of the cluster that has bound the pod to this node."),
+    LEFT: (
+        "Node, in the cluster",
+        "When the node left the cluster, for which it is cordoned until it joins again.",
     ),
     SPEC_ANNOTATION: ("The pod of the proxy of Ingresses", "A digest of the settings for which it was made."),
     LIMIT_RANGER: ("Pod", "What the pod got from LimitRanges when it was created."),

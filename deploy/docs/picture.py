@@ -61,7 +61,12 @@ PROCESSES: Final = (("daemon", 1, 3), ("forkserver", 4, 4), ("shim", 5, 5), ("co
 
 #: The floors of `kubelite`, top to bottom: a floor may use those below.
 FLOORS: Final = (
-    (("daemon", "starts and joins everything"), ("cli", "the commands"), ("ui", "the terminal")),
+    (
+        ("daemon", "starts and joins everything"),
+        ("cluster", "the node as a member"),
+        ("cli", "the commands"),
+        ("ui", "the terminal"),
+    ),
     (
         ("api", "Kubernetes REST"),
         ("accounts", "tokens"),

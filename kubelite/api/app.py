@@ -18,7 +18,7 @@ from kubelite.api.kube.metrics import routes as metrics
 from kubelite.api.kube.streams import routes as streams
 from kubelite.api.kube.writes import routes as writes
 from kubelite.api.node import NodeApi
-from kubelite.api.own import build, change, history, images, kubeconfig
+from kubelite.api.own import build, change, cluster, history, images, kubeconfig
 from kubelite.api.own import routes as own_routes
 from kubelite.api.rbac import reviews
 from kubelite.api.secure import tokens
@@ -54,6 +54,7 @@ def create_app(node: NodeApi) -> Starlette:
             *conditions.routes(),
             *ephemeral.routes(),
             *eviction.routes(),
+            *cluster.routes(),
             *images.routes(),
             *kubeconfig.routes(),
             *metrics.routes(),

@@ -193,11 +193,24 @@ class BuildsApi(Protocol):
         ...
 
 
+class ClusterApi(Protocol):
+    """The node's membership in a cluster (kubelite.daemon.cluster.node_cluster). Methods raise ApiError."""
+
+    def status(self) -> Json: ...
+    async def join(self, wanted: Json) -> Json: ...
+    async def leave(self, *, force: bool, seconds: float) -> Json: ...
+
+
 class NodeApi(Protocol):
     """Everything the API needs from the daemon."""
 
     @property
     def store(self) -> StoreView: ...
+
+    @property
+    def cluster(self) -> ClusterApi | None:
+        """The node's membership in a cluster, None until the node is ready."""
+        ...
 
     @property
     def node_name(self) -> str: ...

@@ -111,6 +111,8 @@ GROUPS = {
         "uncordon": ("node.node", "uncordon", "Mark the node as schedulable"),
         "serve": ("node.serve", "serve", "Run the node"),
         "kubeconfig": ("node.kubeconfig", "kubeconfig", "Print a kubeconfig for kubectl and other clients"),
+        "join": ("node.join", "join", "Make the running node a node of a Kubernetes cluster"),
+        "leave": ("node.join", "leave", "Take the node out of its cluster"),
         "proxy": ("node.proxy", "proxy", "Serve the Kubernetes API on a loopback port, for kubectl"),
         "reset": ("node.reset", "reset", "Stop the node, and remove its pods and network"),
         "doctor": ("diagnosis.doctor", "doctor", "Check the node for problems"),

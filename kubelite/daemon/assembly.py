@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeAlias
 
 from kubelite.daemon.api_server import serve_api
+from kubelite.daemon.cluster.node_cluster import run_cluster
 from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
@@ -161,6 +162,7 @@ def _controllers(
         "ingress": partial(run_ingress, agent, parsed),
         "namespaces": partial(run_namespaces, agent),
         "network-policies": partial(run_network_policies, agent, gate),
+        "cluster": partial(run_cluster, agent),
     }
     for name, work in works.items():
         in_background(stack, work, name, passes=is_expected)

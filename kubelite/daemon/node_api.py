@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kubelite.api.kube.crash_logs import crash_log_lines
 from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
+    ClusterApi,
     ManifestFile,
     Progress,
     Propagation,
@@ -94,6 +95,7 @@ class NodeAgent:
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     startup_took: float = 0.0  # seconds
     _pages: Pages | None = None
+    cluster: ClusterApi | None = None  # set once the node is ready
     api_port: Callable[[], ApiPort] | None = None  # set once the API is served; the first call makes the port
 
     @property
@@ -481,5 +483,4 @@ def _json_file(path: str) -> Json:
     import json
 
     with open(path, encoding="utf-8") as file:
-        found: Json = json.load(file)
-    return found
+        return cast(Json, json.load(file))

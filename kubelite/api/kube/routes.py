@@ -240,6 +240,12 @@ async def get_pod_status(request: Request) -> Response:
 async def pod_log(request: Request) -> Response:
     pod = pod_of(request)
     container = pick_container(pod, request.query_params.get("container", ""))
+    log = open_log(node_of(request), pod, container, log_query(request), previous=flag(request, "previous"))
+    return Stream(log, media_type="text/plain")
+
+
+def log_query(request: Request) -> LogQuery:
+    """Return which part of a log is asked for. Raises BadRequest."""
     since = None
     if (seconds := number_of(request, "sinceSeconds", least=1)) is not None:
         since = time.time() - seconds
@@ -249,15 +255,13 @@ async def pod_log(request: Request) -> Response:
         since = parse_time(since_time)
         if since is None:
             raise bad_request(f"sinceTime {since_time!r} is not an RFC 3339 time")
-    query = LogQuery(
+    return LogQuery(
         follow=flag(request, "follow"),
         tail=number_of(request, "tailLines"),
         since=since,
         timestamps=flag(request, "timestamps"),
         limit=number_of(request, "limitBytes", least=1),
     )
-    log = open_log(node_of(request), pod, container, query, previous=flag(request, "previous"))
-    return Stream(log, media_type="text/plain")
 
 
 async def get_scale(request: Request) -> Response:

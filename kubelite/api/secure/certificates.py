@@ -12,6 +12,7 @@ from typing import NamedTuple
 from kubelite.kube.json import Json
 from runtime.errors import RuntimeFault
 
+_ISSUE = "kubelite.api.secure.issue"
 TIMEOUT = 60.0  # seconds for a certificate; it takes 0.2
 EARLY = 90 * 86400.0  # seconds before its end at which a server's certificate is due: a quarter of its life
 _PODS_ONLY = "pods-only"  # file beside an authority that nobody but pods has asked for
@@ -61,19 +62,20 @@ async def renew_server(directory: str, names: list[str], addresses: list[str]) -
     """Make the server's certificate anew if that is due. Return when it expires, in Unix seconds. Raises
     RuntimeFault."""
     request = {"directory": directory, "server": {"names": names, "addresses": addresses}}
-    return float((await _ask(request))["expires"])
+    return float((await ask(_ISSUE, request))["expires"])
 
 
 async def issue(directory: str, user: str, groups: list[str], seconds: float) -> Login:
     """Return a new certificate of a client. Raises RuntimeFault."""
     client = {"user": user, "groups": groups, "seconds": seconds}
-    said = await _ask({"directory": directory, "client": client})
+    said = await ask(_ISSUE, {"directory": directory, "client": client})
     return Login(said["authority"], said["certificate"], said["key"])
 
 
-async def _ask(request: Json) -> Json:
+async def ask(module: str, request: Json) -> Json:
+    """Run a program of ours that makes keys or certificates, and return its answer. Raises RuntimeFault."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "kubelite.api.secure.issue",
+        sys.executable, "-P", "-m", module,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip

@@ -177,6 +177,7 @@ class FakeNode:
 
     images_api: Any = SimpleNamespace(spool=tempfile.TemporaryFile)  # the rest: whole nodes only
     builds_api: Any = None
+    cluster: Any = None  # whole nodes only
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -36,7 +36,7 @@ def _pod(*, of_cluster: bool, **spec: Any) -> Pod:
 
 
 def _find(kind: str, _namespace: str, name: str) -> dict[str, Any] | None:
-    store = {
+    store: dict[tuple[str, str], dict[str, Any]] = {
         ("Secret", "key"): {"data": {"a": "ZGlyZWN0b3J5"}},
         ("cluster/Secret", "key"): {"data": {"a": "Y2x1c3Rlcg=="}},
         (f"cluster/{TOKEN}", "u1.api.3607"): {"token": "t0ken"},
@@ -94,7 +94,7 @@ def test_a_pod_that_does_not_fit_is_rejected(requests: dict[str, str], port: int
     ports = [{"containerPort": 80, "hostPort": 80}]
     held = Pod.parse({"metadata": {"name": "held", "uid": "h"}, "spec": {"containers": [
         {"name": "a", "image": "i", "ports": ports}]}})  # fmt: skip
-    container = {"name": "a", "image": "i", "resources": {"requests": requests}}
+    container: dict[str, Any] = {"name": "a", "image": "i", "resources": {"requests": requests}}
     if port is not None:
         container["ports"] = [{"containerPort": 80, "hostPort": port}]
     pod = _pod(of_cluster=True, containers=[container], nodeSelector={"disk": "ssd"})

@@ -1,0 +1,190 @@
+"""The node's server on port 10250, which the cluster's API server asks for logs and commands in containers.
+
+Clients prove who they are by a certificate of the cluster's CA or a bearer token; the cluster says what they may do.
+Paths and parameters are kubelet's (Kubernetes pkg/kubelet/server/server.go).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from kubelite.api.errors import from_exception, refuse, status
+from kubelite.api.kube.logs import container_status, open_log, pick_container
+from kubelite.api.kube.routes import flag, log_query, node_of
+from kubelite.api.kube.streams import websocket as streams
+from kubelite.api.node import NodeApi
+from kubelite.api.secure.connection import Secured
+from kubelite.api.secure.users import AUTHENTICATED, KEY, User, user_of
+from kubelite.api.server import serving
+from kubelite.api.stream import Stream
+from kubelite.cluster.authorization import Authorization, asked
+from kubelite.cluster.client import ClusterError
+from kubelite.cluster.membership import files
+from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
+from kubelite.streaming.session import ExecSession
+from kubelite.telemetry.web.tls import Certificates, Files, Handshakes
+from runtime.errors import RuntimeFault, StartError
+
+log = logging.getLogger(__name__)
+
+PORT = 10250
+_BEARER = b"bearer "
+
+
+class Authorized:
+    """ASGI middleware that admits whom the cluster admits."""
+
+    def __init__(self, app: ASGIApp, authorization: Authorization) -> None:
+        self._app = app
+        self._authorization = authorization
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            user = user_of(scope) or await self._bearer(scope)
+            if user is None:
+                raise ApiError("Unauthorized", "Unauthorized")
+            wanted = asked(scope.get("method", "GET"), scope["path"])
+            if not await self._authorization.may(user, wanted):
+                what = f"verb={wanted.verb}, resource=nodes, subresource={wanted.subresource}"
+                raise ApiError("Forbidden", f"Forbidden (user={user.name}, {what})")
+        except ApiError as error:
+            return await refuse(error, scope, receive, send)
+        except ClusterError as error:
+            words = f"the cluster's API server does not say who may ask: {error}"
+            return await refuse(ApiError("ServiceUnavailable", words), scope, receive, send)
+        await self._app({**scope, KEY: user}, receive, send)
+
+    async def _bearer(self, scope: Scope) -> User | None:
+        given = next((value for key, value in scope["headers"] if key == b"authorization"), b"")
+        if given[: len(_BEARER)].lower() != _BEARER:
+            return None
+        found = await self._authorization.user_of(given[len(_BEARER) :].decode("latin-1").strip())
+        return found._replace(groups=tuple(dict.fromkeys((*found.groups, AUTHENTICATED)))) if found else None
+
+
+def _pod(connection: HTTPConnection) -> tuple[Json, str]:
+    """Return the pod and the container that a path names. Raises ApiError."""
+    given = connection.path_params
+    record = node_of(connection).store.get("Pod", given["namespace"], given["name"])
+    if record is None:
+        raise not_found("pods", given["name"])
+    return record.doc, pick_container(record.doc, given["container"])
+
+
+async def healthz(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def pods(request: Request) -> Response:
+    items = [record.doc for record in node_of(request).store.list("Pod")]
+    return JSONResponse({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+
+
+async def container_logs(request: Request) -> Response:
+    pod, container = _pod(request)
+    text = open_log(node_of(request), pod, container, log_query(request), previous=flag(request, "previous"))
+    return Stream(text, media_type="text/plain")
+
+
+async def execute(ws: WebSocket) -> None:
+    await _session(ws, attaching=False)
+
+
+async def attach(ws: WebSocket) -> None:
+    await _session(ws, attaching=True)
+
+
+async def _session(ws: WebSocket, *, attaching: bool) -> None:
+    protocol = streams.choose_protocol(ws.scope.get("subprotocols", []))
+    tty = flag(ws, "tty")
+    try:
+        if protocol is None:
+            raise bad_request(f"only the WebSocket subprotocols {', '.join(streams.PROTOCOLS)} are supported")
+        session = await _opened(ws, attaching=attaching)
+    except StartError as error:
+        await ws.accept(subprotocol=protocol)
+        await streams.refuse(ws, str(error), tty=tty)
+    except (ApiError, RuntimeFault) as error:
+        await streams.deny(ws, error)
+    else:
+        await ws.accept(subprotocol=protocol)
+        await streams.serve(ws, session, protocol)
+
+
+async def _opened(ws: WebSocket, *, attaching: bool) -> ExecSession:
+    pod, container = _pod(ws)
+    if "running" not in container_status(pod, container).get("state", {}):
+        raise bad_request(f'container "{container}" in pod "{pod["metadata"]["name"]}" is not running')
+    node, stdin = node_of(ws), flag(ws, "input")
+    if attaching:
+        return await node.attach(pod, container, stdin=stdin)
+    command = ws.query_params.getlist("command")
+    if not command:
+        raise bad_request("you must specify at least one command for the container")
+    return await node.exec(pod, container, command, stdin=stdin, tty=flag(ws, "tty"), width=0, height=0)
+
+
+async def without_upgrade(_: Request) -> Response:
+    raise bad_request(
+        "this node does not speak SPDY: commands in its containers need an API server of Kubernetes 1.36 or newer, "
+        "or a client that asks for WebSocket v4.channel.k8s.io"
+    )
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    failure = from_exception(error)
+    return JSONResponse(status(failure), failure.code)
+
+
+def application(node: NodeApi, authorization: Authorization) -> ASGIApp:
+    """Return the server's application."""
+    place = "{namespace}/{name}/{container}"
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/pods", pods),
+            Route("/runningpods/", pods),
+            Route(f"/containerLogs/{place}", container_logs),
+            WebSocketRoute(f"/exec/{place}", execute),
+            WebSocketRoute(f"/attach/{place}", attach),
+            Route(f"/exec/{place}", without_upgrade, methods=["GET", "POST"]),
+            Route(f"/attach/{place}", without_upgrade, methods=["GET", "POST"]),
+        ],
+        exception_handlers={ApiError: _on_error, RuntimeFault: _on_error},
+    )
+    app.state.node = node
+    return Authorized(app, authorization)
+
+
+@contextlib.asynccontextmanager
+async def node_server(
+    node: NodeApi, authorization: Authorization, root: str, port: int
+) -> AsyncIterator[None]:
+    """Serve until the block exits. Raises RuntimeFault if the port is in use or the certificate cannot be used."""
+    where = files.directory(root)
+    certificates = Certificates(
+        Files(f"{where}/serving.pem", client_ca=f"{where}/ca.crt"), "the node's server"
+    )
+    try:
+        listener = socket.create_server(("", port))
+    except OSError as error:
+        words = f"cannot listen on port {port} for the cluster: {error.strerror}: is a kubelet running here?"
+        raise RuntimeFault(words, reason="AddressInUse") from error
+    with contextlib.closing(listener):
+        handshakes = Handshakes(certificates)
+        async with serving(
+            application(node, authorization), [listener], http=Secured, begin=handshakes.begin
+        ):
+            log.info("the node's server is open to the cluster", extra={"port": port})
+            yield
