@@ -53,7 +53,7 @@ class Leaving:
             left = [_name(pod) for pod in self._evictable()]
             why = "; ".join(dict.fromkeys(refused.values()))
             raise TimeoutError(f"pods still run: {', '.join(left)}{f' ({why})' * bool(why)}") from None
-        self._say(f"{len(found)} pods are evicted")
+        self._say(f"{len(found)} {'pod is' if len(found) == 1 else 'pods are'} evicted")
 
     def _evictable(self) -> list[Json]:
         """Return the pods that go by themselves: not those of DaemonSets, which would come back, nor mirror pods."""

@@ -399,3 +399,19 @@ async def _chunk(writer: asyncio.StreamWriter, doc: Json) -> None:
     line = json.dumps(doc).encode() + b"\n"
     writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
     await writer.drain()
+
+
+async def main(directory: Path) -> None:
+    """Serve on 127.0.0.1:6443, and without TLS on `admin.sock` for the test, until this is killed."""
+    api = FakeApi(directory)
+    api.authority.login("admin.pem", "admin", "system:masters")
+    async with api.serving(6443), await asyncio.start_unix_server(api._connection, directory / "admin.sock"):
+        (directory / "line").write_text(api.line)
+        print("up", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    import sys
+
+    asyncio.run(main(Path(sys.argv[1])))
