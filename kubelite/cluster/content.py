@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from kubelite.cluster.client import ClusterClient
-from kubelite.cluster.decide.references import Reference, content, is_over, tokens
+from kubelite.cluster.decide.references import Reference, content, is_over, safe, tokens
 from kubelite.cluster.reflector import Reflector
 from kubelite.kube.json import Json
 from kubelite.node.spec.cluster_objects import TOKEN, cluster_kind, token_name
@@ -140,7 +140,7 @@ class ClusterContent:
                 k: v for k, v in doc["metadata"].items() if k not in ("managedFields", "resourceVersion")
             }
             # a prefix: the uid of the cluster's object may be known here as that of something else
-            kept = {**doc, "metadata": {**metadata, "uid": f"cluster:{metadata['uid']}"}}
+            kept = {**safe(doc), "metadata": {**metadata, "uid": f"cluster:{metadata['uid']}"}}
             if old is not None and old.uid != kept["metadata"]["uid"]:
                 await self._store.delete(old.uid)
                 old = None

@@ -13,15 +13,19 @@ The node keeps the API server's document under the same name and uid, with these
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CLUSTER, CREATED_BY, NODE_CONDITIONS, REPLICAS, SOURCE, is_of_cluster
-from manifests.problems import InvalidObject
+from manifests.problems import InvalidObject, Problem
 from manifests.types.core import Pod
 
+_UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{0,62}")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL.pattern}(\.{_LABEL.pattern})*")
 _ROUNDS = 8  # rounds of dropping unknown fields: a field may hide others below it
 _KEPT = ("name", "namespace", "uid", "labels", "creationTimestamp", "generation")
 _DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
@@ -46,6 +50,8 @@ class Stored:
 
 def stored(pod: Json, around: Surroundings, volumes: Mapping[str, Json] | None = None) -> Stored:
     """Return the document of a new pod. `volumes`: name of a volume → what replaces it. Raises InvalidObject."""
+    if problems := _unsafe_names(pod):
+        raise InvalidObject(problems)
     metadata = {key: pod["metadata"][key] for key in (*_KEPT, *_DELETION) if key in pod["metadata"]}
     metadata["annotations"] = _annotations(pod, around.server)
     spec = _spec(pod["spec"], pod["metadata"]["namespace"], around, volumes or {})
@@ -129,6 +135,22 @@ def _dns(spec: Json, namespace: str, around: Surroundings) -> Json:
             "options": [*(one for one in options if one["name"] not in named), *(own.get("options") or ())],
         },
     }
+
+
+def _unsafe_names(pod: Json) -> list[Problem]:
+    """Return what is wrong with the names of which the node makes paths. An API server has checked them, but the node
+    does not rely on that: no server may make it write outside its directories."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    found = [
+        Problem(("metadata", key), f"Invalid value: {metadata.get(key)!r}")
+        for key, pattern in (("uid", _UID), ("namespace", _LABEL), ("name", _SUBDOMAIN))
+        if not pattern.fullmatch(str(metadata.get(key)))
+    ]
+    for part in ("initContainers", "containers", "ephemeralContainers", "volumes"):
+        for at, one in enumerate(spec.get(part) or ()):
+            if not _LABEL.fullmatch(str(one.get("name"))):
+                found.append(Problem(("spec", part, at, "name"), f"Invalid value: {one.get('name')!r}"))
+    return found
 
 
 def _known(doc: Json) -> Stored:

@@ -6,6 +6,7 @@ AddPod): the same references.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import is_terminal
 from kubelite.node.spec.cluster_objects import TOKEN_SECONDS, TokenAsked
 
+_KEY = re.compile(r"(?!\.$)[-._a-zA-Z0-9]{1,253}")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
@@ -95,6 +97,17 @@ def volume_of(claim: Json, volume: Json, *, read_only: bool) -> Json | str:
     kinds = sorted(set(spec) - {"accessModes", "capacity", "claimRef", "persistentVolumeReclaimPolicy",
                                 "storageClassName", "volumeMode", "nodeAffinity", "mountOptions"})  # fmt: skip
     return f"claim {name}: volumes of kind {', '.join(kinds) or 'unknown'} are not supported on this node"
+
+
+def safe(doc: Json) -> Json:
+    """Return a ConfigMap or Secret without the keys that are no file names. An API server has none (Kubernetes
+    apimachinery pkg/util/validation, IsConfigMapKey), but the node does not rely on that: it makes paths of keys."""
+    parts = {part: doc[part] for part in ("data", "binaryData", "stringData") if doc.get(part)}
+    kept = {
+        part: {key: value for key, value in found.items() if _KEY.fullmatch(key) and not key.startswith("..")}
+        for part, found in parts.items()
+    }
+    return {**doc, **kept} if kept != parts else doc
 
 
 def is_over(pod: Json) -> bool:

@@ -11,6 +11,7 @@ from kubelite.cluster.decide.pod_status import final, refusal, status_patch
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CLUSTER, SOURCE
 from kubelite.node.spec.cluster_objects import TokenAsked
+from manifests.problems import InvalidObject
 
 AROUND = pods.Surroundings("https://a:1", ("10.96.0.10",))
 
@@ -192,6 +193,37 @@ def test_the_last_status_is_terminal(code: int | None, phase: str) -> None:
     assert last["phase"] == phase
     assert "terminated" in last["containerStatuses"][0]["state"]
     assert last["conditions"][0]["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"uid": "../../etc"}},
+        {"metadata": {"uid": ""}},
+        {"metadata": {"namespace": "a/../../b"}},
+        {"metadata": {"name": "..", "uid": "u"}},
+        {"metadata": {"name": "a\nb"}},
+        {"spec": {"containers": [{"name": "../x", "image": "i"}]}},
+        {"spec": {"volumes": [{"name": "a/b", "emptyDir": {}}]}},
+        {"spec": {"initContainers": [{"name": "", "image": "i"}]}},
+    ],
+)
+def test_no_name_of_a_pod_leads_out_of_the_nodes_directories(change: dict[str, Json]) -> None:
+    given = pod()
+    for part, fields in change.items():
+        given[part] = {**given[part], **fields}
+    with pytest.raises(InvalidObject):
+        pods.stored(given, AROUND)
+
+
+def test_no_key_of_a_secret_leads_out_of_its_volume() -> None:
+    keys = ("../../etc/cron.d/x", "a/b", "..", ".", "..data", "", "a\n", "x" * 254)
+    found = references.safe(
+        {"kind": "Secret", "data": {**dict.fromkeys(keys, ""), "tls.crt": "", ".dockercfg": ""}}
+    )
+    assert set(found["data"]) == {"tls.crt", ".dockercfg"}
+    plain = {"kind": "ConfigMap", "data": {"a": "1"}}
+    assert references.safe(plain) is plain
 
 
 def test_a_refusal_is_a_failure_with_words() -> None:
