@@ -263,10 +263,10 @@ def test_security_context(node: Node) -> None:
 
 @pytest.mark.either_cgroup
 def test_an_unsupported_field_causes_an_event(node: Node) -> None:
-    node.apply("gated.yaml", pod("gated", automountServiceAccountToken=True))
+    node.apply("gated.yaml", pod("gated", schedulerName="another"))
     node.wait_status("gated", "Running")
     node.wait(
-        lambda: "spec.automountServiceAccountToken" in node.cli("describe", "pod", "gated").out,
+        lambda: "spec.schedulerName" in node.cli("describe", "pod", "gated").out,
         "the warning in describe",
     )
 
