@@ -92,6 +92,12 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
         raise CliError("error: one of src or dest must be a local file specification", code=2)
     if not from_.pod and not to.pod:
         raise CliError("error: one of src or dest must be a remote file specification", code=2)
+    if "-" in (from_.path, to.path):  # docker's word for an archive on standard input or output
+        raise CliError(
+            'error: "-" is no local file: `kubelite exec POD -- cat FILE` prints a file, '
+            "`kubelite exec POD -- tar c DIRECTORY` an archive; ./- is a file of this name",
+            code=2,
+        )
     server, there = client(ctx), from_ if from_.pod else to
     pod = _pod(server, there, namespace)  # fail early if the pod is missing
     # -P: import no package of this name from the current directory

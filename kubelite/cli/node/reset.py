@@ -57,12 +57,13 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False),
     help="Configuration file. [default: /etc/kubelite/config.yaml]",
 )
-def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
+@click.pass_context
+def reset(ctx: click.Context, /, yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
     """Stop the node, and remove its pods and network.
 
     Pods end as if they were deleted: preStop hooks, stop signals and grace periods. What is removed for good is listed
     first, such as logs, history and labels of the node. Images, manifests and the data of claims are retained. The
-    flags from --root on are those of `kubelite serve`.
+    flags from --root on are those of `kubelite serve`, and --socket does not select the node.
     """
     import asyncio
     import os
@@ -86,6 +87,8 @@ def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
         raise click.UsageError("--now and --timeout exclude each other")
     try:
         settings = Settings.load(flags)
+        if not flags["run_dir"]:
+            _refuse_another_node(ctx.obj["socket"], settings)
         _confirm(settings, yes=yes, now=now, timeout=seconds)
         with waiting("stopping the node") as line:
             asyncio.run(run(settings, say, now=now, timeout=seconds))
@@ -102,6 +105,19 @@ def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
             code=130,
         ) from None
     return 0
+
+
+def _refuse_another_node(socket: str, settings: Settings) -> None:
+    """Raise CliError if --socket or KUBELITE_SOCKET names another node than the one that the settings are of."""
+    from kubelite.cli.main import DEFAULT_SOCKET
+
+    if socket not in (DEFAULT_SOCKET, settings.socket):
+        raise CliError(
+            f"error: {socket} is the socket of another node than the one that this would end, which runs in "
+            f"{settings.run_dir}: add the flags of that node's `kubelite serve`, such as --run-dir; or unset "
+            "KUBELITE_SOCKET to end this one",
+            code=2,
+        )
 
 
 def _seconds(timeout: str | None) -> float | None:

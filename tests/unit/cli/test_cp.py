@@ -102,6 +102,7 @@ def test_copies_in_both_directions(server: Served, tmp_path: Path) -> None:
     [
         (("a", "b"), 2, "one of src or dest must be a remote file specification"),
         (("web:a", "db:b"), 2, "one of src or dest must be a local file specification"),
+        (("web:a", "-"), 2, "`kubelite exec POD -- cat FILE` prints a file"),
         (("nix:/a", "b"), 1, 'Error from server (NotFound): pods "nix" not found'),
         (("/no/such/file", "web:/tmp"), 1, "/no/such/file doesn't exist in local filesystem"),
     ],

@@ -1,4 +1,4 @@
-"""Taints as arguments of `kubelite node taint`."""
+"""Taints as arguments of `kubelite node taint`, and which node `kubelite reset` ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.main import DEFAULT_SOCKET
 from kubelite.cli.node.node import _with, _without, set_unschedulable
+from kubelite.cli.node.reset import _refuse_another_node
+from kubelite.settings import Settings
 
 NOW: list[dict[str, Any]] = [
     {"key": "gpu", "value": "a", "effect": "NoSchedule"},
@@ -68,3 +71,11 @@ def test_another_node_is_not_cordoned() -> None:
     with pytest.raises(CliError, match='nodes "there" not found: the only node is "here"'):
         set_unschedulable(api, "there", wanted=True)
     assert not api.patched
+
+
+def test_reset_does_not_end_another_node_than_the_socket_is_of() -> None:
+    settings = Settings(run_dir="/run/b")
+    with pytest.raises(CliError, match=r"/run/c/kubelite\.sock .* runs in /run/b: .* --run-dir"):
+        _refuse_another_node("/run/c/kubelite.sock", settings)
+    for named in (settings.socket, DEFAULT_SOCKET):
+        _refuse_another_node(named, settings)
