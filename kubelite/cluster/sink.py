@@ -75,6 +75,8 @@ class StatusSink:
     async def reconcile(self, uid: str) -> float | None:
         """Tell the cluster what has changed of a pod. Return the seconds until the next try."""
         pod, record = self._pods.get(uid), self._store.get_uid(uid)
+        if record is not None and not kept(record.doc):
+            record = None  # an object of this node, which the cluster's pod has taken the uid of
         if pod is None or MIRROR in (pod["metadata"].get("annotations") or {}):
             if self._pods.complete:
                 self._last.pop(uid, None)

@@ -111,6 +111,9 @@ class ClusterSource:
             if record is not None and self._pods.complete and kept(record.doc):
                 await self._store.modify(uid, lambda doc: mark_deleting(doc, now=time.time()))
             return None
+        if record is not None and not kept(record.doc):
+            self._refused(uid, "NameConflict", "an object of this node has the pod's uid")
+            return None
         if record is not None:
             await self._update(uid, pod)
             return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
-from kubelite.kube.objects import ACCOUNT, Automount, source_of
+from kubelite.kube.objects import ACCOUNT, Automount, own_to_node, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.spec_cache import with_changes
@@ -64,6 +64,8 @@ class Admission:
     def admit(self, doc: Json, *, uid: str, now: float) -> Json:
         """Return a pod as it is stored. Raises Refused, and InvalidObject. The store asks the quotas when it adds the
         pod."""
+        if annotations := doc["metadata"].get("annotations"):
+            doc = {**doc, "metadata": {**doc["metadata"], "annotations": own_to_node(annotations)}}
         pod = self._typed(doc)
         if said := self._refusal(pod):
             raise Refused(said)

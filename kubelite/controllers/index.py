@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from kubelite.controllers.references import controller_of
-from kubelite.kube.objects import source_of
+from kubelite.kube.objects import is_of_cluster, source_of
 from state.records import Record
 
 _Key = tuple[str, str, str]
@@ -15,8 +15,8 @@ _Key = tuple[str, str, str]
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an object is listed. `controller`: the uid of its controlling owner, "" if it has none; `owners`: the uids
-    of all owners. `adoptable`: it does not come from a manifest. A controller that adopts such an object and deletes it
-    would see it come back from its file."""
+    of all owners. `adoptable`: it comes neither from a manifest nor from a cluster, where it would come back from if a
+    controller adopted and deleted it."""
 
     kind: str
     namespace: str
@@ -48,7 +48,7 @@ class Index:
             record.namespace,
             str(reference.get("uid", "")) if reference is not None else "",
             frozenset(str(ref.get("uid", "")) for ref in record.metadata.get("ownerReferences") or ()),
-            not source_of(record),
+            not source_of(record) and not is_of_cluster(record.metadata.get("annotations") or {}),
         )
         old = self._places.get(record.uid)
         if old != place:

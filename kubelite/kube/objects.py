@@ -111,6 +111,12 @@ def is_of_cluster(annotations: Mapping[str, str]) -> bool:
     return CLUSTER in annotations
 
 
+def own_to_node(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return the annotations without the one that marks a cluster's pods. The node alone sets it: a manifest or a
+    template that has it must not get what belongs to the cluster's pods, such as their Secrets."""
+    return {key: value for key, value in annotations.items() if key != CLUSTER}
+
+
 def object_name(kind: str, namespace: str, name: str) -> str:
     """Return an object's name as messages show it: `Pod default/web`, `PriorityClass high`."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"

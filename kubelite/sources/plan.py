@@ -18,8 +18,10 @@ from kubelite.kube.objects import (
     WORKLOADS,
     Automount,
     is_ending,
+    is_of_cluster,
     is_terminal,
     object_name,
+    own_to_node,
     source_of,
 )
 from kubelite.kube.times import rfc3339
@@ -253,6 +255,9 @@ def _verdict(key: Key, doc: Json, file: str, record: Record | None, *, holder: K
         owner = record.metadata["ownerReferences"][0]
         words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
         return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
+    if is_of_cluster(record.metadata.get("annotations") or {}):
+        words = f"{object_name(*key)} belongs to the cluster that this node has joined"
+        return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
     if record.deleting and not is_revived(record.doc, rules.ending):
         return _Verdict(_Step.KEEP, doc)
     wanted = merged(record.doc, rules.edited(record.doc, doc), file)
@@ -357,7 +362,7 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
 def merged(old: Json, new: Json, file: str) -> Json | None:
     """Return the recorded object updated from the manifest, with its identity, times and status preserved. Return None
     if nothing changes."""
-    annotations = {**new["metadata"].get("annotations", {}), SOURCE: file}
+    annotations = {**own_to_node(new["metadata"].get("annotations", {})), SOURCE: file}
     if new["kind"] in WORKLOADS:
         annotations |= own_annotations(old["metadata"].get("annotations") or {})
     metadata = {**new["metadata"], "annotations": annotations}
@@ -437,7 +442,7 @@ def created(doc: Json, file: str, *, uid: str, now: float) -> Json:
         "uid": uid,
         "creationTimestamp": rfc3339(now),
         "generation": 1,
-        "annotations": {**doc["metadata"].get("annotations", {}), SOURCE: file},
+        "annotations": {**own_to_node(doc["metadata"].get("annotations", {})), SOURCE: file},
     }
     if doc["kind"] in CONTROLLED:
         new = {**doc, "metadata": metadata}

@@ -216,6 +216,21 @@ async def test_a_pod_whose_name_the_directory_has_is_refused(site: Site) -> None
     assert site.store.get_uid("own") is not None
 
 
+async def test_a_pod_with_the_uid_of_the_nodes_own_changes_nothing(site: Site) -> None:
+    own: Json = {"kind": "Pod", "metadata": {"name": "mine", "namespace": "default", "uid": "", "annotations": {}},
+           "spec": {"containers": []}}  # fmt: skip
+    site.api.put(WEB, _pod())
+    own["metadata"]["uid"] = site.of(WEB)["metadata"]["uid"]
+    await site.store.create("Pod", own)
+    before = site.store.get_uid(own["metadata"]["uid"])
+    assert before is not None
+    async with site.member():
+        await until_async(lambda: site.of(WEB)["status"]["phase"] == "Failed", "the pod is refused")
+        assert site.of(WEB)["status"]["reason"] == "NameConflict"
+    after = site.store.get_uid(before.uid)
+    assert after is not None and after.doc == before.doc
+
+
 async def test_a_new_pod_waits_for_the_end_of_an_old_one_with_its_name(site: Site) -> None:
     async with site.member():
         site.api.put(WEB, _pod())

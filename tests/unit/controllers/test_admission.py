@@ -38,3 +38,14 @@ async def test_a_refused_pod_is_an_event_and_a_condition_until_it_fits(tmp_path:
         assert (condition["type"], condition["message"]) == ("ReplicaFailure", said)
         await kit.store.delete("uid-limits")
         await kit.settled(lambda: len(kit.pods()) == 2)
+
+
+async def test_pods_of_a_template_cannot_pose_as_those_of_a_cluster(tmp_path: Path) -> None:
+    owner = replica_set(replicas=1)
+    owner["spec"]["template"] = {
+        **TEMPLATE,
+        "metadata": {**TEMPLATE["metadata"], "annotations": {"kubelite.io/cluster": "https://api", "a": "b"}},
+    }
+    async with running(tmp_path, owner, controllers=CONTROLLERS) as kit:
+        await kit.settled(lambda: len(kit.pods()) == 1)
+        assert kit.pods()[0].doc["metadata"]["annotations"] == {"a": "b"}

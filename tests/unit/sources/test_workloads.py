@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,27 @@ async def test_a_document_cannot_take_over_what_a_controller_made(
     assert [p.message for p in sources.states()[0].problems] == [
         "ReplicaSet default/web belongs to deployment shop"
     ]
+
+
+async def test_a_document_cannot_take_over_a_pod_of_the_cluster_nor_pose_as_one(
+    directory: Path,
+    sources: Sources,
+    store: Store,
+) -> None:
+    mark = {"kubelite.io/cluster": "https://api"}
+    metadata = {"name": "web", "namespace": "default", "uid": "x", "annotations": mark}
+    theirs = {"kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
+    await store.create("Pod", theirs)
+    for name in ("web", "other"):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": mark}}
+        spec = {"containers": [{"name": "main", "image": "i"}]}
+        (directory / f"{name}.yaml").write_text(json.dumps({**pod, "spec": spec}))
+    await sources.scan()
+    words = "Pod default/web belongs to the cluster that this node has joined"
+    assert [p.message for state in sources.states() for p in state.problems] == [words]
+    kept, other = store.get("Pod", "default", "web"), store.get("Pod", "default", "other")
+    assert kept is not None and kept.metadata["annotations"] == mark and kept.doc["spec"] == theirs["spec"]
+    assert other is not None and set(other.metadata["annotations"]) == {"kubelite.io/source"}
 
 
 def test_the_annotations_of_a_controller_survive() -> None:
