@@ -153,7 +153,7 @@ def _document(code: int, content: bytes, what: str) -> Json:
 def _parsed(content: bytes, what: str) -> Json:
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreachable(f"{what}: the answer is not JSON") from error
     if not isinstance(found, dict):
         raise Unreachable(f"{what}: the answer is not an object")

@@ -27,6 +27,7 @@ from kubelite.cluster.decide.pods import Surroundings, kept
 from kubelite.cluster.events import EventSink
 from kubelite.cluster.heartbeat import Heartbeat
 from kubelite.cluster.membership import files
+from kubelite.cluster.membership.discovery import JoinError
 from kubelite.cluster.membership.files import Membership
 from kubelite.cluster.membership.joining import certify, member_client, member_context
 from kubelite.cluster.reflector import Reflector
@@ -45,6 +46,11 @@ from state.store import Store
 log = logging.getLogger(__name__)
 
 AGAIN = 5.0  # seconds until something that failed begins anew
+#: What another machine can cause, with a malformed answer, too.
+_FAILURES = (
+    ClusterError, JoinError, StoreError, RuntimeFault, OSError,
+    AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 LOOK = 600.0  # seconds between looks at the age of the certificate
 CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubelet-config"
 
@@ -209,7 +215,7 @@ async def _again(name: str, work: Callable[[], Coroutine[object, object, None]])
     while True:
         try:
             return await work()
-        except (ClusterError, StoreError, RuntimeFault, OSError, ValueError, KeyError, TypeError) as error:
+        except _FAILURES as error:
             if said != (said := f"{type(error).__name__}: {error}"):
                 log.error("%s: %s; it begins anew in %.0f s", name, error, AGAIN)
         with contextlib.suppress(TimeoutError):

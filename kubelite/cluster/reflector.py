@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 
 from kubelite.cluster.client import ClusterClient, ClusterError, Refusal
@@ -51,12 +52,16 @@ class Reflector:
         """Follow until cancelled."""
         failures = 0
         while True:
+            began = time.monotonic()
             try:
                 await self._once()
                 failures = 0
+                if time.monotonic() - began < FIRST:  # a proxy that cuts streams, say
+                    await asyncio.sleep(pause(0, random.random()))
             except ClusterError as error:
                 if isinstance(error, Refusal) and error.code == 410:
                     self._version = ""
+                    await asyncio.sleep(pause(0, random.random()))
                     continue
                 if str(error) != self.error:
                     log.warning("cannot follow %s: %s", self._path, error)

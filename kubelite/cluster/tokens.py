@@ -98,7 +98,7 @@ class ClusterTokens:
         except Refusal as error:
             log.warning("the cluster issues no token: %s", error, extra={"uid": one.uid})
             return RETRY * 5
-        return 0.0
+        return RETRY  # by this clock, a new token may be due at once
 
     async def _issue(self, one: Wanted, pod: Json, name: str) -> None:
         metadata = pod["metadata"]
