@@ -356,13 +356,14 @@ class Node:
         if self._nat:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
-        failed = self._repair_pods(found) + limits.restore(self._route, self._leases.all())
+        failed = self._repair_pods(found)
         for tables in (self.policies, self._services):
             if tables and tables.problems():
                 try:
                     tables.restore()
                 except NetworkError as error:
                     failed.append(str(error))
+        failed += limits.restore(self._route, self._leases.all())  # after the policies: it may fail
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
         left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._table_problems()}
         said = [*(problem.sentence for problem in found), *lacking]

@@ -74,7 +74,7 @@ def token_of(node: Node, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("pods"), images) as node:
+    with running_node(tmp_path_factory.mktemp("pods"), images, pod_cidr="10.77.0.0/22, fd00:77::/64") as node:
         node.apply("plain.yaml", pod("plain"))
         node.wait_status("plain", "Running")
         assert listening(node) == [] and not (node.root / "pki").exists(), "nobody uses the API yet"

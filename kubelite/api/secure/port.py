@@ -127,7 +127,7 @@ class ApiPort:
         if not self._settings.api_address:
             raise RuntimeFault("the setting api_address is none", reason="NotSupported")
         host, port = self._address
-        gateway = str(ipaddress.ip_network(self._settings.pod_cidr)[1])
+        gateway = str(ipaddress.ip_network(self._settings.pod_networks[0])[1])
         everywhere = host in ("0.0.0.0", gateway)
         if everywhere:
             certificates.for_pods(self._directory)
@@ -193,7 +193,7 @@ class ApiPort:
         host, names = self._address[0], [*certificates.NAMES]
         domain, node = self._settings.cluster_domain, self._settings.node_name
         names += [f"kubernetes.default.svc.{domain}", node]
-        gateway = str(ipaddress.ip_network(self._settings.pod_cidr)[1])
+        gateway = str(ipaddress.ip_network(self._settings.pod_networks[0])[1])
         addresses = ["127.0.0.1", "::1", self._service, gateway]
         try:
             socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)

@@ -92,7 +92,7 @@ def is_shaped(lease: Lease, links: Mapping[str, netlink.Link], found: Qdiscs) ->
 
 def burst_of(rate: int) -> int:
     """Bytes in the bucket for a rate in bits per second."""
-    return max(int(rate / 8 * BURST), LEAST_BURST)
+    return min(max(int(rate / 8 * BURST), LEAST_BURST), 0xFFFFFFFF)  # the kernel has 32 bits for it
 
 
 def token_bucket(index: int, rate: int) -> Request:

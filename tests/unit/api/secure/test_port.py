@@ -35,7 +35,10 @@ class Site:
 
     def __init__(self, directory: Path, *, address: str = "127.0.0.1:0") -> None:
         self.node = FakeNode(directory)
-        self.settings = Settings(root=str(directory), api_address=address, node_name="here")
+        networks = "10.88.0.0/16,fd00:88::/64"
+        self.settings = Settings(
+            root=str(directory), api_address=address, node_name="here", pod_cidr=networks
+        )
         self.log = audit.AuditLog(str(directory / "audit.log"), max_bytes=0, files=1)
         self.said: list[str] = []
 
