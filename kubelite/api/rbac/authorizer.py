@@ -12,8 +12,10 @@ from kubelite.api.rbac.rules import Attributes, Roles
 from kubelite.api.secure.users import MASTERS, User
 from kubelite.api.upgrade import upgrades
 from kubelite.kube.errors import ApiError
+from kubelite.kube.json import Json
 
 _OF_MANY = frozenset({"deletecollection", "list", "watch"})
+_STREAMS = frozenset({"attach", "exec", "portforward"})
 _WRITES = frozenset({"create", "delete", "deletecollection", "patch", "update"})
 
 
@@ -35,8 +37,9 @@ def allowed(store: StoreView, user: User, request: Attributes) -> bool:
 def attributes_of(scope: Scope) -> Attributes:
     """Return what a request does. Source: apiserver pkg/endpoints/request/requestinfo.go."""
     found = object_of(scope["path"])
-    # A WebSocket begins with a GET, and runs a program: RBAC asks for create (Kubernetes 1.35).
-    verb = "create" if upgrades(scope) else verb_of(scope)
+    # A WebSocket begins with a GET, and runs a program: RBAC asks for create (Kubernetes 1.35). Any other request may
+    # have the headers of an upgrade, too; they do not change what it does.
+    verb = "create" if scope["type"] == "websocket" or _streams(scope, found) else verb_of(scope)
     if "resource" not in found:
         verbs = {"list": "get", "watch": "get"}
         return Attributes(verbs.get(verb, verb), path=scope["path"])
@@ -49,6 +52,12 @@ def attributes_of(scope: Scope) -> Attributes:
     return Attributes(
         verb, found.get("apiGroup", ""), found["resource"], found.get("subresource", ""), namespace, name
     )
+
+
+def _streams(scope: Scope, found: Json) -> bool:
+    """Whether a request runs a program in a pod, or forwards a port of it, over SPDY."""
+    stream = found.get("resource") == "pods" and found.get("subresource") in _STREAMS
+    return stream and scope["method"] in ("GET", "POST") and upgrades(scope)
 
 
 def _selected(fields: str) -> str:

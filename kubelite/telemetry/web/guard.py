@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,7 +44,7 @@ class Guarded(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= self.most:
-            _make_room(cast("Iterable[Guarded]", self.connections))
+            _make_room(self.connections)
         super().connection_made(transport)
         if self.below is not None:
             self.app = _WithClient(self.app, verified=bool(transport.get_extra_info("peercert")))
@@ -57,7 +57,7 @@ class Guarded(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        waiting = sum(one.unsent for one in cast("Iterable[Guarded]", self.connections))
+        waiting = sum(one.unsent for one in _counted(self.connections))
         if waiting > UNSENT:
             self.transport.abort()
             return
@@ -111,11 +111,17 @@ class Guarded(H11Protocol):
         self._timer = self.loop.call_later(PATIENCE, self._look)
 
 
-def _make_room(connections: Iterable[Guarded]) -> None:
+def _make_room(connections: Iterable[object]) -> None:
     """Close the connection that has been silent for longest, preferably one without an answer in progress."""
-    victim = min(connections, key=lambda one: (one.answers, one.silent_since))
-    victim.connections.discard(victim)
-    victim.transport.abort()
+    victim = min(_counted(connections), key=lambda one: (one.answers, one.silent_since), default=None)
+    if victim is not None:
+        victim.connections.discard(victim)
+        victim.transport.abort()
+
+
+def _counted(connections: Iterable[object]) -> Iterator[Guarded]:
+    """Yield the connections that speak HTTP. The server's set has its WebSockets, too."""
+    return (one for one in connections if isinstance(one, Guarded))
 
 
 class _WithClient:

@@ -228,3 +228,13 @@ def test_the_words_of_a_refusal() -> None:
     assert refusal(JANE, nodes) == (
         'nodes is forbidden: User "jane" cannot list resource "nodes" in API group "" at the cluster scope'
     )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH"])
+def test_the_headers_of_an_upgrade_do_not_change_what_a_request_does(method: str) -> None:
+    plain = {"type": "http", "method": method, "path": "/api/v1/namespaces/default/secrets/db",
+             "query_string": b"", "headers": []}  # fmt: skip
+    upgrade: Json = {"extensions": {"kubelite.upgrade": {}}}
+    assert attributes_of(plain | upgrade) == attributes_of(plain)
+    stream = plain | upgrade | {"path": "/api/v1/namespaces/default/pods/web/exec"}
+    assert (attributes_of(stream).verb == "create") == (method in ("GET", "POST"))
