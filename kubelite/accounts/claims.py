@@ -1,4 +1,4 @@
-"""What a ServiceAccount's token says, and whether it still holds. Pure.
+"""The claims of a ServiceAccount's token, and whether a token with them is accepted. Pure.
 
 Source: Kubernetes pkg/serviceaccount/claims.go (Claims, Validate), pkg/registry/core/serviceaccount/storage/token.go,
 and apiserver pkg/authentication/serviceaccount/util.go (names, groups, and the keys of `extra`).
@@ -36,7 +36,7 @@ class Rejected(Exception):
 
 
 class Bound(NamedTuple):
-    """The object without which a token is worthless."""
+    """The object that a token is bound to. The token is rejected once the object is gone."""
 
     kind: str
     name: str
@@ -52,7 +52,7 @@ class Wish(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Who a token is. `audiences`: those of the token that were asked for."""
+    """The user that a token names. `audiences`: the token's audiences that the caller accepts."""
 
     username: str
     uid: str
@@ -103,9 +103,9 @@ def claims_of(
 
 
 def identity_of(claims: Json, *, issuer: str, audiences: Iterable[str], find: Find, now: float) -> Identity:
-    """Return who a token is, whose signature is good. Raises Rejected.
+    """Return the user of a token whose signature is verified. Raises Rejected.
 
-    `audiences`: one of them must be the token's. `find` returns objects that exist, also a derived ServiceAccount."""
+    `audiences`: the token must have one of them. `find` returns objects that exist, also a derived ServiceAccount."""
     accepted = tuple(one for one in audiences if one in claims["aud"])
     if claims["iss"] != issuer or not accepted:
         raise Rejected("token audiences or issuer are not those of this node")
@@ -124,7 +124,7 @@ def identity_of(claims: Json, *, issuer: str, audiences: Iterable[str], find: Fi
 
 
 def _check(kind: str, namespace: str, claim: Json, find: Find, now: float) -> None:
-    """Check that an object that a token depends on exists, and is the same one. Raises Rejected."""
+    """Check that an object named in a token exists and has the same uid. Raises Rejected."""
     found = find(kind, namespace, claim["name"])
     if found is None or found["metadata"].get("uid") != claim["uid"]:
         raise Rejected(f"service account token has been invalidated: the {kind} {claim['name']} is gone")

@@ -1,7 +1,7 @@
-"""The tokens in pods' volumes: which one a file has, and when it gets another. Pure.
+"""The tokens in pods' volumes: what a file's token must be, and when it is replaced. Pure.
 
-Source: Kubernetes pkg/kubelet/token/token_manager.go (requiresRefresh). kubelet remembers its tokens. Here the file is
-asked, so a restart of the daemon changes no file.
+Source: Kubernetes pkg/kubelet/token/token_manager.go (requiresRefresh). kubelet keeps its tokens in memory. kubelite
+reads the token in the file, so a restart of the daemon changes no file.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _LONGEST = 24 * 3600.0  # seconds after which it is replaced in any case
 
 
 def wish_of(pod: Mapping[str, Any], audiences: tuple[str, ...], seconds: int) -> Wish:
-    """Return the token for a pod (its metadata) in a file."""
+    """Return the token that a file of the pod must have. `pod`: the pod's metadata."""
     return Wish(audiences, seconds, Bound("Pod", str(pod["name"]), str(pod["uid"])))
 
 
 def is_due(token: str, wish: Wish, account: Json, now: float) -> bool:
-    """Whether a file with this token needs another one: it is old, of something else, or none."""
+    """Whether the token in a file must be replaced: it is old, not the wanted one, or not a token."""
     claims = payload_of(token)
     if claims is None or wish.bound is None:
         return True

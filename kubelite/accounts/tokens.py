@@ -1,7 +1,7 @@
 """Issues and checks the tokens of ServiceAccounts.
 
-Nothing is recorded of a token. It is worthless when its ServiceAccount or the object that it is bound to is gone, or
-when the node's key is another one, so each check looks at the store.
+Tokens are not recorded. A token is rejected when its ServiceAccount or the object that it is bound to is gone, or when
+another key signed it, so each check reads the store.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Objects(Protocol):
 
 
 class Token(NamedTuple):
-    """A token, and when it is to be replaced, in Unix seconds."""
+    """A token, and when its holder must replace it (Unix seconds)."""
 
     text: str
     expires: float
@@ -101,8 +101,8 @@ class Tokens:
         return Token(self._key.sign(claims), now + wish.seconds)
 
     def check(self, token: str, audiences: Iterable[str] = ()) -> Identity:
-        """Return who a token is. `audiences`: one of them must be the token's; none: those of the node's API. Raises
-        Rejected, and RuntimeFault if the node's key cannot be used."""
+        """Return the user of a token. `audiences`: the token must have one of them; if empty, one of the node's API.
+        Raises Rejected, and RuntimeFault if the node's key cannot be used."""
         claims = self._verified.get(token)
         if claims is None:
             claims = self._key.verified(token)
@@ -118,7 +118,7 @@ class Tokens:
         )
 
     def is_current(self, token: str) -> bool:
-        """Whether a token names the node's key. Nothing else is checked. Raises RuntimeFault."""
+        """Whether the header of a token names the node's key; nothing else is checked. Raises RuntimeFault."""
         return self._key.is_current(token)
 
     def discovery(self) -> Json:

@@ -27,7 +27,7 @@ RETRY = 2.0  # seconds until a request is sent again
 
 
 class Wanted(NamedTuple):
-    """A token of a pod."""
+    """A token that a pod's volume asks for. `uid`: the pod's."""
 
     uid: str
     asked: TokenAsked

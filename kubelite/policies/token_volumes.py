@@ -1,4 +1,4 @@
-"""The volume with which a pod reaches the node's API: who gets one, and what it contains. Pure.
+"""The volume with a token and the CA certificate of the node's API: which pods get it, and its content. Pure.
 
 Source: Kubernetes plugin/pkg/admission/serviceaccount/admission.go (shouldAutomount, mountServiceAccountToken,
 TokenVolumeSource). A pod gets the volume when it is created and keeps it, so a change of the setting or of a

@@ -62,8 +62,8 @@ def port_of(stream: Stream) -> int | None:
 
 
 def _request(stream: Stream) -> str:
-    """Return what both streams of a connection have in common. Clients before Kubernetes 1.4 send no requestid: they
-    open the data stream right after the error stream."""
+    """Return the key that pairs the data stream and the error stream of a connection: the header requestid. Clients
+    before Kubernetes 1.4 send none; they open the data stream right after the error stream."""
     if named := stream.headers.get("requestid"):
         return named
     number = stream.number if stream.headers.get("streamtype") == "error" else stream.number - 2

@@ -64,11 +64,13 @@ READER = ("kubelite-reader", ("kubelite:readers",))
 @click.option(
     "--on-demand",
     is_flag=True,
-    help="For root on this machine: open no port now, and put no secret into the kubeconfig. Its client runs `kubelite "
-    "kubeconfig --credential` when it connects.",
+    help="Print a kubeconfig without a secret, for root on this machine. The client runs `kubelite kubeconfig "
+    "--credential` when it connects; that opens the port and prints a certificate.",
 )
 @click.option(
-    "--credential", is_flag=True, help="Print a client certificate for an hour, as clients ask for it."
+    "--credential",
+    is_flag=True,
+    help="Print a client certificate that is valid for an hour. Clients with an --on-demand kubeconfig run this.",
 )
 @socket_option
 @click.pass_context
@@ -142,7 +144,8 @@ def _by_certificate(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_command(socket: str) -> dict[str, Any]:
-    """Log in by this command, which only root can use."""
+    """Return the login of a client that runs `kubelite kubeconfig --credential` for its certificate. Root alone can
+    run that."""
     program = shutil.which("kubelite")
     arguments = ["kubeconfig", "--credential", "--socket", socket]
     if program is None:  # in a checkout

@@ -1,4 +1,4 @@
-"""What pods get of the node's API: tokens, and the authority to trust once they can reach it."""
+"""Gives pods' volumes their tokens, and the API's CA certificate once pods can reach the API."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DEFAULT_SECONDS = 3600
 
 
 class PodAccess:
-    """The TokenSource of the node's pods. `needed` is set when a pod waits for the API; `open` then says whom it
-    trusts. Nothing of tokens is imported before the first one."""
+    """The TokenSource of the node's pods. `needed` is set once a pod uses the API; `open` is called when pods can
+    reach it. The modules of tokens are imported for the first token."""
 
     def __init__(self, settings: Settings, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class PodAccess:
 
     @property
     def tokens(self) -> Tokens:
-        """What issues and checks the tokens of ServiceAccounts. The first call creates it."""
+        """Issues and checks the tokens of ServiceAccounts. Created on first use."""
         if self._tokens is None:
             from kubelite.accounts.tokens import Tokens
 
@@ -45,7 +45,7 @@ class PodAccess:
 
     @property
     def known_authority(self) -> str | None:
-        """The certificate (PEM) of the API's authority, None if pods cannot reach the API."""
+        """The API's CA certificate (PEM), or None until pods can reach the API."""
         return self._authority
 
     def authority(self) -> str | None:
@@ -54,7 +54,7 @@ class PodAccess:
         return self._authority
 
     def open(self, authority: str) -> None:
-        """Say that pods can reach the API, and whom they trust."""
+        """Record that pods can reach the API. `authority`: its CA certificate (PEM)."""
         self._authority = authority
 
     def token(self, pod: Pod, wanted: ServiceAccountTokenProjection, current: str) -> str:

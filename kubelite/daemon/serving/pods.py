@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 
 async def serve_pods(agent: NodeAgent, port: Callable[[], ApiPort], allocate: Allocate) -> None:
-    """Serve pods until this is cancelled; without a pod that uses the API, first wait for one. Raises an error of
-    `is_expected`; then it is to be called again."""
+    """Serve the API to pods until cancelled. While no pod uses it, wait for the first one. Raises the errors of
+    `is_expected`; the caller then calls this again."""
     store, access = agent.store, agent.access
     if not access.needed.is_set() and not any(uses_api(record.doc) for record in store.list("Pod")):
         await withdraw(store)
@@ -68,7 +68,8 @@ class PodApi:
         self._agent.access.open(found.authority)
 
     def _held(self) -> str:
-        """Return the Service's address: what it has, or the first address of Services, unless another one has it."""
+        """Return the address of the Service `kubernetes`: the one that it has, else the first of service_cidr, else any
+        free one. Raises RuntimeFault if none is free."""
         store = self._agent.store
         held = {(one.namespace, one.name): one.doc for one in store.list("Service")}
         if (own := held.get(NAME)) is not None and (address := own["spec"].get("clusterIP")):
@@ -109,7 +110,8 @@ def _content_of(wanted: Json, old: Json) -> Json | None:
 
 
 async def withdraw(store: Store) -> None:
-    """Delete the objects of a daemon whose pods used the API, except those of manifests."""
+    """Delete the Service `kubernetes` and its endpoints, which an earlier run of the daemon wrote. Objects that a
+    manifest defines stay."""
     record = store.get("Service", *NAME)
     if record is None or record.metadata.get("labels") != LABELS or _of_manifest(record.metadata):
         return

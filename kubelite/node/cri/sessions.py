@@ -1,4 +1,4 @@
-"""What clients open in a running pod: a program, a container's input and output, a connection to a port."""
+"""Opens sessions in a running pod: a program (exec), a container's input and output (attach), a TCP connection."""
 
 from __future__ import annotations
 

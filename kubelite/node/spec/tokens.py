@@ -1,4 +1,4 @@
-"""What a pod's volumes get from the node's API: tokens, and the authority that clients trust."""
+"""What pods' volumes ask of the node's API: tokens, and the CA certificate that clients of the API trust."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from manifests.types.core import Pod, ServiceAccountTokenProjection
 
 
 class TokenSource(Protocol):
-    """The node's API, as far as volumes need it."""
+    """The part of the node's API that volumes use."""
 
     def token(self, pod: Pod, wanted: ServiceAccountTokenProjection, current: str) -> str:
-        """Return the token for a pod's file: `current`, which the file has, unless it is due for a new one. Raises
+        """Return the token that a pod's file gets: `current`, the token in the file, until a new one is due. Raises
         ConfigError."""
         ...
 
     def authority(self) -> str | None:
-        """Return the certificate (PEM) of the API's authority; None until pods can reach the API."""
+        """Return the API's CA certificate (PEM), or None until pods can reach the API."""
         ...
 
 
@@ -31,8 +31,8 @@ class NoTokens:
 
 
 def file_user(pod: Pod) -> int | None:
-    """Return the user as whom all containers of a pod run; None if the manifest does not say so of each, or if they
-    differ (Kubernetes pkg/volume/util/util.go, FsUserFrom)."""
+    """Return the uid as which all containers of a pod run; None if a container sets none, or if they differ
+    (Kubernetes pkg/volume/util/util.go, FsUserFrom)."""
     shared = pod.spec.security_context.run_as_user if pod.spec.security_context is not None else None
     found = set()
     for container in (*pod.spec.init_containers, *pod.spec.containers):

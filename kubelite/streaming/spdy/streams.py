@@ -98,7 +98,7 @@ class Stream:
         self._changed.set()
 
     def broken(self) -> None:
-        """The client has reset the stream, or is gone. What it sent before can be read."""
+        """End the stream because the client has reset it or is gone. Data received before can still be read."""
         self._broken = self._received_all = True
         self._changed.set()
         self._room.set()

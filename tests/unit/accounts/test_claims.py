@@ -1,4 +1,4 @@
-"""What tokens say, and when they hold (Kubernetes pkg/serviceaccount/claims_test.go has the same cases)."""
+"""The claims of tokens, and when a token is accepted (cases as in Kubernetes pkg/serviceaccount/claims_test.go)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SPDY codec: what is written is read, in whatever pieces; anything else is an error, and never more memory."""
+"""The SPDY codec: it reads what it writes, in pieces of any size, and refuses other bytes within bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's SPDY streams, on real sockets, with a small client of ours."""
+"""The API's SPDY streams over real sockets. The client is in this file."""
 
 from __future__ import annotations
 

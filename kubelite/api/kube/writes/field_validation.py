@@ -1,8 +1,9 @@
-"""The parameter `fieldValidation`: what becomes of fields that a kind does not have, and of fields given twice.
+"""The query parameter `fieldValidation`: how the API treats unknown and duplicate fields of an object.
 
-Strict refuses them; kubectl asks for that unless `--validate` says otherwise. Warn, the default of an API server, and
-Ignore leave them out of the manifest. Source: apiserver pkg/endpoints/handlers/create.go and
-pkg/runtime/serializer/json (strict decoding errors); metav1.CreateOptions.
+Strict refuses the request; kubectl sends this value unless `--validate` says otherwise. Warn, an API server's default,
+leaves the fields out of the manifest and answers with a warning for each. Ignore leaves them out silently. Source:
+apiserver pkg/endpoints/handlers/create.go and pkg/runtime/serializer/json (strict decoding errors);
+metav1.CreateOptions.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def mode_of(request: Request) -> Mode:
 def known_fields(
     doc: Json, resource: Resource, mode: Mode, duplicates: Sequence[str]
 ) -> tuple[Json, list[str]]:
-    """Return an object without the fields that its kind does not have, and warnings about them and about `duplicates`,
-    names of fields that it had twice. Raises BadRequest in the mode Strict."""
+    """Return the object without its unknown fields, and the warnings. `duplicates`: names of fields that were given
+    twice. Raises BadRequest in the mode Strict."""
     unknown = _unknown(doc, resource)
     said = [f'unknown field "{name}"{hint}' for _, name, hint in unknown]
     said += [f'duplicate field "{name}"' for name in dict.fromkeys(duplicates)]
