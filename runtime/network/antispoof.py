@@ -101,7 +101,7 @@ Element = tuple[str, bytes]
 
 
 def elements(lease: Lease, *, ipv6: bool = False) -> tuple[Element, ...]:
-    """The (set, key) of a pod's port and of its allowed senders: with `ipv6`, also that of its second address."""
+    """The (set, key) of a pod's port and of each address it may send from. Its IPv6 address counts only with `ipv6`."""
     name = lease.host_ifname.encode().ljust(16, b"\0")
     mac = bytes.fromhex(lease.mac.replace(":", "")).ljust(8, b"\0")
     found = (PORTS, name), (SENDERS, name + mac + ipaddress.IPv4Address(lease.ip).packed)
@@ -190,7 +190,7 @@ class SenderTable(Table):
         self._names = (PORTS, SENDERS, SENDERS6) if gateway else (PORTS, SENDERS)
 
     def elements_of(self, lease: Lease) -> tuple[Element, ...]:
-        """The elements of a pod in this table, which has those of IPv6 addresses or not."""
+        """The elements of a pod in this table. Without an IPv6 network, the table has no IPv6 addresses."""
         return elements(lease, ipv6=bool(self._gateway))
 
     def rebuild(self, leases: Iterable[Lease]) -> None:

@@ -230,8 +230,8 @@ class NatTable(Table):
     def __init__(
         self, name: str, bridge: str, subnet: Subnet, *, routed: bool = False, chains6: Sequence[Chain] = ()
     ) -> None:
-        """`chains6`: those of the second table; none: there is none. Raises CapabilityError if the kernel has no
-        netfilter netlink."""
+        """`chains6`: the chains of the table of family ip6; without any, there is no such table. Raises CapabilityError
+        if the kernel has no netfilter netlink."""
         super().__init__(socket.AF_INET, name)
         self._chains6 = chains6
         self._tables: dict[Family, Table] = {IPV4: self}

@@ -134,8 +134,8 @@ class Lease:
 
     @property
     def ifb(self) -> str:
-        """The name of the interface through which the pod's packets pass if its egress is limited. It begins as those
-        of pods do."""
+        """The name of the interface that the pod's packets pass if its egress is limited. It has the same prefix as
+        the names of pods' interfaces."""
         return self.host_ifname[:7] + _digest(self.host_ifname, 8)
 
     @property

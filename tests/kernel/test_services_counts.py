@@ -1,5 +1,4 @@
-"""Packets and bytes of Services by endpoint: what the kernel counts for traffic whose size is known, what stays, and
-what a packet costs."""
+"""Counters of Services agree with traffic of a known size, outlive the helper, and end with their endpoint."""
 
 from __future__ import annotations
 

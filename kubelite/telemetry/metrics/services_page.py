@@ -45,7 +45,7 @@ def write_endpoints(page: Page, services: Iterable[Json], slices: Iterable[Json]
 
 
 def write_counts(page: Page, counts: Sequence[EndpointCount], slices: Iterable[Json]) -> None:
-    """Write the counters of each endpoint. Its pod is a label, if it is one's."""
+    """Write the counters of each endpoint. The label `pod` is empty if the endpoint is no pod."""
     pods = _pods(slices)
     heads = [_head(one, pods) for one in counts]
     values = [(*one.received, *one.sent) for one in counts]

@@ -75,8 +75,8 @@ class Stack6:
             self._route.request(known)
 
     def inside(self, index: int, lease: Lease) -> list[Request]:
-        """The requests in a pod's namespace, for its interface with this index, which is up. No error if it has all of
-        it."""
+        """The requests that configure a pod's interface from inside its namespace. The interface has this index and is
+        up. Repeating them is no error."""
         gateway = self.subnet.gateway
         return [
             requests.new_address(index, lease.ip6, POD_PREFIX),
@@ -93,7 +93,8 @@ class Stack6:
     # --- what an audit finds ----------------------------------------------------------------------------------------
 
     def problems(self, leases: Iterable[Lease]) -> list[str]:
-        """The problems of the node itself and of its side of the pods, as sentences."""
+        """What is wrong with IPv6 outside the pods' namespaces, as sentences: the bridge's address, forwarding, and the
+        hardware addresses of these pods."""
         found, name, gateway = [], self._bridge.name, self.subnet.gateway
         held = requests.addresses(self._route)
         if not any((one.index, one.ip) == (self._bridge.index, gateway) for one in held):
@@ -109,7 +110,7 @@ class Stack6:
         return found
 
     def inside_problems(self, pod: NetlinkSocket, index: int, lease: Lease) -> list[str]:
-        """What a pod's namespace lacks, as parts of sentences. `pod` is a socket in it."""
+        """What is wrong with IPv6 inside a pod's namespace, as parts of sentences. `pod` is a socket of that namespace."""
         if not lease.ip6:
             return []
         if not any((one.index, one.ip) == (index, lease.ip6) for one in requests.addresses(pod)):

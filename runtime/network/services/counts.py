@@ -5,10 +5,10 @@
       set sent       the same                                                counter   their answers
       chain postrouting, input    filter   count every packet of a connection that a Service has led somewhere
 
-The table is apart from those that lead connections, which are made anew when they are damaged: counters go on. The
-addresses before and after DNAT are those of the connection's entry in connection tracking, so one rule counts each
-direction, whichever way its packets take. The kernel adds an element with the first packet; what no Service has any
-more is removed when the counters are read. A node that does not count has no table, and pays nothing for a packet.
+The counters have a table of their own, because a repair replaces the tables that route Services and would reset them.
+The rules take the addresses before and after DNAT from the connection tracking entry, so one rule counts each
+direction, whatever path the packets take. The kernel adds an element with the first packet. A read removes the elements
+that no Service has any more. A node that does not count has no such table, and its packets cost nothing more.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class ServiceCounters(Table):
             self.replace(sets, rules.counting_chains(), (), lacking=LACKS)
 
     def read(self, owners: Mapping[bytes, str], placed: Mapping[str, Placed]) -> list[ServiceCount]:
-        """What each endpoint of each port has received and sent. `owners`: the name of the port that has a front (see
-        arrange.Front.key). Counters of what is no endpoint any more are removed. Raises NetlinkError."""
+        """Count what each endpoint of each port has received and sent. `owners` maps fronts (arrange.Front.key) to the
+        names of their ports. Counters of endpoints that are gone are removed. Raises NetlinkError."""
         found: dict[tuple[str, Endpoint], dict[str, _Pair]] = {}
         owner = _Owners(owners, placed)
         for direction in rules.COUNTERS:
@@ -117,7 +117,7 @@ class ServiceCounters(Table):
 
 
 class _Owners:
-    """To which port and endpoint a counter belongs."""
+    """Finds the port and the endpoint that a counter belongs to."""
 
     def __init__(self, fronts: Mapping[bytes, str], placed: Mapping[str, Placed]) -> None:
         self._fronts = fronts
@@ -125,7 +125,7 @@ class _Owners:
         self._endpoints: dict[str, frozenset[Endpoint]] = {}
 
     def of(self, key: bytes) -> tuple[str, Endpoint] | None:
-        """None if the port is gone, or leads elsewhere now."""
+        """The name of the port and the endpoint; None if the port is gone or no longer has this endpoint."""
         front, where = key[:_FRONT], key[_FRONT:]
         name = self._fronts.get(front) or self._fronts.get(_EVERY + front[_ADDRESS:])  # a node port
         if name is None:

@@ -1,2 +1,2 @@
-"""The bandwidth of pods: limits.py says which pods have a limit, qdiscs.py carries it out, and is loaded with the first
-of them."""
+"""Limits of pods' bandwidth. limits.py finds the pods that have a limit; qdiscs.py sets it in the kernel, and is loaded
+with the first such pod."""

@@ -1,4 +1,5 @@
-"""Which pods have a limited bandwidth. qdiscs.py, which carries it out, is loaded with the first of them."""
+"""Finds the pods whose bandwidth is limited. qdiscs.py sets the limits in the kernel; it is loaded with the first such
+pod."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def set_limit(sock: NetlinkSocket, leases: LeaseStore, uid: str, bandwidth: Band
 
 
 def unlimited(sock: NetlinkSocket, leases: Sequence[Lease], links: Mapping[str, netlink.Link]) -> list[Lease]:
-    """Those that should have limits, and do not have them in the kernel."""
+    """The pods whose limits are missing in the kernel."""
     wanted = [lease for lease in leases if lease.bandwidth and lease.host_ifname in links]
     if not wanted:
         return []
