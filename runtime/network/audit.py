@@ -71,8 +71,8 @@ class Audit:
             for name in links
             if name.startswith(self.prefix) and name not in known
         ]
-        if published is not None:
-            wanted = {item for lease in leases for port in lease.ports for item in nat.elements(lease, port)}
+        if self.nat and published is not None:
+            wanted = {item for lease in leases for item in self.nat.elements_of(lease)}
             found += [
                 Problem(f"nftables: {nat.describe(item)} is published for no pod")
                 for item in published - wanted
@@ -132,10 +132,12 @@ class Audit:
         elif link.master != self.bridge.index or not link.up:
             words = f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.bridge.name}"
             found.append(Problem(words))
-        for port in lease.ports if published is not None else ():
-            if published is not None and not published.issuperset(nat.elements(lease, port)):
-                words = f"pod {lease.uid}: host port {port.describe()} is not in the NAT table"
-                found.append(Problem(words))
+        if self.nat and published is not None:
+            found += [
+                Problem(f"pod {lease.uid}: host port {port.describe()} is not in the NAT table")
+                for port in lease.ports
+                if not published.issuperset(self.nat.elements_of(lease, port))
+            ]
         return found
 
     def _sender_problems(self, leases: Sequence[Lease], *, others: bool) -> list[Problem]:

@@ -241,10 +241,16 @@ class NatTable(Table):
         self._bridge = bridge
         self._subnet = subnet
 
+    def elements_of(self, lease: Lease, *ports: PortMapping) -> list[Element]:
+        """The elements of these ports of a pod, or of all its ports, in the tables that exist: a pod keeps an IPv6
+        address in its lease after the node has lost its IPv6 network."""
+        found = (item for port in ports or lease.ports for item in elements(lease, port))
+        return [item for item in found if _family(item) in self._tables]
+
     def rebuild(self, leases: Iterable[Lease]) -> None:
         """Replace the table, if there is one, by one that publishes these leases' ports. Raises CapabilityError if the
         kernel lacks nftables or a part of it."""
-        published = [item for lease in leases for port in lease.ports for item in elements(lease, port)]
+        published = [item for lease in leases for item in self.elements_of(lease)]
         second: list[Request] = []
         if table := self._tables.get(IPV6):
             second += [*table.replacement(), *self._new_maps(IPV6)]
@@ -260,16 +266,12 @@ class NatTable(Table):
 
     def publish(self, lease: Lease) -> None:
         """Publish the lease's ports. Existing elements are no error, but another value for a key is (EEXIST)."""
-        self.transaction(
-            self._elements(
-                NFT_MSG_NEWSETELEM, [item for port in lease.ports for item in elements(lease, port)]
-            )
-        )
+        self.transaction(self._elements(NFT_MSG_NEWSETELEM, self.elements_of(lease)))
         self._forget_flows(lease.ports)
 
     def withdraw(self, leases: Sequence[Lease]) -> None:
         """Remove the leases' ports. Missing elements are no error."""
-        gone = [item for lease in leases for port in lease.ports for item in elements(lease, port)]
+        gone = [item for lease in leases for item in self.elements_of(lease)]
         singly = (one for item in gone for one in self._elements(NFT_MSG_DELSETELEM, [item]))
         self.remove(self._elements(NFT_MSG_DELSETELEM, gone), singly)
         self._forget_flows([port for lease in leases for port in lease.ports])

@@ -14,7 +14,7 @@ from runtime.network.client import NetworkClient
 from runtime.network.node import Node
 from runtime.network.plan import Attachment, PortMapping, mac_of
 from runtime.network.policies.plan import PodRules, Policy
-from tests.kernel.netlab import HOST, NEVER, SOON, Lab, Netns, Server, ask, lab
+from tests.kernel.netlab import HOST, INTERNET, NEVER, SOON, Lab, Netns, Server, ask, lab
 from tests.programs import missing
 
 pytestmark = [
@@ -251,6 +251,25 @@ def test_pods_stay_when_the_node_gets_and_loses_ipv6(world: Lab) -> None:
         alone.teardown()
 
     world.host.run(scenario)
+
+
+def test_host_ports_stay_when_the_node_loses_ipv6(world: Lab) -> None:
+    pod = world.namespace()
+
+    async def before() -> None:
+        node = await NetworkClient.start(world.config(cidr6=CIDR6))
+        await node.add("pod", pod.path, [PortMapping(8080, 80), PortMapping(8081, 80, host_ip="::")])
+        await node.close()
+
+    async def after(node: NetworkClient) -> None:
+        assert await node.audit() == []
+        with Server(pod, 80):
+            assert ask(world.internet, HOST, 8080) == INTERNET
+        await node.delete("pod")
+        assert await node.audit() == []
+
+    world.play(before)
+    world.with_node(after)
 
 
 def test_overlapping_networks_are_refused(world: Lab) -> None:
