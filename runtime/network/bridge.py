@@ -36,10 +36,10 @@ class Bridge:
         self._alias = bridge_alias(node)
         self._subnet = subnet
 
-    def set_up(self, *, mtu: int, held: Iterable[str]) -> list[str]:
+    def set_up(self, *, mtu: int, held: Iterable[str], ipv6: bool = False) -> list[str]:
         """Create or repair the bridge: it exists, has the gateway's address, is up, and packets are forwarded.
-        Idempotent. `held` are the addresses of pods. Returns warnings. Raises NetworkError if the name or the network
-        is taken."""
+        Idempotent. `held` are the addresses of pods. `ipv6`: ipv6/stack.py switches IPv6 on. Returns warnings. Raises
+        NetworkError if the name or the network is taken."""
         present = netlink.links(self._route)
         bridge = next((link for link in present if link.name == self.name), None)
         if bridge is not None:
@@ -50,7 +50,10 @@ class Bridge:
             make = netlink.new_bridge(self.name, mac=self.mac, mtu=mtu)
             self._route.request([make, netlink.set_alias(self.name, self._alias)])
         self.index = netlink.interface_index(self.name)
-        disable_ipv6(self.name)
+        if not (ipv6 and self.had_ipv6()):
+            # With IPv6, a new bridge also comes up without it, so that it gets no link-local address. Later that would
+            # remove the IPv6 addresses, neighbours and routes of the bridge.
+            disable_ipv6(self.name)
         warnings = self._remove_stale_addresses(held)
         subnet = self._subnet
         address = netlink.new_address(

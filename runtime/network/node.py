@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # loaded when there are IPv6 addresses, Services or NetworkPo
 
 
 class Node:
-    """The network of one node, set up. `warnings` are the parts of the set-up that failed, as sentences."""
+    """The network of one node, set up. `warnings`: a sentence for each part of the set-up that failed."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """Set up the node; idempotent. Raises NetworkError, SpecError or CapabilityError. The next start repairs what a
@@ -332,13 +332,12 @@ class Node:
     # --- the node itself --------------------------------------------------------------------------------------------
 
     def audit(self) -> list[str]:
-        """Everything in this node's network that is missing, damaged or left over, as sentences; [] if there are no
-        problems."""
+        """Everything that is missing, damaged or left over in this node's network, as sentences."""
         return [problem.sentence for problem in self._audit.problems()] + self._table_problems()
 
     def _table_problems(self) -> list[str]:
         """What is wrong with the tables of Services and of NetworkPolicies."""
-        return [said for one in (self._services, self.policies) if one for said in one.problems()]
+        return [said for tables in (self._services, self.policies) if tables for said in tables.problems()]
 
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With
@@ -408,9 +407,8 @@ class Node:
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)
-        delete_links(
-            self._route, [link.name for link in netlink.links(self._route) if link.name.startswith(prefix)]
-        )
+        names = [link.name for link in netlink.links(self._route)]
+        delete_links(self._route, [name for name in names if name.startswith(prefix)])
         self._bridge.delete()
         if self._senders:
             self._senders.delete()
@@ -424,7 +422,9 @@ class Node:
 
     def _set_up_bridge(self) -> list[str]:
         leases = self._leases.all()
-        warnings = self._bridge.set_up(mtu=self._mtu, held=[lease.ip for lease in leases])
+        warnings = self._bridge.set_up(
+            mtu=self._mtu, held=[lease.ip for lease in leases], ipv6=bool(self._ipv6)
+        )
         if self._ipv6:
             self._ipv6.set_up(leases)
         return warnings

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,6 +230,23 @@ def test_a_repair_puts_ipv6_right(world: Lab) -> None:
                 assert (list(done.left), list(done.failures)) == ([], []), command
                 assert await node.audit() == [], command
                 assert ask(one, SECOND, 7000) == FIRST, command
+
+    world.with_node(scenario, cidr6=CIDR6)
+
+
+def test_the_bridge_keeps_ipv6_during_a_repair_and_a_restart(world: Lab) -> None:
+    """The kernel forgets a route when IPv6 is switched off at its interface, if only for a moment."""
+    route = "2001:db8:9::/64"
+
+    async def scenario(node: NetworkClient) -> None:
+        await two(world, node)
+        world.host.sh("ip", "-6", "route", "add", route, "dev", node.config.bridge)
+        world.host.sh("nft", "flush", "ruleset")
+        assert (await node.repair()).repaired
+        assert route in world.host.sh("ip", "-6", "route")
+        os.kill(node.helper_pid, signal.SIGKILL)
+        assert await node.audit() == []
+        assert route in world.host.sh("ip", "-6", "route")
 
     world.with_node(scenario, cidr6=CIDR6)
 

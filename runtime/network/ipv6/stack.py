@@ -110,7 +110,7 @@ class Stack6:
         return found
 
     def inside_problems(self, pod: NetlinkSocket, index: int, lease: Lease) -> list[str]:
-        """What is wrong with IPv6 inside a pod's namespace, as parts of sentences. `pod` is a socket of that namespace."""
+        """What is wrong with IPv6 inside a pod's namespace, as parts of sentences. `pod`: a socket of it."""
         if not lease.ip6:
             return []
         if not any((one.index, one.ip) == (index, lease.ip6) for one in requests.addresses(pod)):
