@@ -10,7 +10,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339, rfc3339_micro
 
 REPORT = 300.0  # seconds after which the status is sent without a change (nodeStatusReportFrequency)
-LEFT = "kubelite.io/left"  # annotation of a Node that has left the cluster, and is cordoned for that: when
+LEFT = "kubelite.io/left"  # annotation of a Node that `kubelite leave` has cordoned: at which time
 LEASE_SECONDS = 40  # nodeLeaseDurationSeconds
 #: The version of Kubernetes' API for pods that the node implements, in the form that typed clients expect.
 API_VERSION = "v1.36.0"
@@ -39,8 +39,8 @@ def node_object(node: Json, *, port: int, version: str, now: float) -> Json:
 
 
 def takeover(found: Json, made: Json) -> Json:
-    """Return the patch that makes the Node `found` the one that was to be created. A Node that has left before is no
-    longer cordoned for that."""
+    """Return the patch that gives the existing Node `found` the labels and annotations of `made`, which cannot be
+    created because `found` has its name. If `kubelite leave` has cordoned `found`, the patch uncordons it."""
     metadata = made["metadata"]
     patch: Json = {"metadata": {"labels": metadata["labels"], "annotations": dict(metadata["annotations"])}}
     if LEFT in (found["metadata"].get("annotations") or {}):
@@ -50,7 +50,7 @@ def takeover(found: Json, made: Json) -> Json:
 
 
 def may_set(label: str) -> bool:
-    """Whether a node may set a label on itself: any that is not Kubernetes' own, and some of those."""
+    """Whether a node may set a label on itself: Kubernetes reserves its own prefixes, with a few exceptions."""
     prefix = label.partition("/")[0] if "/" in label else ""
     if prefix not in ("kubernetes.io", "k8s.io") and not prefix.endswith((".kubernetes.io", ".k8s.io")):
         return True
@@ -83,8 +83,8 @@ def node_status(node: Json, *, port: int, version: str, now: float) -> Json:
 
 
 def status_patch(last: Json | None, new: Json, *, sent: float, now: float) -> Json | None:
-    """Return the strategic merge patch for the Node's status. `last`: the status as it was sent at `sent`, None if it
-    was not. Return None if nothing has changed and the last report is recent."""
+    """Return the strategic merge patch that brings the Node's status to `new`, or None if `last` says the same and is
+    recent. `last`: the status that was sent at `sent` (Unix seconds), None if none was."""
     if last is not None and now - sent < REPORT and _bare(last) == _bare(new):
         return None
     gone = {key: None for key in last or () if key not in new}

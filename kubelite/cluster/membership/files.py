@@ -1,8 +1,8 @@
-"""The node's membership in a cluster, as it is on disk, and when its certificate is renewed.
+"""The files of the node's membership in a cluster, and the time at which its certificate is renewed.
 
-`<root>/cluster/` (mode 0700) has `membership.json` (0600), the node's last file when it joins and the first one that
-goes when it leaves: a node is a member exactly while the file exists. Beside it are `ca.crt`, `client.pem` (certificate
-and key, 0600) and `serving.pem` (0600). All files are written by rename.
+The node is a member exactly while `<root>/cluster/membership.json` exists: joining writes this file last, and leaving
+removes it first. The directory (mode 0700) also has `ca.crt`, `client.pem` (certificate and key) and `serving.pem`
+(certificate and key of the node's server). Every file has the mode 0600 and is written by rename.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ def write(root: str, name: str, text: str) -> None:
 
 
 def forget(root: str) -> None:
-    """End the membership. What a crash leaves without membership.json is removed by the next call. Raises OSError."""
+    """End the membership. If a crash interrupts this, the next call removes the other files. Raises OSError."""
     where = directory(root)
     (where / "membership.json").unlink(missing_ok=True)
     shutil.rmtree(where, ignore_errors=True)
 
 
 def dates(root: str) -> Validity:
-    """Return when the client's certificate is valid. Raises OSError, ValueError."""
+    """Return the validity of the client's certificate. Raises OSError, ValueError."""
     found = certificates((directory(root) / "client.pem").read_text(encoding="ascii"))
     if not found:
         raise ValueError(f"{directory(root)}/client.pem has no certificate")
@@ -86,6 +86,6 @@ def dates(root: str) -> Validity:
 
 
 def renewal(life: Validity, chance: float) -> float:
-    """Return when a certificate is to be renewed, in Unix seconds. `chance`: from 0 to 1, so that the nodes of a
-    cluster do not ask at the same time."""
+    """Return the time at which the node renews its certificate, in Unix seconds. `chance`, from 0 to 1, is random: the
+    nodes of a cluster must not all ask at the same time."""
     return life.begin + (life.end - life.begin) * (EARLIEST + SPREAD * chance)
