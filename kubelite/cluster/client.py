@@ -22,6 +22,8 @@ from kubelite.version import version
 REQUEST = 30.0  # seconds for a request
 WATCH = 300  # seconds after which the API server ends a watch, and the client asks for the next
 MERGE = "application/strategic-merge-patch+json"
+#: What a reader of an answer raises if the answer lacks a field, or has another type there.
+MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 #: A connection on which nothing is acknowledged ends within half a minute: a partition looks like silence.
 _SOCKET_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

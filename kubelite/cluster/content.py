@@ -30,7 +30,8 @@ class ClusterContent:
         self._client = client
         self._changed = changed
         self._users: dict[Reference, set[str]] = {}
-        self._following: dict[Reference, asyncio.Task[None]] = {}
+        self._following: dict[Reference, asyncio.Task[None]] = {}  # owned by `run`
+        self._running = False
         self._writes: asyncio.Queue[tuple[str, Json | None, tuple[str, str]]] = asyncio.Queue()
         self._arrived = asyncio.Event()  # replaced by a new one at each write
         self.services = asyncio.Event()  # set once the Services are known
@@ -44,10 +45,13 @@ class ClusterContent:
             listed=self._services_listed, changed=lambda kind, doc: self._note(SERVICE, doc, gone=kind == "DELETED"),
         )  # fmt: skip
         following = asyncio.create_task(services.run(), name="cluster-services")
+        self._running = True
+        self._follow_all()
         try:
             while True:
                 await self._write(*await self._writes.get())
         finally:
+            self._running = False
             following.cancel()
             for task in self._following.values():
                 task.cancel()
@@ -89,7 +93,11 @@ class ClusterContent:
         for reference in self._following.keys() - users.keys():
             self._following.pop(reference).cancel()
             self._writes.put_nowait((reference.kind, None, (reference.namespace, reference.name)))
-        for reference in users.keys() - self._following.keys():
+        if self._running:
+            self._follow_all()
+
+    def _follow_all(self) -> None:
+        for reference in self._users.keys() - self._following.keys():
             task = asyncio.create_task(self._follow(reference).run(), name=f"cluster-{reference.name}")
             self._following[reference] = task
 

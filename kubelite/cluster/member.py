@@ -21,7 +21,7 @@ from kubelite.api.node import NodeApi
 from kubelite.api.secure.certificates import ask
 from kubelite.cluster.authorization import Authorization
 from kubelite.cluster.claims import ClusterVolumes
-from kubelite.cluster.client import ClusterClient, ClusterError, Refusal
+from kubelite.cluster.client import MALFORMED, ClusterClient, ClusterError, Refusal
 from kubelite.cluster.content import ClusterContent
 from kubelite.cluster.decide.pods import Surroundings, kept
 from kubelite.cluster.events import EventSink
@@ -46,11 +46,8 @@ from state.store import Store
 log = logging.getLogger(__name__)
 
 AGAIN = 5.0  # seconds until something that failed begins anew
-#: What another machine can cause, with a malformed answer, too.
-_FAILURES = (
-    ClusterError, JoinError, StoreError, RuntimeFault, OSError,
-    AttributeError, LookupError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
+#: What other machines can cause, and a full disk.
+_FAILURES = (ClusterError, JoinError, StoreError, RuntimeFault, OSError, *MALFORMED)
 LOOK = 600.0  # seconds between looks at the age of the certificate
 CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubelet-config"
 

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 
-from kubelite.cluster.client import ClusterClient, ClusterError, Refusal
+from kubelite.cluster.client import MALFORMED, ClusterClient, ClusterError, Refusal
 from kubelite.kube.json import Json
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,10 @@ def pause(failures: int, chance: float) -> float:
 
 
 class Reflector:
-    """Follows the objects at `path` that `fields` (a field selector) chooses.
+    """Follows the objects at `path` that match `fields` (a field selector).
 
-    `listed` gets the whole list at the begin and after each gap; `changed` gets each event (ADDED, MODIFIED, DELETED)
-    and its object. A lost connection changes nothing: what was known stays known."""
+    `listed` gets the whole list at the start and after each gap. `changed` gets each event: its type (ADDED, MODIFIED,
+    DELETED) and its object. What was known stays known if the connection is lost or an answer is malformed."""
 
     def __init__(
         self,
@@ -58,14 +58,18 @@ class Reflector:
                 failures = 0
                 if time.monotonic() - began < FIRST:  # a proxy that cuts streams, say
                     await asyncio.sleep(pause(0, random.random()))
-            except ClusterError as error:
+            except (ClusterError, *MALFORMED) as error:
                 if isinstance(error, Refusal) and error.code == 410:
                     self._version = ""
                     await asyncio.sleep(pause(0, random.random()))
                     continue
-                if str(error) != self.error:
-                    log.warning("cannot follow %s: %s", self._path, error)
-                self.error = str(error)
+                words = str(error)
+                if not isinstance(error, ClusterError):
+                    self._version = ""  # the event that cannot be read is lost: list again
+                    words = f"an answer is malformed: {error!r}"
+                if words != self.error:
+                    log.warning("cannot follow %s: %s", self._path, words)
+                self.error = words
                 await asyncio.sleep(pause(failures, random.random()))
                 failures += 1
 

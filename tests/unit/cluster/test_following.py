@@ -1,0 +1,134 @@
+"""What follows the cluster's objects: how it goes on after a failure, how often it asks, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelite.cluster.client import ClusterClient, context
+from kubelite.cluster.content import ClusterContent
+from kubelite.cluster.membership.discovery import Access
+from kubelite.cluster.reflector import Reflector
+from kubelite.kube.json import Json
+from kubelite.node.spec.cluster_objects import cluster_kind
+from state.errors import StoreError
+from state.store import Store
+from tests.cluster.fake_api import FakeApi
+from tests.waiting import until_async
+
+CONF = "/api/v1/namespaces/shop/configmaps/conf"
+POD: Json = {
+    "metadata": {"name": "web", "namespace": "shop", "uid": "one"},
+    "spec": {"containers": [], "volumes": [{"name": "c", "configMap": {"name": "conf"}}]},
+}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[FakeApi]:
+    async with FakeApi(tmp_path).serving() as found:
+        yield found
+
+
+@pytest.fixture
+async def client(api: FakeApi) -> AsyncIterator[ClusterClient]:
+    made = ClusterClient(api.url, context(Access(api.url, api.authority.pem)))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    made = Store.open(str(tmp_path / "state.db"))
+    yield made
+    await made.close()
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _data(store: Store) -> object:
+    record = store.get(cluster_kind("ConfigMap"), "shop", "conf")
+    return record.doc["data"] if record is not None else None
+
+
+async def test_content_that_begins_anew_follows_what_pods_use(
+    api: FakeApi, client: ClusterClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(CONF, {"data": {"a": "1"}})
+    content = ClusterContent(store, client, lambda uid: None)
+    async with _running(content.run()) as first:
+        content.use([POD])
+        await until_async(lambda: _data(store) == {"a": "1"}, "the content arrives")
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "update", _full)
+            api.put(CONF, {"data": {"a": "2"}})
+            with pytest.raises(StoreError):
+                await asyncio.wait_for(first, 10.0)
+    async with _running(content.run()):
+        await until_async(lambda: _data(store) == {"a": "2"}, "the content that was not written arrives")
+        api.put(CONF, {"data": {"a": "3"}})
+        await until_async(lambda: _data(store) == {"a": "3"}, "the content is followed")
+    assert not [one for one in asyncio.all_tasks() if one.get_name().startswith("cluster-")]
+
+
+async def _full(*_: object, **__: object) -> None:
+    raise StoreError("the disk is full")
+
+
+async def test_a_reflector_lists_again_after_a_malformed_event(
+    api: FakeApi, client: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelite.cluster.reflector.FIRST", 0.05)
+    seen: list[str] = []
+
+    def note(*docs: Json) -> None:
+        seen.extend(f"{one['metadata']['name']} {one['data']['a']}" for one in docs)
+
+    reflector = Reflector(
+        client, CONF.rpartition("/")[0], changed=lambda kind, doc: note(doc),
+        listed=lambda docs: note(*docs),
+    )  # fmt: skip
+    async with _running(reflector.run()):
+        api.put(CONF, {"data": {"a": "1"}})
+        await until_async(lambda: seen == ["conf 1"], "the object")
+        api.put(CONF, {"nothing": {}})
+        await until_async(lambda: "malformed" in reflector.error, "the malformed event")
+        api.put(CONF, {"data": {"a": "2"}})
+        await until_async(lambda: seen == ["conf 1", "conf 2"], "the object as it is later")
+        await until_async(lambda: not reflector.error, "nothing is wrong any more")
+
+
+class _Short:
+    """An API server behind a proxy that ends each watch at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get(self, path: str, **params: str) -> Json:
+        return {"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": []}
+
+    async def watch(self, path: str, params: object) -> AsyncIterator[tuple[str, Json]]:
+        self.asked += 1
+        return
+        yield
+
+
+async def test_watches_that_end_at_once_are_not_asked_for_in_a_loop() -> None:
+    server = _Short()
+    client: Any = server
+    reflector = Reflector(client, "/api/v1/pods", listed=lambda _: None, changed=lambda kind, doc: None)
+    async with _running(reflector.run()):
+        await asyncio.sleep(0.5)
+    assert server.asked == 1  # the next one follows after 0.8 s
