@@ -83,18 +83,26 @@ class ClusterContent:
         self._arrived = asyncio.Event()
 
     def use(self, pods: Iterable[Json]) -> None:
-        """Follow what these pods refer to, and nothing else."""
+        """Follow what these pods refer to, and delete the rest, also what an earlier run of the daemon has left."""
         users: dict[Reference, set[str]] = {}
         for pod in pods:
             if not is_over(pod):
                 for reference in content(pod):
                     users.setdefault(reference, set()).add(str(pod["metadata"]["uid"]))
         self._users = users
-        for reference in self._following.keys() - users.keys():
-            self._following.pop(reference).cancel()
+        for reference in (self._stored() | self._following.keys()) - users.keys():
+            if (task := self._following.pop(reference, None)) is not None:
+                task.cancel()
             self._writes.put_nowait((reference.kind, None, (reference.namespace, reference.name)))
         if self._running:
             self._follow_all()
+
+    def _stored(self) -> set[Reference]:
+        return {
+            Reference(kind, record.namespace, record.name)
+            for kind in _PLURALS
+            for record in self._store.list(cluster_kind(kind))
+        }
 
     def _follow_all(self) -> None:
         for reference in self._users.keys() - self._following.keys():

@@ -152,12 +152,12 @@ class Member:
     async def _use(self) -> None:
         """Follow what the pods refer to, as they change."""
         while True:
-            await self._pods_changed.wait()
             self._pods_changed.clear()
             if self.pods.complete:
                 every = list(self.pods.all())
                 self.content.use(every)
-                self.tokens.use(every)
+                await self.tokens.use(every)
+            await self._pods_changed.wait()
 
     async def _configure(self) -> None:
         """Read the cluster's DNS from kubeadm's ConfigMap. Without it, the pods have the host's DNS."""

@@ -5,7 +5,6 @@ Source: Kubernetes pkg/kubelet/token/token_manager.go (requiresRefresh: at 80 % 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -58,8 +57,9 @@ class ClusterTokens:
     def start(self) -> None:
         self.queue.start(self._reconcile)
 
-    def use(self, pods: Iterable[Json]) -> None:
-        """Keep the tokens of these pods, and no others."""
+    async def use(self, pods: Iterable[Json]) -> None:
+        """Keep the tokens of these pods, and delete all others, also those that an earlier run of the daemon has left.
+        Raises StoreError."""
         wanted = {
             Wanted(str(pod["metadata"]["uid"]), asked)
             for pod in pods
@@ -67,23 +67,19 @@ class ClusterTokens:
             for asked in tokens(pod)
         }
         old, self._known = self._known, wanted
-        for one in wanted ^ old:
+        for one in wanted - old:
             self.queue.add(one)
-
-    async def sweep(self) -> None:
-        """Delete the tokens of pods that are gone. Call this once the API server has listed the pods."""
-        names = {token_name(*one) for one in self._known}
+        names = {token_name(*one) for one in wanted}
         for record in self._store.list(cluster_kind(TOKEN)):
             if record.name not in names:
                 await self._store.delete(record.uid)
-        await asyncio.sleep(0)
 
     async def _reconcile(self, one: Wanted) -> float | None:
         name = token_name(*one)
         record = self._store.get_uid(f"token:{name}")
         pod = self._pod(one.uid)
         if one not in self._known or pod is None:
-            if record is not None:
+            if record is not None:  # issued while `use` deleted the others
                 await self._store.delete(record.uid)
             return None
         if record is not None:

@@ -14,6 +14,7 @@ from kubelite.cluster.client import ClusterClient, context
 from kubelite.cluster.content import ClusterContent
 from kubelite.cluster.membership.discovery import Access
 from kubelite.cluster.reflector import Reflector
+from kubelite.cluster.tokens import ClusterTokens
 from kubelite.kube.json import Json
 from kubelite.node.spec.cluster_objects import cluster_kind
 from state.errors import StoreError
@@ -132,3 +133,27 @@ async def test_watches_that_end_at_once_are_not_asked_for_in_a_loop() -> None:
     async with _running(reflector.run()):
         await asyncio.sleep(0.5)
     assert server.asked == 1  # the next one follows after 0.8 s
+
+
+class _Issuer:
+    """An API server whose clock is an hour behind: by the node's, each token has expired already."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def post(self, path: str, body: Json) -> Json:
+        self.asked += 1
+        return {"status": {"token": "t", "expirationTimestamp": "2026-01-01T00:00:00Z"}}
+
+
+async def test_tokens_that_are_due_at_once_are_not_asked_for_in_a_loop(store: Store) -> None:
+    server = _Issuer()
+    issuer: Any = server
+    volumes = [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]
+    pod: Json = {**POD, "spec": {"containers": [], "volumes": volumes}}
+    tokens = ClusterTokens(store, issuer, lambda uid: pod, lambda uid: None)
+    tokens.start()
+    await tokens.use([pod])
+    await asyncio.sleep(0.5)
+    await tokens.queue.close()
+    assert server.asked == 1  # the next one follows after 2 s

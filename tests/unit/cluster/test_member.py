@@ -270,6 +270,26 @@ async def test_what_pods_refer_to_is_followed_and_forgotten(site: Site) -> None:
     assert ("GET", "/api/v1/namespaces/shop/configmaps/other") not in site.api.requests
 
 
+async def test_what_pods_referred_to_that_went_while_the_daemon_was_down_is_forgotten(site: Site) -> None:
+    site.api.put("/api/v1/namespaces/shop/configmaps/conf", {"data": {"a": "1"}})
+    site.api.put("/api/v1/namespaces/shop/secrets/key", {"data": {"a": "MQ=="}})
+    sources = [{"secret": {"name": "key"}}, {"serviceAccountToken": {"path": "token"}}]
+    volumes = [{"name": "c", "configMap": {"name": "conf"}}, {"name": "p", "projected": {"sources": sources}}]
+    kinds = ("ConfigMap", "Secret", TOKEN)
+
+    def known() -> list[int]:
+        return [len(site.store.list(cluster_kind(kind))) for kind in kinds]
+
+    async with site.member():
+        site.api.put(WEB, _pod(volumes=volumes))
+        site.api.put(f"{PODS}/other", _pod(volumes=[volumes[0]]))
+        await site.pod_is_here()
+        assert known() == [1, 1, 1]
+    site.api.remove(WEB)
+    async with site.member():
+        await until_async(lambda: known() == [1, 0, 0], "what no pod refers to is deleted, and nothing else")
+
+
 async def test_a_claim_is_the_volume_that_it_is_bound_to(site: Site) -> None:
     claim = "/api/v1/namespaces/shop/persistentvolumeclaims/data"
     site.api.put(claim, {"spec": {}, "status": {"phase": "Pending"}})
