@@ -236,8 +236,8 @@ class NetworkClient:
     ) -> Attachment:
         """Attach a pod's network namespace ("/proc/<pid>/ns/net") and publish its ports. Idempotent per uid: the same
         namespace gives the same result (and applies changed ports), a new one is attached with the same address. `had`
-        is the earlier address of a pod that has no lease; the pod gets it again if it is free. `limit` is that
-        of its bandwidth.
+        is the earlier address of a pod that has no lease; the pod gets it again if it is free. `limit`: the limits of
+        its bandwidth.
 
         Raises NetworkError, with the reason HostPortConflict if a port is taken (the message names the holder) or
         AddressPoolExhausted if the pod network is full; SpecError for a request that can never succeed.
@@ -254,8 +254,13 @@ class NetworkClient:
         found = Attachment.from_json(await self._request("add", uid=uid, netns=netns, ports=listed, had=had))
         if not limit:
             return found
-        warnings = await self._request("limit", uid=uid, bandwidth=asdict(limit))
-        return replace(found, warnings=(*found.warnings, *warnings))
+        return replace(found, warnings=(*found.warnings, *await self.limit(uid, limit)))
+
+    async def limit(self, uid: str, bandwidth: Bandwidth) -> list[str]:
+        """Limit what an attached pod receives and sends, in place of earlier limits. Returns warnings: a kernel may not
+        be able to. Raises NotFoundError if the pod is not attached, NetworkError."""
+        warnings: list[str] = await self._request("limit", uid=uid, bandwidth=asdict(bandwidth))
+        return warnings
 
     async def delete(self, uid: str) -> None:
         """Remove the pod's ports, interface and address. No error if there are none or the namespace is gone."""

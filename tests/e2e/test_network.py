@@ -55,6 +55,10 @@ def test_pods_reach_each_other_and_share_localhost(node: Node) -> None:
     assert f"{address}\tweb" in hosts and hosts.startswith("# Kubernetes-managed hosts file.")
 
 
+def _qdiscs(node: Node, tc: str) -> str:
+    return subprocess.run(node.in_netns(tc, "qdisc"), capture_output=True, text=True, check=True).stdout
+
+
 def test_limits_of_bandwidth(node: Node) -> None:
     limit = "kubernetes.io/egress-bandwidth"
     file = node.apply("limited.yaml", pod("limited", annotations={limit: "fast"}))
@@ -63,8 +67,15 @@ def test_limits_of_bandwidth(node: Node) -> None:
     node.apply("limited.yaml", pod("limited", annotations={limit: "20M"}))
     node.wait_status("limited", "Running")
     if tc := shutil.which("tc"):
-        listed = subprocess.run(node.in_netns(tc, "qdisc"), capture_output=True, text=True, check=True).stdout
+        listed = _qdiscs(node, tc)
         assert "qdisc tbf" in listed and "rate 20Mbit" in listed and "qdisc ingress" in listed
+        before = node.pid("limited")
+        node.apply("limited.yaml", pod("limited", annotations={limit: "30M"}))
+        node.wait(lambda: "rate 30Mbit" in _qdiscs(node, tc), "the new limit")
+        node.apply("limited.yaml", pod("limited", annotations={limit: "slow"}))
+        node.wait(lambda: "is 'slow'" in node.cli("why", "limited").out, "why to name the value")
+        assert "rate 30Mbit" in _qdiscs(node, tc)
+        assert node.pid("limited") == before
     file.unlink()
     node.wait_gone("limited")
     assert node.doctor() == []

@@ -23,7 +23,7 @@ from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.memory_shrink import check_memory
 from kubelite.node.cri.observed import ObservedImages, observed_container, observed_image, observed_sandbox
 from kubelite.node.cri.rows import ContainerRows
-from kubelite.node.cri.shim_connection import RunningShim, both
+from kubelite.node.cri.shim_connection import RunningShim, both, noted_rates, rates_of
 from kubelite.node.model.cri import (
     ContainerRequest,
     ExecResult,
@@ -38,7 +38,6 @@ from kubelite.node.model.cri import (
 )
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.recorder import StepRecorder
-from kubelite.node.spec.bandwidth import pod_bandwidth
 from kubelite.node.storage.mounts import unmount_below
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod
@@ -55,7 +54,6 @@ from state.errors import StoreError
 from state.store import Store
 
 log = logging.getLogger(__name__)
-
 ADOPT_SECONDS = 10.0  # for a shim to answer at the daemon's start; later, its pod's own rounds wait for it
 DYING = 3.0  # seconds that a shim may take to exit after it closed its connection
 
@@ -107,9 +105,8 @@ class LocalCri:
     # -- life of the node ---------------------------------------------------------------------------------------
 
     async def adopt(self) -> dict[str, SandboxRecord]:
-        """Connect to every running shim, clean up after every dead one, end those that cannot be reached, release
-        addresses that belong to no pod and attach pods again that lost theirs. Return the records of the running shims
-        by pod uid."""
+        """Connect to running shims, clean up after dead ones and end those that cannot be reached. Release addresses of
+        no pod, and attach pods that lost theirs. Return the records of the running shims by pod uid."""
         for uid in await asyncio.to_thread(recovery.end_unreachable, self._settings):
             log.error("ended a pod's shim, whose files were removed or damaged", extra={"uid": uid})
         directory = f"{self._settings.run_dir}/shims"
@@ -139,7 +136,7 @@ class LocalCri:
                 continue
             try:
                 parsed = Pod.parse(pod.doc)
-                found = await self._add(uid, shim.record.pid, host_ports(parsed), pod_bandwidth(parsed), had)
+                found = await self._add(uid, shim.record.pid, host_ports(parsed), rates_of(shim.record), had)
                 if (found.ip, found.ip6) != (had, shim.record.annotations.get("ip6", "")):
                     shim.record = await shim.client.annotate({"ip": found.ip, "ip6": found.ip6})
                     self._on_change(uid)
@@ -264,9 +261,7 @@ class LocalCri:
                 raise StateError(f"the shim of pod {uid} does not exit", retriable=True)
             await asyncio.sleep(0.01)
         await self._network.delete(uid)
-        if (
-            last := read_state(run_dir)
-        ) is not None:  # before the file is removed: nothing else has these records
+        if (last := read_state(run_dir)) is not None:  # nothing else has these records
             await self._rows.write(uid, last.containers)
         last = await reap_dead(run_dir)
         if last is not None:
@@ -305,7 +300,8 @@ class LocalCri:
             if address is not None:
                 for warning in address.warnings:
                     self._warn(uid, warning)
-                shim.record = await shim.client.annotate(address.addresses)
+                noted = noted_rates(request.bandwidth) if any(request.bandwidth) else {}
+                shim.record = await shim.client.annotate(address.addresses | noted)
             undo.pop_all()
         return observed_sandbox(shim.record)
 
@@ -330,15 +326,19 @@ class LocalCri:
             log.warning("cannot undo a failed sandbox: %s", error, extra={"uid": uid})
 
     async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
-        shim = await self._shim(uid)
-        if shim is None:
-            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        shim = await self._running(uid)
         group = open_cgroup(shim.record.cgroup)
         check_memory(group, resources, of="pod")
         with self._tracer.count("cgroup update"):
             for warning in await asyncio.to_thread(group.apply, resources):
                 self._warn(uid, warning)
         await shim.client.annotate({"resources_hash": resources_hash})
+
+    async def limit_sandbox(self, uid: str, rates: Rates) -> None:
+        shim = await self._running(uid)
+        for warning in await self._network.limit(uid, Bandwidth(*rates)):
+            self._warn(uid, warning)
+        shim.record = await shim.client.annotate(noted_rates(rates))
 
     async def stop_sandbox(self, uid: str) -> None:
         self._stopping.add(uid)
@@ -386,9 +386,7 @@ class LocalCri:
 
     async def start_container(self, request: ContainerRequest) -> ObservedContainer:
         uid = request.uid
-        shim = await self._shim(uid)
-        if shim is None:
-            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        shim = await self._running(uid)
         with self._tracer.step(uid, "bundle", container=request.name):
             create = prepare(request, self.bundle(uid, request.name, request.attempt), self._settings)
         try:
@@ -433,9 +431,7 @@ class LocalCri:
     async def update_container(
         self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str
     ) -> None:
-        client = await self._client(uid)
-        if client is None:
-            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        client = (await self._running(uid)).client
         for found in map(ContainerRecord.from_json, (await client.state()).containers):
             if found.id == container_id and found.cgroup:
                 check_memory(open_cgroup(found.cgroup), resources, of="container")
@@ -479,10 +475,14 @@ class LocalCri:
 
     async def client(self, uid: str) -> ShimClient:
         """Return the connection to a pod's shim, for exec and attach. Raises NotFoundError if there is no sandbox."""
-        found = await self._client(uid)
-        if found is None:
+        if (found := await self._client(uid)) is None:
             raise NotFoundError(f"pod {uid} has no running sandbox")
         return found
+
+    async def _running(self, uid: str) -> RunningShim:
+        if (shim := await self._shim(uid)) is None:
+            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        return shim
 
     async def _client(self, uid: str) -> ShimClient | None:
         return shim.client if (shim := await self._shim(uid)) else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
+from kubelite.node.cri.shim_connection import rates_of
 from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedImage, ObservedSandbox
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
@@ -84,6 +85,7 @@ def observed_sandbox(record: SandboxRecord) -> ObservedSandbox:
         cgroup=record.cgroup,
         resources_hash=record.annotations.get("resources_hash", ""),
         pause=record.pause,
+        bandwidth=rates_of(record),
     )
 
 

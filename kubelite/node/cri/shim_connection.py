@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
+from kubelite.node.model.cri import Rates
 from runtime.network.plan import Attachment
 from runtime.shim.client import ShimClient
 from runtime.shim.protocol import SandboxRecord
@@ -26,6 +27,20 @@ class RunningShim:
         if record != self.record:
             self.record = record
         return self.record
+
+
+BANDWIDTH = "bandwidth"  # the annotation of a sandbox with its limits in bits per second, such as "1000000/0"
+
+
+def noted_rates(rates: Rates) -> dict[str, str]:
+    """The annotation that records a sandbox's limits of bandwidth."""
+    return {BANDWIDTH: f"{rates[0]}/{rates[1]}"}
+
+
+def rates_of(record: SandboxRecord) -> Rates:
+    """The recorded limits of bandwidth."""
+    ingress, _, egress = record.annotations.get(BANDWIDTH, "0/0").partition("/")
+    return int(ingress), int(egress)
 
 
 async def both(

@@ -36,10 +36,12 @@ from kubelite.node.model.actions import (
 )
 from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
 from kubelite.node.model.ephemeral import target_of
+from kubelite.node.model.errors import CreateError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive
 from kubelite.node.model.probe_results import Kind, kill_grace, kill_message
 from kubelite.node.spec import hashes, limits
+from kubelite.node.spec.bandwidth import pod_bandwidth
 from manifests.types.core import Container, Pod
 
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -187,7 +189,11 @@ class Decision(RestartingAll, Starting):
         if self._volumes_wait():
             return False
         failure = self.facts.sandbox_failure
-        if failure and failure.spec_hash == hashes.sandbox_hash(self.pod) and not self._due(failure.retry_at):
+        if (
+            failure
+            and failure.spec_hash == hashes.creation_hash(self.pod)
+            and not self._due(failure.retry_at)
+        ):
             self.reasons.append(f"creating the sandbox is retried later: {failure.message}")
             self.wakes.append(failure.retry_at)
             return False
@@ -214,6 +220,7 @@ class Decision(RestartingAll, Starting):
         if sandbox.resources_hash and sandbox.resources_hash != wanted:
             self.update_sandbox = True
             self.reasons.append("the pod's limits changed")
+        self._bandwidth(sandbox)
         self._strays()
         if (trigger := self._restarts_all()) is not None:
             self._restart_all(trigger)
@@ -229,6 +236,17 @@ class Decision(RestartingAll, Starting):
             for container in self.mains:
                 self._main(container)
         self._dead_instances()
+
+    def _bandwidth(self, sandbox: ObservedSandbox) -> None:
+        """Change the limits of bandwidth in place. If an annotation is no such value, those in force stay."""
+        try:
+            wanted = pod_bandwidth(self.pod)
+        except CreateError as error:
+            self.reasons.append(f"the pod keeps its limits of bandwidth: {error}")
+            return
+        if wanted != sandbox.bandwidth:
+            self.limit = wanted
+            self.reasons.append("the pod's limits of bandwidth changed")
 
     def _ephemeral(self, container: Container) -> None:
         """Start an ephemeral container once, independently of the others. If it has a target, wait until that runs."""

@@ -26,7 +26,7 @@ from kubelite.node.model.actions import (
     UpdateContainer,
     Waiting,
 )
-from kubelite.node.model.cri import ObservedContainer, ObservedPod
+from kubelite.node.model.cri import ObservedContainer, ObservedPod, Rates
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive, views
@@ -78,6 +78,7 @@ class DecisionState:
         self.start: list[StartContainer] = []
         self.post_start: list[PostStart] = []
         self.update: list[UpdateContainer] = []
+        self.limit: Rates | None = None
         self.remove: list[RemoveContainer] = []
         self.finish = False
         self.waiting: dict[str, Waiting] = {}
@@ -102,6 +103,7 @@ class DecisionState:
             start=tuple(self.start),
             post_start=tuple(self.post_start),
             update=tuple(self.update),
+            limit=self.limit,
             remove=tuple(self.remove),
             finish=self.finish,
             waiting=self.waiting,

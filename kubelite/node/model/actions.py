@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from kubelite.node.model.cri import ObservedImage
+from kubelite.node.model.cri import ObservedImage, Rates
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.schedule import SCHEDULED, Resize, ScheduleResult
 
@@ -194,6 +194,7 @@ class PodActions:
     start: tuple[StartContainer, ...] = ()  # all of them in parallel
     post_start: tuple[PostStart, ...] = ()
     update: tuple[UpdateContainer, ...] = ()
+    limit: Rates | None = None  # the pod's new limits of bandwidth; None = keep those it has
     remove: tuple[RemoveContainer, ...] = ()
     finish: bool = False  # remove everything the pod has, then the object itself
 
@@ -219,6 +220,7 @@ class PodActions:
             or self.start
             or self.post_start
             or self.update
+            or self.limit is not None
             or self.remove
             or self.finish
         )
@@ -237,6 +239,7 @@ class PodActions:
         ]
         lines += [f"run the postStart hook of container {p.name}" for p in self.post_start]
         lines += [f"update the limits of container {u.name} in place" for u in self.update]
+        lines += ["change the pod's limits of bandwidth in place"] * (self.limit is not None)
         lines += [f"remove attempt {r.attempt} of container {r.name}" for r in self.remove]
         lines += ["remove everything the pod has"] * self.finish
         return lines or ["nothing to do"]

@@ -62,6 +62,9 @@ class ObservedContainer:
     checks_hash: str = ""  # checks_hash() at its start; "" = not recorded, or it had none
 
 
+Rates = tuple[int, int]  # bits per second that a pod may receive and send; 0: as many as it can
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedSandbox:
     """The pod's shim and shared namespaces."""
@@ -77,6 +80,7 @@ class ObservedSandbox:
     resources_hash: str = ""  # resources_hash() last applied to the pod's own cgroup
     pause: int = 0  # pid of the pod's pause process, which holds its pid and user namespaces; 0 = it has none
     ip6: str = ""  # the second address, of IPv6
+    bandwidth: Rates = (0, 0)  # as set last
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -137,9 +141,6 @@ def host_ports(pod: Pod) -> tuple[HostPort, ...]:
         for port in container.ports
         if port.host_port
     )
-
-
-Rates = tuple[int, int]  # bits per second that a pod may receive and send; 0: as many as it can
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,10 @@ class Cri(Protocol):
 
     async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
         """Set new limits on the pod's own cgroup, in place."""
+        ...
+
+    async def limit_sandbox(self, uid: str, rates: Rates) -> None:
+        """Set the pod's limits of bandwidth, in place."""
         ...
 
     async def stop_sandbox(self, uid: str) -> None:

@@ -8,7 +8,8 @@ restart or an update:
     resources_hash    the limits: a difference is written to the cgroup in place
 
 Fields that are in none of them (labels, annotations, probes, hooks, grace period, pull policy, informational ports,
-host aliases, DNS) change in place, or take effect the next time they are used.
+host aliases, DNS) change in place, or take effect the next time they are used. So do limits of bandwidth, which the
+sandbox records as they are.
 """
 
 from __future__ import annotations
@@ -105,14 +106,16 @@ def checks_hash(container: Container) -> str:
     return digest(wanted) if wanted else ""
 
 
-def sandbox_hash(pod: Pod) -> str:
-    """The hash of all inputs of the pod's shared namespaces, published ports and limits of bandwidth."""
+def creation_hash(pod: Pod) -> str:
+    """The hash of all that can make the creation of the pod's sandbox fail: after an edit of it, the creation is tried
+    again at once."""
     asked = asked_bandwidth(pod)
-    return digest([_sandbox_hash(pod), *asked]) if any(asked) else _sandbox_hash(pod)
+    return digest([sandbox_hash(pod), *asked]) if any(asked) else sandbox_hash(pod)
 
 
 @once_a_spec
-def _sandbox_hash(pod: Pod) -> str:
+def sandbox_hash(pod: Pod) -> str:
+    """The hash of all inputs of the pod's shared namespaces and published ports."""
     spec = pod.spec
     security = spec.security_context.to_json() if spec.security_context is not None else {}
     ports = [

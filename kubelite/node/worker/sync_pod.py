@@ -128,6 +128,8 @@ async def sync_pod(
             ip = sandbox.ip if sandbox is not None else ""
             node.hooks.begin(HookRun(pod, container, hook.id, Hook.POST_START, ip, events))
     await _resize(node, pod, actions, results, events)
+    if actions.limit is not None:
+        await node.cri.limit_sandbox(uid, actions.limit)
     for removal in actions.remove:
         with contextlib.suppress(NotFoundError):
             await node.cri.remove_container(uid, removal.id, keep_log=removal.keep_log)
@@ -478,4 +480,4 @@ def refresh_files(node: Node, pod: Pod, sandbox: ObservedSandbox) -> None:
 
 
 def sandbox_failure(pod: Pod, message: str, retry_at: float) -> SandboxFailure:
-    return SandboxFailure(message, hashes.sandbox_hash(pod), retry_at)
+    return SandboxFailure(message, hashes.creation_hash(pod), retry_at)

@@ -22,6 +22,7 @@ from kubelite.node.model.cri import (
     ObservedImage,
     ObservedPod,
     ObservedSandbox,
+    Rates,
     SandboxRequest,
 )
 from runtime.errors import ImageError, NotFoundError, RuntimeFault, StartError
@@ -135,6 +136,7 @@ class FakeCri:
             spec_hash=request.spec_hash,
             cgroup=request.cgroup,
             resources_hash=request.resources_hash,
+            bandwidth=request.bandwidth,
         )
         self.sandboxes[request.uid] = sandbox
         return sandbox
@@ -142,6 +144,10 @@ class FakeCri:
     async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
         self.calls.append(("update_sandbox", uid))
         self.sandboxes[uid] = replace(self.sandboxes[uid], resources_hash=resources_hash)
+
+    async def limit_sandbox(self, uid: str, rates: Rates) -> None:
+        self.calls.append(("limit_sandbox", uid))
+        self.sandboxes[uid] = replace(self.sandboxes[uid], bandwidth=rates)
 
     async def stop_sandbox(self, uid: str) -> None:
         self.calls.append(("stop_sandbox", uid))

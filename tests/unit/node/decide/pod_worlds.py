@@ -154,6 +154,8 @@ class World:
             await fake.update_container(
                 UID, update.id, resources=changed, resources_hash=update.resources_hash
             )
+        if actions.limit is not None:
+            await fake.limit_sandbox(UID, actions.limit)
         for removal in actions.remove:
             await fake.remove_container(UID, removal.id)
         if actions.finish:

@@ -200,7 +200,7 @@ def costs() -> Iterator[tuple[str, str, str]]:
     yield (
         "metadata.annotations",
         cost(make_pod("app", "other"), _annotated({"a": "b"})),
-        "downwardAPI files follow; a limit of bandwidth recreates the pod",
+        "downwardAPI files follow; limits of bandwidth change in place",
     )
     for edit in POD:
         yield f"spec.{edit.path}", cost(pod_with(edit, edit.before), pod_with(edit, edit.after)), edit.note
@@ -269,5 +269,5 @@ if __name__ == "__main__":
     DOCUMENT.write_text(document(), encoding="utf-8")
 
 
-def test_a_limit_of_bandwidth_recreates_the_pod() -> None:
-    assert cost(make_pod("app", "other"), _annotated({EGRESS: "10M"})) == RECREATE
+def test_a_limit_of_bandwidth_changes_in_place() -> None:
+    assert cost(make_pod("app", "other"), _annotated({EGRESS: "10M"})) == NOTHING

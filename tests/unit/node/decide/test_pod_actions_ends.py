@@ -9,8 +9,9 @@ import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.model.actions import Facts, Hook, HookPhase, PullPhase, PullStatus, signal_number
-from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod
+from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod, Rates
 from kubelite.node.model.node_config import BackOff
+from kubelite.node.spec.bandwidth import EGRESS
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import (
     EXITED,
@@ -165,6 +166,25 @@ def test_limits_change_in_place() -> None:
     assert actions.update_sandbox
     assert [update.resources["cpu"]["quota"] for update in actions.update] == [25000]
     assert not actions.stop
+
+
+@pytest.mark.parametrize(
+    ("before", "annotation", "limit"),
+    [
+        ((0, 0), "10M", (0, 10**7)),  # also a pod of a version without limits
+        ((0, 10**7), "10M", None),
+        ((0, 10**7), "fast", None),
+        ((0, 10**7), None, (0, 0)),
+    ],
+)
+def test_limits_of_bandwidth_change_in_place(
+    before: Rates, annotation: str | None, limit: Rates | None
+) -> None:
+    pod = make_pod("a")
+    pod.metadata.annotations = {EGRESS: annotation} if annotation else {}
+    actions = decide(pod, instance(pod, "a"), box=sandbox(pod, bandwidth=before))
+    assert (actions.limit, actions.stop, actions.kill_sandbox) == (limit, (), "")
+    assert any("'fast'" in reason for reason in actions.reasons) == (annotation == "fast")
 
 
 def test_a_container_removed_from_the_manifest_is_stopped_then_removed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from kubelite.node.model.cri import Rates
 from kubelite.node.model.errors import CreateError
 from kubelite.node.spec.bandwidth import EGRESS, INGRESS, pod_bandwidth
-from kubelite.node.spec.hashes import sandbox_hash
+from kubelite.node.spec.hashes import creation_hash, sandbox_hash
 from manifests.types.core import Pod
 
 
@@ -30,7 +30,8 @@ def pod(annotations: dict[str, str], **spec: Any) -> Pod:
 )
 def test_a_limit(annotations: dict[str, str], rates: Rates) -> None:
     assert pod_bandwidth(pod(annotations)) == rates
-    assert (sandbox_hash(pod(annotations)) == sandbox_hash(pod({}))) == (rates == (0, 0))
+    assert (creation_hash(pod(annotations)) == creation_hash(pod({}))) == (rates == (0, 0))
+    assert sandbox_hash(pod(annotations)) == sandbox_hash(pod({})), "a pod that runs is not recreated"
     assert pod_bandwidth(pod(annotations, hostNetwork=True)) == (0, 0)
 
 
