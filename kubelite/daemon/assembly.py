@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -71,7 +71,6 @@ from kubelite.telemetry.web.server import serve_metrics
 from runtime.builder.run import leftovers
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
-from runtime.shim.protocol import SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
 from state.store import Record, Store
 
@@ -104,10 +103,8 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             on_change=queue.add, warn=partial(_say_degraded, store, events), admitted=gate.admitted,
         )  # fmt: skip
         stack.push_async_callback(cri.close)
-        running = await cri.adopt()
-        log.info("adopted %d pods", len(running))
+        unclaimed = await _adopt(cri, store)
         await _sweep(settings, store, images, tracer)
-        unclaimed = _unclaimed(store, running)
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
         parsed, qos_cgroups = ParsedPods(), _qos_cgroups(settings, config, tracer)
@@ -132,10 +129,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
-        in_background(stack, sources.run, "sources")
-        agent.on_reload.append(lambda read: sources.reload(read.relist_seconds))
-        await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
-        await recreate_pods(agent)
+        await _read_manifests(agent, stack)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
         _controllers(agent, parsed, gate, stack)
@@ -289,6 +283,16 @@ def _image_client(settings: Settings) -> ImageClient:
     )
 
 
+async def _read_manifests(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
+    """Follow the manifests. Return when the store has the pods of all of them: no pod may start from a manifest that is
+    older than the daemon's last stop. Pods that a shutdown of the machine terminated are created again."""
+    sources = agent.sources
+    in_background(stack, sources.run, "sources")
+    agent.on_reload.append(lambda read: sources.reload(read.relist_seconds))
+    await sources.ready.wait()
+    await recreate_pods(agent)
+
+
 def _standing_jobs(agent: NodeAgent, claims: Claims, stack: contextlib.AsyncExitStack) -> None:
     """Start the tasks that run until the node stops."""
     store = agent.store
@@ -350,9 +354,11 @@ async def _start_servers(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> 
         await stack.enter_async_context(serve_metrics(agent, agent.pages(), host.strip("[]"), int(port)))
 
 
-def _unclaimed(store: Store, running: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:
-    """Return the running pods without a record (the state file was lost): uid → (namespace, name). A manifest with the
-    same namespace and name takes over such a pod until it is removed as an orphan."""
+async def _adopt(cri: LocalCri, store: Store) -> dict[str, tuple[str, str]]:
+    """Adopt the running pods. Return those without a record (the state file was lost): uid → (namespace, name). A
+    manifest with the same namespace and name takes over such a pod until it is removed as an orphan."""
+    running = await cri.adopt()
+    log.info("adopted %d pods", len(running))
     return {
         uid: (record.annotations.get("namespace", ""), record.annotations.get("name", ""))
         for uid, record in running.items()
