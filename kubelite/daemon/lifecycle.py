@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
+from kubelite.kube.background import TaskFailed
 from kubelite.settings import Settings, SettingsError
 from kubelite.telemetry.tracing import logs
 from runtime.errors import RuntimeFault
@@ -48,14 +49,15 @@ class StartupError(Exception):
 
 
 def serve(settings: Settings, read: Callable[[], Settings] | None = None) -> int:
-    """Run a node until SIGTERM or SIGINT. Return the exit code. On SIGHUP, the daemon calls `read` and applies the new
-    settings, unless it runs in a terminal: there, SIGHUP means that the terminal is gone."""
+    """Run a node until SIGTERM or SIGINT. Return the exit code: 1 if the node cannot start, or if a task stops it with
+    an error that nobody expects. On SIGHUP, the daemon calls `read` and applies the new settings, unless it runs in a
+    terminal: there, SIGHUP means that the terminal is gone."""
     environ = os.environ.get
     logs.set_up(environ("KUBELITE_LOG_LEVEL", "INFO"), environ("KUBELITE_LOG_FORMAT", "text"))
     gc.disable()  # until the node is ready: startup creates almost no garbage
     try:
         asyncio.run(_serve(settings, None if os.isatty(0) else read))
-    except (StartupError, RuntimeFault, StoreError, OSError) as error:
+    except (StartupError, TaskFailed, RuntimeFault, StoreError, OSError) as error:
         print(f"kubelite: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

@@ -24,6 +24,10 @@ FIRST, LAST = 2.0, 60.0  # seconds until work begins anew: at first, and at last
 Work = Callable[[], Coroutine[object, object, None]]
 
 
+class TaskFailed(Exception):
+    """A task of the node failed with an error that nobody expects, and stopped the node. The log has its traceback."""
+
+
 def in_background(
     stack: contextlib.AsyncExitStack,
     work: Work,
@@ -31,21 +35,28 @@ def in_background(
     *,
     passes: Callable[[BaseException], bool] = is_shortage,
 ) -> None:
-    """Run `work` until `stack` is closed. After an error that `passes`, it begins anew; any other one is logged, and
-    stops the node."""
+    """Run `work` until `stack` is closed. After an error that `passes`, it begins anew. Any other error is logged and
+    stops the node with SIGTERM; closing `stack` then raises TaskFailed."""
     task = asyncio.ensure_future(again(work, name, passes))
 
     def done(finished: asyncio.Future[None]) -> None:
-        if not finished.cancelled() and (error := finished.exception()) is not None:
+        error = _error(finished)
+        if error is not None and not isinstance(error, TaskFailed):  # the task inside has done both already
             log.critical("%s failed: %s", name, error, exc_info=error)
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def cancel() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if (error := _error(task)) is not None:
+            raise TaskFailed(f"{name} failed: {error}; the log says where") from error
 
     task.add_done_callback(done)
     stack.push_async_callback(cancel)
+
+
+def _error(finished: asyncio.Future[None]) -> BaseException | None:
+    return None if finished.cancelled() else finished.exception()
 
 
 async def again(work: Work, name: str, passes: Callable[[BaseException], bool] = is_shortage) -> None:
@@ -60,6 +71,8 @@ async def again(work: Work, name: str, passes: Callable[[BaseException], bool] =
                 raise
             if time.monotonic() - began > LAST:
                 pause = FIRST
-            log.error("%s: %s; it begins anew in %.0f s", name, error, pause)
+            # An OSError may also come from a bug, which only its traceback shows.
+            where = None if is_shortage(error) else error
+            log.error("%s: %s; it begins anew in %.0f s", name, error, pause, exc_info=where)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LAST)

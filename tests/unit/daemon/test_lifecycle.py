@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -16,8 +17,10 @@ from typing import Any
 import pytest
 
 from kubelite.daemon import lifecycle, relist
+from kubelite.kube.background import in_background
 from kubelite.settings import Settings
 from kubelite.telemetry.metrics.meters import Meters
+from kubelite.telemetry.tracing import logs
 from runtime.errors import RuntimeFault
 from state.errors import StorageFailed
 from tests.waiting import SECONDS, until_async
@@ -51,6 +54,30 @@ def test_a_signal_ends_a_running_daemon(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(lifecycle, "node", ready)
     asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_node_that_a_bug_stops_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ready: bool
+) -> None:
+    async def fail() -> None:
+        raise KeyError("metadata")
+
+    @contextlib.asynccontextmanager
+    async def failing(_settings: Settings) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            in_background(stack, fail, "services")
+            if not ready:
+                await asyncio.wait_for(asyncio.Event().wait(), SECONDS)
+            yield
+
+    monkeypatch.setattr(lifecycle, "node", failing)
+    monkeypatch.setattr(logs, "set_up", lambda _level, _form: None)
+    try:
+        assert lifecycle.serve(Settings.load({}, {})) == 1
+    finally:
+        gc.enable()  # a node that does not become ready leaves it off
+    assert "kubelite: services failed: 'metadata'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lost", [(), ("root",), ("run",), ("root", "run")])

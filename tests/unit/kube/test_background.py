@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import signal
 
 import pytest
 
@@ -11,6 +13,7 @@ from kubelite.kube import background
 from kubelite.kube.errors import Forbidden, is_expected, is_shortage
 from runtime.errors import NetworkError, StateError
 from state.errors import NotFound, StorageFailed
+from tests.waiting import SECONDS
 
 
 def _from(error: Exception, cause: Exception) -> Exception:
@@ -68,3 +71,44 @@ def test_a_feature_begins_anew_after_what_others_refuse(
 def test_a_bug_stops_the_node(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(type(error)):
         outcome(error, monkeypatch, passes=is_expected)
+
+
+async def _stopped_by(error: Exception) -> None:
+    """Run a task that fails within a task of the node, until the signal comes."""
+    signalled = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, signalled.set)
+
+    async def fail() -> None:
+        raise error
+
+    async def outer() -> None:
+        async with contextlib.AsyncExitStack() as inside:
+            background.in_background(inside, fail, "inner", passes=is_expected)
+            await asyncio.Event().wait()
+
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            background.in_background(stack, outer, "outer")
+            async with asyncio.timeout(SECONDS):
+                await signalled.wait()
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("error", BUGS, ids=repr)
+async def test_the_failure_of_a_task_outlives_the_signal_that_it_sends(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(background.TaskFailed, match="outer failed: inner failed"):
+        await _stopped_by(error)
+    (said,) = (record for record in caplog.records if record.levelname == "CRITICAL")
+    assert said.exc_info is not None and said.exc_info[1] is error, "once, with its traceback"
+
+
+@pytest.mark.parametrize("error", [*SHORTAGES, *EXPECTED, FileNotFoundError(errno.ENOENT, "a bug")], ids=repr)
+def test_an_error_that_may_come_from_a_bug_is_logged_with_its_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome(error, monkeypatch, passes=is_expected)
+    assert [record.exc_info is not None for record in caplog.records] == [not is_shortage(error)] * 2
