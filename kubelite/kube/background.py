@@ -60,7 +60,8 @@ def _error(finished: asyncio.Future[None]) -> BaseException | None:
 
 
 async def again(work: Work, name: str, passes: Callable[[BaseException], bool] = is_shortage) -> None:
-    """Do `work` until it returns. After an error that `passes`, do it anew a moment later; raise any other one."""
+    """Do `work` until it returns. After an error that `passes`, do it anew a moment later, unless the error comes from
+    the end of a cancelled task; raise any other one."""
     pause = FIRST
     while True:
         began = time.monotonic()
@@ -73,6 +74,9 @@ async def again(work: Work, name: str, passes: Callable[[BaseException], bool] =
                 pause = FIRST
             # An OSError may also come from a bug, which only its traceback shows.
             where = None if is_shortage(error) else error
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                log.error("%s: %s; it has ended", name, error, exc_info=where)
+                return
             log.error("%s: %s; it begins anew in %.0f s", name, error, pause, exc_info=where)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LAST)

@@ -73,6 +73,22 @@ def test_a_bug_stops_the_node(error: Exception, monkeypatch: pytest.MonkeyPatch)
         outcome(error, monkeypatch, passes=is_expected)
 
 
+@pytest.mark.parametrize("error", [*SHORTAGES, *EXPECTED], ids=repr)
+async def test_a_task_ends_although_its_cleanup_fails(error: Exception) -> None:
+    began = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            raise error
+
+    async with asyncio.timeout(SECONDS), contextlib.AsyncExitStack() as stack:
+        background.in_background(stack, work, "work", passes=is_expected)
+        await began.wait()
+
+
 async def _stopped_by(error: Exception) -> None:
     """Run a task that fails within a task of the node, until the signal comes."""
     signalled = asyncio.Event()
