@@ -88,9 +88,11 @@ def _has_workloads(store: Store) -> bool:
     if any(store.list(kind) for kind in CONTROLLED):
         return True
     return any(
-        record.metadata.get("ownerReferences") and not source_of(record)
+        owner.get("kind") in CONTROLLED
         for kind in ("Pod", "ControllerRevision")
         for record in store.list(kind)
+        if not source_of(record)
+        for owner in record.metadata.get("ownerReferences") or ()
     )
 
 

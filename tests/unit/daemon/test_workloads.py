@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.daemon.workloads import _needed, follow_clock
+from kubelite.ingress.proxy_pod import PodOptions, proxy_pod
 from kubelite.kube.objects import CONTROLLED
 from state.store import Store
 from tests.unit.controllers.manager_kit import pod, replica_set
@@ -50,6 +51,18 @@ async def test_they_start_for_what_a_killed_daemon_left(tmp_path: Path) -> None:
     gone = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "gone", "controller": True}
     await store.create("Pod", pod("web-1", owners=[gone]))
     await asyncio.wait_for(_needed(store), 5.0)
+    await store.close()
+
+
+async def test_they_do_not_start_for_the_proxy_of_ingresses(tmp_path: Path) -> None:
+    """The node owns it, which no controller looks after."""
+    store = Store.open(str(tmp_path / "state.db"))
+    proxy = proxy_pod(PodOptions("node", "haproxy:3.0", 80, 443, "/root/ingress"))
+    await store.create("Pod", {**proxy, "metadata": {**proxy["metadata"], "uid": "proxy"}})
+    waiting = asyncio.create_task(_needed(store))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
     await store.close()
 
 
