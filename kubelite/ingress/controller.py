@@ -20,7 +20,7 @@ from kubelite.ingress.classes import not_served
 from kubelite.ingress.haproxy import Rendered, commands, rendered
 from kubelite.ingress.model import CLASS_KIND, KIND, NAMESPACE, POD, Name
 from kubelite.ingress.proxy import ProxyError, ProxyFiles
-from kubelite.ingress.proxy_pod import PodOptions, container_id, is_current, proxy_pod
+from kubelite.ingress.proxy_pod import PodOptions, container_id, is_current, owned_as, proxy_pod
 from kubelite.ingress.routing import View, routing_of, secrets_of, services_of
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
@@ -214,12 +214,16 @@ class IngressController:
         self._reloaded, self._loaded = time.monotonic(), container
 
     async def _keep_pod(self, served: Sequence[Json]) -> float | None:
-        """Create the proxy's pod, or replace one that has ended or is of other settings."""
+        """Create the proxy's pod, or replace one that has ended or was made for other settings. A pod that stays gets
+        the owner that it lacks."""
         wanted, record = proxy_pod(self._options), self._pod()
         if record is not None:
-            ended = is_terminal(record.doc.get("status") or {})
-            if not record.deleting and (ended or not is_current(record.doc, wanted)):
+            if record.deleting:
+                return None
+            if is_terminal(record.doc.get("status") or {}) or not is_current(record.doc, wanted):
                 await delete(self._store, record.uid, now=self._clock())
+            elif owned_as(record.doc, wanted) is not None:
+                await self._store.modify(record.uid, lambda doc: owned_as(doc, wanted), durable=False)
             return None
         if said := self._port_taken(wanted):
             for ingress in served:

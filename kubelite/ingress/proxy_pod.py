@@ -94,6 +94,14 @@ def is_current(pod: Json, wanted: Json) -> bool:
     return len({one.get(SPEC_ANNOTATION) for one in own}) == 1
 
 
+def owned_as(pod: Json, wanted: Json) -> Json | None:
+    """Return a pod with the owners of `wanted`, None if it has them. An earlier version made pods without an owner."""
+    owners = wanted["metadata"]["ownerReferences"]
+    if pod["metadata"].get("ownerReferences") == owners:
+        return None
+    return {**pod, "metadata": {**pod["metadata"], "ownerReferences": owners}}
+
+
 def container_id(pod: Json) -> str:
     """Return the id of the pod's running container, "" if it does not run."""
     for one in (pod.get("status") or {}).get("containerStatuses") or ():

@@ -178,6 +178,20 @@ async def test_a_drain_may_evict_the_proxy(world: World) -> None:
     assert [pod["metadata"]["name"] for pod in plan.pods] == [POD] and not plan.errors
 
 
+async def test_a_proxy_of_an_earlier_version_gets_its_owner_and_runs_on(world: World) -> None:
+    world.start()
+    await world.runs()
+    await world.until(world.address)
+    assert world.pod is not None and world.task is not None
+    uid, owners = world.pod.uid, world.pod.metadata["ownerReferences"]
+    world.task.cancel()
+    metadata = {key: value for key, value in world.pod.metadata.items() if key != "ownerReferences"}
+    await world.change(uid, metadata=metadata)
+    world.start()
+    await world.until(lambda: world.pod is not None and world.pod.metadata.get("ownerReferences") == owners)
+    assert world.pod is not None and world.pod.uid == uid and not world.pod.deleting
+
+
 async def test_endpoints_are_commands_and_rules_are_reloads(world: World) -> None:
     world.start()
     await world.runs()
