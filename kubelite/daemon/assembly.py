@@ -304,7 +304,7 @@ def _standing_jobs(agent: NodeAgent, claims: Claims, stack: contextlib.AsyncExit
         "ClusterTrustBundle",
         "PersistentVolumeClaim",
     ):  # a change to a volume also changes its claim
-        in_background(stack, partial(_dispatch_content, store, agent.worker, kind), f"dispatch-{kind}")
+        in_background(stack, content_dispatch(store, agent.worker, kind), f"dispatch-{kind}")
     in_background(stack, partial(relist, agent, agent.queue), "relist")
     in_background(stack, ShutdownManager(agent).run, "shutdown")
     _keep_room(agent, stack)
@@ -423,10 +423,22 @@ async def _dispatch(agent: NodeAgent) -> None:
                 queue.add(uid)
 
 
-async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
-    """When an object of `kind` changes, reconcile the pods that can use it. Waiting pods can then start, and running
-    pods get updated files."""
-    async with store.watch(kind) as watch:
-        async for change in watch:
-            for record in store.list("Pod", change.record.namespace or None):
-                worker.content_changed(record.uid)
+def content_dispatch(store: Store, worker: PodWorker, kind: str) -> Work:
+    """Return the work that reconciles the pods that can use an object of `kind` when it changes. Waiting pods can then
+    start, and running pods get updated files. Work that begins anew looks at all pods once, as it missed changes."""
+    began = False
+
+    async def dispatch() -> None:
+        nonlocal began
+        async with store.watch(kind) as watch:
+            if began:
+                tell(None)
+            began = True
+            async for change in watch:
+                tell(change.record.namespace or None)
+
+    def tell(namespace: str | None) -> None:
+        for record in store.list("Pod", namespace):
+            worker.content_changed(record.uid)
+
+    return dispatch
