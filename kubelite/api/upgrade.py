@@ -7,6 +7,7 @@ it, after all checks that other requests pass, too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ _PROTOCOLS, _SUBPROTOCOLS = "x-stream-protocol-version", "sec-websocket-protocol
 
 HandOver = Callable[[list[tuple[bytes, bytes]], asyncio.Protocol], None]
 Serve = Callable[["Connection"], Awaitable[None]]
+Close = Callable[[], Awaitable[None]]
 
 
 class Upgradable(H11Protocol):
@@ -68,6 +70,15 @@ def upgrades(scope: Scope) -> bool:
     return scope["type"] == "websocket" or _KEY in scope.get("extensions", {})
 
 
+def has_body(scope: Scope) -> bool:
+    """Whether the headers of a request announce a body (RFC 9112, section 6)."""
+    headers = scope["headers"]
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in headers
+    )
+
+
 def chosen_protocol(connection: HTTPConnection, *known: str) -> str | None:
     """Return the first protocol that a request offers and that is known; None if it offers others.
 
@@ -88,12 +99,14 @@ def _tunneled(scope: Scope) -> bool:
 
 
 class Upgraded(Response):
-    """Takes the connection over, and serves its streams with `serve`, which closes it."""
+    """Takes the connection over and serves its streams with `serve`. At the end, and if the connection cannot be taken,
+    `close` is called."""
 
-    def __init__(self, protocol: str, serve: Serve) -> None:
+    def __init__(self, protocol: str, serve: Serve, close: Close | None = None) -> None:
         super().__init__(status_code=101)
         self._protocol = protocol
         self._serve = serve
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from kubelite.streaming.pipes import RawPipe, WebSocketPipe, accept_key
@@ -108,9 +121,10 @@ class Upgraded(Response):
             headers += [(_SUBPROTOCOLS.encode(), (TUNNEL + self._protocol).encode())]
         else:
             headers += [(b"upgrade", b"SPDY/3.1"), (_PROTOCOLS.encode(), self._protocol.encode())]
-        hand_over(headers, raw)
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            if self._close is not None:
+                undo.push_async_callback(self._close)
+            hand_over(headers, raw)
+            undo.callback(raw.close)
             await send({"type": UPGRADED})  # for the audit log: the server ignores it
             await self._serve(Connection(WebSocketPipe(raw) if _tunneled(scope) else raw))
-        finally:
-            raw.close()

@@ -1,4 +1,4 @@
-"""A process in a container as those who stream its input and output see it."""
+"""The interface to a process in a container whose input and output are streamed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class ExecSession(Protocol):
         ...
 
     async def close(self, *, kill: bool = True) -> None:
-        """Close the descriptors; with `kill`, also kill the process if it still runs (the client disconnected)."""
+        """Close the descriptors; with `kill`, also kill the process if it still runs (the client disconnected). A
+        second call does nothing."""
         ...
 
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.protocol import CLIENT, Protocol
@@ -27,8 +28,9 @@ from kubelite.streaming.spdy.frames import (
     SynReply,
     SynStream,
 )
-from tests.unit.api.fake_node import pod_doc
+from tests.unit.api.fake_node import FakeSession, pod_doc
 from tests.unit.api.server import Served
+from tests.waiting import until
 
 POD = "/api/v1/namespaces/default/pods/web"
 
@@ -202,6 +204,52 @@ def test_a_client_that_leaves_ends_its_program(served: Served) -> None:
         (session,) = served.node.sessions
         client.close()
         assert asyncio.run(asyncio.wait_for(session.wait(), 10)) != 0
+
+
+EXEC = "exec?command=sleep&command=60&stdin=1&stdout=1"
+SPDY = f"POST {POD}/{EXEC} HTTP/1.1\r\nHost: kubelite\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 5", "Content-Length: 05", "Transfer-Encoding: chunked"])
+def test_a_request_with_a_body_starts_no_program(served: Served, body: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(served.socket)
+        connection.sendall(f"{SPDY}Content-Type: application/json\r\n{body}\r\n\r\n".encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert served.node.sessions == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"{SPDY}Content-Length: 0\r\n",
+        f"GET {POD}/{EXEC} HTTP/1.1\r\nHost: kubelite\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n",
+    ],
+)
+def test_a_client_that_leaves_before_the_upgrade_ends_its_program(
+    served: Served, request_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, left, start = threading.Event(), threading.Event(), served.node.exec
+
+    async def late(*args: Any, **options: Any) -> FakeSession:
+        begun.set()
+        await asyncio.to_thread(left.wait, 10)
+        await asyncio.sleep(0.2)  # until the server has seen that the client is gone
+        return await start(*args, **options)
+
+    monkeypatch.setattr(served.node, "exec", late)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(served.socket)
+        connection.sendall(f"{request_}\r\n".encode())
+        assert begun.wait(10)
+    left.set()
+    until(lambda: served.node.sessions)
+    (session,) = served.node.sessions
+    until(lambda: session.stdout is None)
+    assert asyncio.run(asyncio.wait_for(session.wait(), 10)) != 0
 
 
 @pytest.mark.parametrize(

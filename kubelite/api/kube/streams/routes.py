@@ -13,7 +13,7 @@ from kubelite.api.errors import from_exception, status
 from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.routes import flag, node_of, pod_of
 from kubelite.api.kube.streams import websocket
-from kubelite.api.upgrade import Upgraded, chosen_protocol, upgrades
+from kubelite.api.upgrade import Upgraded, chosen_protocol, has_body, upgrades
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.json import Json
 from kubelite.streaming.session import ExecSession, is_size
@@ -31,7 +31,6 @@ async def pod_exec(ws: WebSocket) -> None:
     except (ApiError, RuntimeFault) as error:
         await websocket.deny(ws, error)
     else:
-        await ws.accept(subprotocol=protocol)
         await websocket.serve(ws, session, str(protocol))
 
 
@@ -43,7 +42,6 @@ async def pod_attach(ws: WebSocket) -> None:
     except (ApiError, RuntimeFault) as error:
         await websocket.deny(ws, error)
     else:
-        await ws.accept(subprotocol=protocol)
         await websocket.serve(ws, session, str(protocol))
 
 
@@ -130,6 +128,7 @@ def _serving(protocol: str, session: ExecSession, expected: frozenset[str]) -> R
     return Upgraded(
         protocol,
         functools.partial(remote_command.serve, session=session, expected=expected, describe=describe),
+        session.close,
     )
 
 
@@ -155,6 +154,8 @@ def _spdy(request: Request, what: str, known: str) -> str:
     """Return the protocol of a request to upgrade. Raises BadRequest for another request."""
     if not upgrades(request.scope):
         raise bad_request(f"{what} needs an upgrade of the connection: to a WebSocket, or to SPDY/3.1")
+    if has_body(request.scope):
+        raise bad_request("a request to upgrade the connection has no body")
     if (protocol := chosen_protocol(request, known)) is None:
         raise bad_request(f"{what} supports only the protocol {known}, which was not offered")
     return protocol

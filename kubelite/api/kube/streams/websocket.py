@@ -33,7 +33,16 @@ def choose_protocol(offered: list[str]) -> str | None:
 
 
 async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
-    """Copy bytes between an accepted WebSocket and the session until the process ends or the client disconnects."""
+    """Accept the WebSocket, and copy bytes between it and the session until the process ends or the client
+    disconnects. The session is closed in any case."""
+    try:
+        await ws.accept(subprotocol=protocol)
+        await _copy(ws, session, protocol)
+    finally:
+        await session.close()
+
+
+async def _copy(ws: WebSocket, session: ExecSession, protocol: str) -> None:
     for end in (session.stdin, session.stdout, session.stderr):
         if end is not None:
             os.set_blocking(end, False)
