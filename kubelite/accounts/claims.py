@@ -117,7 +117,8 @@ def identity_of(claims: Json, *, issuer: str, audiences: Iterable[str], find: Fi
     namespace, account = own["namespace"], own["serviceaccount"]
     _check("ServiceAccount", namespace, account, find, now)
     for kind in BOUND_KINDS:
-        if (bound := own.get(kind.lower())) is not None:
+        # A pod's token names its node for information only (claims.go, Validate).
+        if (bound := own.get(kind.lower())) is not None and not (kind == "Node" and "pod" in own):
             _check(kind, "" if kind == "Node" else namespace, bound, find, now)
     groups = (GROUP, f"{GROUP}:{namespace}", "system:authenticated")
     return Identity(claims["sub"], account["uid"], groups, tuple(_extra(claims)), accepted)

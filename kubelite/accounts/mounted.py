@@ -22,8 +22,9 @@ def wish_of(pod: Mapping[str, Any], audiences: tuple[str, ...], seconds: int) ->
     return Wish(audiences, seconds, Bound("Pod", str(pod["name"]), str(pod["uid"])))
 
 
-def is_due(token: str, wish: Wish, account: Json, now: float) -> bool:
-    """Whether the token in a file must be replaced: it is old, not the wanted one, or not a token."""
+def is_due(token: str, wish: Wish, account: Json, now: float, *, issuer: str, node: str) -> bool:
+    """Whether the token in a file must be replaced: it is old, not the wanted one, or not a token. `issuer` and `node`:
+    what the node's new tokens name."""
     claims = payload_of(token)
     if claims is None or wish.bound is None:
         return True
@@ -31,10 +32,12 @@ def is_due(token: str, wish: Wish, account: Json, now: float) -> bool:
         own, began = claims["kubernetes.io"], float(claims["iat"])
         seconds = float(own.get("warnafter", claims["exp"])) - began
         same = (
-            claims["aud"] == list(wish.audiences)
+            claims["iss"] == issuer
+            and claims["aud"] == list(wish.audiences)
             and seconds == wish.seconds
             and own["serviceaccount"]["uid"] == account["metadata"]["uid"]
             and own["pod"]["uid"] == wish.bound.uid
+            and own["node"]["name"] == node
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return True

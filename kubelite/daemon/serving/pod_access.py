@@ -71,7 +71,8 @@ class PodAccess:
         seconds = wanted.expiration_seconds or DEFAULT_SECONDS
         wish = wish_of({"name": metadata.name, "uid": metadata.uid}, audiences, seconds)
         try:
-            if tokens.is_current(current) and not is_due(current, wish, account, self._clock()):
+            names = {"issuer": tokens.issuer, "node": self._settings.node_name}
+            if tokens.is_current(current) and not is_due(current, wish, account, self._clock(), **names):
                 return current
             return tokens.issue(account, wish).text
         except RuntimeFault as error:

@@ -129,6 +129,8 @@ def test_what_makes_a_token_worthless(
             NOW,
         ),  # a pod that terminates may still ask
         ({"Pod": {"deletionTimestamp": rfc3339(NOW + 30)}}, NOW),
+        ({"Node": None}, NOW),  # a pod's token only tells its node
+        ({"Node": {"uid": "other"}}, NOW),
         ({}, NOW + 600 + LEEWAY - 1),
         ({}, NOW - LEEWAY + 1),
     ],

@@ -25,8 +25,12 @@ def token(tmp_path: Path, wish: Wish) -> str:
     return tokens.issue(ACCOUNT, wish).text
 
 
+def due(text: str, wish: Wish, account: Json = ACCOUNT, now: float = NOW, **changes: str) -> bool:
+    return is_due(text, wish, account, now, **{"issuer": ISSUER, "node": "here", **changes})
+
+
 @pytest.mark.parametrize(
-    ("seconds", "age", "due"),
+    ("seconds", "age", "is_old"),
     [
         (MOUNTED_SECONDS, 0, False),
         (MOUNTED_SECONDS, 0.79 * MOUNTED_SECONDS, False),
@@ -38,22 +42,23 @@ def token(tmp_path: Path, wish: Wish) -> str:
         (600, -5, True),  # the clock was set back
     ],
 )
-def test_a_token_is_replaced_in_time(tmp_path: Path, seconds: int, age: float, due: bool) -> None:
+def test_a_token_is_replaced_in_time(tmp_path: Path, seconds: int, age: float, is_old: bool) -> None:
     wish = wish_of(POD, (ISSUER,), seconds)
-    assert is_due(token(tmp_path, wish), wish, ACCOUNT, NOW + age) is due
+    assert due(token(tmp_path, wish), wish, now=NOW + age) is is_old
 
 
 def test_a_token_of_something_else_is_replaced(tmp_path: Path) -> None:
     wish = wish_of(POD, (ISSUER,), 3600)
     text = token(tmp_path, wish)
-    assert not is_due(text, wish, ACCOUNT, NOW)
+    assert not due(text, wish)
     for other in (
         wish_of({**POD, "uid": "pod-2"}, (ISSUER,), 3600),
         wish_of(POD, ("vault",), 3600),
         wish_of(POD, (ISSUER,), 7200),
     ):
-        assert is_due(text, other, ACCOUNT, NOW)
+        assert due(text, other)
     again = {"metadata": {**ACCOUNT["metadata"], "uid": "sa-2"}}
-    assert is_due(text, wish, again, NOW)
+    assert due(text, wish, again)
+    assert due(text, wish, issuer="https://another") and due(text, wish, node="there")
     for text in ("", "x", "a.e30.c", "a.W10.c", "a.eyJrdWJlcm5ldGVzLmlvIjogNX0.c"):
-        assert is_due(text, wish, ACCOUNT, NOW)
+        assert due(text, wish)
