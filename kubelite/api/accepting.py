@@ -11,6 +11,7 @@ descriptors up to the limit (RLIMIT_NOFILE) are reserved:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -148,10 +149,12 @@ class Acceptor:
             self._timers["look"] = self._loop.call_later(LOOK, self._look)
 
     async def _begin(self, connection: socket.socket) -> None:
-        try:
-            await self._begin_with(self._make, connection)
-        except (OSError, asyncio.CancelledError):  # the client is gone already, or its handshake failed
-            connection.close()
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            # OSError: the client is gone already, or its handshake failed
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._begin_with(self._make, connection)
+                undo.pop_all()
 
     def _back_off(self, error: OSError) -> None:
         """Leave the connections that wait to the kernel for a moment. A watch that ends makes room for them."""

@@ -122,6 +122,26 @@ def ended(client: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, asyncio.CancelledError, ValueError])
+def test_a_connection_that_cannot_begin_is_closed(error: type[BaseException]) -> None:
+    taken: list[socket.socket] = []  # so that no collection of garbage closes them
+
+    async def refuse(_make: Callable[[], asyncio.Protocol], connection: socket.socket) -> None:
+        taken.append(connection)
+        raise error
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        listener = socket.create_server(("127.0.0.1", 0))
+        acceptor = accepting.Acceptor([listener], asyncio.Protocol, set(), refuse)
+        with socket.create_connection(listener.getsockname()) as client:
+            client.setblocking(False)
+            assert await first_line(client) == b""
+        acceptor.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("left", ["nothing", "another file", "no directory"])
 def test_a_removed_socket_is_created_again(tmp_path: Path, left: str) -> None:
     async def run() -> None:

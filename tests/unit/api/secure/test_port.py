@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from kubelite.api import audit
 from kubelite.api.app import create_app
 from kubelite.api.secure import access
+from kubelite.api.secure.connection import Secured
 from kubelite.api.secure.port import ApiPort
 from kubelite.api.secure.users import MASTERS, READERS
 from kubelite.kube.errors import ApiError
@@ -176,6 +177,27 @@ async def test_a_connection_ends_with_the_certificate_that_began_it(site: Site) 
             await asyncio.sleep(0.2)
         writer.close()
     assert codes[0] == 200 and codes[-1] == 401
+
+
+async def test_a_websocket_stays_when_other_connections_make_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, client = await site.login("jane", MASTERS)
+    path = "/api/v1/namespaces/default/pods/web/exec?command=cat&stdin=true&stdout=true"
+    handshake = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n"
+    )
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{handshake}\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        monkeypatch.setattr(Secured, "most", 1)
+        for _ in range(3):
+            assert (await ask(port, client, "/version"))[0] == 200
+        writer.write(b"\x82\x83\0\0\0\0\0hi")  # a masked binary message: channel 0, "hi"
+        assert await reader.readexactly(5) == b"\x82\x03\x01hi"
+        writer.close()
 
 
 async def test_a_port_in_use_is_said_and_tried_again(tmp_path: Path) -> None:
