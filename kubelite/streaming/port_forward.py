@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,6 @@ Dial = Callable[[int], Awaitable[socket.socket]]
 
 async def serve(connection: Connection, dial: Dial) -> None:
     """Forward until the client closes the connection."""
-    halves: dict[str, Stream] = {}
     tasks: set[asyncio.Task[None]] = set()
 
     def begin(work: Awaitable[None]) -> None:
@@ -34,25 +34,56 @@ async def serve(connection: Connection, dial: Dial) -> None:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+    halves = _Halves(lambda late: begin(late.reset()))
     try:
         async for stream in connection.opened():
             kind, key = stream.headers.get("streamtype"), _request(stream)
             if kind not in ("data", "error") or port_of(stream) is None:
                 begin(stream.reset(Reset.PROTOCOL_ERROR))
             elif (other := halves.get(key)) is None:
-                halves[key] = stream
-                begin(_alone(halves, key, stream))
+                halves.add(key, stream)
             elif other.headers.get("streamtype") == kind:
                 begin(stream.reset(Reset.PROTOCOL_ERROR))
             else:
-                del halves[key]
+                halves.take(key)
                 data, error = (stream, other) if kind == "data" else (other, stream)
                 begin(_forward(data, error, dial))
     finally:
+        halves.close()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         connection.close()
+
+
+class _Halves:
+    """Streams whose other half has not come. `give_up` resets one for which none comes in time. A stream that is reset
+    leaves, so there are at most as many as the connection's open streams."""
+
+    def __init__(self, give_up: Callable[[Stream], None]) -> None:
+        self._give_up = give_up
+        self._waiting: dict[str, tuple[Stream, asyncio.TimerHandle]] = {}
+
+    def get(self, key: str) -> Stream | None:
+        return self._waiting[key][0] if key in self._waiting else None
+
+    def add(self, key: str, stream: Stream) -> None:
+        timer = asyncio.get_running_loop().call_later(PAIRING, self._late, key)
+        self._waiting[key] = stream, timer
+        stream.when_broken(functools.partial(self.take, key))
+
+    def take(self, key: str) -> Stream:
+        stream, timer = self._waiting.pop(key)
+        timer.cancel()
+        stream.when_broken(None)
+        return stream
+
+    def close(self) -> None:
+        for key in list(self._waiting):
+            self.take(key)
+
+    def _late(self, key: str) -> None:
+        self._give_up(self.take(key))
 
 
 def port_of(stream: Stream) -> int | None:
@@ -70,14 +101,6 @@ def _request(stream: Stream) -> str:
     return f"stream {number}"
 
 
-async def _alone(halves: dict[str, Stream], key: str, stream: Stream) -> None:
-    """Reset a stream whose other half does not come."""
-    await asyncio.sleep(PAIRING)
-    if halves.get(key) is stream:
-        del halves[key]
-        await stream.reset()
-
-
 async def _forward(data: Stream, error: Stream, dial: Dial) -> None:
     """Forward one connection. An error goes to the client as a sentence."""
     port = port_of(data)
@@ -91,6 +114,7 @@ async def _forward(data: Stream, error: Stream, dial: Dial) -> None:
         await data.reset()
         return
     with pod:
+        data.when_broken(functools.partial(_hang_up, pod))
         up = asyncio.ensure_future(_to_pod(data, pod))
         try:
             await _from_pod(data, pod)
@@ -98,8 +122,15 @@ async def _forward(data: Stream, error: Stream, dial: Dial) -> None:
             await up
         finally:
             up.cancel()
+            data.when_broken(None)
             await error.finish()
             await data.reset()  # unless both sides have finished
+
+
+def _hang_up(pod: socket.socket) -> None:
+    """End both directions, so that who reads from the pod or writes to it goes on."""
+    with contextlib.suppress(OSError):
+        pod.shutdown(socket.SHUT_RDWR)
 
 
 def _reason(failure: OSError | RuntimeFault) -> str:

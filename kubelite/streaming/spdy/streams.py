@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from kubelite.streaming.pipes import Pipe
 from kubelite.streaming.spdy.frames import (
@@ -47,6 +47,7 @@ class Stream:
         self._received_all = fin
         self._sent_all = False
         self._broken = False
+        self._on_break: Callable[[], object] | None = None
 
     async def read(self) -> bytes:
         """Return the next bytes; b"" when the client has finished, or has reset the stream."""
@@ -103,6 +104,16 @@ class Stream:
         self._changed.set()
         self._room.set()
         self._connection.forget(self.number)
+        called, self._on_break = self._on_break, None
+        if called is not None:
+            called()
+
+    def when_broken(self, call: Callable[[], object] | None) -> None:
+        """Call this, in place of what was asked for before, when either side resets the stream or the client is gone;
+        at once if that has happened."""
+        self._on_break = call
+        if self._broken:
+            self.broken()
 
     def _forget_if_done(self) -> None:
         if self._sent_all and self._received_all:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from websockets.protocol import CLIENT, Protocol
 
+from kubelite.streaming import port_forward
 from kubelite.streaming.spdy.frames import (
     Data,
     Decoder,
@@ -175,6 +176,43 @@ def test_errors_of_port_forward(served: Served) -> None:
         assert [client.next(), client.next()] == [SynReply(5, {}), RstStream(5, Reset.PROTOCOL_ERROR)]
         client.send(SynStream(4, {}))  # a number of the server's
         assert client.next() == GoAway(5, 1) and client.next() is None
+
+
+def test_streams_that_are_reset_leave_nothing(served: Served) -> None:
+    async def resources() -> tuple[int, int]:
+        timers: Any = asyncio.get_running_loop()
+        waiting = sum(not one.cancelled() and one.when() - timers.time() > 20 for one in timers._scheduled)
+        return len(asyncio.all_tasks()), waiting
+
+    with upgraded(served, "portforward", "portforward.k8s.io") as client:
+        before = served.run(resources())
+        for number in range(1, 4000, 2):
+            client.send(SynStream(number, {"streamtype": "error", "port": "1", "requestid": str(number)}))
+            client.send(RstStream(number, Reset.CANCEL))
+            assert client.next() == SynReply(number, {})
+        client.send(Ping(7))
+        assert client.next() == Ping(7)
+        assert served.run(resources()) == before
+
+
+def test_a_half_alone_is_reset(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_forward, "PAIRING", 0.05)
+    with upgraded(served, "portforward", "portforward.k8s.io") as client:
+        client.send(SynStream(1, {"streamtype": "error", "port": "1", "requestid": "0"}))
+        assert [client.next(), client.next()] == [SynReply(1, {}), RstStream(1, Reset.CANCEL)]
+
+
+def test_a_connection_that_the_client_resets_ends_in_the_pod(served: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        with upgraded(served, "portforward", "portforward.k8s.io") as client:
+            client.send(*pair("0", listener.getsockname()[1]))
+            pod, _ = listener.accept()
+            with pod:
+                pod.settimeout(10)
+                client.send(RstStream(3, Reset.CANCEL))
+                assert client.data_of(1) == b""
+                assert pod.recv(1) == b""
 
 
 def test_bytes_that_are_no_spdy_end_the_connection(served: Served) -> None:
