@@ -12,16 +12,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.routes import node_of
-from kubelite.api.kube.writes.bodies import data_of
+from kubelite.api.kube.writes.bodies import review_of
 from kubelite.api.peer import KEY as PEER
 from kubelite.api.rbac.authorizer import allowed, roles_of
 from kubelite.api.rbac.rules import Attributes
 from kubelite.api.secure.users import AUTHENTICATED, MASTERS, READERS, User, user_of
-from kubelite.kube.errors import ApiError, bad_request
+from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
 _ACCESS, _IDENTITY = "/apis/authorization.k8s.io/v1", "/apis/authentication.k8s.io/v1"
-_MOST = 64 << 10  # bytes of a review: hundreds of groups
 _EVERYTHING = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
 
 
@@ -82,10 +81,7 @@ def _decided(request: Request, body: Json, user: User, wanted: Attributes) -> Re
 
 async def _review(request: Request, *kinds: str) -> tuple[Json, Json]:
     """Return a review, and its spec. Raises BadRequest, RequestEntityTooLarge."""
-    # Everybody with a login may send reviews, so a large one must not keep the node busy.
-    if len(await request.body()) > _MOST:
-        raise ApiError("RequestEntityTooLarge", f"Request entity too large: the limit of a review is {_MOST}")
-    body = await data_of(request)
+    body = await review_of(request)
     spec = body.get("spec") or {} if isinstance(body, dict) else None
     if not isinstance(spec, dict) or body.get("kind") not in kinds:
         raise bad_request(f"the body is not a {kinds[0]}")

@@ -27,7 +27,7 @@ from kubelite.accounts.claims import (
 from kubelite.accounts.tokens import Tokens
 from kubelite.api.audit import note
 from kubelite.api.kube.routes import node_of
-from kubelite.api.kube.writes.bodies import data_of, is_dry_run
+from kubelite.api.kube.writes.bodies import is_dry_run, review_of
 from kubelite.api.secure.users import User
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
@@ -120,8 +120,8 @@ def _public(document: Json, kind: str) -> Response:
 
 
 async def _body(request: Request, kind: str) -> tuple[Json, Json]:
-    """Return an object of authentication.k8s.io, and its spec. Raises BadRequest."""
-    body = await data_of(request)
+    """Return an object of authentication.k8s.io, and its spec. Raises ApiError."""
+    body = await review_of(request)
     spec = body.get("spec") or {} if isinstance(body, dict) else None
     if (
         not isinstance(spec, dict)

@@ -19,6 +19,7 @@ PATCHES = {
     "application/merge-patch+json": "merge",
     "application/strategic-merge-patch+json": "strategic",
 }
+MOST_REVIEW = 64 << 10  # bytes of a review: hundreds of groups
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?")
 _ALPHANUMERIC = "bcdfghjklmnpqrstvwxz2456789"  # of generated names (apimachinery pkg/util/rand)
 _LONGEST_BASE = 58  # characters of generateName that are used (apiserver pkg/storage/names)
@@ -26,6 +27,15 @@ _LONGEST_BASE = 58  # characters of generateName that are used (apiserver pkg/st
 
 def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def review_of(request: Request) -> Any:
+    """Return the data in the body of a review, or of a request for a token. Everybody with a login may send reviews, so
+    a large one must not keep the node busy. Raises BadRequest, RequestEntityTooLarge."""
+    if len(await request.body()) > MOST_REVIEW:
+        words = f"Request entity too large: the limit of a review is {MOST_REVIEW}"
+        raise ApiError("RequestEntityTooLarge", words)
+    return await data_of(request)
 
 
 async def data_of(request: Request) -> Any:

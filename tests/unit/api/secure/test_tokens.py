@@ -174,6 +174,12 @@ async def test_reviews_of_tokens(client: Client) -> None:
     assert (await client.get("/version", "nonsense"))[0] == 401, "a wrong login is never ignored"
 
 
+async def test_a_review_is_bounded(client: Client) -> None:
+    spec = {"token": "x", "audiences": ["x" * (64 << 10)]}
+    for where, kind in ((REVIEWS, "TokenReview"), (path(), "TokenRequest")):
+        assert (await post(client.port, client.admin, where, {"kind": kind, "spec": spec}))[0] == 413
+
+
 async def test_a_token_of_another_node_is_refused(client: Client, tmp_path: Path) -> None:
     store = client.site.node.store
     other = Tokens(store, str(tmp_path / "other.key"), issuer=ISSUER, node="here")
