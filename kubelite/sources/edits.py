@@ -377,6 +377,22 @@ def execute(plan: Plan) -> None:
             raise ApiError("InternalError", f"cannot sync {directory}: {error.strerror}") from error
 
 
+def undo(plan: Plan, before: Mapping[str, str]) -> None:
+    """Give the files of an executed plan their old content, `before`. A file that somebody has written since stays.
+    Raises ApiError."""
+    ours = [path for path, text in plan.writes.items() if _holds(path, text)]
+    execute(Plan({path: before.get(path) for path in ours}, plan.outcomes))
+
+
+def _holds(path: str, text: str | None) -> bool:
+    try:
+        return read_text(path) == text
+    except FileNotFoundError:
+        return text is None
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _make_directories(path: str) -> list[str]:
     """Create missing directories. Return the directories that have a new entry."""
     missing = []

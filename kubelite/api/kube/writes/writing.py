@@ -278,7 +278,7 @@ async def _carry_out(
         errors = files[path]["errors"] if path in files else []
         said = [one["message"] for one in errors if one.get("kind") != "unsupported"]
         if said:
-            edits.execute(edits.Plan({one: before.get(one) for one in plan.writes}, plan.outcomes))
+            edits.undo(plan, before)
             await node.rescan()
             raise ApiError("Invalid", f'{key.kind} "{key.name}" is invalid: {path}: {"; ".join(said)}')
     note(request, *[f"{o.key.kind.lower()}/{o.key.namespace}/{o.key.name} {o.result}" for o in plan.outcomes])

@@ -239,3 +239,19 @@ def test_scale(http: Http) -> None:
     assert http.request("PUT", scale, json=old).status_code == 409
     file = Path(http.node.manifests_dir) / "kubectl/default/deployment-front.yaml"
     assert "replicas: 0" in file.read_text()
+
+
+def test_an_undo_leaves_what_somebody_else_has_written_since(
+    http: Http, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, rescan, theirs = files / "shop.yaml", http.node.rescan, "apiVersion: v1\nkind: ConfigMap\ndata: 5\n"
+
+    async def meanwhile() -> None:
+        if "green" in file.read_text():
+            file.write_text(theirs)
+        await rescan()
+
+    monkeypatch.setattr(http.node, "rescan", meanwhile)
+    answer = http.request("PATCH", f"{MAPS}/shop", json={"data": {"colour": "green"}}, headers=MERGE)
+    assert answer.status_code == 422
+    assert file.read_text() == theirs
