@@ -210,7 +210,8 @@ class ApiPort:
             await asyncio.sleep(LOOK)
             if expires - time.time() < certificates.EARLY:
                 try:
-                    expires = await self._renew()
+                    async with self._opening:
+                        expires = await self._renew()
                 except (RuntimeFault, OSError) as error:
                     log.error("the certificate of the API is not renewed: %s", error)
 
