@@ -11,9 +11,13 @@ from kubelite.kube.objects import AUTHORITY, AUTHORITY_KEY
 
 NAME = ("default", "kubernetes")  # namespace and name of the Service
 PORT = 443  # of the Service
-#: Marks the objects as those of the node, which removes them when no pod needs them any more.
-LABELS = {"component": "apiserver", "provider": "kubernetes"}
-_SKIP = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+#: The labels by which the node knows its own objects; it removes them when no pod needs them any more. The Service is
+#: the last one to be written and to be removed.
+LABELS = {
+    "EndpointSlice": {"kubernetes.io/service-name": NAME[1]},
+    "Endpoints": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+    "Service": {"component": "apiserver", "provider": "kubernetes"},
+}
 
 
 def service(address: str, port: int) -> Json:
@@ -31,7 +35,7 @@ def service(address: str, port: int) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(LABELS),
+        "metadata": _metadata(LABELS["Service"]),
         "spec": spec,
         "status": {"loadBalancer": {}},
     }
@@ -42,7 +46,7 @@ def endpoint_slice(address: str, port: int) -> Json:
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": _metadata({"kubernetes.io/service-name": NAME[1]}),
+        "metadata": _metadata(LABELS["EndpointSlice"]),
         "addressType": "IPv4",
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
         "ports": [{"name": "https", "protocol": "TCP", "port": port}],
@@ -51,7 +55,12 @@ def endpoint_slice(address: str, port: int) -> Json:
 
 def endpoints(address: str, port: int) -> Json:
     subset = {"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}
-    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": _metadata(_SKIP), "subsets": [subset]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": _metadata(LABELS["Endpoints"]),
+        "subsets": [subset],
+    }
 
 
 def authority_map(namespace: str, certificate: str) -> Json:

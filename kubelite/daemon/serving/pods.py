@@ -111,13 +111,10 @@ def _content_of(wanted: Json, old: Json) -> Json | None:
 
 async def withdraw(store: Store) -> None:
     """Delete the Service `kubernetes` and its endpoints, which an earlier run of the daemon wrote. Objects that a
-    manifest defines stay."""
-    record = store.get("Service", *NAME)
-    if record is None or record.metadata.get("labels") != LABELS or _of_manifest(record.metadata):
-        return
-    for kind in ("Service", "EndpointSlice", "Endpoints"):
+    manifest defines stay. Each object is judged by itself: a daemon that was killed may have left any of them."""
+    for kind, labels in LABELS.items():
         found = store.get(kind, *NAME)
-        if found is not None and not _of_manifest(found.metadata):
+        if found is not None and found.metadata.get("labels") == labels and not _of_manifest(found.metadata):
             await store.delete(found.uid)
 
 
