@@ -84,6 +84,41 @@ def trace(
     return Trace(found.allowed, reasons)
 
 
+def traces(
+    cluster: Cluster,
+    source: Sequence[Place],
+    destination: Sequence[Place],
+    port: int,
+    protocol: str,
+    *,
+    dns: str,
+) -> Mapping[str, Trace]:
+    """Trace a connection over each family, IPv4 and IPv6, of which both ends have an address; nothing if there is none.
+    `source`, `destination`: an end, once for each of its addresses."""
+    return {
+        _family(begin): trace(cluster, begin, end, port, protocol, dns=dns)
+        for begin in source
+        for end in destination
+        if _family(begin) == _family(end)
+    }
+
+
+def together(found: Mapping[str, Trace]) -> Trace:
+    """Return one answer for all families. Only answers that differ name their family; then the connection counts as
+    allowed if every family allows it."""
+    first, *others = found.values()
+    if all(other == first for other in others):
+        return first
+    return Trace(
+        all(one.allowed for one in found.values()),
+        tuple(f"{family}: {reason}" for family, one in found.items() for reason in one.reasons),
+    )
+
+
+def _family(place: Place) -> str:
+    return f"IPv{ipaddress.ip_address(place.address).version}"
+
+
 def restrictions(cluster: Cluster, pod: Json) -> list[str]:
     """Say which policies restrict a pod; nothing if none does."""
     facts = facts_of(pod)

@@ -15,9 +15,11 @@ from kubelite.cli.output.foreign import harmless
 from kubelite.cli.output.tables import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kubelite.cli.transport.client import Client
     from kubelite.kube.json import Json
-    from kubelite.network_policies.explanation import Cluster, Place
+    from kubelite.network_policies.explanation import Cluster, Place, Trace
 
 COMMAND = "kubelite policy trace"
 DROPPED = 3  # exit code: policies drop the connection. 1 and 2 are those of errors
@@ -76,10 +78,11 @@ def trace(
     """Say which policies allow a connection, or drop it.
 
     A pod of another namespace is NAMESPACE/POD. The port is a number, or a name that the destination's containers give
-    it. A connection to a Service goes to one of its pods, so name that pod. The exit code is 0 if the connection is
-    allowed, 3 if policies drop it, and 1 if it cannot be judged, for example without such a pod.
+    it. A connection to a Service goes to one of its pods, so name that pod. Pods with IPv4 and IPv6 addresses are
+    judged over both; the answer names the families if they differ. The exit code is 0 if the connection is allowed, 3
+    if policies drop it over a family, and 1 if it cannot be judged, for example without such a pod.
     """
-    from kubelite.network_policies.explanation import trace as traced
+    from kubelite.network_policies.explanation import together, traces
 
     server, where = client(ctx), namespace or "default"
     to, colon, port = destination.rpartition(":")
@@ -88,18 +91,30 @@ def trace(
             f'error: "{destination}" has no port: add it, as in {destination.rstrip(":")}:80', code=2
         )
     cluster, dns = cluster_of(server), _dns(server)
-    begin = _place(server, cluster, source, where, dns)
-    end = _place(server, cluster, to.strip("[]"), where, dns)
-    number = _port(end, port, protocol.upper())
-    found = traced(cluster, begin, end, number, protocol.upper(), dns=dns)
+    begin = _places(server, cluster, source, where, dns)
+    end = _places(server, cluster, to.strip("[]"), where, dns)
+    number = _port(end[0], port, protocol.upper())
+    families = traces(cluster, begin, end, number, protocol.upper(), dns=dns)
+    if not families:
+        raise CliError(
+            f"error: {begin[0].name} and {end[0].name} have no addresses of the same family, IPv4 or IPv6"
+        )
+    found = together(families)
     if output == "json":
         print_json(asdict(found))
     else:
-        said = "allowed" if found.allowed else "dropped"
-        head = f"{begin.name} → {end.name}, port {number}/{protocol.upper()}: {said}"
+        head = f"{begin[0].name} → {end[0].name}, port {number}/{protocol.upper()}: {_said(families)}"
         print("\n".join(map(harmless, (head, *(f"  - {reason}" for reason in found.reasons)))))
     if not found.allowed:
         raise Exit(DROPPED)
+
+
+def _said(families: Mapping[str, Trace]) -> str:
+    """Return `allowed` or `dropped`, with the families if these differ."""
+    words = {family: "allowed" if one.allowed else "dropped" for family, one in families.items()}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return ", ".join(f"{said} over {family}" for family, said in words.items())
 
 
 def cluster_of(server: Client) -> Cluster:
@@ -122,17 +137,17 @@ def _dns(server: Client) -> str:
     return str(network.network_address + 1)
 
 
-def _place(server: Client, cluster: Cluster, text: str, namespace: str, dns: str) -> Place:
-    """Find a pod by POD, pod/POD or NAMESPACE/POD, or by its address. Raises CliError, which names the pods of a
-    Service or a workload."""
+def _places(server: Client, cluster: Cluster, text: str, namespace: str, dns: str) -> Sequence[Place]:
+    """Find a pod by POD, pod/POD or NAMESPACE/POD, or by its address. Return it once for each address that is meant.
+    Raises CliError, which names the pods of a Service or a workload."""
     from kubelite.network_policies.explanation import Place, is_address
-    from kubelite.services.backends import address_of
+    from kubelite.services.backends import addresses_of
 
     if text == "dns":
-        return Place("the DNS server", dns)
+        return (Place("the DNS server", dns),)
     if is_address(text):
         pod = cluster.pod_at(text)
-        return _of_pod(pod, text) if pod is not None else Place(text, text)
+        return (Place(_name(pod), text, pod) if pod is not None else Place(text, text),)
     first, slash, name = text.partition("/")
     if not slash or first in PODS.words:
         first, name = namespace, name or text
@@ -140,11 +155,11 @@ def _place(server: Client, cluster: Cluster, text: str, namespace: str, dns: str
     if pod is None:
         _refuse_workload(server, text, namespace)
         raise CliError(f'Error from server (NotFound): pods "{name}" not found in namespace {first}')
-    if not address_of(pod):
+    if not addresses_of(pod):
         raise CliError(
             f"error: pod {first}/{name} has no address yet: `kubelite why {name} -n {first}` says why"
         )
-    return _of_pod(pod)
+    return tuple(Place(_name(pod), address, pod) for address in addresses_of(pod))
 
 
 def _refuse_workload(server: Client, text: str, namespace: str) -> None:
@@ -160,13 +175,8 @@ def _refuse_workload(server: Client, text: str, namespace: str) -> None:
         only_pod_name(server, where, f"service/{name}", COMMAND)
 
 
-def _of_pod(pod: Json, address: str = "") -> Place:
-    """`address`: that of the pod's which is meant; "" for its IPv4 address."""
-    from kubelite.network_policies.explanation import Place
-    from kubelite.services.backends import address_of
-
-    metadata = pod["metadata"]
-    return Place(f"pod {metadata['namespace']}/{metadata['name']}", address or address_of(pod), pod)
+def _name(pod: Json) -> str:
+    return f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def _port(place: Place, text: str, protocol: str) -> int:

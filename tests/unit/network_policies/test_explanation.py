@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubelite.kube.json import Json
-from kubelite.network_policies.explanation import Cluster, Place, Trace, named_port, trace
+from kubelite.network_policies.explanation import Cluster, Place, Trace, named_port, together, trace, traces
 from tests.unit.network_policies.kit import ADDRESSES, OUTSIDE, pod, policy
 
 DNS = "10.88.0.1"
@@ -58,3 +58,43 @@ def test_pods_of_the_host_network_and_a_pod_itself() -> None:
 def test_named_ports() -> None:
     assert named_port(pod("x/a"), "serve-80-tcp", "TCP") == 80
     assert named_port(pod("x/a"), "serve-80-tcp", "UDP") is None
+
+
+ONLY_IPV4 = "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.88.0.0/16}}]}]}"
+
+
+def both(name: str) -> tuple[Place, Place]:
+    doc = pod(name)
+    return Place(f"pod {name}", ADDRESSES[name], doc), Place(f"pod {name}", _six(name), doc)
+
+
+def _six(name: str) -> str:
+    return f"fd00:88::{ADDRESSES[name].rpartition('.')[2]}"
+
+
+def test_a_rule_of_one_family_does_not_speak_for_the_other() -> None:
+    cluster = Cluster((policy("y/in", ONLY_IPV4),), (), ())
+    found = traces(cluster, both("x/a"), both("y/b"), 80, "TCP", dns=DNS)
+    assert {family: one.allowed for family, one in found.items()} == {"IPv4": True, "IPv6": False}
+    assert together(found) == Trace(
+        False,
+        (
+            "IPv4: pod x/a (egress): allowed, no policy restricts it",
+            "IPv4: pod y/b (ingress): allowed by rule 1 of the ingress of NetworkPolicy y/in",
+            "IPv6: pod x/a (egress): allowed, no policy restricts it",
+            "IPv6: pod y/b (ingress): dropped, no rule of y/in allows it",
+        ),
+    )
+
+
+def test_families_that_agree_are_not_named() -> None:
+    cluster = Cluster((policy("y/in", "{podSelector: {}}"),), (), ())
+    found = traces(cluster, both("x/a"), both("y/b"), 80, "TCP", dns=DNS)
+    assert list(found) == ["IPv4", "IPv6"]
+    assert together(found) == traced(place("x/a"), place("y/b"), *cluster.policies)
+
+
+def test_only_families_that_both_ends_have_count() -> None:
+    cluster = Cluster((policy("y/in", ONLY_IPV4),), (), ())
+    assert list(traces(cluster, both("x/a")[1:], both("y/b"), 80, "TCP", dns=DNS)) == ["IPv6"]
+    assert not traces(cluster, both("x/a")[1:], both("y/b")[:1], 80, "TCP", dns=DNS)
