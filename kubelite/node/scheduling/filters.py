@@ -270,7 +270,8 @@ def _ports(reservation: Reservation, ledger: Ledger) -> _No | None:
 
 
 def port_text(port: Port) -> str:
-    return f"{port.ip + ':' if port.ip else ''}{port.number}/{port.protocol}"
+    host = f"[{port.ip}]:" if ":" in port.ip else f"{port.ip}:" if port.ip else ""
+    return f"{host}{port.number}/{port.protocol}"
 
 
 def _short(reservation: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:

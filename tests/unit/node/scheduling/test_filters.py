@@ -337,6 +337,14 @@ def test_host_ports(mine: dict[str, Any], theirs: dict[str, Any], *, conflict: b
     assert ("is taken by pod default/db" in words) is conflict
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"), [("127.0.0.1", "127.0.0.1:8080/TCP"), ("fd00::2", "[fd00::2]:8080/TCP")]
+)
+def test_the_message_shows_the_address_of_a_host_port(address: str, shown: str) -> None:
+    one, other = with_port("web", 8080, hostIP=address), with_port("db", 8080, hostIP=address)
+    assert f" hostPort {shown} is taken by pod default/db." in said(one, NODE, other)
+
+
 def test_a_host_network_pod_reserves_its_container_ports() -> None:
     one = pod(hostNetwork=True, containers=[{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}])
     assert reservation_of(one).ports == (Port(80),)
