@@ -77,8 +77,8 @@ READ: Final = {
     ),
     INGRESS: (
         "Pod",
-        "Bits per second that the pod receives at most, such as `10M`; between `1k` and `1P`. A change recreates the "
-        "pod.",
+        "Bits per second that the pod receives at most, such as `10M`; between `1k` and `1P`. A change takes effect "
+        "at once.",
     ),
     EGRESS: ("Pod", "The same for what the pod sends."),
     f"{SECCOMP}<container>": (
