@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 
+from kubelite.kube.times import unix
 from kubelite.node.decide.container_details import stop_signal
 from kubelite.node.decide.decision_state import DecisionState
 from kubelite.node.decide.pod_rules import grace_period
@@ -29,11 +30,15 @@ class Stopping(DecisionState):
         self._stop(last, max(grace - self._spent(), MIN_GRACE), message)
 
     def _spent(self) -> float:
-        """Seconds of the grace period that the containers stopped earlier took."""
+        """Seconds of the grace period that the containers stopped earlier took. A stop that ended before the pod's
+        deletion began (of a failed liveness probe, say) took none."""
+        grace = grace_period(self.pod)
+        deadline = unix(self.pod.metadata.deletion_timestamp)  # 0: the pod is stopped for another reason
         newest = (self.observed.latest(name) for name in {c.name for c in self.observed.containers})
-        stopped = [c for c in newest if c is not None and c.stop_deadline and c.finished_at]
+        ended = [c for c in newest if c is not None and c.stop_deadline and c.finished_at]
+        stopped = [c for c in ended if c.finished_at >= deadline - grace]
         ends = [c.finished_at for c in stopped]
-        begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
+        begins = [c.stop_deadline - grace for c in stopped]
         return max(0.0, max(ends) - min(begins)) if stopped else 0.0
 
     def _stop(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+from kubelite.kube.times import rfc3339
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model import resources
@@ -50,9 +51,10 @@ def edited(pod: Pod, change: dict[str, Any]) -> Pod:
     return Pod.parse(doc)
 
 
-def deleted(pod: Pod, *, grace: int = 30) -> Pod:
+def deleted(pod: Pod, *, grace: int = 30, began: float = 1_700_000_000.0 - 60) -> Pod:
+    """The pod, with a deletion that began then (Unix seconds)."""
     doc = pod.to_json()
-    doc["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=grace)
+    doc["metadata"].update(deletionTimestamp=rfc3339(began + grace), deletionGracePeriodSeconds=grace)
     return Pod.parse(doc)
 
 

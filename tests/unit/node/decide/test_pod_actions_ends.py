@@ -291,6 +291,14 @@ def test_sidecars_have_the_grace_period_also_if_a_container_was_stopped_before()
     assert (stop.name, stop.grace) == ("s", 5.0)
 
 
+def test_a_stop_that_ended_before_the_deletion_takes_nothing_of_the_grace_period() -> None:
+    """A failed liveness probe stopped the newest instance, and it was not restarted yet."""
+    pod = deleted(make_pod("a", initContainers=[container("s", restartPolicy="Always")]), grace=7, began=NOW)
+    killed = instance(pod, "a", EXITED, stop_deadline=NOW - 3, finished_at=NOW - 4)
+    (stop,) = decide(pod, killed, instance(pod, "s")).stop
+    assert (stop.name, stop.grace) == ("s", 7.0)
+
+
 def test_a_running_stop_is_left_alone_or_shortened() -> None:
     pod = make_pod("a")
     stopping = instance(pod, "a", stop_deadline=NOW + 20)
