@@ -26,9 +26,10 @@ class PolicyGate:
 
     async def admitted(self, uid: str) -> None:
         """Return at once if there are no policies. Raises NetworkError if those of the pod cannot be put in force."""
+        ready = self._controller is not None and self._controller.done()
+        if not ready and not self._store.list(KIND):  # the last one may have gone since the controller ended
+            return
         if self._controller is None:
-            if not self._store.list(KIND):
-                return
             self._controller = asyncio.get_running_loop().create_future()
         try:
             controller = await asyncio.wait_for(asyncio.shield(self._controller), STARTING)
