@@ -162,6 +162,10 @@ def _dns_name(text: str) -> None:
         raise ValueError(f"{text!r} is not a DNS name")
 
 
+#: IPv6 networks whose addresses the kernel gives no pod, or does not route (RFC 4291, 2.4).
+_NOT_FOR_PODS = {"::/8": "loopback and IPv4", "fe80::/10": "link-local", "ff00::/8": "multicast"}
+
+
 def pod_network(value: str) -> str:
     """An IPv4 network, or one and an IPv6 network behind a comma, as kube-controller-manager's --cluster-cidr."""
     networks = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",")]
@@ -178,6 +182,11 @@ def pod_network(value: str) -> str:
         raise ValueError(
             "the IPv6 network must have a prefix between /8 and /96, for example 10.88.0.0/16,fd00:88::/64"
         )
+    for special, what in _NOT_FOR_PODS.items():
+        if networks[1:] and networks[1].overlaps(ipaddress.IPv6Network(special)):
+            raise ValueError(
+                f"the IPv6 network {networks[1]} overlaps {special} ({what}); use one from fd00::/8"
+            )
     return ",".join(map(str, networks))
 
 

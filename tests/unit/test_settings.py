@@ -58,6 +58,9 @@ def test_pods_may_have_networks_of_both_families() -> None:
         ("10.88.0.0/16,10.89.0.0/16", "must be one IPv4 network, or an IPv4 and an IPv6 network"),
         ("10.88.0.0/16,fd00::/64,fd01::/64", "must be one IPv4 network"),
         ("10.88.0.0/16,fd00::/112", "the IPv6 network must have a prefix between /8 and /96"),
+        ("10.88.0.0/16,ff02::/64", "overlaps ff00::/8 \\(multicast\\)"),
+        ("10.88.0.0/16,fe80::/64", "overlaps fe80::/10 \\(link-local\\)"),
+        ("10.88.0.0/16,::/64", "overlaps ::/8 \\(loopback and IPv4\\)"),
         ("10.88.0.0/16,", "pod-cidr: "),
     ],
 )
