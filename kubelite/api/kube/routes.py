@@ -26,6 +26,7 @@ from kubelite.api.kube.resources import (
     api_group_list,
     api_resource_list,
     api_versions,
+    check_list_options,
     complete,
     find_resource,
     list_document,
@@ -120,6 +121,7 @@ async def list_or_watch(request: Request) -> Response:
     selects = selector(request, resource)
     await _settled(node, resource)
     version = node.store.resource_version
+    check_list_options(request.query_params, version)
     at = _moment(request, resource)
     found = read_list(node, resource, namespace) if at is None else await _then(node, resource, namespace, at)
     items = [doc for doc in found if selects(doc)]
