@@ -118,7 +118,6 @@ async def _session(ws: WebSocket, *, attaching: bool) -> None:
     except (ApiError, RuntimeFault) as error:
         await streams.deny(ws, error)
     else:
-        await ws.accept(subprotocol=protocol)
         await streams.serve(ws, session, protocol)
 
 
