@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from kubelite.cluster.client import ClusterError, Refusal, Unreachable
+from kubelite.cluster.client import ClusterError, Refusal
 from kubelite.cluster.decide.node_status import LEFT
 from kubelite.cluster.heartbeat import LEASES
 from kubelite.cluster.member import Member
@@ -44,15 +44,20 @@ class Leaving:
         )
         found = self._evictable()
         refused: dict[str, str] = {}
+        evictions = [asyncio.create_task(self._evict(pod, refused)) for pod in found]
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(*(self._evict(pod, refused) for pod in found))
+                await asyncio.gather(*evictions)
                 while self._evictable():
                     await asyncio.sleep(POLL)
         except TimeoutError:
             left = [_name(pod) for pod in self._evictable()]
             why = "; ".join(dict.fromkeys(refused.values()))
             raise TimeoutError(f"pods still run: {', '.join(left)}{f' ({why})' * bool(why)}") from None
+        finally:  # one that fails must not leave the others evicting
+            for one in evictions:
+                one.cancel()
+            await asyncio.gather(*evictions, return_exceptions=True)
         self._say(f"{len(found)} {'pod is' if len(found) == 1 else 'pods are'} evicted")
 
     def _evictable(self) -> list[Json]:
@@ -75,13 +80,15 @@ class Leaving:
         while True:
             try:
                 await self._client.post(path(pod, "/eviction"), body)
-            except Unreachable as error:  # also 429: a disruption budget does not allow it now
-                refused[metadata["uid"]] = str(error)
-                await asyncio.sleep(RETRY)
-                continue
-            except Refusal as error:
-                if error.code not in (404, 409):
-                    raise
+            except ClusterError as error:
+                code = error.code if isinstance(error, Refusal) else 0
+                if code not in (404, 409):
+                    if 0 < code < 500:
+                        raise
+                    # 429: a disruption budget does not allow it now; 500: the pod has two budgets, for example
+                    refused[metadata["uid"]] = str(error)
+                    await asyncio.sleep(RETRY)
+                    continue
             refused.pop(metadata["uid"], None)
             return
 

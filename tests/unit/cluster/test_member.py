@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kubelite.cluster import leaving
 from kubelite.cluster.client import ClusterClient, Refusal, context
 from kubelite.cluster.leaving import Leaving
 from kubelite.cluster.member import Member
@@ -314,15 +315,46 @@ async def test_a_node_leaves_in_good_order(site: Site) -> None:
     async with site.member() as member:
         site.api.put(WEB, _pod())
         record = await site.pod_is_here()
-        leaving = Leaving(member, site.said.append)
-        drained = asyncio.create_task(leaving.drain(10.0))
+        node = Leaving(member, site.said.append)
+        drained = asyncio.create_task(node.drain(10.0))
         await until_async(lambda: (one := site.pod()) is not None and one.deleting, "the pod is evicted")
         await site.store.delete(record.uid)
         await drained
         assert site.of("/api/v1/nodes/here")["spec"]["unschedulable"] is True
-        await leaving.unregister()
+        await node.unregister()
         assert site.said[-1] == "the Node remains, cordoned: run `kubectl delete node here` on the cluster"
         assert "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/here" not in site.api.objects
+
+
+async def test_an_eviction_that_fails_is_tried_again_and_leaves_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "RETRY", 0.05)
+    answers = {"web": 500}
+    answer = site.api.request
+
+    def request(method: str, path: str, query: dict[str, str], body: Json) -> tuple[int, Json]:
+        name = path.split("/")[-2] if path.endswith("/eviction") else ""
+        return (
+            (answers[name], {"message": "two budgets"})
+            if name in answers
+            else answer(method, path, query, body)
+        )
+
+    monkeypatch.setattr(site.api, "request", request)
+    evictions = [("POST", f"{WEB}/eviction")]
+    async with site.member() as member:
+        for name in ("web", "other"):
+            site.api.put(f"{PODS}/{name}", _pod())
+            await site.pod_is_here(name)
+        with pytest.raises(TimeoutError, match=r"shop/web.*\(two budgets\)"):
+            await Leaving(member, site.said.append).drain(0.3)
+        answers["other"] = 403
+        with pytest.raises(Refusal, match="two budgets"):
+            await Leaving(member, site.said.append).drain(5.0)
+        before = [one for one in site.api.requests if one in evictions]
+        await asyncio.sleep(0.3)
+        assert [one for one in site.api.requests if one in evictions] == before
 
 
 async def test_a_pod_that_stays_is_named(site: Site) -> None:
