@@ -26,9 +26,16 @@ _VERBS = {
     "PATCH": "patch",
     "DELETE": "delete",
 }
-#: first part of a path → the subresource of nodes that it belongs to; every other one is `proxy`
-_SUBRESOURCES = {"stats": "stats", "metrics": "metrics", "logs": "log", "pods": "pods", "healthz": "healthz",
-                 "configz": "configz"}  # fmt: skip
+#: First part of a path → the subresources of nodes of which one must be allowed. Every other path needs `proxy`.
+_SUBRESOURCES = {
+    "stats": ("stats",),
+    "metrics": ("metrics",),
+    "logs": ("log",),
+    "pods": ("pods", "proxy"),
+    "runningpods": ("pods", "proxy"),
+    "healthz": ("healthz", "proxy"),
+    "configz": ("configz", "proxy"),
+}
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -41,10 +48,10 @@ class Asked(NamedTuple):
     subresource: str
 
 
-def asked(method: str, path: str) -> Asked:
-    """Pure: what a request asks for."""
+def asked(method: str, path: str) -> tuple[Asked, ...]:
+    """Return what a request asks for: one of these must be allowed, and they are tried in this order. Pure."""
     first = path.strip("/").partition("/")[0]
-    return Asked(_VERBS.get(method, ""), _SUBRESOURCES.get(first, "proxy"))
+    return tuple(Asked(_VERBS.get(method, ""), one) for one in _SUBRESOURCES.get(first, ("proxy",)))
 
 
 class _Answers(Generic[K, V]):

@@ -55,8 +55,12 @@ class Authorized:
             if user is None:
                 raise ApiError("Unauthorized", "Unauthorized")
             wanted = asked(scope.get("method", "GET"), scope["path"])
-            if not await self._authorization.may(user, wanted):
-                what = f"verb={wanted.verb}, resource=nodes, subresource={wanted.subresource}"
+            for one in wanted:
+                if await self._authorization.may(user, one):
+                    break
+            else:
+                subresources = " or ".join(one.subresource for one in wanted)
+                what = f"verb={wanted[0].verb}, resource=nodes, subresource={subresources}"
                 raise ApiError("Forbidden", f"Forbidden (user={user.name}, {what})")
         except ApiError as error:
             return await refuse(error, scope, receive, send)

@@ -130,6 +130,7 @@ class FakeApi:
         self.down = False  # whether every request is answered with 503
         self.signs = True  # whether certificate requests are approved
         self.allows = True  # what SubjectAccessReviews say
+        self.allowed: set[str] = set()  # the subresources for which they say so, all if empty
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
@@ -294,7 +295,9 @@ class FakeApi:
             self.terminate(path.removesuffix("/eviction"))
             return 201, {"kind": "Status", "status": "Success"}
         if resource == "subjectaccessreviews":
-            return 201, {**body, "status": {"allowed": self.allows}}
+            wanted = body["spec"]["resourceAttributes"]["subresource"]
+            allowed = self.allows and (not self.allowed or wanted in self.allowed)
+            return 201, {**body, "status": {"allowed": allowed}}
         if resource == "tokenreviews":
             user = {
                 "username": "system:serviceaccount:monitoring:prometheus",
