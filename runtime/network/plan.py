@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from runtime.errors import NetworkError, SpecError
@@ -158,7 +158,8 @@ class Lease:
         ipaddress.IPv4Address(data["ip"])
         if second := data.get("ip6"):
             ipaddress.IPv6Address(second)
-        limits = Bandwidth(**data.get("bandwidth", {}))
+        rates = data.get("bandwidth", {})
+        limits = Bandwidth(**{key: rates[key] for key in ("ingress", "egress") if key in rates})
         given = {key: value for key, value in data.items() if key in known}
         return cls(**{**given, "ports": ports, "bandwidth": limits})
 
@@ -289,7 +290,8 @@ def check_ports(
     """
     good: list[PortMapping] = []
     warnings: list[str] = []
-    for port in ports:
+    for asked in ports:
+        port = _normalised(asked)
         if not (0 < port.host_port < 65536 and 0 < port.container_port < 65536):
             raise SpecError(
                 f"host port {port.host_port} → {port.container_port}: ports are between 1 and 65535"
@@ -301,6 +303,14 @@ def check_ports(
                 raise SpecError(f"the pod publishes {port.describe()} and {clash.describe()}, which overlap")
             good.append(port)
     return tuple(good), warnings
+
+
+def _normalised(port: PortMapping) -> PortMapping:
+    """The mapping with the usual spelling of its address: ::0 is ::, for example."""
+    try:
+        return replace(port, host_ip=str(ipaddress.ip_address(port.host_ip))) if port.host_ip else port
+    except ValueError:  # _unpublishable() reports it
+        return port
 
 
 def _unpublishable(port: PortMapping, *, ipv6: bool) -> str:

@@ -14,7 +14,7 @@ from runtime.network import antispoof, nat
 from runtime.network.ipam import LeaseStore
 from runtime.network.ipv6 import outside
 from runtime.network.ipv6.plan import Subnet6
-from runtime.network.plan import Lease, PortMapping, Subnet
+from runtime.network.plan import Bandwidth, Lease, PortMapping, Subnet, check_ports
 
 
 def test_an_address_ends_in_the_ipv4_address() -> None:
@@ -60,6 +60,19 @@ def test_senders_of_ipv6_are_admitted_only_where_the_table_has_them() -> None:
     assert len(antispoof.chains("kl")[0].rules) + 2 == len(
         antispoof.chains("kl", "0a:58:0a:4d:00:01")[0].rules
     )
+
+
+def test_every_spelling_of_an_address_is_the_same_address() -> None:
+    ports, warnings = check_ports(
+        [PortMapping(80, 80, host_ip="::0"), PortMapping(81, 80, host_ip="2001:DB8:0::1")], ipv6=True
+    )
+    assert [port.host_ip for port in ports] == ["::", "2001:db8::1"] and warnings == []
+
+
+def test_a_lease_of_a_newer_version_is_read() -> None:
+    lease = Lease("u", "10.77.0.2", "0a:58:0a:4d:00:02", "kl0", "/n", "1:1", bandwidth=Bandwidth(egress=8000))
+    data = lease.to_json()
+    assert Lease.from_json({**data, "bandwidth": {**data["bandwidth"], "burst": 1}}) == lease
 
 
 def test_a_published_port_has_an_element_for_each_family() -> None:
