@@ -80,7 +80,7 @@ GROUPS = {
         "net": (
             "diagnosis.net",
             "net",
-            "Show the network of the node: Services with their endpoints, and pods",
+            "Show the network of the node: Services, pods, and NetworkPolicies",
         ),
         "policy": ("diagnosis.policy", "policy", "Explain what NetworkPolicies allow"),
         "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),

@@ -10,7 +10,7 @@ from kubelite.kube.json import Json
 from kubelite.network_policies.compiled import compiled
 from kubelite.network_policies.pods import dns_server, facts_of, pod_rules
 from kubelite.services.backends import addresses_of
-from runtime.network.policies.plan import NamedPort
+from runtime.network.policies.plan import NamedPort, PodRules
 from runtime.network.policies.verdict import Connection, End, Judgement, verdict
 
 
@@ -127,9 +127,23 @@ def restrictions(cluster: Cluster, pod: Json) -> list[str]:
     found = pod_rules(facts, compiled(cluster.policies), cluster.labels())
     return [
         f"NetworkPolicies restrict its {direction}: {', '.join(names)}"
-        for direction, names in (("ingress", found.ingress), ("egress", found.egress))
-        if names is not None
+        for direction, names in _restricted(found).items()
     ]
+
+
+def restricted_pods(cluster: Cluster) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return, by the "namespace/name" of each pod that policies restrict, their names by direction."""
+    rules, labels = compiled(cluster.policies), cluster.labels()
+    known = ((pod, facts_of(pod)) for pod in cluster.pods)
+    found = {
+        "/".join(_name(pod)): _restricted(pod_rules(facts, rules, labels)) for pod, facts in known if facts
+    }
+    return {name: directions for name, directions in found.items() if directions}
+
+
+def _restricted(rules: PodRules) -> dict[str, tuple[str, ...]]:
+    both = {"ingress": rules.ingress, "egress": rules.egress}
+    return {direction: names for direction, names in both.items() if names is not None}
 
 
 def named_port(pod: Json, name: str, protocol: str) -> int | None:

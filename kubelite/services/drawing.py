@@ -18,7 +18,7 @@ _STYLE = (
 
 
 def as_text(found: Picture) -> str:
-    """Return the lines of the picture: each Service with what it leads to, then the pods."""
+    """Return the lines of the picture: each Service with what it leads to, then the pods, and what restricts them."""
     lines = [f"Node {found.node}, pod network {found.network}", ""]
     for one in found.services:
         lines.append(" ".join((one.name, one.kind, *one.addresses)))
@@ -35,6 +35,7 @@ def as_text(found: Picture) -> str:
     for pod in found.pods:
         more = [f"behind {', '.join(led[pod.name])}"] if pod.name in led else []
         more += [f"host ports {', '.join(pod.ports)}"] if pod.ports else []
+        more += _policies(pod)
         lines.append(f"{pod.address or 'no address yet':{width}}  {'; '.join((pod.name, *more))}")
     return "\n".join(lines).rstrip()
 
@@ -92,7 +93,11 @@ def _service_lines(service: DrawnService) -> tuple[str, ...]:
 def _pod_lines(pod: DrawnPod) -> tuple[str, ...]:
     address = pod.address if pod.address != HOST else "on the host's network"
     ports = (f"host ports {', '.join(pod.ports)}",) if pod.ports else ()
-    return (pod.name, address or "no address yet", *ports)
+    return (pod.name, address or "no address yet", *ports, *_policies(pod))
+
+
+def _policies(pod: DrawnPod) -> list[str]:
+    return [f"{direction} restricted by {', '.join(names)}" for direction, names in pod.policies.items()]
 
 
 def _box(x: int, y: int, width: int, lines: tuple[str, ...]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import TERMINAL_PHASES
@@ -45,11 +46,13 @@ class DrawnService:
 
 @dataclass(frozen=True, slots=True)
 class DrawnPod:
-    """`address`: "host network" for a pod without a network of its own. `ports`: published on the host."""
+    """`address`: "host network" for a pod without a network of its own. `ports`: published on the host. `policies`: the
+    names of the NetworkPolicies that restrict a direction of its traffic, as in {"ingress": ("shop/db",)}."""
 
     name: str
     address: str
     ports: tuple[str, ...] = ()
+    policies: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,15 @@ class Picture:
     pods: tuple[DrawnPod, ...]
 
 
-def picture(node: Json, services: Iterable[Json], slices: Iterable[Json], pods: Iterable[Json]) -> Picture:
-    """Return the picture of objects as the API lists them. Pods that have ended are left out."""
+def picture(
+    node: Json,
+    services: Iterable[Json],
+    slices: Iterable[Json],
+    pods: Iterable[Json],
+    restricted: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType({}),
+) -> Picture:
+    """Return the picture of objects as the API lists them. Pods that have ended are left out. `restricted`: by
+    "namespace/name" of a pod, the NetworkPolicies that restrict each direction of its traffic."""
     own: dict[tuple[str, str], list[Json]] = {}
     for one in slices:
         metadata = one["metadata"]
@@ -76,7 +86,7 @@ def picture(node: Json, services: Iterable[Json], slices: Iterable[Json], pods: 
         node["metadata"]["name"],
         (node.get("spec") or {}).get("podCIDR", ""),
         tuple(sorted(drawn, key=lambda one: one.name)),
-        tuple(sorted(map(_pod, running), key=lambda one: one.name)),
+        tuple(sorted((_pod(one, restricted) for one in running), key=lambda one: one.name)),
     )
 
 
@@ -120,7 +130,7 @@ def _place(endpoint: Json, port: int, namespace: str) -> Place:
     return Place(endpoint["addresses"][0], port, state, pod)
 
 
-def _pod(pod: Json) -> DrawnPod:
+def _pod(pod: Json, restricted: Mapping[str, Mapping[str, tuple[str, ...]]]) -> DrawnPod:
     metadata, spec = pod["metadata"], pod.get("spec") or {}
     ports = [
         f"{port['hostPort']}:{port['containerPort']}/{port.get('protocol', 'TCP')}"
@@ -129,4 +139,5 @@ def _pod(pod: Json) -> DrawnPod:
         if port.get("hostPort")
     ]
     address = HOST if spec.get("hostNetwork") else address_of(pod)
-    return DrawnPod(f"{metadata['namespace']}/{metadata['name']}", address, tuple(ports))
+    name = f"{metadata['namespace']}/{metadata['name']}"
+    return DrawnPod(name, address, tuple(ports), restricted.get(name, {}))

@@ -1,6 +1,8 @@
-"""`kubelite net`: a picture of the node's network: Services with their endpoints, and pods."""
+"""`kubelite net`: a picture of the node's network: Services with their endpoints, pods, and NetworkPolicies."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +10,9 @@ from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, resource_type
 from kubelite.cli.options import client, complete_namespaces, socket_option
 from kubelite.cli.output.foreign import harmless
+
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 @click.command(
@@ -36,7 +41,7 @@ from kubelite.cli.output.foreign import harmless
 @socket_option
 @click.pass_context
 def net(ctx: click.Context, namespace: str | None, output: str) -> None:
-    """Show the network of the node: Services with their endpoints, and pods.
+    """Show the network of the node: Services, pods, and NetworkPolicies.
 
     Below each port of a Service are its endpoints. New connections go to those that are ready, and not to those that
     are not ready or terminating. If no pod is ready, terminating pods get new connections.
@@ -45,8 +50,22 @@ def net(ctx: click.Context, namespace: str | None, output: str) -> None:
     from kubelite.services.picture import picture
 
     server = client(ctx)
-    kinds = (resource_type("services"), resource_type("endpointslices"), PODS)
-    services, slices, pods = (server.get(path_of(kind, namespace))["items"] for kind in kinds)
+    kinds = (
+        resource_type("services"),
+        resource_type("endpointslices"),
+        PODS,
+        resource_type("networkpolicies"),
+    )
+    services, slices, pods, policies = (server.get(path_of(kind, namespace))["items"] for kind in kinds)
     (node,) = server.get(path_of(resource_type("nodes"), None))["items"]
-    found = picture(node, services, slices, pods)
+    found = picture(node, services, slices, pods, _restricted(policies, pods))
     click.echo(as_svg(found) if output == "svg" else harmless(as_text(found)))
+
+
+def _restricted(policies: list[Json], pods: list[Json]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the policies of each pod that they restrict. Those of a pod are in its namespace."""
+    if not policies:
+        return {}
+    from kubelite.network_policies.explanation import Cluster, restricted_pods
+
+    return restricted_pods(Cluster(policies, pods, ()))

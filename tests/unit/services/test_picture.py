@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.dom.minidom
 from typing import Any
 
+from kubelite.network_policies.explanation import Cluster, restricted_pods
 from kubelite.services.drawing import as_svg, as_text
 from kubelite.services.index import ServiceIndex
 from kubelite.services.picture import Picture, picture
@@ -74,6 +75,23 @@ def test_the_svg_has_a_box_for_each_and_a_line_for_each_way() -> None:
     places = {place for one in found.services for front in one.fronts for place in front.places}
     assert len(places) == 3 == len(document.getElementsByTagName("path"))
     assert len(document.getElementsByTagName("rect")) == len(found.services) + len(found.pods) + 1
+
+
+def test_a_pod_names_the_policies_that_restrict_it() -> None:
+    policy: Doc = {
+        "metadata": {"namespace": "default", "name": "closed"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress", "Egress"]},
+    }
+    other: Doc = {"metadata": {"namespace": "default", "name": "in"}, "spec": {"policyTypes": ["Ingress"]}}
+    pods = [pod(1, app="db"), pod(2), pod(3, app="db", hostNetwork=True)]
+    found = picture(NODE, [], [], pods, restricted_pods(Cluster([policy, other], pods, ())))
+    text = as_text(found).splitlines()
+    assert text[2].endswith(
+        "; ingress restricted by default/closed, default/in; egress restricted by default/closed"
+    )
+    assert sum("egress restricted" in line for line in text) == 1
+    assert sum("ingress restricted" in line for line in text) == 2, "not one in the host's network"
+    assert ">egress restricted by default/closed</text>" in as_svg(found)
 
 
 def test_names_cannot_leave_their_place_in_the_svg() -> None:
