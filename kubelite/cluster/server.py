@@ -1,4 +1,5 @@
-"""The node's server on port 10250, which the cluster's API server asks for logs and commands in containers.
+"""The node's server on port 10250, which the cluster's API server asks for logs, and by which it
+reaches containers.
 
 Clients prove who they are by a certificate of the cluster's CA or a bearer token; the cluster says what they may do.
 Paths and parameters are kubelet's (Kubernetes pkg/kubelet/server/server.go).
@@ -14,14 +15,13 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from kubelite.api.errors import from_exception, refuse, status
-from kubelite.api.kube.logs import container_status, open_log, pick_container
+from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.kube.routes import flag, log_query, node_of
-from kubelite.api.kube.streams import websocket as streams
+from kubelite.api.kube.streams.commands import METHODS, Commands, Names, port_forwards
 from kubelite.api.node import NodeApi
 from kubelite.api.secure.connection import Secured
 from kubelite.api.secure.users import AUTHENTICATED, KEY, User, user_of
@@ -30,11 +30,10 @@ from kubelite.api.stream import Stream
 from kubelite.cluster.authorization import Authorization, asked
 from kubelite.cluster.client import ClusterError
 from kubelite.cluster.membership import files
-from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.errors import ApiError, not_found
 from kubelite.kube.json import Json
-from kubelite.streaming.session import ExecSession
 from kubelite.telemetry.web.tls import Certificates, Files, Handshakes
-from runtime.errors import RuntimeFault, StartError
+from runtime.errors import RuntimeFault
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +76,18 @@ class Authorized:
         return found._replace(groups=tuple(dict.fromkeys((*found.groups, AUTHENTICATED)))) if found else None
 
 
-def _pod(connection: HTTPConnection) -> tuple[Json, str]:
-    """Return the pod and the container that a path names. Raises ApiError."""
+def _pod(connection: HTTPConnection) -> Json:
+    """Return the pod that a path names, of the uid if it has one. Raises ApiError."""
     given = connection.path_params
     record = node_of(connection).store.get("Pod", given["namespace"], given["name"])
-    if record is None:
+    if record is None or given.get("uid", record.uid) != record.uid:
         raise not_found("pods", given["name"])
-    return record.doc, pick_container(record.doc, given["container"])
+    return record.doc
+
+
+def _container(connection: HTTPConnection) -> tuple[Json, str]:
+    pod = _pod(connection)
+    return pod, pick_container(pod, connection.path_params["container"])
 
 
 async def healthz(_: Request) -> Response:
@@ -96,53 +100,9 @@ async def pods(request: Request) -> Response:
 
 
 async def container_logs(request: Request) -> Response:
-    pod, container = _pod(request)
+    pod, container = _container(request)
     text = open_log(node_of(request), pod, container, log_query(request), previous=flag(request, "previous"))
     return Stream(text, media_type="text/plain")
-
-
-async def execute(ws: WebSocket) -> None:
-    await _session(ws, attaching=False)
-
-
-async def attach(ws: WebSocket) -> None:
-    await _session(ws, attaching=True)
-
-
-async def _session(ws: WebSocket, *, attaching: bool) -> None:
-    protocol = streams.choose_protocol(ws.scope.get("subprotocols", []))
-    tty = flag(ws, "tty")
-    try:
-        if protocol is None:
-            raise bad_request(f"only the WebSocket subprotocols {', '.join(streams.PROTOCOLS)} are supported")
-        session = await _opened(ws, attaching=attaching)
-    except StartError as error:
-        await ws.accept(subprotocol=protocol)
-        await streams.refuse(ws, str(error), tty=tty)
-    except (ApiError, RuntimeFault) as error:
-        await streams.deny(ws, error)
-    else:
-        await streams.serve(ws, session, protocol)
-
-
-async def _opened(ws: WebSocket, *, attaching: bool) -> ExecSession:
-    pod, container = _pod(ws)
-    if "running" not in container_status(pod, container).get("state", {}):
-        raise bad_request(f'container "{container}" in pod "{pod["metadata"]["name"]}" is not running')
-    node, stdin = node_of(ws), flag(ws, "input")
-    if attaching:
-        return await node.attach(pod, container, stdin=stdin)
-    command = ws.query_params.getlist("command")
-    if not command:
-        raise bad_request("you must specify at least one command for the container")
-    return await node.exec(pod, container, command, stdin=stdin, tty=flag(ws, "tty"), width=0, height=0)
-
-
-async def without_upgrade(_: Request) -> Response:
-    raise bad_request(
-        "this node does not speak SPDY: commands in its containers need an API server of Kubernetes 1.36 or newer, "
-        "or a client that asks for WebSocket v4.channel.k8s.io"
-    )
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
@@ -152,17 +112,20 @@ async def _on_error(_: Request, error: Exception) -> Response:
 
 def application(node: NodeApi, authorization: Authorization) -> ASGIApp:
     """Return the server's application."""
-    place = "{namespace}/{name}/{container}"
+    pod = "{namespace}/{name}"
+    place = f"{pod}/{{container}}"
+    commands = Commands(_container, Names("input", "output", "error"))
+    forward = port_forwards(_pod)
     app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/pods", pods),
             Route("/runningpods/", pods),
             Route(f"/containerLogs/{place}", container_logs),
-            WebSocketRoute(f"/exec/{place}", execute),
-            WebSocketRoute(f"/attach/{place}", attach),
-            Route(f"/exec/{place}", without_upgrade, methods=["GET", "POST"]),
-            Route(f"/attach/{place}", without_upgrade, methods=["GET", "POST"]),
+            *commands.routes(f"/exec/{place}", f"/attach/{place}"),
+            *commands.routes(f"/exec/{pod}/{{uid}}/{{container}}", f"/attach/{pod}/{{uid}}/{{container}}"),
+            Route(f"/portForward/{pod}", forward, methods=METHODS),
+            Route(f"/portForward/{pod}/{{uid}}", forward, methods=METHODS),
         ],
         exception_handlers={ApiError: _on_error, RuntimeFault: _on_error},
     )

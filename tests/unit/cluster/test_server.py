@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
 from kubelite.api.secure.certificates import ask
@@ -20,8 +23,10 @@ from kubelite.cluster.client import ClusterClient, context
 from kubelite.cluster.membership import files
 from kubelite.cluster.membership.discovery import Access
 from kubelite.cluster.server import node_server
+from kubelite.streaming.spdy.frames import Data, SynReply, SynStream
 from tests.cluster.fake_api import FakeApi
 from tests.unit.api.fake_node import FakeNode, pod_doc
+from tests.unit.streaming.client import Client, upgrade
 
 
 @pytest.mark.parametrize(
@@ -49,12 +54,24 @@ class Site:
     node: FakeNode
     port: int
 
-    def client(self, login: Path | None = None) -> httpx.AsyncClient:
+    def context(self, login: Path | None = None) -> ssl.SSLContext:
         verify = ssl.create_default_context()
         verify.check_hostname, verify.verify_mode = False, ssl.CERT_NONE
         if login is not None:
             verify.load_cert_chain(login)
-        return httpx.AsyncClient(base_url=f"https://127.0.0.1:{self.port}", verify=verify)
+        return verify
+
+    def client(self, login: Path | None = None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"https://127.0.0.1:{self.port}", verify=self.context(login))
+
+    @contextlib.contextmanager
+    def upgraded(self, target: str, protocol: str, *, tunnel: bool = False) -> Iterator[Client]:
+        login = self.api.authority.login("client.pem", "kube-apiserver-kubelet-client")
+        with (
+            socket.create_connection(("127.0.0.1", self.port), 10) as raw,
+            self.context(login).wrap_socket(raw) as connection,
+        ):
+            yield upgrade(connection, target, protocol, tunnel=tunnel)
 
 
 @pytest.fixture
@@ -137,16 +154,101 @@ async def test_logs_of_a_container(site: Site) -> None:
         assert (await client.get("/containerLogs/default/no/app")).status_code == 404
 
 
-async def test_a_command_in_a_container(site: Site) -> None:
+COMMAND = "command=sh&command=-c&command=cat%3B+exit+3&input=1&output=1&error=1"
+
+
+@pytest.mark.parametrize("path", ["/exec/default/web/app", "/exec/default/web/uid-default-web/app"])
+async def test_a_command_in_a_container(site: Site, path: str) -> None:
     await site.node.store.create("Pod", pod_doc("web"))
-    verify = ssl.create_default_context()
-    verify.check_hostname, verify.verify_mode = False, ssl.CERT_NONE
-    verify.load_cert_chain(site.api.authority.login("client.pem", "kube-apiserver-kubelet-client"))
-    query = "command=sh&command=-c&command=cat%3B+exit+3&input=1&output=1&error=1"
-    url = f"wss://127.0.0.1:{site.port}/exec/default/web/app?{query}"
+    verify = site.context(site.api.authority.login("client.pem", "kube-apiserver-kubelet-client"))
+    url = f"wss://127.0.0.1:{site.port}{path}?{COMMAND}"
     async with connect(url, ssl=verify, subprotocols=[Subprotocol("v5.channel.k8s.io")]) as ws:
         await ws.send(b"\x00hello")
         await ws.send(bytes([255, 0]))
         messages = [bytes(one) async for one in ws if isinstance(one, bytes)]
     assert b"".join(one[1:] for one in messages if one[0] == 1) == b"hello"
     assert json.loads(messages[-1][1:])["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        (
+            "channel.k8s.io",
+            [b"\x01hello\n", b"\x03command terminated with non-zero exit code: exit status 3"],
+        ),
+        (
+            "base64.channel.k8s.io",
+            ["1aGVsbG8K", "3Y29tbWFuZCB0ZXJtaW5hdGVkIHdpdGggbm9uLXplcm8gZXhpdCBjb2RlOiBleGl0IHN0YXR1cyAz"],
+        ),
+        (None, [b"\x01hello\n", b"\x03command terminated with non-zero exit code: exit status 3"]),
+    ],
+)
+async def test_older_subprotocols(site: Site, protocol: str | None, said: list[bytes | str]) -> None:
+    await site.node.store.create("Pod", pod_doc("web"))
+    verify = site.context(site.api.authority.login("client.pem", "kube-apiserver-kubelet-client"))
+    command = "command=sh&command=-c&command=read+line%3B+echo+%24line%3B+exit+3"
+    url = f"wss://127.0.0.1:{site.port}/exec/default/web/app?{command}&input=1&output=1&error=1"
+    async with connect(url, ssl=verify, subprotocols=[Subprotocol(protocol)] if protocol else None) as ws:
+        await ws.send("0aGVsbG8K" if protocol == "base64.channel.k8s.io" else b"\x00hello\n")
+        assert [one async for one in ws] == said
+
+
+async def test_input_that_is_not_in_base64_ends_the_program(site: Site) -> None:
+    await site.node.store.create("Pod", pod_doc("web"))
+    verify = site.context(site.api.authority.login("client.pem", "kube-apiserver-kubelet-client"))
+    url = f"wss://127.0.0.1:{site.port}/exec/default/web/app?command=sleep&command=60&input=1&output=1"
+    async with connect(url, ssl=verify, subprotocols=[Subprotocol("base64.channel.k8s.io")]) as ws:
+        await ws.send("0no base64!")
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
+    assert ws.close_code == 1007
+    (session,) = site.node.sessions
+    assert await asyncio.wait_for(session.wait(), 10) != 0
+
+
+async def test_a_command_over_spdy(site: Site) -> None:
+    await site.node.store.create("Pod", pod_doc("web"))
+
+    def run() -> tuple[bytes, bytes]:
+        with site.upgraded(f"/exec/default/web/app?{COMMAND}", "v4.channel.k8s.io") as client:
+            numbers = {"error": 1, "stdin": 3, "stdout": 5, "stderr": 7}
+            client.send(*(SynStream(number, {"streamtype": kind}) for kind, number in numbers.items()))
+            assert [client.next() for _ in numbers] == [SynReply(one, {}) for one in numbers.values()]
+            client.send(Data(3, b"through"), Data(3, b"", True))
+            return client.data_of(5), client.data_of(1)
+
+    said, outcome = await asyncio.to_thread(run)
+    assert said == b"through"
+    assert json.loads(outcome)["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+
+@pytest.mark.parametrize("tunnel", [False, True])
+async def test_a_port_of_a_pod(site: Site, tunnel: bool) -> None:
+    await site.node.store.create("Pod", pod_doc("web"))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.read()).upper())
+        writer.close()
+
+    def forward(port: int) -> bytes:
+        with site.upgraded("/portForward/default/web", "portforward.k8s.io", tunnel=tunnel) as client:
+            headers = {"port": str(port), "requestid": "0"}
+            client.send(SynStream(1, {"streamtype": "error", **headers}), Data(1, b"", True))
+            client.send(SynStream(3, {"streamtype": "data", **headers}), Data(3, b"hello", True))
+            assert [client.next(), client.next()] == [SynReply(1, {}), SynReply(3, {})]
+            return client.data_of(3)
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await asyncio.to_thread(forward, port) == b"HELLO"
+
+
+async def test_refusals_of_upgrades(site: Site) -> None:
+    await site.node.store.create("Pod", pod_doc("web"))
+    login = site.api.authority.login("client.pem", "somebody")
+    async with site.client(login) as client:
+        assert "needs an upgrade" in (await client.post("/portForward/default/web")).json()["message"]
+        assert (await client.post("/portForward/default/no")).status_code == 404
+        assert (await client.post("/portForward/default/web/another-uid")).status_code == 404
+        assert "needs an upgrade" in (await client.post(f"/exec/default/web/app?{COMMAND}")).json()["message"]

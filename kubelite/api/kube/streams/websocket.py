@@ -1,9 +1,4 @@
-"""A program's input and output over WebSocket: the subprotocols v5.channel.k8s.io and v4.channel.k8s.io.
-
-Messages are binary; the first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (one metav1.Status at the end),
-4 resize ({"Width", "Height"}). In v5, the message [255, n] closes channel n; clients end stdin with it. Source:
-apimachinery pkg/util/remotecommand/constants.go, client-go tools/remotecommand/websocket.go.
-"""
+"""A program's input and output over WebSocket, in the messages that channels.py describes."""
 
 from __future__ import annotations
 
@@ -16,44 +11,40 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kubelite.api.errors import from_exception, status
+from kubelite.api.kube.streams.channels import CLOSE, CODECS, ERROR, RESIZE, STDERR, STDIN, STDOUT, Codec
 from kubelite.kube.json import Json
 from kubelite.streaming.descriptors import read_fd, write_fd
 from kubelite.streaming.session import DRAIN_SECONDS, ExecSession, exit_status, is_size, not_started
 from runtime.errors import RuntimeFault
 
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+INVALID_PAYLOAD = 1007  # RFC 6455, section 7.4.1
 
 # Limit of input messages that wait for the process. At the limit, nothing more is read from the client, which blocks.
 _INPUT_MESSAGES = 64
-
-
-def choose_protocol(offered: list[str]) -> str | None:
-    return next((p for p in PROTOCOLS if p in offered), None)
 
 
 async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
     """Accept the WebSocket, and copy bytes between it and the session until the process ends or the client
     disconnects. The session is closed in any case."""
     try:
-        await ws.accept(subprotocol=protocol)
-        await _copy(ws, session, protocol)
+        await ws.accept(subprotocol=protocol or None)
+        await _copy(ws, session, CODECS[protocol])
     finally:
         await session.close()
 
 
-async def _copy(ws: WebSocket, session: ExecSession, protocol: str) -> None:
+async def _copy(ws: WebSocket, session: ExecSession, codec: Codec) -> None:
     for end in (session.stdin, session.stdout, session.stderr):
         if end is not None:
             os.set_blocking(end, False)
     pumps = [
-        asyncio.create_task(_pump(ws, fd, channel))
+        asyncio.create_task(_pump(ws, fd, codec, channel))
         for fd, channel in ((session.stdout, STDOUT), (session.stderr, STDERR))
         if fd is not None
     ]
     input_: asyncio.Queue[bytes | None] = asyncio.Queue(_INPUT_MESSAGES)
     feeding = asyncio.create_task(_feed(session, input_))
-    incoming = asyncio.create_task(_receive(ws, session, protocol, input_))
+    incoming = asyncio.create_task(_receive(ws, session, codec, input_))
     ended = asyncio.create_task(_wait(session))
     tasks = [*pumps, feeding, incoming, ended]
     try:
@@ -63,7 +54,7 @@ async def _copy(ws: WebSocket, session: ExecSession, protocol: str) -> None:
         if pumps:
             await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
         with contextlib.suppress(WebSocketDisconnect):
-            await _send(ws, ERROR, json.dumps(_outcome(ended)).encode())
+            await _send(ws, codec, ERROR, codec.outcome(_outcome(ended)))
             await ws.close()
     finally:
         for task in tasks:
@@ -78,13 +69,15 @@ async def deny(ws: WebSocket, error: Exception) -> None:
     await ws.send_denial_response(JSONResponse(status(failure), failure.code))
 
 
-async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
-    """Report that the program cannot be executed: as text on stderr (with a tty, on stdout), and by a shell's exit code
-    (POSIX: 126, 127)."""
+async def refuse(ws: WebSocket, sentence: str, protocol: str, *, tty: bool) -> None:
+    """Accept the WebSocket, and report that the program cannot be executed: as text on stderr (with a tty, on stdout),
+    and by a shell's exit code (POSIX: 126, 127)."""
+    codec = CODECS[protocol]
+    await ws.accept(subprotocol=protocol or None)
     with contextlib.suppress(WebSocketDisconnect):
         end = "\r\n" if tty else "\n"
-        await _send(ws, STDOUT if tty else STDERR, (sentence + end).encode())
-        await _send(ws, ERROR, json.dumps(not_started(sentence)).encode())
+        await _send(ws, codec, STDOUT if tty else STDERR, (sentence + end).encode())
+        await _send(ws, codec, ERROR, codec.outcome(not_started(sentence)))
         await ws.close()
 
 
@@ -100,17 +93,18 @@ def _outcome(ended: asyncio.Task[int]) -> Json:
     return exit_status(ended.result())
 
 
-async def _pump(ws: WebSocket, fd: int, channel: int) -> None:
+async def _pump(ws: WebSocket, fd: int, codec: Codec, channel: int) -> None:
     """Copy output to its channel until end of file. A slow client blocks the process; output is not buffered."""
     with contextlib.suppress(WebSocketDisconnect):
         while data := await read_fd(fd):
-            await _send(ws, channel, data)
+            await _send(ws, codec, channel, data)
 
 
 async def _receive(
-    ws: WebSocket, session: ExecSession, protocol: str, input_: asyncio.Queue[bytes | None]
+    ws: WebSocket, session: ExecSession, codec: Codec, input_: asyncio.Queue[bytes | None]
 ) -> None:
-    """Handle input, resizes and closes from the client; return when it disconnects."""
+    """Handle input, resizes and closes from the client; return when it disconnects,
+    or sends something invalid."""
     while True:
         message = await ws.receive()
         if message["type"] == "websocket.disconnect":
@@ -118,12 +112,17 @@ async def _receive(
         data: bytes = message.get("bytes") or (message.get("text") or "").encode()
         if not data:
             continue
-        channel, body = data[0], data[1:]
+        try:
+            channel, body = codec.decode(data)
+        except ValueError:
+            with contextlib.suppress(WebSocketDisconnect):
+                await ws.close(INVALID_PAYLOAD)
+            return
         if channel == STDIN and body:
             await input_.put(body)
         elif channel == RESIZE:
             await _resize(session, body)
-        elif channel == CLOSE and protocol == PROTOCOLS[0] and body[:1] == bytes([STDIN]):
+        elif channel == CLOSE and codec.closes and body[:1] == bytes([STDIN]):
             await input_.put(None)
 
 
@@ -149,5 +148,9 @@ async def _resize(session: ExecSession, body: bytes) -> None:
         await session.resize(width, height)
 
 
-async def _send(ws: WebSocket, channel: int, data: bytes) -> None:
-    await ws.send_bytes(bytes([channel]) + data)
+async def _send(ws: WebSocket, codec: Codec, channel: int, data: bytes) -> None:
+    message = codec.encode(channel, data)
+    if isinstance(message, str):
+        await ws.send_text(message)
+    else:
+        await ws.send_bytes(message)
