@@ -1,4 +1,5 @@
-"""DELETE of a pod, a workload, a claim or a namespace, with DeleteOptions: grace period, propagation, preconditions."""
+"""DELETE of one object, with DeleteOptions: grace period, propagation, preconditions. Collections are deleted in
+writes/collection.py."""
 
 from __future__ import annotations
 
@@ -38,28 +39,34 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
     if source and request.query_params.get("manifest") != "keep":
         return await _removed(request, node, resource, doc, source)
     # A claim that a workload's controller created is in no manifest. All others are deleted with theirs.
-    if not _is_deleted_by_name(resource) or (resource.kind == _CLAIM and source):
+    if not is_deleted_by_name(resource) or (resource.kind == _CLAIM and source):
         words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
         remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
         raise ApiError("MethodNotAllowed", words + remedy)
     options = await delete_options(request)
     kind = resource.kind.lower()
-    _check(options, doc)
+    check_preconditions(options, doc)
     if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
         policy(options)
         return JSONResponse(doc)
-    if (
-        resource.kind == _SERVICE
-    ):  # what the controller of Services has made goes with it, whatever the policy
-        record: RecordLike | None = await node.delete_workload(metadata["uid"], "Background")
-    elif resource.workload or resource.kind == _CLAIM:
-        record = await node.delete_workload(metadata["uid"], policy(options))
-    else:
-        record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
+    record = await delete_record(node, resource, doc, options)
     if record is None:
         raise not_found(resource.plural, name)
     headers = warning_header([recreated(kind, metadata, source)])
     return JSONResponse(complete(resource, record.doc), headers=headers)
+
+
+async def delete_record(node: NodeApi, resource: Resource, doc: Json, options: Json) -> RecordLike | None:
+    """Delete an object that no manifest defines. Return what is recorded of it; None if it is gone already."""
+    metadata = doc["metadata"]
+    if (
+        resource.kind == _SERVICE
+    ):  # what the controller of Services has made goes with it, whatever the policy
+        return await node.delete_workload(metadata["uid"], "Background")
+    if resource.workload or resource.kind == _CLAIM:
+        return await node.delete_workload(metadata["uid"], policy(options))
+    grace = options.get("gracePeriodSeconds")
+    return await node.delete_pod(metadata["namespace"], metadata["name"], grace=grace)
 
 
 async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Json, source: str) -> Response:
@@ -68,10 +75,8 @@ async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Jso
     from kubelite.api.kube.writes.writing import remove
 
     options, metadata = await delete_options(request), doc["metadata"]
-    _check(options, doc)
-    if policy(options) == "Orphan":
-        words = f"objects of the manifest directory are deleted with what belongs to them ({source})"
-        raise bad_request(f"propagationPolicy Orphan is not supported: {words}")
+    check_preconditions(options, doc)
+    refuse_orphans(options, source)
     if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
         return JSONResponse(doc)
     name, namespace = metadata["name"], metadata.get("namespace", "")
@@ -89,7 +94,14 @@ async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Jso
     return JSONResponse({**head, "status": "Success", "details": details})
 
 
-def _check(options: Json, doc: Json) -> None:
+def refuse_orphans(options: Json, source: str) -> None:
+    """Raise BadRequest if what belongs to an object of this file would have to stay."""
+    if policy(options) == "Orphan":
+        words = f"objects of the manifest directory are deleted with what belongs to them ({source})"
+        raise bad_request(f"propagationPolicy Orphan is not supported: {words}")
+
+
+def check_preconditions(options: Json, doc: Json) -> None:
     """Raise Conflict if the object is not the one that the preconditions of DeleteOptions name."""
     given, metadata = options.get("preconditions") or {}, doc["metadata"]
     for field in ("uid", "resourceVersion"):
@@ -98,7 +110,7 @@ def _check(options: Json, doc: Json) -> None:
             raise ApiError("Conflict", f'{words} {doc["kind"].lower()} "{metadata["name"]}"')
 
 
-def _is_deleted_by_name(resource: Resource) -> bool:
+def is_deleted_by_name(resource: Resource) -> bool:
     """Whether an object in no manifest can be deleted."""
     return resource.workload or resource.kind in (_CLAIM, _SERVICE, "Pod")
 
@@ -138,7 +150,7 @@ async def _deleted_namespace(request: Request, node: NodeApi, resource: Resource
     from kubelite.sources import edits
 
     options, name = await delete_options(request), before["metadata"]["name"]
-    _check(options, before)
+    check_preconditions(options, before)
     if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
         return JSONResponse(before)
     await node.rescan()

@@ -16,13 +16,16 @@ from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import selector_of, selector_text
 from kubelite.kube.objects import ACCOUNT, AUTHORITY, CONTROLLED, DEFAULT_ACCOUNT, WORKLOADS
 
+_ONE_BY_ONE = ("create", "delete", "get", "list", "patch", "update", "watch")
+_WRITTEN = ("create", "delete", "deletecollection", *_ONE_BY_ONE[2:])
+
 
 class Resource(NamedTuple):
     plural: str
     kind: str
     namespaced: bool
     short: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ("create", "delete", "get", "list", "patch", "update", "watch")
+    verbs: tuple[str, ...] = _WRITTEN
     group_version: str = "v1"
     scaled: bool = False  # has the subresource `scale`
 
@@ -81,7 +84,7 @@ RESOURCES = {
         Resource("ingresses", "Ingress", True, ("ing",), group_version=_NETWORKING),
         Resource("jobs", "Job", True, group_version="batch/v1"),
         Resource("limitranges", "LimitRange", True, ("limits",)),
-        Resource("namespaces", "Namespace", False, ("ns",)),
+        Resource("namespaces", "Namespace", False, ("ns",), _ONE_BY_ONE),
         Resource("networkpolicies", "NetworkPolicy", True, ("netpol",), group_version="networking.k8s.io/v1"),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),

@@ -80,8 +80,9 @@ def _paths(resource: Resource, model: type[Object] | None) -> Json:
             if verb in ("create", "update", "patch"):
                 operation["parameters"] = _PARAMETERS
             (listed if verb == "create" else named)[_VERBS[verb]] = operation
-    if "list" in resource.verbs:
-        listed["get"] = {"responses": answer, "x-kubernetes-group-version-kind": identity}
+    for verb, method in (("list", "get"), ("deletecollection", "delete")):
+        if verb in resource.verbs:
+            listed[method] = {"responses": answer, "x-kubernetes-group-version-kind": identity}
     return {base: listed, f"{base}/{{name}}": named}
 
 

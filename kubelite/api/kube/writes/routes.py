@@ -51,6 +51,16 @@ async def delete_one(request: Request) -> Response:
     )
 
 
+async def delete_many(request: Request) -> Response:
+    from kubelite.api.kube.writes.collection import deleted_collection
+
+    if said := not_served(request.url.path):
+        raise ApiError("NotFound", said)
+    return await deleted_collection(
+        request, node_of(request), resource_of(request), request.path_params.get("namespace", "")
+    )
+
+
 async def patch_node(request: Request) -> Response:
     """Implement `kubectl label|annotate|taint|cordon`. Both kinds of patches have the same effect, because the lists
     that can be patched are replaced as a whole."""
@@ -88,6 +98,7 @@ def routes() -> list[BaseRoute]:
             found += [
                 Route(one, delete_one, methods=["DELETE"]),
                 Route(one, write, methods=["POST", "PUT", "PATCH"]),
-                Route(objects, write, methods=["POST", "PUT", "PATCH", "DELETE"]),
+                Route(objects, delete_many, methods=["DELETE"]),
+                Route(objects, write, methods=["POST", "PUT", "PATCH"]),
             ]
     return found

@@ -81,7 +81,7 @@ async def _create(
     if plan.outcomes[0].result != "created":
         words = "but the node does not accept it: see `kubelite get manifests`, and correct the file"
         raise ApiError("Conflict", f"{plan.outcomes[0].file} defines {key}, {words}")
-    await _carry_out(request, node, plan, before, key)
+    await carry_out(request, node, plan, before)
     return JSONResponse(_present(node, resource, key), 201, headers=headers)
 
 
@@ -126,13 +126,13 @@ async def scale(request: Request, node: NodeApi, resource: Resource, namespace: 
 
 async def remove(request: Request, node: NodeApi, doc: Json, source: str) -> None:
     """Remove the object's document from the file that defines it."""
-    key = _key(doc)
+    key = key_of(doc)
     async with request.app.state.writes:
         before = edits.read_candidates([source], [key])
         plan = edits.plan_remove(before, [key])
         if not plan.writes:
             raise ApiError("Conflict", f"{source}, which defines {key}, has changed meanwhile: try again")
-        await _carry_out(request, node, plan, before, key)
+        await carry_out(request, node, plan, before)
 
 
 async def _patch(request: Request) -> Callable[[Json], Json]:
@@ -189,7 +189,7 @@ async def _changed(
     old_words, new_words = stripped(current), stripped(new)
     if old_words == new_words:
         return current, warned
-    key = _key(current)
+    key = key_of(current)
     source = source_of_object(node, key)
 
     def change_text(text: str) -> str:
@@ -217,7 +217,7 @@ async def _changed(
         headers = joined(warned, admitted(request, node, ours))
     if is_dry_run(request):
         return {**new, "status": current.get("status", {})}, headers
-    await _carry_out(request, node, plan, before, key)
+    await carry_out(request, node, plan, before)
     return _present(node, resource, key), headers
 
 
@@ -264,14 +264,18 @@ def _validated(text: str, key: edits.Key) -> Json:
     return loaded.documents[0].obj.to_json()
 
 
-async def _carry_out(
-    request: Request, node: NodeApi, plan: edits.Plan, before: Mapping[str, str], key: edits.Key
-) -> None:
-    """Write the files, and read the directory. If the node does not accept a file, undo it. Raises ApiError."""
+async def carry_out(request: Request, node: NodeApi, plan: edits.Plan, before: Mapping[str, str]) -> None:
+    """Write the files, and read the directory. If one cannot be written, or the node does not accept one, undo all.
+    Raises ApiError."""
     try:
         edits.execute(plan)
     except ApiError as error:  # a read-only file system, a full disk
-        raise ApiError("Conflict", f"{key}: {error}") from error
+        words = f"{plan.outcomes[0].key}: {error}"
+        try:
+            edits.undo(plan, before)
+        except ApiError as failed:
+            words = f"{words}; some files are changed already: {failed}"
+        raise ApiError("Conflict", words) from error
     await node.rescan()
     files = {entry["file"]: entry for entry in node.manifests()}
     for path in plan.writes:
@@ -280,6 +284,7 @@ async def _carry_out(
         if said:
             edits.undo(plan, before)
             await node.rescan()
+            key = next(outcome.key for outcome in plan.outcomes if outcome.file == path)
             raise ApiError("Invalid", f'{key.kind} "{key.name}" is invalid: {path}: {"; ".join(said)}')
     note(request, *[f"{o.key.kind.lower()}/{o.key.namespace}/{o.key.name} {o.result}" for o in plan.outcomes])
 
@@ -300,7 +305,7 @@ def _file_name(key: edits.Key) -> str:
     return f"{name}.yaml"
 
 
-def _key(doc: Json) -> edits.Key:
+def key_of(doc: Json) -> edits.Key:
     metadata = doc["metadata"]
     return edits.Key(doc["kind"], metadata.get("namespace", ""), metadata["name"])
 

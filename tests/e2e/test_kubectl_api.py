@@ -1,0 +1,49 @@
+"""What client libraries ask of Kubernetes' API, by the real kubectl: collections, pages, versions of lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.node import Node
+from tests.e2e.test_kubeconfig import Kubectl
+from tests.programs import missing
+
+pytestmark = pytest.mark.skipif(bool(missing("kubectl")), reason="needs kubectl")
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+BY_HAND = """\
+# by hand
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: hand, labels: {app: x}}   # one of three
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kept}
+data: {a: b}   # as it was
+"""
+
+
+@pytest.fixture(scope="module")
+def kubectl(builder: Node) -> Iterator[Kubectl]:
+    yield Kubectl(builder, "api")
+
+
+def test_a_collection_is_deleted_from_the_files(kubectl: Kubectl) -> None:
+    node = kubectl.node
+    node.apply("hand.yaml", BY_HAND)
+    for name in ("one", "two"):
+        assert kubectl("create", "configmap", name).code == 0
+        assert kubectl("label", "configmap", name, "app=x").code == 0
+    node.wait(lambda: "hand" in kubectl("get", "cm", "-o", "name").out, "the file to be read")
+    dry = json.loads(kubectl("delete", "--raw", f"{MAPS}?labelSelector=app%3Dx&dryRun=All").out)
+    assert [doc["metadata"]["name"] for doc in dry["items"]] == ["hand", "one", "two"]
+    done = kubectl("delete", "--raw", f"{MAPS}?labelSelector=app%3Dx")
+    assert done.code == 0, done
+    assert kubectl("get", "cm", "-o", "name").out == "configmap/kept\n"
+    assert (node.manifests / "hand.yaml").read_text() == BY_HAND[BY_HAND.index("---") :]
+    assert not list((node.manifests / "kubectl/default").glob("configmap-*"))
+    assert "cannot be deleted as a collection" in kubectl("delete", "--raw", "/api/v1/namespaces").err
