@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kubelite.api.node import NodeApi
 from kubelite.api.secure.certificates import ask
@@ -23,6 +24,7 @@ from kubelite.cluster.authorization import Authorization
 from kubelite.cluster.claims import ClusterVolumes
 from kubelite.cluster.client import MALFORMED, ClusterClient, ClusterError, Refusal
 from kubelite.cluster.content import ClusterContent
+from kubelite.cluster.decide.configuration import configz
 from kubelite.cluster.decide.pods import Surroundings, kept
 from kubelite.cluster.events import EventSink
 from kubelite.cluster.heartbeat import Heartbeat
@@ -31,7 +33,7 @@ from kubelite.cluster.membership.discovery import JoinError
 from kubelite.cluster.membership.files import Membership
 from kubelite.cluster.membership.joining import certify, member_client, member_context
 from kubelite.cluster.reflector import Reflector
-from kubelite.cluster.server import PORT, node_server
+from kubelite.cluster.server import PORT, Reports, node_server
 from kubelite.cluster.sink import StatusSink
 from kubelite.cluster.source import ApiPods, ClusterSource
 from kubelite.cluster.tokens import ClusterTokens
@@ -39,9 +41,13 @@ from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import reference
 from kubelite.kube.workqueue import WorkQueue
+from kubelite.settings import Settings
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 from state.store import Store
+
+if TYPE_CHECKING:
+    from kubelite.telemetry.web.scrape import Measured
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +59,8 @@ CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubelet-config"
 
 
 class Member:
-    """`node`: the node that has joined; `content_changed(uid)` tells its worker about an object that a pod uses."""
+    """`node`: the node that has joined; `content_changed(uid)` tells its worker about an object that a pod uses;
+    `pages()` measures the node."""
 
     def __init__(
         self,
@@ -64,9 +71,12 @@ class Member:
         root: str,
         membership: Membership,
         content_changed: Callable[[str], None],
+        settings: Settings,
+        pages: Callable[[], Measured],
         port: int = PORT,
     ) -> None:
         self._node, self._store, self._events, self._root = node, store, events, root
+        self._settings, self._pages = settings, pages
         self._port = port
         self.membership = membership
         self.client: ClusterClient = member_client(root, membership)
@@ -188,10 +198,14 @@ class Member:
         request = {"serving": {"node": self.membership.node, "addresses": addresses}}
         made = await ask("kubelite.cluster.membership.keys", request)
         files.write(self._root, "serving.pem", made["certificate"])
-        async with node_server(
-            self._node, Authorization(self.client, self.membership.node), self._root, self._port
-        ):
+        authorization = Authorization(self.client, self.membership.node)
+        reports = Reports(self._pages, self._configz)
+        async with node_server(self._node, reports, authorization, self._root, self._port):
             await asyncio.Event().wait()
+
+    def _configz(self) -> Json:
+        around = self._around
+        return configz(self._settings, port=self._port, dns=around.dns, domain=around.domain)
 
     async def _renew(self) -> None:
         """Renew the certificate before it expires."""

@@ -1,5 +1,5 @@
-"""The node's server on port 10250, which the cluster's API server asks for logs, and by which it
-reaches containers.
+"""The node's server on port 10250, which the cluster's API server asks for logs and by which it reaches
+containers, and which monitoring of the cluster scrapes.
 
 Clients prove who they are by a certificate of the cluster's CA or a bearer token; the cluster says what they may do.
 Paths and parameters are kubelet's (Kubernetes pkg/kubelet/server/server.go).
@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kubelite.api.errors import from_exception, refuse, status
@@ -34,6 +35,9 @@ from kubelite.kube.errors import ApiError, not_found
 from kubelite.kube.json import Json
 from kubelite.telemetry.web.tls import Certificates, Files, Handshakes
 from runtime.errors import RuntimeFault
+
+if TYPE_CHECKING:
+    from kubelite.telemetry.web.scrape import Measured
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +94,13 @@ def _container(connection: HTTPConnection) -> tuple[Json, str]:
     return pod, pick_container(pod, connection.path_params["container"])
 
 
+class Reports(NamedTuple):
+    """What the node tells about itself, made when somebody asks."""
+
+    pages: Callable[[], Measured]
+    configz: Callable[[], Json]
+
+
 async def healthz(_: Request) -> Response:
     return PlainTextResponse("ok")
 
@@ -105,12 +116,35 @@ async def container_logs(request: Request) -> Response:
     return Stream(text, media_type="text/plain")
 
 
+def _reports(reports: Reports) -> list[BaseRoute]:
+    async def metrics(request: Request) -> Response:
+        from kubelite.telemetry.web.scrape import scrape
+
+        # Kubelet's page has its own metrics; those of containers and objects are other pages here, too.
+        return await scrape(reports.pages(), request.path_params.get("page", "agent"), request)
+
+    async def summary(request: Request) -> Response:
+        from kubelite.telemetry.web.scrape import stats_summary
+
+        return await stats_summary(reports.pages(), request)
+
+    async def configz(_: Request) -> Response:
+        return JSONResponse(reports.configz())
+
+    return [
+        Route("/metrics", metrics),
+        Route("/metrics/{page}", metrics),
+        Route("/stats/summary", summary),
+        Route("/configz", configz),
+    ]
+
+
 async def _on_error(_: Request, error: Exception) -> Response:
     failure = from_exception(error)
     return JSONResponse(status(failure), failure.code)
 
 
-def application(node: NodeApi, authorization: Authorization) -> ASGIApp:
+def application(node: NodeApi, reports: Reports, authorization: Authorization) -> ASGIApp:
     """Return the server's application."""
     pod = "{namespace}/{name}"
     place = f"{pod}/{{container}}"
@@ -119,9 +153,11 @@ def application(node: NodeApi, authorization: Authorization) -> ASGIApp:
     app = Starlette(
         routes=[
             Route("/healthz", healthz),
+            *(Route(f"/healthz/{check}", healthz) for check in ("ping", "log", "syncloop")),
             Route("/pods", pods),
             Route("/runningpods/", pods),
             Route(f"/containerLogs/{place}", container_logs),
+            *_reports(reports),
             *commands.routes(f"/exec/{place}", f"/attach/{place}"),
             *commands.routes(f"/exec/{pod}/{{uid}}/{{container}}", f"/attach/{pod}/{{uid}}/{{container}}"),
             Route(f"/portForward/{pod}", forward, methods=METHODS),
@@ -135,7 +171,7 @@ def application(node: NodeApi, authorization: Authorization) -> ASGIApp:
 
 @contextlib.asynccontextmanager
 async def node_server(
-    node: NodeApi, authorization: Authorization, root: str, port: int
+    node: NodeApi, reports: Reports, authorization: Authorization, root: str, port: int
 ) -> AsyncIterator[None]:
     """Serve until the block exits. Raises RuntimeFault if the port is in use or the certificate cannot be used."""
     where = files.directory(root)
@@ -150,7 +186,7 @@ async def node_server(
     with contextlib.closing(listener):
         handshakes = Handshakes(certificates)
         async with serving(
-            application(node, authorization), [listener], http=Secured, begin=handshakes.begin
+            application(node, reports, authorization), [listener], http=Secured, begin=handshakes.begin
         ):
             log.info("the node's server is open to the cluster", extra={"port": port})
             yield

@@ -73,6 +73,7 @@ class NodeCluster:
         return Member(
             agent, agent.store, agent.events,
             root=self._root, membership=membership, content_changed=agent.worker.content_changed,
+            settings=agent.settings, pages=agent.pages,
         )  # fmt: skip
 
     def _begin(self, member: Member) -> None:

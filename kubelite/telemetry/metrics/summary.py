@@ -90,6 +90,18 @@ def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Jso
     return {"node": _node(at, snapshot, around, rates), "pods": pods}
 
 
+def cpu_and_memory(document: Json) -> Json:
+    """Return the summary's CPU, memory and swap alone (pkg/kubelet/server/stats/summary.go, GetCPUAndMemoryStats)."""
+    kept = ("cpu", "memory", "swap", "startTime")
+    node, pods = document["node"], []
+    for pod in document["pods"]:
+        containers = [{key: one[key] for key in ("name", *kept) if key in one} for one in pod["containers"]]
+        part = {key: pod[key] for key in ("podRef", *kept) if key in pod}
+        pods.append({**part, "containers": containers})
+    part = {key: node[key] for key in ("nodeName", "systemContainers", *kept) if key in node}
+    return {"node": part, "pods": pods}
+
+
 def _by_pod(things: Iterable[Any]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for thing in things:

@@ -24,13 +24,13 @@ from kubelite.api.node import NodeApi
 from kubelite.api.server import serving
 from kubelite.kube.errors import ApiError
 from kubelite.settings import Settings
-from kubelite.telemetry.metrics.exposition import OPENMETRICS, TEXT, prefers_openmetrics
 from kubelite.telemetry.metrics.pages import Pages
 from kubelite.telemetry.node_view import NodeView
 from kubelite.telemetry.web import access
 from kubelite.telemetry.web.facts import question
 from kubelite.telemetry.web.frame import HEADERS, TYPES, address, asset
 from kubelite.telemetry.web.guard import Guarded, OwnNames, is_loopback
+from kubelite.telemetry.web.scrape import accepts_gzip, scrape, stats_summary
 from runtime.errors import RuntimeFault
 
 logger = logging.getLogger(__name__)
@@ -46,21 +46,10 @@ class _Site:
         self._pages = pages
 
     async def scrape(self, request: Request) -> Response:
-        name = request.path_params.get("page", "")
-        if name not in self._pages.names:
-            return PlainTextResponse(
-                f"there is no page {name}; the pages are: {', '.join(self._pages.names[1:])}\n", 404
-            )
-        openmetrics = prefers_openmetrics(request.headers.get("accept", ""))
-        compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
-        body = await self._pages.render(name, openmetrics=openmetrics, compressed=compressed)
-        headers = {"content-type": OPENMETRICS if openmetrics else TEXT, "vary": "accept, accept-encoding"}
-        if compressed:
-            headers["content-encoding"] = "gzip"
-        return Response(body, headers=headers)
+        return await scrape(self._pages, request.path_params.get("page", ""), request)
 
-    async def summary(self, _: Request) -> Response:
-        return JSONResponse(await self._pages.summary())
+    async def summary(self, request: Request) -> Response:
+        return await stats_summary(self._pages, request)
 
     async def index(self, request: Request) -> Response:
         return _html(request, await self._pages.index(question(request.query_params)))
@@ -147,15 +136,6 @@ def _compressed(request: Request, body: bytes, headers: dict[str, str]) -> Respo
         headers["content-encoding"] = "gzip"
         body = gzip.compress(body, 1)
     return Response(body, headers=headers)
-
-
-def accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
-    for part in header.split(","):
-        coding, _, weight = part.replace(" ", "").partition(";q=")
-        if coding == "gzip":
-            return weight not in ("0", "0.0", "0.00", "0.000")
-    return False
 
 
 @contextlib.asynccontextmanager

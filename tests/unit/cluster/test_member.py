@@ -27,6 +27,8 @@ from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CLUSTER
 from kubelite.node.spec.cluster_objects import TOKEN, cluster_kind
+from kubelite.settings import Settings
+from kubelite.telemetry.web.scrape import Measured
 from state.store import Record, Store
 from tests.cluster.fake_api import FakeApi
 from tests.unit.api.fake_node import FakeNode
@@ -39,6 +41,10 @@ WEB = f"{PODS}/web"
 def _pod(**spec: object) -> Json:
     return {"spec": {"nodeName": "here", "containers": [{"name": "a", "image": "i"}], **spec},
             "status": {"phase": "Pending", "qosClass": "BestEffort"}}  # fmt: skip
+
+
+def _no_pages() -> Measured:
+    raise AssertionError("nobody scrapes this node")
 
 
 @dataclass
@@ -60,6 +66,7 @@ class Site:
         member = Member(
             self.node, self.store, EventRecorder(self.store, "here"),
             root=str(self.root), membership=membership, content_changed=self.changed.append, port=0,
+            settings=Settings(node_name="here"), pages=_no_pages,
         )  # fmt: skip
         running = asyncio.create_task(member.run())
         try:

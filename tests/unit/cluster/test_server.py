@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import socket
 import ssl
@@ -20,9 +21,12 @@ from websockets.typing import Subprotocol
 from kubelite.api.secure.certificates import ask
 from kubelite.cluster.authorization import Asked, Authorization, asked
 from kubelite.cluster.client import ClusterClient, context
+from kubelite.cluster.decide.configuration import configz
 from kubelite.cluster.membership import files
 from kubelite.cluster.membership.discovery import Access
-from kubelite.cluster.server import node_server
+from kubelite.cluster.server import Reports, node_server
+from kubelite.kube.json import Json
+from kubelite.settings import Settings
 from kubelite.streaming.spdy.frames import Data, SynReply, SynStream
 from tests.cluster.fake_api import FakeApi
 from tests.unit.api.fake_node import FakeNode, pod_doc
@@ -46,6 +50,23 @@ from tests.unit.streaming.client import Client, upgrade
 )
 def test_what_a_request_asks_for(method: str, path: str, wanted: list[Asked]) -> None:
     assert list(asked(method, path)) == wanted
+
+
+class Usage:
+    """Answers as the node's pages do."""
+
+    names = ("", "agent", "cadvisor", "resource", "probes")
+
+    async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes:
+        page = f"# page {name}, {openmetrics=}\n".encode()
+        return gzip.compress(page) if compressed else page
+
+    async def summary(self) -> Json:
+        usage = {"cpu": {"usageNanoCores": 7}, "memory": {"workingSetBytes": 9}, "startTime": "now"}
+        more = {"network": {"name": "eth0"}, "volume": [{"name": "data"}]}
+        container = {"name": "app", "rootfs": {"usedBytes": 1}, **usage}
+        pod = {"podRef": {"name": "web"}, "containers": [container], **usage, **more}
+        return {"node": {"nodeName": "here", "fs": {}, **usage}, "pods": [pod]}
 
 
 @dataclass
@@ -87,7 +108,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         )
         files.write(str(tmp_path), "serving.pem", made["certificate"])
         files.write(str(tmp_path), "ca.crt", api.authority.pem)
-        async with node_server(node, Authorization(client, "here"), str(tmp_path), port):
+        reports = Reports(Usage, lambda: {"kubeletconfig": {"kind": "KubeletConfiguration"}})
+        async with node_server(node, reports, Authorization(client, "here"), str(tmp_path), port):
             yield Site(api, node, port)
         await client.close()
 
@@ -124,6 +146,67 @@ async def test_who_may_use_the_proxy_may_list_pods(site: Site) -> None:
         assert (await client.get("/runningpods/")).status_code == 200
     async with site.client(site.api.authority.login("other.pem", "else")) as client:
         assert (await client.get("/healthz")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/metrics", "# page agent, openmetrics=False\n"),
+        ("/metrics/cadvisor", "# page cadvisor, openmetrics=False\n"),
+        ("/metrics/resource", "# page resource, openmetrics=False\n"),
+        ("/metrics/probes", "# page probes, openmetrics=False\n"),
+        ("/configz", '{"kubeletconfig":{"kind":"KubeletConfiguration"}}'),
+        ("/healthz/syncloop", "ok"),
+    ],
+)
+async def test_reports(site: Site, path: str, said: str) -> None:
+    async with site.client(site.api.authority.login("client.pem", "prometheus")) as client:
+        answer = await client.get(path)  # compressed, as httpx accepts it
+        assert (answer.status_code, answer.text) == (200, said)
+
+
+async def test_the_summary(site: Site) -> None:
+    async with site.client(site.api.authority.login("client.pem", "metrics-server")) as client:
+        assert (await client.get("/stats/summary")).json() == await Usage().summary()
+        usage = {"cpu": {"usageNanoCores": 7}, "memory": {"workingSetBytes": 9}, "startTime": "now"}
+        assert (await client.get("/stats/summary?only_cpu_and_memory=true")).json() == {
+            "node": {"nodeName": "here", **usage},
+            "pods": [{"podRef": {"name": "web"}, "containers": [{"name": "app", **usage}], **usage}],
+        }
+
+
+@pytest.mark.parametrize(
+    ("subresource", "admitted"),
+    [
+        ("metrics", {"/metrics", "/metrics/resource"}),
+        ("stats", {"/stats/summary"}),
+        ("configz", {"/configz"}),
+        ("healthz", {"/healthz", "/healthz/ping"}),
+        ("proxy", {"/configz", "/healthz", "/healthz/ping", "/pods"}),
+    ],
+)
+async def test_reports_are_for_those_who_may_read_them(
+    site: Site, subresource: str, admitted: set[str]
+) -> None:
+    site.api.allowed = {subresource}
+    paths = {"/metrics", "/metrics/resource", "/stats/summary", "/configz", "/healthz", "/healthz/ping"}
+    async with site.client(site.api.authority.login("client.pem", "somebody")) as client:
+        found = {path for path in paths | {"/pods"} if (await client.get(path)).status_code == 200}
+    assert found == admitted
+
+
+def test_the_configuration_in_kubelets_words() -> None:
+    settings = Settings(node_name="here", max_pods=110, system_reserved="cpu=100m,memory=1Gi")
+    found = configz(settings, port=10250, dns=("10.96.0.10",), domain="cluster.local")["kubeletconfig"]
+    assert found["kind"] == "KubeletConfiguration"
+    assert (found["maxPods"], found["port"], found["clusterDNS"]) == (110, 10250, ["10.96.0.10"])
+    assert found["evictionHard"]["memory.available"] == "100Mi"
+    assert found["systemReserved"] == {"cpu": "100m", "memory": "1Gi"}
+    assert found["imageMinimumGCAge"] == "2m0s" and found["shutdownGracePeriod"] == "0s"
+    assert "resolvConf" not in found and "kubeReserved" not in found
+    nothing = Settings(node_name="here", eviction_hard="none")
+    found = configz(nothing, port=10250, dns=(), domain="cluster.local")["kubeletconfig"]
+    assert found["evictionHard"] == {} and "clusterDNS" not in found
 
 
 async def test_nobody_is_admitted_while_the_cluster_does_not_answer(site: Site) -> None:

@@ -25,7 +25,7 @@ from kubelite.telemetry.metrics.meters import Counts, Histogram, Meters
 from kubelite.telemetry.metrics.own_process import write_process
 from kubelite.telemetry.metrics.probe_meter import ProbeMeter
 from kubelite.telemetry.tracing.trace import Tracer
-from kubelite.telemetry.web.server import accepts_gzip
+from kubelite.telemetry.web.scrape import accepts_gzip
 
 ODD = 'a "quoted" \\ back\nslash'
 
