@@ -27,7 +27,7 @@ def status(error: ApiError) -> Json:
     return {
         "kind": "Status",
         "apiVersion": "v1",
-        "metadata": {},
+        "metadata": error.metadata,
         "status": "Failure",
         "message": str(error),
         "reason": error.reason,

@@ -57,16 +57,23 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 class ApiError(Exception):
-    """An error of a request. `reason`: as in metav1.Status; the message is a sentence for a person."""
+    """An error of a request. `reason`: as in metav1.Status; the message is a sentence for a person. `metadata`: of the
+    Status. `code`: of HTTP, where it is not that of the reason."""
 
-    def __init__(self, reason: str, message: str, *, details: Json | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        details: Json | None = None,
+        metadata: Json | None = None,
+        code: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.details = details or {}
-
-    @property
-    def code(self) -> int:
-        return _CODES.get(self.reason, 500)
+        self.metadata = metadata or {}
+        self.code = code or _CODES.get(reason, 500)
 
 
 def not_found(resource: str, name: str) -> ApiError:

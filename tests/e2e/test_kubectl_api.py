@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -47,3 +48,25 @@ def test_a_collection_is_deleted_from_the_files(kubectl: Kubectl) -> None:
     assert (node.manifests / "hand.yaml").read_text() == BY_HAND[BY_HAND.index("---") :]
     assert not list((node.manifests / "kubectl/default").glob("configmap-*"))
     assert "cannot be deleted as a collection" in kubectl("delete", "--raw", "/api/v1/namespaces").err
+
+
+def test_a_list_comes_in_pages(kubectl: Kubectl) -> None:
+    names = [f"page-{number}" for number in range(5)]
+    for name in names:
+        assert kubectl("create", "configmap", name).code == 0
+    try:
+        for options in ((), ("-o", "wide"), ("-o", "json")):
+            whole = kubectl("get", "cm", *options)
+            paged = kubectl("get", "cm", *options, "--chunk-size=2", "-v=8")
+            assert paged.err.count("limit=2") >= 3 and "continue=" in paged.err
+            assert without_ages(paged.out) == without_ages(whole.out)
+        said = kubectl("get", "--raw", f"{MAPS}?limit=2&continue=x").err
+        assert "invalid continue token" in said
+    finally:
+        assert kubectl("delete", "cm", *names).code == 0
+
+
+def without_ages(text: str) -> list[str]:
+    return [
+        re.sub(r"\d+s", "AGE", line).rstrip() for line in text.splitlines() if "resourceVersion" not in line
+    ]

@@ -6,12 +6,11 @@ node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kubelite.api.kube.pod_defaults import with_defaults
 from kubelite.api.node import NodeApi
-from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import selector_of, selector_text
 from kubelite.kube.objects import ACCOUNT, AUTHORITY, CONTROLLED, DEFAULT_ACCOUNT, WORKLOADS
@@ -259,6 +258,11 @@ def complete(resource: Resource, doc: Json) -> Json:
     return {"apiVersion": resource.group_version, "kind": resource.kind, **doc}
 
 
+def is_only_stored(resource: Resource) -> bool:
+    """Whether the objects of a resource are those in the store, and no others."""
+    return resource.stored and resource.kind not in (ACCOUNT, "ConfigMap", *_DEFAULTED)
+
+
 def read_list(node: NodeApi, resource: Resource, namespace: str | None) -> list[Json]:
     """Return all documents of a resource, in one namespace or in all (None)."""
     if resource.kind == "Node":
@@ -346,30 +350,6 @@ def _namespace(node: NodeApi, name: str, born: str, defined: Json | None) -> Jso
         "spec": {"finalizers": ["kubernetes"]},
         "status": (defined or {}).get("status") or {"phase": "Active"},
     }
-
-
-def check_list_options(query: Mapping[str, str], current: int) -> None:
-    """Check which version of a list a query asks for. `current`: the version of the answer. Raises ApiError. An older
-    version cannot be read, as on a cluster after a compaction of etcd.
-
-    Source: apimachinery pkg/apis/meta/internalversion/validation/validation.go (ValidateListOptions)."""
-    wanted, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
-    if match and not wanted:
-        raise _invalid("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
-    if match not in ("", "Exact", "NotOlderThan"):
-        raise _invalid(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"')
-    if match == "Exact" and wanted == "0":
-        raise _invalid('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
-    if wanted and not (wanted.isascii() and wanted.isdecimal()):
-        raise bad_request(f'resourceVersion: Invalid value: "{wanted}": it is no number')
-    if match == "Exact" and int(wanted) < current:
-        raise ApiError("Expired", f"The resourceVersion {wanted} is too old: only {current} can be listed.")
-    if match == "Exact" and int(wanted) > current:
-        raise ApiError("Timeout", f"Too large resource version: {wanted}, current: {current}")
-
-
-def _invalid(said: str) -> ApiError:
-    return ApiError("Invalid", f'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: {said}')
 
 
 def list_document(resource: Resource, items: Sequence[Json], resource_version: int) -> Json:

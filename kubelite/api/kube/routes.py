@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.discovery import openapi
+from kubelite.api.kube.lists.options import check_list_options, check_watch_options
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.kube.printers import table
@@ -26,7 +27,6 @@ from kubelite.api.kube.resources import (
     api_group_list,
     api_resource_list,
     api_versions,
-    check_list_options,
     complete,
     find_resource,
     list_document,
@@ -122,13 +122,29 @@ async def list_or_watch(request: Request) -> Response:
     await _settled(node, resource)
     version = node.store.resource_version
     check_list_options(request.query_params, version)
-    at = _moment(request, resource)
-    found = read_list(node, resource, namespace) if at is None else await _then(node, resource, namespace, at)
-    items = [doc for doc in found if selects(doc)]
+    at, limit, more = _moment(request, resource), _limit(request), Json()
+    if at is not None:
+        items = [doc for doc in await _then(node, resource, namespace, at) if selects(doc)]
+    elif limit or request.query_params.get("continue"):
+        from kubelite.api.kube.lists.paging import page_of
+
+        items, version, more = page_of(request, node, resource, namespace, selects, limit=limit)
+    else:
+        items = [doc for doc in read_list(node, resource, namespace) if selects(doc)]
     as_table = table_version(request.headers.get("accept", ""))
     if as_table is None:
-        return JSONResponse(list_document(resource, items, version))
-    return JSONResponse(_table(request, resource, items, version, as_table, now=at))
+        found = list_document(resource, items, version)
+    else:
+        found = _table(request, resource, items, version, as_table, now=at)
+    found["metadata"] |= more
+    return JSONResponse(found)
+
+
+def _limit(request: Request) -> int:
+    """Return how many objects a page may have, 0: all. With resourceVersion 0 there are no pages, as on a cluster
+    (apiserver pkg/storage/cacher/cacher.go): so informers list."""
+    limit = number_of(request, "limit") or 0
+    return 0 if request.query_params.get("resourceVersion") == "0" else limit
 
 
 def _moment(request: Request, resource: Resource) -> float | None:
@@ -182,7 +198,9 @@ def _watch(
     request: Request, node: NodeApi, resource: Resource, namespace: str | None, *, name: str = ""
 ) -> Response:
     since = number_of(request, "resourceVersion")
-    initial = flag(request, "sendInitialEvents") or not since
+    check_watch_options(request.query_params, node.store.resource_version)
+    bookmarks, chosen = flag(request, "allowWatchBookmarks"), request.query_params.get("sendInitialEvents")
+    initial = flag(request, "sendInitialEvents") if chosen else not since
     timeout = number_of(request, "timeoutSeconds")
     as_table = table_version(request.headers.get("accept", ""))
 
@@ -199,9 +217,10 @@ def _watch(
             namespace=namespace,
             selects=selector(request, resource, name=name),
             render=render,
-            since=None if initial else since,
+            since=None if initial else since or node.store.resource_version,
             timeout=timeout or None,
-            bookmark=flag(request, "sendInitialEvents"),
+            bookmark=bookmarks and flag(request, "sendInitialEvents"),
+            bookmarks=bookmarks,
         ),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from kubelite.kube.json import Json
 from state.errors import StoreError
 
 LIMIT = 4096  # pending changes of one client
+BOOKMARK_SECONDS = 60.0  # between two bookmarks, as on a cluster
 LOOK_SECONDS = 1.0  # between checks of objects that are not stored
 
 
@@ -34,6 +36,7 @@ class WatchRequest:
     since: int | None  # None: begin with all existing objects
     timeout: float | None
     bookmark: bool = False  # sendInitialEvents: mark the end of the existing objects
+    bookmarks: bool = False  # allowWatchBookmarks: say now and then from which version a watch can resume
 
 
 def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
@@ -46,35 +49,41 @@ def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
         complete(request.resource, record.doc)
         for record in node.store.list(request.resource.kind, request.namespace)
     ]
-    events = _events(watch, request, [doc for doc in initial if request.selects(doc)], now)
+    events = _events(node, watch, request, [doc for doc in initial if request.selects(doc)], now)
     return Stream(events, media_type="application/json", on_close=watch.close)
 
 
 async def _events(
-    watch: WatchLike, request: WatchRequest, initial: list[Json], start: int
+    node: NodeApi, watch: WatchLike, request: WatchRequest, initial: list[Json], start: int
 ) -> AsyncGenerator[bytes, None]:
     known = {doc["metadata"].get("uid") for doc in initial}
-    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    deadline = math.inf if request.timeout is None else time.monotonic() + request.timeout
     if request.since is None:
         for doc in initial:
             yield _line("ADDED", request.render(doc))
         if request.bookmark:
-            yield _line("BOOKMARK", _bookmark(request.resource, start))
-    while True:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            return
+            yield _line("BOOKMARK", _bookmark(request.resource, start, initial=True))
+    due = time.monotonic() + BOOKMARK_SECONDS if request.bookmarks else math.inf
+    while (left := deadline - time.monotonic()) > 0:
+        # What was published before is delivered first: if no change comes, the client has seen all of it.
+        version, wait = node.store.resource_version, min(left, max(due - time.monotonic(), 0.0))
+        began = time.monotonic()
         try:
-            change = await watch.next(left)
+            change = await watch.next(None if wait == math.inf else wait)
         except StoreError as error:
             # The client is too far behind. It lists again, as after an expired resourceVersion.
             yield _line("ERROR", status(from_exception(error)))
             return
-        if change is None:
-            return
-        event = _event(change, request, known, replayed=change.record.resource_version <= start)
-        if event is not None:
-            yield event
+        if change is not None:
+            version = change.record.resource_version
+            event = _event(change, request, known, replayed=version <= start)
+            if event is not None:
+                yield event
+        elif time.monotonic() < began + wait:
+            return  # closed
+        if time.monotonic() >= min(due, deadline) and request.bookmarks:
+            yield _line("BOOKMARK", _bookmark(request.resource, version))
+            due = time.monotonic() + BOOKMARK_SECONDS
 
 
 async def _watch_derived(node: NodeApi, request: WatchRequest) -> AsyncGenerator[bytes, None]:
@@ -98,7 +107,8 @@ async def _watch_derived(node: NodeApi, request: WatchRequest) -> AsyncGenerator
             yield _line("DELETED", request.render(known[name]))
         if not begun:
             begun = True
-            yield _line("BOOKMARK", _bookmark(request.resource, node.store.resource_version))
+            version = node.store.resource_version
+            yield _line("BOOKMARK", _bookmark(request.resource, version, initial=True))
         known, seen = now, False
         left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
         if left <= 0:
@@ -124,9 +134,11 @@ def _event(change: ChangeLike, request: WatchRequest, known: set[Any], *, replay
     return _line(kind, request.render(doc))
 
 
-def _bookmark(resource: Resource, version: int) -> Json:
-    annotations = {"k8s.io/initial-events-end": "true"}
-    metadata = {"resourceVersion": str(version), "creationTimestamp": None, "annotations": annotations}
+def _bookmark(resource: Resource, version: int, *, initial: bool = False) -> Json:
+    """Return the object of a bookmark. `initial`: all existing objects have been sent."""
+    metadata: Json = {"resourceVersion": str(version), "creationTimestamp": None}
+    if initial:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
     return {"kind": resource.kind, "apiVersion": resource.group_version, "metadata": metadata}
 
 

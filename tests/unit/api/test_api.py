@@ -396,12 +396,18 @@ def test_a_watch_ends_after_its_timeout_and_bookmarks_the_initial_list(tmp_path:
     async def scenario() -> None:
         async with served(tmp_path) as (node, socket):
             await node.store.create("Pod", pod_doc("web"))
-            query = "/api/v1/pods?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&timeoutSeconds=1"
-            async with watching(socket, query) as stream:
+            query = (
+                "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+            )
+            async with watching(socket, f"/api/v1/pods?{query}&timeoutSeconds=1") as stream:
                 assert (await stream.event())["type"] == "ADDED"
                 bookmark = await stream.event()
                 assert bookmark["type"] == "BOOKMARK"
                 assert "k8s.io/initial-events-end" in bookmark["object"]["metadata"]["annotations"]
+                last = await stream.event()  # at the timeout
+                version = str(node.store.resource_version)
+                said = {"resourceVersion": version, "creationTimestamp": None}
+                assert (last["type"], last["object"]["metadata"]) == ("BOOKMARK", said)
                 async with asyncio.timeout(SECONDS):
                     while await stream.reader.readline() != b"0\r\n":  # the last chunk
                         assert not stream.reader.at_eof()

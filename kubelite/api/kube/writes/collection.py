@@ -22,7 +22,8 @@ from kubelite.api.kube.deletion import (
     policy,
     refuse_orphans,
 )
-from kubelite.api.kube.resources import Resource, check_list_options, list_document, read_list
+from kubelite.api.kube.lists.options import check_list_options
+from kubelite.api.kube.resources import Resource, list_document, read_list
 from kubelite.api.kube.routes import selector
 from kubelite.api.kube.writes.writing import carry_out, key_of
 from kubelite.api.node import NodeApi
