@@ -18,6 +18,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kubelite.api.kube.resources import NAMESPACE_SUBRESOURCES
 from kubelite.api.kube.routes import flag
 from kubelite.api.peer import KEY, Peer
 from kubelite.api.secure.users import user_of
@@ -134,7 +135,8 @@ def is_audited(scope: Scope) -> bool:
 
 
 def object_of(path: str) -> Json:
-    """Return the objectRef of a Kubernetes path; {} for other paths."""
+    """Return the objectRef of a Kubernetes path; {} for other paths. A part after a namespace's name is a resource in
+    it, or a subresource of it (apiserver pkg/endpoints/request/requestinfo.go, namespaceSubresources)."""
     parts = [part for part in path.split("/") if part]
     group = ""
     if parts[:1] == ["api"] and len(parts) > 2:
@@ -144,7 +146,7 @@ def object_of(path: str) -> Json:
     else:
         return {}
     found: Json = {}
-    if rest[0] == "namespaces" and len(rest) > 2:
+    if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in NAMESPACE_SUBRESOURCES:
         found["namespace"], rest = rest[1], rest[2:]
     found.update(zip(("resource", "name", "subresource"), rest, strict=False))
     return {**found, **({"apiGroup": group} if group else {}), "apiVersion": version}

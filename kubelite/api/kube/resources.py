@@ -35,7 +35,7 @@ class Resource(NamedTuple):
     @property
     def has_status(self) -> bool:
         """Whether the resource has the subresource `status`, as a pod has it too."""
-        return self.kind in CONTROLLED or self.kind == "ResourceQuota"
+        return self.kind in CONTROLLED or self.kind in _STATUS
 
     @property
     def stored(self) -> bool:
@@ -52,6 +52,20 @@ _DEFAULTED = ("ClusterRole", "ClusterRoleBinding")
 _NETWORKING = "networking.k8s.io/v1"
 _RBAC = "rbac.authorization.k8s.io/v1"
 _READ = ("get", "list", "watch")
+#: Kinds with a status, besides those of controllers.
+_STATUS = frozenset(
+    {
+        "HorizontalPodAutoscaler",
+        "Ingress",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "ResourceQuota",
+        "Service",
+    }
+)
+NAMESPACE_SUBRESOURCES = ("finalize", "status")
 
 RESOURCES = {
     r.plural: r
@@ -154,7 +168,7 @@ def not_served(path: str) -> str:
         version, rest = f"{parts[1]}/{parts[2]}", parts[3:]
     else:
         return ""
-    if len(rest) > 2 and rest[0] == "namespaces":
+    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in NAMESPACE_SUBRESOURCES:
         rest = rest[2:]
     # Requests about access are answered elsewhere: there are no objects of them on a cluster either.
     if not rest or version.partition("/")[0] in ("authentication.k8s.io", "authorization.k8s.io"):
@@ -189,13 +203,13 @@ def api_resource_list(group_version: str = "v1") -> Json:
         entries.append({**entry, **_OF_GROUP.get(name, {})})
     for r in RESOURCES.values():
         if r.has_status and r.group_version == group_version:
-            entries += _workload_subresources(r)
+            entries += _subresources(r)
     head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version}
     return {**head, "resources": entries}
 
 
-def _workload_subresources(resource: Resource) -> list[Json]:
-    common = {"singularName": "", "namespaced": True, "verbs": ["get"]}
+def _subresources(resource: Resource) -> list[Json]:
+    common = {"singularName": "", "namespaced": resource.namespaced, "verbs": ["get"]}
     found: list[Json] = [{"name": f"{resource.plural}/status", **common, "kind": resource.kind}]
     if resource.scaled:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}

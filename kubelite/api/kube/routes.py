@@ -294,6 +294,13 @@ async def get_scale(request: Request) -> Response:
     return JSONResponse(scale_of(doc))
 
 
+async def get_namespace_status(request: Request) -> Response:
+    doc = read_one(node_of(request), RESOURCES["namespaces"], "", request.path_params["name"])
+    if doc is None:
+        raise not_found("namespaces", request.path_params["name"])
+    return JSONResponse(doc)
+
+
 async def get_status(request: Request) -> Response:
     if not resource_of(request).has_status:
         raise ApiError("NotFound", "the server could not find the requested resource")
@@ -368,16 +375,19 @@ def routes() -> list[BaseRoute]:
         Route(f"{of_namespace}/{{name}}", get_one),
         Route(f"{of_namespace}/{{name}}/scale", get_scale),
         Route(f"{of_namespace}/{{name}}/status", get_status),
+        Route(f"{group}/{{resource}}/{{name}}/status", get_status),
         Route(f"{group}/{{resource}}", list_or_watch),
         Route(f"{group}/{{resource}}/{{name}}", get_one),
         Route("/version", _document(version_document)),
         *openapi.routes(),
         Route(f"{pod}/log", pod_log),
         Route(f"{pod}/status", get_pod_status),
+        Route("/api/v1/namespaces/{name}/status", get_namespace_status),
         Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
         Route(one, get_one),
         Route(f"{one}/scale", get_scale),
         Route(f"{one}/status", get_status),
         Route("/api/v1/{resource}", list_or_watch),
         Route("/api/v1/{resource}/{name}", get_one),
+        Route("/api/v1/{resource}/{name}/status", get_status),
     ]

@@ -247,6 +247,14 @@ async def test_the_result_of_a_stream_is_its_end(tmp_path: Path) -> None:
             "/apis/storage.k8s.io/v1/storageclasses/fast",
             {"resource": "storageclasses", "name": "fast", "apiGroup": "storage.k8s.io", "apiVersion": "v1"},
         ),
+        (
+            "/api/v1/namespaces/x/status",
+            {"resource": "namespaces", "name": "x", "subresource": "status", "apiVersion": "v1"},
+        ),
+        (
+            "/api/v1/namespaces/x/finalizers",
+            {"resource": "finalizers", "namespace": "x", "apiVersion": "v1"},
+        ),
         ("/kubelite/v1/apply", {}),
         ("/api", {}),
     ],

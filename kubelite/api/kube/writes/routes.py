@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.resources import not_served
 from kubelite.api.kube.routes import node_of, resource_of
+from kubelite.api.kube.writes import refusals
 from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.node.model.node_facts import ForbiddenPatch, InvalidPatch
@@ -88,7 +89,10 @@ async def patch_node(request: Request) -> Response:
 
 def routes() -> list[BaseRoute]:
     """Return the routes. Those of subresources that are written elsewhere come before them."""
-    found: list[BaseRoute] = [Route("/api/v1/nodes/{name}", patch_node, methods=["PATCH"])]
+    found: list[BaseRoute] = [
+        *refusals.routes(),
+        Route("/api/v1/nodes/{name}", patch_node, methods=["PATCH"]),
+    ]
     for version in ("/api/v1", "/apis/{group}/{version}"):
         for scope in ("/namespaces/{namespace}", ""):
             objects = f"{version}{scope}/{{resource}}"

@@ -190,6 +190,8 @@ def test_everybody_sees_the_version_and_users_the_discovery() -> None:
         ("PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/scale",
          Attributes("patch", "apps", "deployments", "scale", "shop", "web")),
         ("GET", "/api/v1/namespaces/shop", Attributes("get", "", "namespaces", "", "shop", "shop")),
+        ("PUT", "/api/v1/namespaces/shop/finalize",
+         Attributes("update", "", "namespaces", "finalize", "shop", "shop")),
         ("GET", "/apis/apps", Attributes("get", path="/apis/apps")),
         ("POST", "/version", Attributes("create", path="/version")),
     ],
