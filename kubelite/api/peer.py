@@ -7,7 +7,6 @@ values, as with Kubernetes' ClusterRole `view`. They may not change anything or 
 
 from __future__ import annotations
 
-import asyncio
 import grp
 import os
 import socket
@@ -89,18 +88,6 @@ class Peered(Upgradable):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.app = _WithPeer(self.app, peer_of(transport.get_extra_info("socket")))
-
-    def handle_websocket_upgrade(self, event: Any) -> None:
-        kind = self.ws_protocol_class
-        assert kind is not None
-
-        def made(**options: Any) -> asyncio.Protocol:
-            protocol: Any = kind(**options)
-            protocol.app = self.app
-            return protocol  # type: ignore[no-any-return]
-
-        self.ws_protocol_class = made  # type: ignore[assignment]
-        super().handle_websocket_upgrade(event)
 
 
 class _WithPeer:

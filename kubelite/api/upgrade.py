@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kubelite.kube.errors import bad_request
+from kubelite.streaming.departure import Departure
 
 if TYPE_CHECKING:
     from kubelite.streaming.spdy.streams import Connection
@@ -26,6 +27,7 @@ TUNNEL = "SPDY/3.1+"  # begins the subprotocol of a WebSocket that tunnels SPDY
 UPGRADED = (
     "kubelite.upgraded"  # type of the message that an application sends when it has taken the connection
 )
+DEPARTURE = "kubelite.departure"  # key in the ASGI scope of a WebSocket: notices that the client has left
 _KEY = "kubelite.upgrade"
 _SPDY = b"spdy/3.1"
 _PROTOCOLS, _SUBPROTOCOLS = "x-stream-protocol-version", "sec-websocket-protocol"
@@ -50,6 +52,20 @@ class Upgradable(H11Protocol):
         offered = [value for name, value in self.headers if name == _SUBPROTOCOLS.encode()]
         return any(TUNNEL.encode() in value for value in offered)
 
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Give the connection to the server's WebSocket protocol, with what this class's heirs add to the scope."""
+        kind = self.ws_protocol_class
+        assert kind is not None
+        departure = Departure(self.transport)
+
+        def made(**options: Any) -> asyncio.Protocol:
+            protocol: Any = kind(**options)
+            protocol.app = _WithDeparture(self.app, departure)
+            return protocol  # type: ignore[no-any-return]
+
+        self.ws_protocol_class = made  # type: ignore[assignment]
+        super().handle_websocket_upgrade(event)
+
     def hand_over(self, headers: list[tuple[bytes, bytes]], protocol: asyncio.Protocol) -> None:
         """Answer 101 and give the connection to another protocol. Raises ApiError if the request has a body."""
         if self.conn.their_state is not h11.MIGHT_SWITCH_PROTOCOL:  # type: ignore[attr-defined]
@@ -63,6 +79,15 @@ class Upgradable(H11Protocol):
         protocol.connection_made(self.transport)
         if early:
             protocol.data_received(early)
+
+
+class _WithDeparture:
+    def __init__(self, app: Any, departure: Departure) -> None:
+        self._app = app
+        self._departure = departure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, DEPARTURE: self._departure}, receive, send)
 
 
 def upgrades(scope: Scope) -> bool:

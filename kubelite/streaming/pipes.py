@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+
+from kubelite.streaming.departure import Departure
 
 if TYPE_CHECKING:
     from websockets.protocol import Protocol as WebSocketProtocol
 
 MOST_UNREAD = 256 << 10  # bytes that wait for the reader; then the peer is not read
-MOST_MESSAGE = 16 << 20  # bytes of a WebSocket message
+MOST_MESSAGE = 1 << 20  # bytes of a WebSocket message; clients send what they have read, some 32 KiB
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
@@ -32,6 +35,10 @@ class Pipe(Protocol):
 
     def close(self) -> None: ...
 
+    def when_lost(self, call: Callable[[], object]) -> None:
+        """Call this as soon as the peer is gone, even if bytes wait for a reader."""
+        ...
+
 
 class RawPipe(asyncio.Protocol):
     """The bytes of a transport, after it has changed hands: `transport.set_protocol()`, then `connection_made()`."""
@@ -44,11 +51,13 @@ class RawPipe(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
         self._ended = self._lost = False
+        self._on_loss: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.resume_reading()  # the HTTP parser has paused at the end of the request
+        Departure(transport)
 
     def data_received(self, data: bytes) -> None:
         self._unread.append(data)
@@ -66,6 +75,8 @@ class RawPipe(asyncio.Protocol):
         self._ended = self._lost = True
         self._news.set()
         self._room.set()
+        if self._on_loss is not None:
+            self._on_loss()
 
     def pause_writing(self) -> None:
         self._room.clear()
@@ -94,6 +105,11 @@ class RawPipe(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
+
+    def when_lost(self, call: Callable[[], object]) -> None:
+        self._on_loss = call
+        if self._lost:
+            call()
 
 
 class WebSocketPipe:
@@ -133,6 +149,9 @@ class WebSocketPipe:
 
     def close(self) -> None:
         self._below.close()
+
+    def when_lost(self, call: Callable[[], object]) -> None:
+        self._below.when_lost(call)
 
     async def _flush(self) -> None:
         for data in self._frames.data_to_send():

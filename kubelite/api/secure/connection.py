@@ -33,17 +33,8 @@ class Secured(Upgradable, Guarded):
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Hand the connection over. An open WebSocket (exec, attach) may be silent."""
-        kind = self.ws_protocol_class
-        assert kind is not None
         if self._timer is not None:
             self._timer.cancel()
-
-        def made(**options: Any) -> asyncio.Protocol:
-            protocol: Any = kind(**options)
-            protocol.app = self.app
-            return protocol  # type: ignore[no-any-return]
-
-        self.ws_protocol_class = made  # type: ignore[assignment]
         super().handle_websocket_upgrade(event)
 
 

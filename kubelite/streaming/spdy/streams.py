@@ -1,8 +1,8 @@
 """Streams of a SPDY connection, from the server's side. asyncio.
 
 The client opens streams; each is answered at once, and then both sides send data until they finish or reset it. There
-is no flow control, as in the library of Kubernetes' clients: a stream whose reader is slow holds up the others after
-`MOST_UNREAD` bytes.
+is no flow control, as in the library of Kubernetes' clients: streams whose readers are slow hold up the others after
+`MOST_UNREAD` bytes in all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kubelite.streaming.spdy.frames import (
 )
 
 MOST_STREAMS = 1024  # open at a time
-MOST_UNREAD = 256 << 10  # bytes of a stream that wait for its reader
+MOST_UNREAD = 256 << 10  # bytes of a connection's streams that wait for their readers
 PIECE = 32 << 10  # bytes of a data frame, so that other streams get their turn
 
 
@@ -40,10 +40,8 @@ class Stream:
         self.number = number
         self._connection = connection
         self._unread: deque[bytes] = deque()
-        self._size = 0
+        self.unread = 0  # bytes that wait for the reader
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
         self._received_all = fin
         self._sent_all = False
         self._broken = False
@@ -57,9 +55,9 @@ class Stream:
             self._changed.clear()
             await self._changed.wait()
         data = self._unread.popleft()
-        self._size -= len(data)
-        if self._size < MOST_UNREAD:
-            self._room.set()
+        self.unread -= len(data)
+        self._connection.look_again()
+        self._forget_if_done()
         return data
 
     async def write(self, data: bytes) -> None:
@@ -79,20 +77,20 @@ class Stream:
         self._forget_if_done()
 
     async def reset(self, why: Reset = Reset.CANCEL) -> None:
-        """End both directions. No error if the client is gone."""
+        """End both directions; what nobody has read is dropped. No error if the client is gone."""
+        self._unread.clear()
+        self.unread = 0
         if self._broken or (self._sent_all and self._received_all):
+            self._connection.forget(self.number)
             return
         self.broken()
         with contextlib.suppress(ConnectionError):
             await self._connection.send(RstStream(self.number, why))
 
-    async def received(self, frame: Data) -> None:
+    def received(self, frame: Data) -> None:
         if frame.data and not self._received_all:
-            await self._room.wait()
             self._unread.append(frame.data)
-            self._size += len(frame.data)
-            if self._size >= MOST_UNREAD:
-                self._room.clear()
+            self.unread += len(frame.data)
         if frame.fin:
             self._received_all = True
             self._forget_if_done()
@@ -102,7 +100,6 @@ class Stream:
         """End the stream because the client has reset it or is gone. Data received before can still be read."""
         self._broken = self._received_all = True
         self._changed.set()
-        self._room.set()
         self._connection.forget(self.number)
         called, self._on_break = self._on_break, None
         if called is not None:
@@ -116,7 +113,7 @@ class Stream:
             self.broken()
 
     def _forget_if_done(self) -> None:
-        if self._sent_all and self._received_all:
+        if self._sent_all and self._received_all and not self._unread:
             self._connection.forget(self.number)
 
 
@@ -129,6 +126,13 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the client's last stream
         self._writing = asyncio.Lock()
+        self._changed = asyncio.Event()  # bytes were taken, or a stream ended, or the client is gone
+        self._lost = False
+        pipe.when_lost(self._leave)
+
+    def _leave(self) -> None:
+        self._lost = True
+        self._changed.set()
 
     async def opened(self) -> AsyncIterator[Stream]:
         """Yield each new stream, until the client closes the connection or sends something that is no SPDY. Its data
@@ -154,6 +158,17 @@ class Connection:
 
     def forget(self, number: int) -> None:
         self._streams.pop(number, None)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Look whether there is room for more."""
+        self._changed.set()
+
+    async def _room(self) -> None:
+        """Wait until less than `MOST_UNREAD` bytes wait for the streams' readers, or the client is gone."""
+        while not self._lost and sum(one.unread for one in self._streams.values()) >= MOST_UNREAD:
+            self._changed.clear()
+            await self._changed.wait()
 
     def close(self) -> None:
         self._pipe.close()
@@ -163,8 +178,9 @@ class Connection:
             case SynStream():
                 return await self._open(frame)
             case Data():
+                await self._room()
                 if (stream := self._streams.get(frame.stream)) is not None:
-                    await stream.received(frame)
+                    stream.received(frame)
             case RstStream():
                 if (stream := self._streams.get(frame.stream)) is not None:
                     stream.broken()

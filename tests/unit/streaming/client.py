@@ -25,11 +25,17 @@ class Client:
         self.send_bytes(b"".join(self._encoder.encode(frame) for frame in frames))
 
     def send_bytes(self, data: bytes) -> None:
+        self._socket.sendall(self._wrapped(data))
+
+    def packed(self, *frames: Frame) -> bytes:
+        """The bytes of frames, to be sent on the socket."""
+        return self._wrapped(b"".join(self._encoder.encode(frame) for frame in frames))
+
+    def _wrapped(self, data: bytes) -> bytes:
         if self._messages is None:
-            self._socket.sendall(data)
-            return
+            return data
         self._messages.send_binary(data)
-        self._socket.sendall(b"".join(self._messages.data_to_send()))
+        return b"".join(self._messages.data_to_send())
 
     def next(self) -> Frame | None:
         """The next frame; None at the end."""

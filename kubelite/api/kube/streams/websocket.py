@@ -6,21 +6,49 @@ import asyncio
 import contextlib
 import json
 import os
+from collections import deque
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kubelite.api.errors import from_exception, status
 from kubelite.api.kube.streams.channels import CLOSE, CODECS, ERROR, RESIZE, STDERR, STDIN, STDOUT, Codec
+from kubelite.api.upgrade import DEPARTURE
 from kubelite.kube.json import Json
+from kubelite.streaming.departure import Departure
 from kubelite.streaming.descriptors import read_fd, write_fd
 from kubelite.streaming.session import DRAIN_SECONDS, ExecSession, exit_status, is_size, not_started
 from runtime.errors import RuntimeFault
 
 INVALID_PAYLOAD = 1007  # RFC 6455, section 7.4.1
 
-# Limit of input messages that wait for the process. At the limit, nothing more is read from the client, which blocks.
-_INPUT_MESSAGES = 64
+MOST_INPUT = (
+    256 << 10
+)  # bytes that wait for the process; then nothing more is read from the client, which blocks
+
+
+class _Input:
+    """The client's input that waits for the process. None is its end."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[bytes | None] = deque()
+        self._size = 0
+        self._changed = asyncio.Condition()
+
+    async def put(self, data: bytes | None) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._size < MOST_INPUT)
+            self._waiting.append(data)
+            self._size += len(data or b"")
+            self._changed.notify_all()
+
+    async def get(self) -> bytes | None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._waiting)
+            data = self._waiting.popleft()
+            self._size -= len(data or b"")
+            self._changed.notify_all()
+            return data
 
 
 async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
@@ -42,13 +70,15 @@ async def _copy(ws: WebSocket, session: ExecSession, codec: Codec) -> None:
         for fd, channel in ((session.stdout, STDOUT), (session.stderr, STDERR))
         if fd is not None
     ]
-    input_: asyncio.Queue[bytes | None] = asyncio.Queue(_INPUT_MESSAGES)
+    input_ = _Input()
     feeding = asyncio.create_task(_feed(session, input_))
     incoming = asyncio.create_task(_receive(ws, session, codec, input_))
     ended = asyncio.create_task(_wait(session))
-    tasks = [*pumps, feeding, incoming, ended]
+    departure: Departure = ws.scope[DEPARTURE]
+    gone = asyncio.create_task(departure.left.wait())
+    tasks = [*pumps, feeding, incoming, ended, gone]
     try:
-        await asyncio.wait((incoming, ended), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((incoming, ended, gone), return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             return  # the client disconnected; the session is killed below
         if pumps:
@@ -100,9 +130,7 @@ async def _pump(ws: WebSocket, fd: int, codec: Codec, channel: int) -> None:
             await _send(ws, codec, channel, data)
 
 
-async def _receive(
-    ws: WebSocket, session: ExecSession, codec: Codec, input_: asyncio.Queue[bytes | None]
-) -> None:
+async def _receive(ws: WebSocket, session: ExecSession, codec: Codec, input_: _Input) -> None:
     """Handle input, resizes and closes from the client; return when it disconnects,
     or sends something invalid."""
     while True:
@@ -126,7 +154,7 @@ async def _receive(
             await input_.put(None)
 
 
-async def _feed(session: ExecSession, input_: asyncio.Queue[bytes | None]) -> None:
+async def _feed(session: ExecSession, input_: _Input) -> None:
     """Write the client's input to the process; None closes its stdin. Never returns: later input is discarded."""
     while True:
         data = await input_.get()
