@@ -5,7 +5,8 @@ and tries all of them again a second later. Pods need descriptors too, for their
 descriptors up to the limit (RLIMIT_NOFILE) are reserved:
 
     0 ............................ limit - 2·spare ......... limit - spare ......... limit
-         every request is answered        | no new watch (429)    | a watch ends for each new connection
+         every request is answered        | no new watch or       | a watch ends for each new connection
+                                          | stream (429)          |
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kubelite.api.errors import status
+from kubelite.api.errors import refuse, status
+from kubelite.api.upgrade import upgrades
 from kubelite.kube.errors import EXHAUSTED, ApiError
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ PAUSE = 0.2  # seconds without accepting after no descriptor was left
 LOOK = 1.0  # seconds between looks at the descriptors while a client is connected
 TELL = 60.0  # seconds between two warnings
 AGAIN = 10  # seconds after which a refused client may try again
+KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}  # tcp(7)
+MOST_UPGRADED = 256  # connections of an application that have left HTTP: exec, attach, port-forward
 OPEN = "/proc/self/fd"
 LEAST, MOST = 16, 512  # bounds of `spare`
 
@@ -140,6 +144,8 @@ class Acceptor:
 
     def _take(self, connection: socket.socket) -> None:
         connection.setblocking(False)
+        if connection.family != socket.AF_UNIX:
+            _keep_alive(connection)
         task = self._loop.create_task(self._begin(connection))
         self._coming.add(task)
         task.add_done_callback(self._coming.discard)
@@ -191,6 +197,15 @@ class Acceptor:
             )
 
 
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the kernel end a connection whose peer's machine is gone, after 90 seconds. TCP_USER_TIMEOUT, which would
+    limit how long sent bytes wait, too, is not set: it also ends connections of clients that are stopped (^Z)."""
+    with contextlib.suppress(OSError):  # the client is gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def is_watching(protocol: Any) -> bool:
     cycle = getattr(protocol, "cycle", None)
     return cycle is not None and not cycle.response_complete and is_watch(cycle.scope)
@@ -217,9 +232,50 @@ class FewWatches:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if is_watch(scope) and left_descriptors() < 2 * spare_descriptors():
-            words = "too many watches for the node's limit of file descriptors, please try again later"
-            error = ApiError("TooManyRequests", words, details={"retryAfterSeconds": AGAIN})
+            error = _too_many("watches for the node's limit of file descriptors")
             headers = {"retry-after": str(AGAIN), "connection": "close"}
             await JSONResponse(status(error), error.code, headers)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class FewUpgrades:
+    """ASGI middleware that refuses connections that leave HTTP (429) while many are open, or descriptors are scarce:
+    each needs some for its program or its pod. It stands behind the check of who sends a request, so that nobody else
+    is counted. A shortage that comes before the answer is a refusal, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or not upgrades(scope):
+            return await self._app(scope, receive, send)
+        if self._open >= MOST_UPGRADED:
+            words = f"streams: {self._open} are open"
+            return await refuse(_too_many(words), scope, receive, send)
+        if left_descriptors() < 2 * spare_descriptors():
+            words = "streams for the node's limit of file descriptors"
+            return await refuse(_too_many(words), scope, receive, send)
+        answered = False
+
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        self._open += 1
+        try:
+            await self._app(scope, receive, noted)
+        except OSError as error:
+            if answered or error.errno not in EXHAUSTED:
+                raise
+            words = f"streams: {os.strerror(error.errno or 0)}"
+            await refuse(_too_many(words), scope, receive, send)
+        finally:
+            self._open -= 1
+
+
+def _too_many(what: str) -> ApiError:
+    words = f"too many {what}, please try again later"
+    return ApiError("TooManyRequests", words, details={"retryAfterSeconds": AGAIN})

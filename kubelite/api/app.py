@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from kubelite.api.accepting import FewUpgrades
 from kubelite.api.errors import from_exception, status
 from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
@@ -71,7 +72,8 @@ def create_app(node: NodeApi) -> Starlette:
         middleware=[
             Middleware(
                 Guard, names=("kubelite", node.node_name, *NAMES, node.tokens.issuer.partition("://")[2])
-            )
+            ),
+            Middleware(FewUpgrades),
         ],
         exception_handlers={
             ApiError: _on_error,

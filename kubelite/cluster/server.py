@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kubelite.api.accepting import FewUpgrades
 from kubelite.api.errors import from_exception, refuse, status
 from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.kube.routes import flag, log_query, node_of
@@ -163,6 +165,7 @@ def application(node: NodeApi, reports: Reports, authorization: Authorization) -
             Route(f"/portForward/{pod}", forward, methods=METHODS),
             Route(f"/portForward/{pod}/{{uid}}", forward, methods=METHODS),
         ],
+        middleware=[Middleware(FewUpgrades)],
         exception_handlers={ApiError: _on_error, RuntimeFault: _on_error},
     )
     app.state.node = node
