@@ -55,9 +55,10 @@ class Cluster:
         return found
 
     def port(self, *arguments: str) -> str:
-        """Ask the node's server as the API server does."""
+        """Ask the node's server as the API server does. The port can open after the first pod is ready."""
         login = str(self.directory / "admin.pem")
-        command = self.node.in_netns("curl", "-sk", "--cert", login, *arguments)
+        retry = ("--retry", "4", "--retry-connrefused")
+        command = self.node.in_netns("curl", "-sk", *retry, "--cert", login, *arguments)
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
