@@ -32,6 +32,7 @@ from runtime.errors import RuntimeFault
 log = logging.getLogger(__name__)
 
 LOOK = 6 * 3600.0  # seconds between looks at the age of the server's certificate
+LOOK_AT_BRIDGE = 5.0  # seconds between looks at the bridge
 
 
 class PodPort(NamedTuple):
@@ -62,6 +63,8 @@ class ApiPort:
         self._app = audited(Secure(app, node))
         self._report = report
         self._stack = contextlib.AsyncExitStack()
+        self._pods = contextlib.AsyncExitStack()  # the listeners on the pod network
+        self._bridge = 0  # the index of the bridge on which they listen
         self._opening = asyncio.Lock()
         self._port = self._pod_port = 0  # 0: not open
         self._service = first_address(settings.service_cidr)
@@ -78,6 +81,7 @@ class ApiPort:
 
     async def close(self) -> None:
         await self._stack.aclose()
+        await self._pods.aclose()
 
     async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
         """Open the port and issue a certificate. Return as NodeApi says. Raises ApiError, RuntimeFault."""
@@ -118,7 +122,7 @@ class ApiPort:
         """Open the port unless it is open. Raises RuntimeFault."""
         async with self._opening:
             if not self._port:
-                self._port = await self._serve(*self._address)
+                self._port = await self._serve(self._stack, *self._address)
                 log.info("the API is served over TLS", extra={"address": f"{self._host}:{self._port}"})
 
     async def open_to_pods(self, service: str) -> PodPort:
@@ -137,14 +141,47 @@ class ApiPort:
             self._service = service
             await self._renew()  # its names contain the Service's address
             if not everywhere and not self._pod_port:
-                # Of packets to the gateway's address, those of pods come from the bridge, and those of the host itself
-                # from lo. The port is closed to other machines, which may have a route to it.
-                self._pod_port = await self._serve(gateway, port, self._settings.bridge, "lo")
+                await self._open_on_bridge(gateway, port)
+                following = asyncio.ensure_future(self._follow_bridge(gateway, port))
+                self._stack.callback(following.cancel)
             number = self._port if everywhere else self._pod_port
             return PodPort(service, gateway, number, certificates.authority(self._directory))
 
-    async def _serve(self, host: str, port: int, *devices: str) -> int:
-        """Listen, on these devices alone if there are any. Return the port. Raises RuntimeFault."""
+    async def _open_on_bridge(self, gateway: str, port: int) -> None:
+        """Listen on the pod network. Raises RuntimeFault, OSError."""
+        # Of packets to the gateway's address, those of pods come from the bridge, and those of the host itself from lo.
+        # The port is closed to other machines, which may have a route to it.
+        bridge = self._settings.bridge
+        self._bridge = socket.if_nametoindex(bridge)  # first: a bridge that is replaced meanwhile is noticed
+        self._pod_port = await self._serve(self._pods, gateway, port, bridge, "lo")
+
+    async def _follow_bridge(self, gateway: str, port: int) -> None:
+        """Listen anew when the bridge has been replaced, as its repair does: SO_BINDTODEVICE binds a socket to a
+        device, not to its name. A failure is reported once, and tried again."""
+        said = ""
+        while True:
+            await asyncio.sleep(LOOK_AT_BRIDGE)
+            try:
+                if socket.if_nametoindex(self._settings.bridge) == self._bridge:
+                    continue
+            except OSError:  # there is no bridge yet
+                continue
+            try:
+                async with self._opening:
+                    await self._pods.aclose()
+                    await self._open_on_bridge(gateway, port)
+            except (OSError, RuntimeFault) as error:
+                self._bridge = 0
+                if said != (said := str(error)):
+                    log.error("the API is not served to pods on the new bridge: %s", error)
+                    self._report(f"The API is not served to pods on the new bridge: {error}")
+            else:
+                said = ""
+                log.warning("the API is served to pods on the bridge that has been made anew")
+
+    async def _serve(self, owner: contextlib.AsyncExitStack, host: str, port: int, *devices: str) -> int:
+        """Listen, on these devices alone if there are any, until `owner` is closed. Return the port. Raises
+        RuntimeFault."""
         expires = await self._renew()
         async with contextlib.AsyncExitStack() as stack:
             listeners = []
@@ -160,7 +197,7 @@ class ApiPort:
             if self._renewing is None:
                 self._renewing = asyncio.ensure_future(self._keep(expires))
                 self._stack.callback(self._renewing.cancel)
-            self._stack.push_async_exit(stack.pop_all())
+            owner.push_async_exit(stack.pop_all())
         return port
 
     def _listen(self, host: str, port: int, device: str) -> socket.socket:
