@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Model, Object, ObjectMeta, Quantities, Str
+from manifests.types.meta import Model, Object, ObjectMeta, Quantities, Str, empty_dict, empty_list
 from manifests.types.volume import PersistentVolumeClaimSpec
 
 
 class PersistentVolumeClaimStatus(Model):
-    access_modes: list[Str] = Field(default_factory=list)
-    capacity: Quantities = Field(default_factory=dict)
+    access_modes: list[Str] = Field(default_factory=empty_list)
+    capacity: Quantities = Field(default_factory=empty_dict)
     phase: Str | None = None
 
 

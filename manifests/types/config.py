@@ -15,14 +15,15 @@ from manifests.types.meta import (
     Str,
     StrMap,
     Time,
+    empty_dict,
 )
 
 
 class ConfigMap(Object):
     api_version: Literal["v1"] = "v1"
     kind: Literal["ConfigMap"] = "ConfigMap"
-    binary_data: BytesMap = Field(default_factory=dict)
-    data: StrMap = Field(default_factory=dict)
+    binary_data: BytesMap = Field(default_factory=empty_dict)
+    data: StrMap = Field(default_factory=empty_dict)
     immutable: Bool | None = None
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
 
@@ -30,10 +31,10 @@ class ConfigMap(Object):
 class Secret(Object):
     api_version: Literal["v1"] = "v1"
     kind: Literal["Secret"] = "Secret"
-    data: BytesMap = Field(default_factory=dict)
+    data: BytesMap = Field(default_factory=empty_dict)
     immutable: Bool | None = None
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    string_data: StrMap = Field(default_factory=dict)
+    string_data: StrMap = Field(default_factory=empty_dict)
     type: Str | None = None
 
 

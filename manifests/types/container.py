@@ -5,7 +5,18 @@ This module has the shapes only: defaults are in manifests.types.defaults, rules
 
 from pydantic import Field
 
-from manifests.types.meta import Bool, Int32, Int64, IntOrString, Model, Quantities, Quantity, Str
+from manifests.types.meta import (
+    Bool,
+    Int32,
+    Int64,
+    IntOrString,
+    Model,
+    Quantities,
+    Quantity,
+    Str,
+    empty_dict,
+    empty_list,
+)
 
 
 class ConfigMapKeySelector(Model):
@@ -69,7 +80,7 @@ class EnvFromSource(Model):
 
 
 class ExecAction(Model):
-    command: list[Str] = Field(default_factory=list)
+    command: list[Str] = Field(default_factory=empty_list)
 
 
 class HTTPHeader(Model):
@@ -80,7 +91,7 @@ class HTTPHeader(Model):
 class HTTPGetAction(Model):
     port: IntOrString
     host: Str | None = None
-    http_headers: list[HTTPHeader] = Field(default_factory=list)
+    http_headers: list[HTTPHeader] = Field(default_factory=empty_list)
     path: Str | None = None
     scheme: Str | None = None
 
@@ -144,14 +155,14 @@ class ResourceClaim(Model):
 
 
 class ResourceRequirements(Model):
-    claims: list[ResourceClaim] = Field(default_factory=list)
-    limits: Quantities = Field(default_factory=dict)
-    requests: Quantities = Field(default_factory=dict)
+    claims: list[ResourceClaim] = Field(default_factory=empty_list)
+    limits: Quantities = Field(default_factory=empty_dict)
+    requests: Quantities = Field(default_factory=empty_dict)
 
 
 class ContainerRestartRuleOnExitCodes(Model):
     operator: Str
-    values: list[Int32] = Field(default_factory=list)
+    values: list[Int32] = Field(default_factory=empty_list)
 
 
 class ContainerRestartRule(Model):
@@ -165,8 +176,8 @@ class AppArmorProfile(Model):
 
 
 class Capabilities(Model):
-    add: list[Str] = Field(default_factory=list)
-    drop: list[Str] = Field(default_factory=list)
+    add: list[Str] = Field(default_factory=empty_list)
+    drop: list[Str] = Field(default_factory=empty_list)
 
 
 class SELinuxOptions(Model):
@@ -220,20 +231,20 @@ class VolumeMount(Model):
 
 class Container(Model):
     name: Str
-    args: list[Str] = Field(default_factory=list)
-    command: list[Str] = Field(default_factory=list)
-    env: list[EnvVar] = Field(default_factory=list)
-    env_from: list[EnvFromSource] = Field(default_factory=list)
+    args: list[Str] = Field(default_factory=empty_list)
+    command: list[Str] = Field(default_factory=empty_list)
+    env: list[EnvVar] = Field(default_factory=empty_list)
+    env_from: list[EnvFromSource] = Field(default_factory=empty_list)
     image: Str | None = None
     image_pull_policy: Str | None = None
     lifecycle: Lifecycle | None = None
     liveness_probe: Probe | None = None
-    ports: list[ContainerPort] = Field(default_factory=list)
+    ports: list[ContainerPort] = Field(default_factory=empty_list)
     readiness_probe: Probe | None = None
-    resize_policy: list[ContainerResizePolicy] = Field(default_factory=list)
+    resize_policy: list[ContainerResizePolicy] = Field(default_factory=empty_list)
     resources: ResourceRequirements | None = None
     restart_policy: Str | None = None
-    restart_policy_rules: list[ContainerRestartRule] = Field(default_factory=list)
+    restart_policy_rules: list[ContainerRestartRule] = Field(default_factory=empty_list)
     security_context: SecurityContext | None = None
     startup_probe: Probe | None = None
     stdin: Bool | None = None
@@ -241,8 +252,8 @@ class Container(Model):
     termination_message_path: Str | None = None
     termination_message_policy: Str | None = None
     tty: Bool | None = None
-    volume_devices: list[VolumeDevice] = Field(default_factory=list)
-    volume_mounts: list[VolumeMount] = Field(default_factory=list)
+    volume_devices: list[VolumeDevice] = Field(default_factory=empty_list)
+    volume_mounts: list[VolumeMount] = Field(default_factory=empty_list)
     working_dir: Str | None = None
 
 

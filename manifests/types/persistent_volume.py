@@ -18,6 +18,8 @@ from manifests.types.meta import (
     Str,
     StrMap,
     Time,
+    empty_dict,
+    empty_list,
 )
 from manifests.types.pod import NodeSelector
 from manifests.types.volume import HostPathVolumeSource, NFSVolumeSource
@@ -35,10 +37,10 @@ class VolumeNodeAffinity(Model):
 
 
 class PersistentVolumeSpec(Model):
-    access_modes: list[Str] = Field(default_factory=list)
-    capacity: Quantities = Field(default_factory=dict)
+    access_modes: list[Str] = Field(default_factory=empty_list)
+    capacity: Quantities = Field(default_factory=empty_dict)
     claim_ref: ObjectReference | None = None
-    mount_options: list[Str] = Field(default_factory=list)
+    mount_options: list[Str] = Field(default_factory=empty_list)
     node_affinity: VolumeNodeAffinity | None = None
     persistent_volume_reclaim_policy: Str | None = None
     storage_class_name: Str | None = None
@@ -100,7 +102,7 @@ class TopologySelectorLabelRequirement(Model):
 
 
 class TopologySelectorTerm(Model):
-    match_label_expressions: list[TopologySelectorLabelRequirement] = Field(default_factory=list)
+    match_label_expressions: list[TopologySelectorLabelRequirement] = Field(default_factory=empty_list)
 
 
 class StorageClass(Object):
@@ -110,9 +112,9 @@ class StorageClass(Object):
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     provisioner: Str
     allow_volume_expansion: Bool | None = None
-    allowed_topologies: list[TopologySelectorTerm] = Field(default_factory=list)
-    mount_options: list[Str] = Field(default_factory=list)
-    parameters: StrMap = Field(default_factory=dict)
+    allowed_topologies: list[TopologySelectorTerm] = Field(default_factory=empty_list)
+    mount_options: list[Str] = Field(default_factory=empty_list)
+    parameters: StrMap = Field(default_factory=empty_dict)
     reclaim_policy: Str | None = None
     volume_binding_mode: Str | None = None
 

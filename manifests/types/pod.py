@@ -25,6 +25,8 @@ from manifests.types.meta import (
     Quantities,
     Str,
     StrMap,
+    empty_dict,
+    empty_list,
 )
 from manifests.types.status import PodStatus
 from manifests.types.volume import Volume
@@ -33,12 +35,12 @@ from manifests.types.volume import Volume
 class NodeSelectorRequirement(Model):
     key: Str
     operator: Str
-    values: list[Str] = Field(default_factory=list)
+    values: list[Str] = Field(default_factory=empty_list)
 
 
 class NodeSelectorTerm(Model):
-    match_expressions: list[NodeSelectorRequirement] = Field(default_factory=list)
-    match_fields: list[NodeSelectorRequirement] = Field(default_factory=list)
+    match_expressions: list[NodeSelectorRequirement] = Field(default_factory=empty_list)
+    match_fields: list[NodeSelectorRequirement] = Field(default_factory=empty_list)
 
 
 class PreferredSchedulingTerm(Model):
@@ -52,7 +54,7 @@ class NodeSelector(Model):
 
 class NodeAffinity(Model):
     preferred_during_scheduling_ignored_during_execution: list[PreferredSchedulingTerm] = Field(
-        default_factory=list
+        default_factory=empty_list
     )
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
 
@@ -60,10 +62,10 @@ class NodeAffinity(Model):
 class PodAffinityTerm(Model):
     topology_key: Str
     label_selector: LabelSelector | None = None
-    match_label_keys: list[Str] = Field(default_factory=list)
-    mismatch_label_keys: list[Str] = Field(default_factory=list)
+    match_label_keys: list[Str] = Field(default_factory=empty_list)
+    mismatch_label_keys: list[Str] = Field(default_factory=empty_list)
     namespace_selector: LabelSelector | None = None
-    namespaces: list[Str] = Field(default_factory=list)
+    namespaces: list[Str] = Field(default_factory=empty_list)
 
 
 class WeightedPodAffinityTerm(Model):
@@ -73,16 +75,20 @@ class WeightedPodAffinityTerm(Model):
 
 class PodAffinity(Model):
     preferred_during_scheduling_ignored_during_execution: list[WeightedPodAffinityTerm] = Field(
-        default_factory=list
+        default_factory=empty_list
     )
-    required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = Field(default_factory=list)
+    required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = Field(
+        default_factory=empty_list
+    )
 
 
 class PodAntiAffinity(Model):
     preferred_during_scheduling_ignored_during_execution: list[WeightedPodAffinityTerm] = Field(
-        default_factory=list
+        default_factory=empty_list
     )
-    required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = Field(default_factory=list)
+    required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = Field(
+        default_factory=empty_list
+    )
 
 
 class Affinity(Model):
@@ -97,14 +103,14 @@ class PodDNSConfigOption(Model):
 
 
 class PodDNSConfig(Model):
-    nameservers: list[Str] = Field(default_factory=list)
-    options: list[PodDNSConfigOption] = Field(default_factory=list)
-    searches: list[Str] = Field(default_factory=list)
+    nameservers: list[Str] = Field(default_factory=empty_list)
+    options: list[PodDNSConfigOption] = Field(default_factory=empty_list)
+    searches: list[Str] = Field(default_factory=empty_list)
 
 
 class HostAlias(Model):
     ip: Str
-    hostnames: list[Str] = Field(default_factory=list)
+    hostnames: list[Str] = Field(default_factory=empty_list)
 
 
 class PodOS(Model):
@@ -144,9 +150,9 @@ class PodSecurityContext(Model):
     se_linux_change_policy: Str | None = None
     se_linux_options: SELinuxOptions | None = None
     seccomp_profile: SeccompProfile | None = None
-    supplemental_groups: list[Int64] = Field(default_factory=list)
+    supplemental_groups: list[Int64] = Field(default_factory=empty_list)
     supplemental_groups_policy: Str | None = None
-    sysctls: list[Sysctl] = Field(default_factory=list)
+    sysctls: list[Sysctl] = Field(default_factory=empty_list)
     windows_options: WindowsSecurityContextOptions | None = None
 
 
@@ -163,7 +169,7 @@ class TopologySpreadConstraint(Model):
     topology_key: Str
     when_unsatisfiable: Str
     label_selector: LabelSelector | None = None
-    match_label_keys: list[Str] = Field(default_factory=list)
+    match_label_keys: list[Str] = Field(default_factory=empty_list)
     min_domains: Int32 | None = None
     node_affinity_policy: Str | None = None
     node_taints_policy: Str | None = None
@@ -177,30 +183,30 @@ class PodSpec(Model):
     dns_config: PodDNSConfig | None = None
     dns_policy: Str | None = None
     enable_service_links: Bool | None = None
-    ephemeral_containers: list[EphemeralContainer] = Field(default_factory=list)
-    host_aliases: list[HostAlias] = Field(default_factory=list)
+    ephemeral_containers: list[EphemeralContainer] = Field(default_factory=empty_list)
+    host_aliases: list[HostAlias] = Field(default_factory=empty_list)
     host_ipc: Bool | None = Field(None, alias="hostIPC")
     host_network: Bool | None = None
     host_pid: Bool | None = Field(None, alias="hostPID")
     host_users: Bool | None = None
     hostname: Str | None = None
     hostname_override: Str | None = None
-    image_pull_secrets: list[LocalObjectReference] = Field(default_factory=list)
-    init_containers: list[Container] = Field(default_factory=list)
+    image_pull_secrets: list[LocalObjectReference] = Field(default_factory=empty_list)
+    init_containers: list[Container] = Field(default_factory=empty_list)
     node_name: Str | None = None
-    node_selector: StrMap = Field(default_factory=dict)
+    node_selector: StrMap = Field(default_factory=empty_dict)
     os: PodOS | None = None
-    overhead: Quantities = Field(default_factory=dict)
+    overhead: Quantities = Field(default_factory=empty_dict)
     preemption_policy: Str | None = None
     priority: Int32 | None = None
     priority_class_name: Str | None = None
-    readiness_gates: list[PodReadinessGate] = Field(default_factory=list)
-    resource_claims: list[PodResourceClaim] = Field(default_factory=list)
+    readiness_gates: list[PodReadinessGate] = Field(default_factory=empty_list)
+    resource_claims: list[PodResourceClaim] = Field(default_factory=empty_list)
     resources: ResourceRequirements | None = None
     restart_policy: Str | None = None
     runtime_class_name: Str | None = None
     scheduler_name: Str | None = None
-    scheduling_gates: list[PodSchedulingGate] = Field(default_factory=list)
+    scheduling_gates: list[PodSchedulingGate] = Field(default_factory=empty_list)
     scheduling_group: PodSchedulingGroup | None = None
     security_context: PodSecurityContext | None = None
     service_account: Str | None = None
@@ -209,9 +215,9 @@ class PodSpec(Model):
     share_process_namespace: Bool | None = None
     subdomain: Str | None = None
     termination_grace_period_seconds: Int64 | None = None
-    tolerations: list[Toleration] = Field(default_factory=list)
-    topology_spread_constraints: list[TopologySpreadConstraint] = Field(default_factory=list)
-    volumes: list[Volume] = Field(default_factory=list)
+    tolerations: list[Toleration] = Field(default_factory=empty_list)
+    topology_spread_constraints: list[TopologySpreadConstraint] = Field(default_factory=empty_list)
+    volumes: list[Volume] = Field(default_factory=empty_list)
 
 
 class PodTemplateSpec(Model):

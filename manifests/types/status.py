@@ -6,7 +6,18 @@ The node agent writes the status; a manifest never sets it.
 from pydantic import Field
 
 from manifests.types.container import ResourceRequirements
-from manifests.types.meta import Bool, Int32, Int64, Model, Quantities, StatusCondition, Str, Time
+from manifests.types.meta import (
+    Bool,
+    Int32,
+    Int64,
+    Model,
+    Quantities,
+    StatusCondition,
+    Str,
+    Time,
+    empty_dict,
+    empty_list,
+)
 
 
 class PodCondition(StatusCondition):
@@ -22,7 +33,7 @@ class ResourceHealth(Model):
 
 class ResourceStatus(Model):
     name: Str
-    resources: list[ResourceHealth] = Field(default_factory=list)
+    resources: list[ResourceHealth] = Field(default_factory=empty_list)
 
 
 class ContainerStateRunning(Model):
@@ -53,7 +64,7 @@ class ContainerState(Model):
 class LinuxContainerUser(Model):
     gid: Int64
     uid: Int64
-    supplemental_groups: list[Int64] = Field(default_factory=list)
+    supplemental_groups: list[Int64] = Field(default_factory=empty_list)
 
 
 class ContainerUser(Model):
@@ -82,8 +93,8 @@ class ContainerStatus(Model):
     image_id: Str = Field(alias="imageID")
     ready: Bool
     restart_count: Int32
-    allocated_resources: Quantities = Field(default_factory=dict)
-    allocated_resources_status: list[ResourceStatus] = Field(default_factory=list)
+    allocated_resources: Quantities = Field(default_factory=empty_dict)
+    allocated_resources_status: list[ResourceStatus] = Field(default_factory=empty_list)
     container_id: Str | None = Field(None, alias="containerID")
     last_state: ContainerState | None = None
     resources: ResourceRequirements | None = None
@@ -91,7 +102,7 @@ class ContainerStatus(Model):
     state: ContainerState | None = None
     stop_signal: Str | None = None
     user: ContainerUser | None = None
-    volume_mounts: list[VolumeMountStatus] = Field(default_factory=list)
+    volume_mounts: list[VolumeMountStatus] = Field(default_factory=empty_list)
 
 
 class ContainerExtendedResourceRequest(Model):
@@ -112,7 +123,7 @@ class HostIP(Model):
 class NodeAllocatableResourceClaimStatus(Model):
     resource_claim_name: Str
     resources: Quantities
-    containers: list[Str] = Field(default_factory=list)
+    containers: list[Str] = Field(default_factory=empty_list)
 
 
 class PodIP(Model):
@@ -125,26 +136,26 @@ class PodResourceClaimStatus(Model):
 
 
 class PodStatus(Model):
-    allocated_resources: Quantities = Field(default_factory=dict)
-    conditions: list[PodCondition] = Field(default_factory=list)
-    container_statuses: list[ContainerStatus] = Field(default_factory=list)
-    ephemeral_container_statuses: list[ContainerStatus] = Field(default_factory=list)
+    allocated_resources: Quantities = Field(default_factory=empty_dict)
+    conditions: list[PodCondition] = Field(default_factory=empty_list)
+    container_statuses: list[ContainerStatus] = Field(default_factory=empty_list)
+    ephemeral_container_statuses: list[ContainerStatus] = Field(default_factory=empty_list)
     extended_resource_claim_status: PodExtendedResourceClaimStatus | None = None
     host_ip: Str | None = Field(None, alias="hostIP")
-    host_ips: list[HostIP] = Field(default_factory=list, alias="hostIPs")
-    init_container_statuses: list[ContainerStatus] = Field(default_factory=list)
+    host_ips: list[HostIP] = Field(default_factory=empty_list, alias="hostIPs")
+    init_container_statuses: list[ContainerStatus] = Field(default_factory=empty_list)
     message: Str | None = None
     node_allocatable_resource_claim_statuses: list[NodeAllocatableResourceClaimStatus] = Field(
-        default_factory=list
+        default_factory=empty_list
     )
     nominated_node_name: Str | None = None
     observed_generation: Int64 | None = None
     phase: Str | None = None
     pod_ip: Str | None = Field(None, alias="podIP")
-    pod_ips: list[PodIP] = Field(default_factory=list, alias="podIPs")
+    pod_ips: list[PodIP] = Field(default_factory=empty_list, alias="podIPs")
     qos_class: Str | None = None
     reason: Str | None = None
     resize: Str | None = None
-    resource_claim_statuses: list[PodResourceClaimStatus] = Field(default_factory=list)
+    resource_claim_statuses: list[PodResourceClaimStatus] = Field(default_factory=empty_list)
     resources: ResourceRequirements | None = None
     start_time: Time | None = None

@@ -19,6 +19,8 @@ from manifests.types.meta import (
     Quantity,
     Str,
     StrMap,
+    empty_dict,
+    empty_list,
 )
 
 
@@ -69,7 +71,7 @@ class KeyToPath(Model):
 class ConfigMapVolumeSource(Model):
     name: Str | None = None
     default_mode: Int32 | None = None
-    items: list[KeyToPath] = Field(default_factory=list)
+    items: list[KeyToPath] = Field(default_factory=empty_list)
     optional: Bool | None = None
 
 
@@ -78,7 +80,7 @@ class CSIVolumeSource(Model):
     fs_type: Str | None = None
     node_publish_secret_ref: LocalObjectReference | None = None
     read_only: Bool | None = None
-    volume_attributes: StrMap = Field(default_factory=dict)
+    volume_attributes: StrMap = Field(default_factory=empty_dict)
 
 
 class DownwardAPIVolumeFile(Model):
@@ -90,7 +92,7 @@ class DownwardAPIVolumeFile(Model):
 
 class DownwardAPIVolumeSource(Model):
     default_mode: Int32 | None = None
-    items: list[DownwardAPIVolumeFile] = Field(default_factory=list)
+    items: list[DownwardAPIVolumeFile] = Field(default_factory=empty_list)
 
 
 class EmptyDirVolumeSource(Model):
@@ -112,12 +114,12 @@ class TypedObjectReference(Model):
 
 
 class VolumeResourceRequirements(Model):
-    limits: Quantities = Field(default_factory=dict)
-    requests: Quantities = Field(default_factory=dict)
+    limits: Quantities = Field(default_factory=empty_dict)
+    requests: Quantities = Field(default_factory=empty_dict)
 
 
 class PersistentVolumeClaimSpec(Model):
-    access_modes: list[Str] = Field(default_factory=list)
+    access_modes: list[Str] = Field(default_factory=empty_list)
     data_source: TypedLocalObjectReference | None = None
     data_source_ref: TypedObjectReference | None = None
     resources: VolumeResourceRequirements | None = None
@@ -141,14 +143,14 @@ class FCVolumeSource(Model):
     fs_type: Str | None = None
     lun: Int32 | None = None
     read_only: Bool | None = None
-    target_wwns: list[Str] = Field(default_factory=list, alias="targetWWNs")
-    wwids: list[Str] = Field(default_factory=list)
+    target_wwns: list[Str] = Field(default_factory=empty_list, alias="targetWWNs")
+    wwids: list[Str] = Field(default_factory=empty_list)
 
 
 class FlexVolumeSource(Model):
     driver: Str
     fs_type: Str | None = None
-    options: StrMap = Field(default_factory=dict)
+    options: StrMap = Field(default_factory=empty_dict)
     read_only: Bool | None = None
     secret_ref: LocalObjectReference | None = None
 
@@ -196,7 +198,7 @@ class ISCSIVolumeSource(Model):
     fs_type: Str | None = None
     initiator_name: Str | None = None
     iscsi_interface: Str | None = None
-    portals: list[Str] = Field(default_factory=list)
+    portals: list[Str] = Field(default_factory=empty_list)
     read_only: Bool | None = None
     secret_ref: LocalObjectReference | None = None
 
@@ -233,12 +235,12 @@ class ClusterTrustBundleProjection(Model):
 
 class ConfigMapProjection(Model):
     name: Str | None = None
-    items: list[KeyToPath] = Field(default_factory=list)
+    items: list[KeyToPath] = Field(default_factory=empty_list)
     optional: Bool | None = None
 
 
 class DownwardAPIProjection(Model):
-    items: list[DownwardAPIVolumeFile] = Field(default_factory=list)
+    items: list[DownwardAPIVolumeFile] = Field(default_factory=empty_list)
 
 
 class PodCertificateProjection(Model):
@@ -248,12 +250,12 @@ class PodCertificateProjection(Model):
     credential_bundle_path: Str | None = None
     key_path: Str | None = None
     max_expiration_seconds: Int32 | None = None
-    user_annotations: StrMap = Field(default_factory=dict)
+    user_annotations: StrMap = Field(default_factory=empty_dict)
 
 
 class SecretProjection(Model):
     name: Str | None = None
-    items: list[KeyToPath] = Field(default_factory=list)
+    items: list[KeyToPath] = Field(default_factory=empty_list)
     optional: Bool | None = None
 
 
@@ -274,7 +276,7 @@ class VolumeProjection(Model):
 
 class ProjectedVolumeSource(Model):
     default_mode: Int32 | None = None
-    sources: list[VolumeProjection] = Field(default_factory=list)
+    sources: list[VolumeProjection] = Field(default_factory=empty_list)
 
 
 class QuobyteVolumeSource(Model):
@@ -312,7 +314,7 @@ class ScaleIOVolumeSource(Model):
 
 class SecretVolumeSource(Model):
     default_mode: Int32 | None = None
-    items: list[KeyToPath] = Field(default_factory=list)
+    items: list[KeyToPath] = Field(default_factory=empty_list)
     optional: Bool | None = None
     secret_name: Str | None = None
 

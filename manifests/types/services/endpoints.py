@@ -4,7 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Bool, Int32, Model, Object, ObjectMeta, ObjectReference, Str, StrMap
+from manifests.types.meta import (
+    Bool,
+    Int32,
+    Model,
+    Object,
+    ObjectMeta,
+    ObjectReference,
+    Str,
+    StrMap,
+    empty_dict,
+    empty_list,
+)
 
 
 class EndpointAddress(Model):
@@ -24,16 +35,16 @@ class EndpointsPort(Model):
 
 
 class EndpointSubset(Model):
-    addresses: list[EndpointAddress] = Field(default_factory=list)
-    not_ready_addresses: list[EndpointAddress] = Field(default_factory=list)
-    ports: list[EndpointsPort] = Field(default_factory=list)
+    addresses: list[EndpointAddress] = Field(default_factory=empty_list)
+    not_ready_addresses: list[EndpointAddress] = Field(default_factory=empty_list)
+    ports: list[EndpointsPort] = Field(default_factory=empty_list)
 
 
 class Endpoints(Object):
     api_version: Literal["v1"] = "v1"
     kind: Literal["Endpoints"] = "Endpoints"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    subsets: list[EndpointSubset] = Field(default_factory=list)
+    subsets: list[EndpointSubset] = Field(default_factory=empty_list)
 
     def set_defaults(self) -> None:
         """Kubernetes: SetDefaults_Endpoints (pkg/apis/core/v1/defaults.go)."""
@@ -57,14 +68,14 @@ class ForNode(Model):
 
 
 class EndpointHints(Model):
-    for_nodes: list[ForNode] = Field(default_factory=list)
-    for_zones: list[ForZone] = Field(default_factory=list)
+    for_nodes: list[ForNode] = Field(default_factory=empty_list)
+    for_zones: list[ForZone] = Field(default_factory=empty_list)
 
 
 class Endpoint(Model):
     addresses: list[Str]
     conditions: EndpointConditions | None = None
-    deprecated_topology: StrMap = Field(default_factory=dict)
+    deprecated_topology: StrMap = Field(default_factory=empty_dict)
     hints: EndpointHints | None = None
     hostname: Str | None = None
     node_name: Str | None = None
@@ -85,7 +96,7 @@ class EndpointSlice(Object):
     address_type: Str
     endpoints: list[Endpoint]
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    ports: list[EndpointPort] = Field(default_factory=list)
+    ports: list[EndpointPort] = Field(default_factory=empty_list)
 
     def set_defaults(self) -> None:
         """Kubernetes: SetDefaults_EndpointPort (pkg/apis/discovery/v1/defaults.go). A port's name stays absent where

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Int32, Model, Object, ObjectMeta, Str
+from manifests.types.meta import Int32, Model, Object, ObjectMeta, Str, empty_list
 
 
 class ServiceBackendPort(Model):
@@ -37,7 +37,7 @@ class HTTPIngressPath(Model):
 
 
 class HTTPIngressRuleValue(Model):
-    paths: list[HTTPIngressPath] = Field(default_factory=list)
+    paths: list[HTTPIngressPath] = Field(default_factory=empty_list)
 
 
 class IngressRule(Model):
@@ -46,15 +46,15 @@ class IngressRule(Model):
 
 
 class IngressTLS(Model):
-    hosts: list[Str] = Field(default_factory=list)
+    hosts: list[Str] = Field(default_factory=empty_list)
     secret_name: Str | None = None
 
 
 class IngressSpec(Model):
     default_backend: IngressBackend | None = None
     ingress_class_name: Str | None = None
-    rules: list[IngressRule] = Field(default_factory=list)
-    tls: list[IngressTLS] = Field(default_factory=list)
+    rules: list[IngressRule] = Field(default_factory=empty_list)
+    tls: list[IngressTLS] = Field(default_factory=empty_list)
 
 
 class IngressPortStatus(Model):
@@ -66,11 +66,11 @@ class IngressPortStatus(Model):
 class IngressLoadBalancerIngress(Model):
     hostname: Str | None = None
     ip: Str | None = None
-    ports: list[IngressPortStatus] = Field(default_factory=list)
+    ports: list[IngressPortStatus] = Field(default_factory=empty_list)
 
 
 class IngressLoadBalancerStatus(Model):
-    ingress: list[IngressLoadBalancerIngress] = Field(default_factory=list)
+    ingress: list[IngressLoadBalancerIngress] = Field(default_factory=empty_list)
 
 
 class IngressStatus(Model):

@@ -5,14 +5,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Int32, IntOrString, LabelSelector, Model, Object, ObjectMeta, Str
+from manifests.types.meta import Int32, IntOrString, LabelSelector, Model, Object, ObjectMeta, Str, empty_list
 
 INGRESS, EGRESS = "Ingress", "Egress"
 
 
 class IPBlock(Model):
     cidr: Str
-    except_: list[Str] = Field(default_factory=list, alias="except")
+    except_: list[Str] = Field(default_factory=empty_list, alias="except")
 
 
 class NetworkPolicyPeer(Model):
@@ -30,20 +30,20 @@ class NetworkPolicyPort(Model):
 
 
 class NetworkPolicyIngressRule(Model):
-    from_: list[NetworkPolicyPeer] = Field(default_factory=list, alias="from")
-    ports: list[NetworkPolicyPort] = Field(default_factory=list)
+    from_: list[NetworkPolicyPeer] = Field(default_factory=empty_list, alias="from")
+    ports: list[NetworkPolicyPort] = Field(default_factory=empty_list)
 
 
 class NetworkPolicyEgressRule(Model):
-    ports: list[NetworkPolicyPort] = Field(default_factory=list)
-    to: list[NetworkPolicyPeer] = Field(default_factory=list)
+    ports: list[NetworkPolicyPort] = Field(default_factory=empty_list)
+    to: list[NetworkPolicyPeer] = Field(default_factory=empty_list)
 
 
 class NetworkPolicySpec(Model):
-    egress: list[NetworkPolicyEgressRule] = Field(default_factory=list)
-    ingress: list[NetworkPolicyIngressRule] = Field(default_factory=list)
+    egress: list[NetworkPolicyEgressRule] = Field(default_factory=empty_list)
+    ingress: list[NetworkPolicyIngressRule] = Field(default_factory=empty_list)
     pod_selector: LabelSelector | None = None
-    policy_types: list[Str] = Field(default_factory=list)
+    policy_types: list[Str] = Field(default_factory=empty_list)
 
 
 class NetworkPolicy(Object):

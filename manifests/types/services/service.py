@@ -4,7 +4,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Bool, Int32, Int64, IntOrString, Model, Object, ObjectMeta, Str, StrMap, Time
+from manifests.types.meta import (
+    Bool,
+    Int32,
+    Int64,
+    IntOrString,
+    Model,
+    Object,
+    ObjectMeta,
+    Str,
+    StrMap,
+    Time,
+    empty_dict,
+    empty_list,
+)
 
 NO_ADDRESS = "None"  # clusterIP of a headless Service
 AFFINITY_SECONDS = 10800
@@ -31,20 +44,20 @@ class SessionAffinityConfig(Model):
 class ServiceSpec(Model):
     allocate_load_balancer_node_ports: Bool | None = None
     cluster_ip: Str | None = Field(None, alias="clusterIP")
-    cluster_ips: list[Str] = Field(default_factory=list, alias="clusterIPs")
-    external_ips: list[Str] = Field(default_factory=list, alias="externalIPs")
+    cluster_ips: list[Str] = Field(default_factory=empty_list, alias="clusterIPs")
+    external_ips: list[Str] = Field(default_factory=empty_list, alias="externalIPs")
     external_name: Str | None = None
     external_traffic_policy: Str | None = None
     health_check_node_port: Int32 | None = None
     internal_traffic_policy: Str | None = None
-    ip_families: list[Str] = Field(default_factory=list)
+    ip_families: list[Str] = Field(default_factory=empty_list)
     ip_family_policy: Str | None = None
     load_balancer_class: Str | None = None
     load_balancer_ip: Str | None = Field(None, alias="loadBalancerIP")
-    load_balancer_source_ranges: list[Str] = Field(default_factory=list)
-    ports: list[ServicePort] = Field(default_factory=list)
+    load_balancer_source_ranges: list[Str] = Field(default_factory=empty_list)
+    ports: list[ServicePort] = Field(default_factory=empty_list)
     publish_not_ready_addresses: Bool | None = None
-    selector: StrMap = Field(default_factory=dict)
+    selector: StrMap = Field(default_factory=empty_dict)
     session_affinity: Str | None = None
     session_affinity_config: SessionAffinityConfig | None = None
     traffic_distribution: Str | None = None
@@ -72,11 +85,11 @@ class LoadBalancerIngress(Model):
     hostname: Str | None = None
     ip: Str | None = None
     ip_mode: Str | None = None
-    ports: list[PortStatus] = Field(default_factory=list)
+    ports: list[PortStatus] = Field(default_factory=empty_list)
 
 
 class LoadBalancerStatus(Model):
-    ingress: list[LoadBalancerIngress] = Field(default_factory=list)
+    ingress: list[LoadBalancerIngress] = Field(default_factory=empty_list)
 
 
 class ServiceCondition(Model):
@@ -89,7 +102,7 @@ class ServiceCondition(Model):
 
 
 class ServiceStatus(Model):
-    conditions: list[ServiceCondition] = Field(default_factory=list)
+    conditions: list[ServiceCondition] = Field(default_factory=empty_list)
     load_balancer: LoadBalancerStatus | None = None
 
 

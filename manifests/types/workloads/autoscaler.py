@@ -15,6 +15,7 @@ from manifests.types.meta import (
     StatusCondition,
     Str,
     Time,
+    empty_list,
 )
 
 DEFAULT_CPU_UTILIZATION = 80  # percent of the requests
@@ -96,7 +97,7 @@ class HorizontalPodAutoscalerSpec(Model):
     max_replicas: Int32
     scale_target_ref: CrossVersionObjectReference
     behavior: HorizontalPodAutoscalerBehavior | None = None
-    metrics: list[MetricSpec] = Field(default_factory=list)
+    metrics: list[MetricSpec] = Field(default_factory=empty_list)
     min_replicas: Int32 | None = None
 
 
@@ -147,8 +148,8 @@ class HorizontalPodAutoscalerCondition(StatusCondition):
 
 
 class HorizontalPodAutoscalerStatus(Model):
-    conditions: list[HorizontalPodAutoscalerCondition] = Field(default_factory=list)
-    current_metrics: list[MetricStatus] = Field(default_factory=list)
+    conditions: list[HorizontalPodAutoscalerCondition] = Field(default_factory=empty_list)
+    current_metrics: list[MetricStatus] = Field(default_factory=empty_list)
     current_replicas: Int32 | None = None
     desired_replicas: Int32 | None = None
     last_scale_time: Time | None = None

@@ -15,6 +15,7 @@ from manifests.types.meta import (
     ObjectMeta,
     StatusCondition,
     Str,
+    empty_list,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -43,7 +44,7 @@ class DaemonSetCondition(StatusCondition):
 
 class DaemonSetStatus(Model):
     collision_count: Int32 | None = None
-    conditions: list[DaemonSetCondition] = Field(default_factory=list)
+    conditions: list[DaemonSetCondition] = Field(default_factory=empty_list)
     current_number_scheduled: Int32 | None = None
     desired_number_scheduled: Int32 | None = None
     number_available: Int32 | None = None

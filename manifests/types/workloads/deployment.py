@@ -17,6 +17,7 @@ from manifests.types.meta import (
     StatusCondition,
     Str,
     Time,
+    empty_list,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -49,7 +50,7 @@ class DeploymentCondition(StatusCondition):
 class DeploymentStatus(Model):
     available_replicas: Int32 | None = None
     collision_count: Int32 | None = None
-    conditions: list[DeploymentCondition] = Field(default_factory=list)
+    conditions: list[DeploymentCondition] = Field(default_factory=empty_list)
     observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None
     replicas: Int32 | None = None

@@ -15,6 +15,8 @@ from manifests.types.meta import (
     StatusCondition,
     Str,
     Time,
+    empty_dict,
+    empty_list,
 )
 
 
@@ -32,10 +34,10 @@ class PodDisruptionBudgetSpec(Model):
 
 
 class PodDisruptionBudgetStatus(Model):
-    conditions: list[Condition] = Field(default_factory=list)
+    conditions: list[Condition] = Field(default_factory=empty_list)
     current_healthy: Int32 | None = None
     desired_healthy: Int32 | None = None
-    disrupted_pods: dict[Str, Time] = Field(default_factory=dict)
+    disrupted_pods: dict[Str, Time] = Field(default_factory=empty_dict)
     disruptions_allowed: Int32 | None = None
     expected_pods: Int32 | None = None
     observed_generation: Int64 | None = None

@@ -20,6 +20,7 @@ from manifests.types.meta import (
     StatusCondition,
     Str,
     Time,
+    empty_list,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -40,7 +41,7 @@ class PodFailurePolicyOnPodConditionsPattern(Model):
 class PodFailurePolicyRule(Model):
     action: Str
     on_exit_codes: PodFailurePolicyOnExitCodesRequirement | None = None
-    on_pod_conditions: list[PodFailurePolicyOnPodConditionsPattern] = Field(default_factory=list)
+    on_pod_conditions: list[PodFailurePolicyOnPodConditionsPattern] = Field(default_factory=empty_list)
 
 
 class PodFailurePolicy(Model):
@@ -76,8 +77,8 @@ class JobSpec(Model):
 
 
 class UncountedTerminatedPods(Model):
-    failed: list[Str] = Field(default_factory=list)
-    succeeded: list[Str] = Field(default_factory=list)
+    failed: list[Str] = Field(default_factory=empty_list)
+    succeeded: list[Str] = Field(default_factory=empty_list)
 
 
 class JobCondition(StatusCondition):
@@ -88,7 +89,7 @@ class JobStatus(Model):
     active: Int32 | None = None
     completed_indexes: Str | None = None
     completion_time: Time | None = None
-    conditions: list[JobCondition] = Field(default_factory=list)
+    conditions: list[JobCondition] = Field(default_factory=empty_list)
     failed: Int32 | None = None
     failed_indexes: Str | None = None
     ready: Int32 | None = None
@@ -154,7 +155,7 @@ class CronJobSpec(Model):
 
 
 class CronJobStatus(Model):
-    active: list[ObjectReference] = Field(default_factory=list)
+    active: list[ObjectReference] = Field(default_factory=empty_list)
     last_schedule_time: Time | None = None
     last_successful_time: Time | None = None
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from manifests.types.meta import Model, Object, ObjectMeta, Quantities, Str
+from manifests.types.meta import Model, Object, ObjectMeta, Quantities, Str, empty_dict, empty_list
 
 
 def _rounded(amounts: Quantities) -> Quantities:
@@ -14,11 +14,11 @@ def _rounded(amounts: Quantities) -> Quantities:
 
 class LimitRangeItem(Model):
     type: Str
-    default: Quantities = Field(default_factory=dict)
-    default_request: Quantities = Field(default_factory=dict)
-    max: Quantities = Field(default_factory=dict)
-    max_limit_request_ratio: Quantities = Field(default_factory=dict)
-    min: Quantities = Field(default_factory=dict)
+    default: Quantities = Field(default_factory=empty_dict)
+    default_request: Quantities = Field(default_factory=empty_dict)
+    max: Quantities = Field(default_factory=empty_dict)
+    max_limit_request_ratio: Quantities = Field(default_factory=empty_dict)
+    min: Quantities = Field(default_factory=empty_dict)
 
     def set_defaults(self) -> None:
         """Kubernetes: SetDefaults_LimitRangeItem: for containers, limits default to the maximum, and requests to
@@ -48,22 +48,22 @@ class LimitRange(Object):
 class ScopedResourceSelectorRequirement(Model):
     operator: Str
     scope_name: Str
-    values: list[Str] = Field(default_factory=list)
+    values: list[Str] = Field(default_factory=empty_list)
 
 
 class ScopeSelector(Model):
-    match_expressions: list[ScopedResourceSelectorRequirement] = Field(default_factory=list)
+    match_expressions: list[ScopedResourceSelectorRequirement] = Field(default_factory=empty_list)
 
 
 class ResourceQuotaSpec(Model):
-    hard: Quantities = Field(default_factory=dict)
+    hard: Quantities = Field(default_factory=empty_dict)
     scope_selector: ScopeSelector | None = None
-    scopes: list[Str] = Field(default_factory=list)
+    scopes: list[Str] = Field(default_factory=empty_list)
 
 
 class ResourceQuotaStatus(Model):
-    hard: Quantities = Field(default_factory=dict)
-    used: Quantities = Field(default_factory=dict)
+    hard: Quantities = Field(default_factory=empty_dict)
+    used: Quantities = Field(default_factory=empty_dict)
 
 
 class ResourceQuota(Object):

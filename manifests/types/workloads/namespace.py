@@ -13,13 +13,14 @@ from manifests.types.meta import (
     ObjectReference,
     StatusCondition,
     Str,
+    empty_list,
 )
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 
 
 class NamespaceSpec(Model):
-    finalizers: list[Str] = Field(default_factory=list)
+    finalizers: list[Str] = Field(default_factory=empty_list)
 
 
 class NamespaceCondition(StatusCondition):
@@ -27,7 +28,7 @@ class NamespaceCondition(StatusCondition):
 
 
 class NamespaceStatus(Model):
-    conditions: list[NamespaceCondition] = Field(default_factory=list)
+    conditions: list[NamespaceCondition] = Field(default_factory=empty_list)
     phase: Str | None = None
 
 
@@ -52,5 +53,5 @@ class ServiceAccount(Object):
     kind: Literal["ServiceAccount"] = "ServiceAccount"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     automount_service_account_token: Bool | None = None
-    image_pull_secrets: list[LocalObjectReference] = Field(default_factory=list)
-    secrets: list[ObjectReference] = Field(default_factory=list)
+    image_pull_secrets: list[LocalObjectReference] = Field(default_factory=empty_list)
+    secrets: list[ObjectReference] = Field(default_factory=empty_list)

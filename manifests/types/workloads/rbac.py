@@ -4,17 +4,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from manifests.types.meta import LabelSelector, Model, Object, ObjectMeta, Str
+from manifests.types.meta import LabelSelector, Model, Object, ObjectMeta, Str, empty_list
 
 GROUP = "rbac.authorization.k8s.io"
 
 
 class PolicyRule(Model):
-    api_groups: list[Str] = Field(default_factory=list)
-    non_resource_urls: list[Str] = Field(default_factory=list, alias="nonResourceURLs")
-    resource_names: list[Str] = Field(default_factory=list)
-    resources: list[Str] = Field(default_factory=list)
-    verbs: list[Str] = Field(default_factory=list)
+    api_groups: list[Str] = Field(default_factory=empty_list)
+    non_resource_urls: list[Str] = Field(default_factory=empty_list, alias="nonResourceURLs")
+    resource_names: list[Str] = Field(default_factory=empty_list)
+    resources: list[Str] = Field(default_factory=empty_list)
+    verbs: list[Str] = Field(default_factory=empty_list)
 
 
 class Subject(Model):
@@ -36,14 +36,14 @@ class RoleRef(Model):
 
 
 class AggregationRule(Model):
-    cluster_role_selectors: list[LabelSelector] = Field(default_factory=list)
+    cluster_role_selectors: list[LabelSelector] = Field(default_factory=empty_list)
 
 
 class Role(Object):
     api_version: Literal["rbac.authorization.k8s.io/v1"] = "rbac.authorization.k8s.io/v1"
     kind: Literal["Role"] = "Role"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    rules: list[PolicyRule] = Field(default_factory=list)
+    rules: list[PolicyRule] = Field(default_factory=empty_list)
 
 
 class ClusterRole(Object):
@@ -52,7 +52,7 @@ class ClusterRole(Object):
     kind: Literal["ClusterRole"] = "ClusterRole"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     aggregation_rule: AggregationRule | None = None
-    rules: list[PolicyRule] = Field(default_factory=list)
+    rules: list[PolicyRule] = Field(default_factory=empty_list)
 
 
 class RoleBinding(Object):
@@ -60,7 +60,7 @@ class RoleBinding(Object):
     kind: Literal["RoleBinding"] = "RoleBinding"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     role_ref: RoleRef
-    subjects: list[Subject] = Field(default_factory=list)
+    subjects: list[Subject] = Field(default_factory=empty_list)
 
     def set_defaults(self) -> None:
         _default_binding(self.role_ref, self.subjects)
@@ -72,7 +72,7 @@ class ClusterRoleBinding(Object):
     kind: Literal["ClusterRoleBinding"] = "ClusterRoleBinding"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     role_ref: RoleRef
-    subjects: list[Subject] = Field(default_factory=list)
+    subjects: list[Subject] = Field(default_factory=empty_list)
 
     def set_defaults(self) -> None:
         _default_binding(self.role_ref, self.subjects)

@@ -14,6 +14,8 @@ from manifests.types.meta import (
     ObjectMeta,
     StatusCondition,
     StrMap,
+    empty_dict,
+    empty_list,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -31,7 +33,7 @@ class ReplicaSetSpec(Model):
 
 class ReplicaSetStatus(Model):
     available_replicas: Int32 | None = None
-    conditions: list[ReplicaSetCondition] = Field(default_factory=list)
+    conditions: list[ReplicaSetCondition] = Field(default_factory=empty_list)
     fully_labeled_replicas: Int32 | None = None
     observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None
@@ -61,12 +63,12 @@ class ReplicationControllerSpec(Model):
     template: PodTemplateSpec
     min_ready_seconds: Int32 | None = None
     replicas: Int32 | None = None
-    selector: StrMap = Field(default_factory=dict)
+    selector: StrMap = Field(default_factory=empty_dict)
 
 
 class ReplicationControllerStatus(Model):
     available_replicas: Int32 | None = None
-    conditions: list[ReplicationControllerCondition] = Field(default_factory=list)
+    conditions: list[ReplicationControllerCondition] = Field(default_factory=empty_list)
     fully_labeled_replicas: Int32 | None = None
     observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None

@@ -16,6 +16,7 @@ from manifests.types.meta import (
     ObjectMeta,
     StatusCondition,
     Str,
+    empty_list,
 )
 from manifests.types.pod import PodTemplateSpec
 
@@ -52,7 +53,7 @@ class StatefulSetSpec(Model):
     revision_history_limit: Int32 | None = None
     service_name: Str | None = None
     update_strategy: StatefulSetUpdateStrategy = Field(default_factory=StatefulSetUpdateStrategy)
-    volume_claim_templates: list[PersistentVolumeClaim] = Field(default_factory=list)
+    volume_claim_templates: list[PersistentVolumeClaim] = Field(default_factory=empty_list)
 
 
 class StatefulSetCondition(StatusCondition):
@@ -62,7 +63,7 @@ class StatefulSetCondition(StatusCondition):
 class StatefulSetStatus(Model):
     available_replicas: Int32 | None = None
     collision_count: Int32 | None = None
-    conditions: list[StatefulSetCondition] = Field(default_factory=list)
+    conditions: list[StatefulSetCondition] = Field(default_factory=empty_list)
     current_replicas: Int32 | None = None
     current_revision: Str | None = None
     observed_generation: Int64 | None = None
