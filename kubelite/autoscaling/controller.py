@@ -20,7 +20,7 @@ from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of, matches_labels, selector_of
-from kubelite.kube.objects import REPLICAS, reference
+from kubelite.kube.objects import REPLICAS, belongs_to_cluster, reference
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 from state.store import Record, Store
@@ -151,7 +151,7 @@ class Autoscaler:
         return [
             one.doc
             for one in self._store.list("Pod", namespace)
-            if matches_labels(selector, labels_of(one.doc))
+            if matches_labels(selector, labels_of(one.doc)) and not belongs_to_cluster(one.doc)
         ]
 
     def _sharing(self, record: Record, pods: Iterable[Json]) -> list[str]:

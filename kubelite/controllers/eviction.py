@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from kubelite.controllers.decide.evictions import Verdict, judge
 from kubelite.kube.errors import ApiError, not_found
 from kubelite.kube.json import Json
+from kubelite.kube.objects import belongs_to_cluster
 from kubelite.node.scheduling.scheduler import disrupted
 from state.errors import Conflict
 from state.store import Record, Store
@@ -43,7 +44,7 @@ async def evict(store: Store, namespace: str, name: str, options: EvictionOption
             raise not_found("pods", name)
         _check(record.doc, options)
         if not spent:
-            verdict = judge(record.doc, budgets_of(store, namespace), now)
+            verdict = judge(record.doc, _budgets_for(store, record.doc), now)
             if verdict.budget is not None and not options.dry_run:
                 verdict = await _spend(store, record, verdict.budget["metadata"]["uid"], now)
                 spent = not verdict.code
@@ -60,6 +61,11 @@ async def evict(store: Store, namespace: str, name: str, options: EvictionOption
 
 def budgets_of(store: Store, namespace: str) -> list[Json]:
     return [record.doc for record in store.list(BUDGET, namespace)]
+
+
+def _budgets_for(store: Store, pod: Json) -> list[Json]:
+    """Return the budgets that may select a pod. Those of the node do not count the pods of a cluster."""
+    return [] if belongs_to_cluster(pod) else budgets_of(store, pod["metadata"]["namespace"])
 
 
 async def _spend(store: Store, pod: Record, budget: str, now: float) -> Verdict:
@@ -83,7 +89,7 @@ async def _terminate(
 
     def terminate(doc: Json) -> Json | None:
         _check(doc, options)
-        if not spent and _is_guarded(doc, budgets_of(store, pod.namespace), now):
+        if not spent and _is_guarded(doc, _budgets_for(store, doc), now):
             raise Conflict(f'pod "{pod.name}" was changed meanwhile')
         return disrupted(doc, "EvictionByEvictionAPI", "Eviction API: evicting", now, grace=options.grace)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from kubelite.controllers.references import controller_of
-from kubelite.kube.objects import is_of_cluster, source_of
+from kubelite.kube.objects import belongs_to_cluster, source_of
 from state.records import Record
 
 _Key = tuple[str, str, str]
@@ -48,7 +48,7 @@ class Index:
             record.namespace,
             str(reference.get("uid", "")) if reference is not None else "",
             frozenset(str(ref.get("uid", "")) for ref in record.metadata.get("ownerReferences") or ()),
-            not source_of(record) and not is_of_cluster(record.metadata.get("annotations") or {}),
+            not source_of(record) and not belongs_to_cluster(record.doc),
         )
         old = self._places.get(record.uid)
         if old != place:

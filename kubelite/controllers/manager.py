@@ -25,7 +25,7 @@ from kubelite.controllers.registry import CONTROLLERS
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of, matches_labels, selector_of
-from kubelite.kube.objects import reference
+from kubelite.kube.objects import belongs_to_cluster, reference
 from state.records import Change
 from state.store import Record, Store
 from state.watch import Watch
@@ -161,7 +161,8 @@ class ControllerManager:
 
     def _docs(self, owner: Record, kind: str) -> Sequence[Json]:
         if kind in self._controllers[owner.kind].shares:
-            return [found.doc for found in self._store.list(kind, owner.namespace)]
+            docs = (found.doc for found in self._store.list(kind, owner.namespace))
+            return [doc for doc in docs if not belongs_to_cluster(doc)]
         uids = (*self._index.controlled(owner.uid, kind), *self._index.orphans(owner.namespace, kind))
         records = (self._store.get_uid(uid) for uid in uids)
         return sorted((found.doc for found in records if found is not None), key=_name)

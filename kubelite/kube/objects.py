@@ -111,6 +111,12 @@ def is_of_cluster(annotations: Mapping[str, str]) -> bool:
     return CLUSTER in annotations
 
 
+def belongs_to_cluster(doc: Json) -> bool:
+    """Whether an object is a pod that a cluster has bound to this node. The cluster's own Services, controllers, quotas
+    and policies count it. Those of the node do not, even if its namespace and labels match."""
+    return is_of_cluster(doc["metadata"].get("annotations") or {})
+
+
 def own_to_node(annotations: Mapping[str, str]) -> dict[str, str]:
     """Return the annotations without the one that marks a cluster's pods. The node alone sets it: a manifest or a
     template that has it must not get what belongs to the cluster's pods, such as their Secrets."""

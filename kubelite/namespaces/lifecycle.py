@@ -15,7 +15,8 @@ import uuid
 from collections.abc import Callable
 
 from kubelite.controllers.deletion import delete
-from kubelite.kube.objects import NAMESPACE, is_ending
+from kubelite.kube.json import Json
+from kubelite.kube.objects import NAMESPACE, belongs_to_cluster, is_ending
 from kubelite.kube.times import rfc3339
 from kubelite.namespaces.ending import decide
 from kubelite.policies.resource_quota import PLURALS
@@ -63,13 +64,24 @@ class NamespaceController:
                 watch.take()
 
     async def _continue(self, record: Record) -> None:
-        objects = {kind: [one.doc for one in self._store.list(kind, record.name)] for kind in PLURALS}
+        objects = {kind: self._docs(kind, record.name) for kind in PLURALS}
         now = self._clock()
         step = decide(record.doc, objects, now)
         if step.gone:
-            events = [one.uid for one in self._store.list("Event", record.name)]
+            events = self._events(record.name)
             await asyncio.gather(*map(self._store.delete, (*events, record.uid)))
             self._gone(record)
             return
         await self._store.modify(record.uid, lambda doc: {**doc, "status": step.status}, durable=False)
         await asyncio.gather(*(delete(self._store, uid, now=now) for uid in step.delete))
+
+    def _docs(self, kind: str, namespace: str) -> list[Json]:
+        """A cluster that the node has joined has namespaces of its own: its pods stay."""
+        found = (record.doc for record in self._store.list(kind, namespace))
+        return [doc for doc in found if not belongs_to_cluster(doc)]
+
+    def _events(self, namespace: str) -> list[str]:
+        """Return the uids of the events, without those about the cluster's pods."""
+        cluster = {one.uid for one in self._store.list("Pod", namespace) if belongs_to_cluster(one.doc)}
+        found = self._store.list("Event", namespace)
+        return [one.uid for one in found if (one.doc.get("involvedObject") or {}).get("uid") not in cluster]

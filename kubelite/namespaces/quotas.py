@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from kubelite.kube.json import Json
+from kubelite.kube.objects import belongs_to_cluster
 from kubelite.policies.gate import QUOTA
 from kubelite.policies.ledger import Ledger
 from kubelite.policies.resource_quota import PLURALS
@@ -79,7 +80,8 @@ class QuotaKeeper:
 
     def _terminating(self) -> bool:
         limited = self._limited()
-        return any(record.deleting for record in self._store.list("Pod") if record.namespace in limited)
+        pods = (record for record in self._store.list("Pod") if record.namespace in limited)
+        return any(record.deleting and not belongs_to_cluster(record.doc) for record in pods)
 
 
 def status_of(quota: Json, ledger: Ledger, docs: Callable[[str], Iterable[Json]], now: float) -> Json:

@@ -60,7 +60,7 @@ def trace(
     host = [
         f"{place.name} is in the host's network: no policy sees its packets"
         for place in (source, destination)
-        if place.pod is not None and facts_of(place.pod) is None
+        if place.pod is not None and place.pod["spec"].get("hostNetwork")
     ]
     if host:
         return Trace(True, tuple(host))

@@ -8,6 +8,7 @@ from typing import Any
 
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of, matches_labels
+from kubelite.kube.objects import belongs_to_cluster
 from kubelite.network_policies.compiled import Compiled, Selected
 from kubelite.services.backends import container_ports
 from runtime.network.policies.plan import NamedPort, PodRules
@@ -33,9 +34,10 @@ class PodFacts:
 
 
 def facts_of(pod: Json) -> PodFacts | None:
-    """Return what rules see of a pod; None for one in the host's network, whose packets are the host's."""
+    """Return what rules see of a pod; None for one in the host's network, whose packets are the host's, and for one of
+    a cluster, whose policies are the cluster's."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}
-    if spec.get("hostNetwork"):
+    if spec.get("hostNetwork") or belongs_to_cluster(pod):
         return None
     ports: dict[NamedPort, int] = {}
     for port in container_ports(pod):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
-from kubelite.kube.objects import NAMESPACE, is_ending
+from kubelite.kube.objects import NAMESPACE, belongs_to_cluster, is_ending
 from kubelite.policies.rules import of_ending
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ class Gate:
         self._ledger: Ledger | None = None  # made for the first quota
 
     def __call__(self, objects: Objects, kind: str, doc: Json, old: Json | None) -> None:
-        """Raise Forbidden if the object must not be added, or edited. `old`: what an edited object was before."""
+        """Raise Forbidden if the object must not be added, or edited. `old`: what an edited object was before. The
+        cluster's API server has admitted its pods already."""
+        if belongs_to_cluster(doc):
+            return
         namespace = doc["metadata"].get("namespace", "")
         home = objects.doc_of(NAMESPACE, "", namespace) if namespace and old is None else None
         if home is not None and is_ending(home) and kind != "Event":

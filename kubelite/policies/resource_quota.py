@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import TERMINAL_PHASES
+from kubelite.kube.objects import TERMINAL_PHASES, belongs_to_cluster
 from kubelite.kube.times import parse_time
 from kubelite.policies.amounts import (
     Amounts,
@@ -77,7 +77,7 @@ def usage(doc: Json, now: float) -> Amounts:
     """Return what an object uses of a quota, by the names that quotas have. `now`: Unix seconds."""
     kind = doc["kind"]
     plural = PLURALS.get(kind)
-    if plural is None:
+    if plural is None or belongs_to_cluster(doc):
         return {}
     found: Amounts = {f"count/{plural}": _ONE}
     if kind == "Pod":

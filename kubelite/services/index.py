@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of
+from kubelite.kube.objects import belongs_to_cluster
 from kubelite.services.backends import Backend, backend, selects
 from kubelite.services.slices import SERVICE_NAME
 
@@ -91,6 +92,8 @@ class ServiceIndex:
     # -- pods -------------------------------------------------------------------------------------------------------
 
     def put_pod(self, doc: Json) -> set[Name]:
+        if belongs_to_cluster(doc):
+            return set()
         uid, namespace = doc["metadata"]["uid"], doc["metadata"]["namespace"]
         old = self._pods.get(uid)
         if old is not None and labels_of(old) != labels_of(doc):

@@ -17,8 +17,8 @@ from kubelite.kube.objects import (
     SOURCE,
     WORKLOADS,
     Automount,
+    belongs_to_cluster,
     is_ending,
-    is_of_cluster,
     is_terminal,
     object_name,
     own_to_node,
@@ -255,7 +255,7 @@ def _verdict(key: Key, doc: Json, file: str, record: Record | None, *, holder: K
         owner = record.metadata["ownerReferences"][0]
         words = f"{object_name(*key)} belongs to {owner['kind'].lower()} {owner['name']}"
         return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
-    if is_of_cluster(record.metadata.get("annotations") or {}):
+    if belongs_to_cluster(record.doc):
         words = f"{object_name(*key)} belongs to the cluster that this node has joined"
         return _Verdict(_Step.KEEP, doc, (Problem(words, field="metadata.name", kind="duplicate"),))
     if record.deleting and not is_revived(record.doc, rules.ending):
