@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from kubelite.cluster.client import ClusterClient, ClusterError
+from kubelite.cluster.client import MALFORMED, ClusterClient, ClusterError
 from kubelite.kube.json import Json
 from state.store import Store
 
@@ -64,8 +64,8 @@ class EventSink:
                 event = self._waiting.popleft()
                 try:
                     await self._one(event)
-                except ClusterError as error:
-                    log.debug("an event is not sent: %s", error)
+                except (ClusterError, *MALFORMED) as error:
+                    log.debug("an event is not sent: %r", error)
                 await asyncio.sleep(PAUSE)
 
     async def _one(self, event: Json) -> None:

@@ -91,13 +91,16 @@ class Heartbeat:
         if self._lease is None:
             with contextlib.suppress(Refusal):
                 self._lease = await self._client.get(f"{LEASES}/{self._name}")
-        wanted = lease(node, self._lease, time.time())
+        wanted, before = lease(node, self._lease, time.time()), self._lease
         try:
-            if self._lease is None:
+            if before is None:
                 self._lease = await self._client.post(LEASES, wanted)
-            else:
-                self._lease = await self._client.put(f"{LEASES}/{self._name}", wanted)
+                return
+            self._lease = await self._client.put(f"{LEASES}/{self._name}", wanted)
+            kept = self._lease["metadata"]["uid"] == before["metadata"]["uid"]
         except Refusal as error:
-            self._lease = None  # changed by somebody else, or gone: begin anew
+            self._lease, kept = None, before is None  # changed by somebody else, or gone: begin anew
             if error.code not in (404, 409):
                 raise
+        if not kept:  # so the Node may be gone, too, with which the cluster deletes the Lease
+            self._registered = None

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from kubelite.cluster.decide.pods import Surroundings, kept, stored, updated
+from kubelite.cluster.decide.pods import Surroundings, kept, stored, updated, with_deletion
 from kubelite.cluster.decide.references import claims
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
@@ -133,6 +133,7 @@ class ClusterSource:
             new = stored(pod, self._around(), self._bound.get(uid) or await self._again(uid, pod)).doc
         except (InvalidObject, NotYet, Refused) as error:
             log.warning("an edit of a pod has no effect: %s", error, extra={"uid": uid})
+            await self._store.modify(uid, lambda doc: updated(doc, with_deletion(doc, pod)))
             return
         await self._store.modify(uid, lambda doc: updated(doc, new))
 

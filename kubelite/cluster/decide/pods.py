@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import CLUSTER, CREATED_BY, NODE_CONDITIONS, REPLICAS, SOURCE, is_of_cluster
+from kubelite.kube.objects import CLUSTER, CREATED_BY, NODE_CONDITIONS, REPLICAS, SOURCE, belongs_to_cluster
+from manifests.names import dns_label, dns_subdomain
 from manifests.problems import InvalidObject, Problem
 from manifests.types.core import Pod
 
 _UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{0,62}")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL.pattern}(\.{_LABEL.pattern})*")
 _ROUNDS = 8  # rounds of dropping unknown fields: a field may hide others below it
 _KEPT = ("name", "namespace", "uid", "labels", "creationTimestamp", "generation")
 _DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
@@ -80,9 +79,15 @@ def updated(old: Json, new: Json) -> Json | None:
     return None if doc == old else doc
 
 
+def with_deletion(doc: Json, pod: Json) -> Json:
+    """Return a kept pod with the deletion of the cluster's document, whose other changes the node does not take."""
+    deletion = {key: pod["metadata"][key] for key in _DELETION if key in pod["metadata"]}
+    return {**doc, "metadata": {**doc["metadata"], **deletion}}
+
+
 def kept(doc: Json) -> bool:
     """Whether a kept document is a pod of the cluster's."""
-    return doc.get("kind") == "Pod" and is_of_cluster(doc["metadata"].get("annotations") or {})
+    return doc.get("kind") == "Pod" and belongs_to_cluster(doc)
 
 
 def _annotations(pod: Json, server: str) -> dict[str, str]:
@@ -143,14 +148,18 @@ def _unsafe_names(pod: Json) -> list[Problem]:
     metadata, spec = pod["metadata"], pod["spec"]
     found = [
         Problem(("metadata", key), f"Invalid value: {metadata.get(key)!r}")
-        for key, pattern in (("uid", _UID), ("namespace", _LABEL), ("name", _SUBDOMAIN))
-        if not pattern.fullmatch(str(metadata.get(key)))
+        for key, wrong in (("uid", _wrong_uid), ("namespace", dns_label), ("name", dns_subdomain))
+        if wrong(str(metadata.get(key)))
     ]
     for part in ("initContainers", "containers", "ephemeralContainers", "volumes"):
         for at, one in enumerate(spec.get(part) or ()):
-            if not _LABEL.fullmatch(str(one.get("name"))):
+            if dns_label(str(one.get("name"))):
                 found.append(Problem(("spec", part, at, "name"), f"Invalid value: {one.get('name')!r}"))
     return found
+
+
+def _wrong_uid(uid: str) -> bool:
+    return not _UID.fullmatch(uid)
 
 
 def _known(doc: Json) -> Stored:

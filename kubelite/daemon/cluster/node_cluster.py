@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
+import ssl
 import time
 from typing import TYPE_CHECKING
 
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.json import Json
-from kubelite.kube.objects import is_of_cluster, mark_deleting
+from kubelite.kube.objects import belongs_to_cluster, mark_deleting
+from manifests.names import dns_subdomain
 from state.store import Record, Store
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 REGISTERED = 60.0  # seconds for the node to be registered, after it has its certificate
 _KINDS = ("ConfigMap", "Secret", "Service", "ServiceAccountToken")
 
@@ -39,6 +39,7 @@ class NodeCluster:
         self._root = agent.settings.root
         self._member: Member | None = None
         self._running: asyncio.Task[None] | None = None
+        self._failure = ""  # why the node is no member though it has joined, "" if it is one
         self._changing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -60,9 +61,7 @@ class NodeCluster:
             if membership is not None:
                 self._begin(self._made(membership))
         except (OSError, ValueError) as error:
-            words = f"The node cannot be a member of its cluster: {error}; leave it and join again"
-            log.error("%s", words)
-            self._agent.node_event("ClusterMembershipFailed", words)
+            self._failed(f"the node cannot be a member of its cluster: {error}; leave it and join again")
 
     def _made(self, membership: object) -> Member:
         from kubelite.cluster.member import Member
@@ -77,9 +76,20 @@ class NodeCluster:
         )  # fmt: skip
 
     def _begin(self, member: Member) -> None:
-        self._member = member
+        self._member, self._failure = member, ""
         self._running = asyncio.create_task(member.run(), name="cluster")
-        self._running.add_done_callback(_ended)
+        self._running.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the node's membership failed", exc_info=error)
+            self._failed(f"the membership has ended: {error!r}; restart the daemon")
+
+    def _failed(self, words: str) -> None:
+        """Say why the node is no member of the cluster that it has joined. Its pods go on."""
+        log.error("%s", words)
+        self._failure = words
+        self._agent.node_event("ClusterMembershipFailed", words[:1].upper() + words[1:])
 
     async def _stop(self) -> None:
         if self._running is not None:
@@ -89,16 +99,17 @@ class NodeCluster:
 
     def status(self) -> Json:
         """Return {"member": whether the node has joined} and, if so, "server", "node", "joined" (Unix seconds),
-        "seen": when the API server last took a sign of life (0: not yet), "error": why not the last time."""
+        "seen": when the API server last took a sign of life (0: not yet), "error": why not the last time, or why the
+        membership has ended. A node that has joined and could not resume the membership has "error" alone."""
         if (member := self._member) is None:
-            return {"member": False}
+            return {"member": False, **({"error": self._failure} if self._failure else {})}
         found, beat = member.membership, member.heartbeat
         about = {"server": found.server, "node": found.node, "joined": found.joined}
         return {
             "member": True,
             **about,
             "seen": beat.seen,
-            "error": beat.error,
+            "error": self._failure or beat.error,
             "pods": len(list(member.pods.all())),
         }
 
@@ -111,7 +122,7 @@ class NodeCluster:
                     "Conflict", f"the node is a member of {self._member.membership.server} already"
                 )
             node = self._agent.node_name
-            if len(node) > 253 or not _NAME.fullmatch(node):
+            if dns_subdomain(node):
                 words = f"the node's name {node!r} is no DNS name in lower case: change the setting node_name"
                 raise bad_request(words)
             steps: list[str] = []
@@ -132,6 +143,9 @@ class NodeCluster:
             member = self._made(membership)
         except (JoinError, ClusterError) as error:
             raise bad_request(str(error)) from error
+        except ssl.SSLError as error:
+            words = f"the CA or the client certificate of the cluster cannot be read: {error}"
+            raise bad_request(words) from error
         except OSError as error:
             raise ApiError(
                 "InternalError", f"cannot keep the membership in {self._root}/cluster: {error}"
@@ -182,6 +196,7 @@ class NodeCluster:
                 files.forget(self._root)
             except OSError as error:
                 raise ApiError("InternalError", f"cannot remove {self._root}/cluster: {error}") from error
+            self._failure = ""
             await self._forget_pods()
             steps.append("the node is a single node again")
             return {"steps": steps}
@@ -203,12 +218,7 @@ class NodeCluster:
 
 
 def _pods(store: Store) -> list[Record]:
-    return [one for one in store.list("Pod") if is_of_cluster(one.metadata.get("annotations") or {})]
-
-
-def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the node's membership failed: %s", error, exc_info=error)
+    return [one for one in store.list("Pod") if belongs_to_cluster(one.doc)]
 
 
 async def run_cluster(agent: NodeAgent) -> None:

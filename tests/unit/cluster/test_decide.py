@@ -107,6 +107,16 @@ def test_a_deletion_is_never_taken_back() -> None:
     assert sooner["metadata"]["deletionGracePeriodSeconds"] == 1
 
 
+def test_an_edit_that_is_refused_does_not_keep_a_deletion_away() -> None:
+    given = pod()
+    kept = pods.stored(given, AROUND).doc
+    given["spec"]["containers"][0]["name"] = "../b"
+    given["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:01Z", "deletionGracePeriodSeconds": 1}
+    going = pods.updated(kept, pods.with_deletion(kept, given))
+    assert going is not None and going["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:01Z"
+    assert going["spec"] is kept["spec"]
+
+
 def test_what_a_pod_refers_to() -> None:
     given = pod(
         imagePullSecrets=[{"name": "pull"}],

@@ -12,10 +12,13 @@ import pytest
 
 from kubelite.cluster.client import ClusterClient, context
 from kubelite.cluster.content import ClusterContent
+from kubelite.cluster.events import EventSink
 from kubelite.cluster.membership.discovery import Access
 from kubelite.cluster.reflector import Reflector
 from kubelite.cluster.tokens import ClusterTokens
+from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
+from kubelite.kube.objects import reference
 from kubelite.node.spec.cluster_objects import cluster_kind
 from state.errors import StoreError
 from state.store import Store
@@ -157,3 +160,22 @@ async def test_tokens_that_are_due_at_once_are_not_asked_for_in_a_loop(store: St
     await asyncio.sleep(0.5)
     await tokens.queue.close()
     assert server.asked == 1  # the next one follows after 2 s
+
+
+async def test_events_go_on_after_an_answer_that_is_no_json(store: Store) -> None:
+    asked: list[str] = []
+
+    class Proxy(ClusterClient):
+        def __init__(self) -> None:
+            pass
+
+        async def post(self, path: str, body: Json) -> Json:
+            asked.append(body["reason"])
+            raise ValueError("not JSON")
+
+    recorder = EventRecorder(store, "here")
+    async with _running(EventSink(store, Proxy(), lambda _uid: POD, "here").run()) as task:
+        for reason in ("Pulled", "Started"):
+            recorder.event(reference({"kind": "Pod", "apiVersion": "v1", **POD}), "Normal", reason, "so")
+        await until_async(lambda: len(asked) == 2, "both events are sent")
+        assert not task.done()

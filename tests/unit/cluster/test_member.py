@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cluster import leaving
+from kubelite.cluster import heartbeat, leaving
 from kubelite.cluster.client import ClusterClient, Refusal, context
 from kubelite.cluster.leaving import Leaving
 from kubelite.cluster.member import Member
@@ -36,6 +36,7 @@ from tests.waiting import until_async
 
 PODS = "/api/v1/namespaces/shop/pods"
 WEB = f"{PODS}/web"
+NODE, LEASE = "/api/v1/nodes/here", f"{heartbeat.LEASES}/here"
 
 
 def _pod(**spec: object) -> Json:
@@ -176,6 +177,18 @@ async def test_pods_go_on_while_the_api_server_is_away(site: Site) -> None:
         assert not (site.pod() or record).deleting
         site.api.down = False
         await until_async(lambda: site.of(WEB)["status"].get("message") == "meanwhile", "the status follows")
+
+
+async def test_a_node_that_somebody_deleted_registers_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster deletes the Lease with the Node that owns it."""
+    monkeypatch.setattr(heartbeat, "PERIOD", 0.1)
+    async with site.member():
+        await until_async(lambda: NODE in site.api.objects and LEASE in site.api.objects, "it registers")
+        site.api.remove(NODE)
+        site.api.remove(LEASE)
+        await until_async(lambda: NODE in site.api.objects and LEASE in site.api.objects, "it comes back")
 
 
 async def test_what_happened_while_the_daemon_was_down_is_found(site: Site) -> None:
