@@ -59,6 +59,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "ingress_http_port",
         "ingress_https_port",
         "cgroup_parent",
+        "cluster_port",
         "cluster_domain",
         "cluster_dns",
         "dns_stub_domains",

@@ -33,7 +33,7 @@ from kubelite.cluster.membership.discovery import JoinError
 from kubelite.cluster.membership.files import Membership
 from kubelite.cluster.membership.joining import certify, member_client, member_context
 from kubelite.cluster.reflector import Reflector
-from kubelite.cluster.server import PORT, Reports, node_server
+from kubelite.cluster.server import Reports, node_server
 from kubelite.cluster.sink import StatusSink
 from kubelite.cluster.source import ApiPods, ClusterSource
 from kubelite.cluster.tokens import ClusterTokens
@@ -73,7 +73,7 @@ class Member:
         content_changed: Callable[[str], None],
         settings: Settings,
         pages: Callable[[], Measured],
-        port: int = PORT,
+        port: int,
     ) -> None:
         self._node, self._store, self._events, self._root = node, store, events, root
         self._settings, self._pages = settings, pages

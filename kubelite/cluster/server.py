@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PORT = 10250
 _BEARER = b"bearer "
 
 

@@ -101,6 +101,8 @@ class Settings(BaseModel):
     """Cgroup that holds everything of this node, below the root of each hierarchy."""
     node_name: str = ""
     """Name of the node. Default: the host name in lower case."""
+    cluster_port: int = Field(10250, ge=1, le=65535)
+    """Port of this machine at which the API server of a cluster reaches the node, once it has joined one."""
     cluster_domain: str = "cluster.local"
     """DNS domain of pods, as `/etc/hosts` and fully qualified host names show it."""
     cluster_dns: str = "auto"

@@ -72,7 +72,7 @@ class NodeCluster:
         return Member(
             agent, agent.store, agent.events,
             root=self._root, membership=membership, content_changed=agent.worker.content_changed,
-            settings=agent.settings, pages=agent.pages,
+            settings=agent.settings, pages=agent.pages, port=agent.settings.cluster_port,
         )  # fmt: skip
 
     def _begin(self, member: Member) -> None:
