@@ -359,8 +359,16 @@ def _is_block(value: Any) -> bool:
 
 
 def _is_plain(value: str) -> bool:
-    """Whether a string without quotes is read as this string."""
+    """Whether a string without quotes is read as this string. Most are words, which nobody has to read to know."""
+    if _WORD.fullmatch(value) and value.lower() not in _NO_WORDS:
+        return True
     return value == value.strip() and "\n" not in value and _data(f"a: {value}") == {"a": value}
+
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_NO_WORDS = frozenset(
+    {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
+)  # of YAML 1.1, in any case
 
 
 class _Dumper(yaml.SafeDumper):

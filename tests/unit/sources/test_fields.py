@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kubelite.sources.fields import REMOVED, CannotChange, Change, applied, changed, differences
+from kubelite.sources.fields import REMOVED, CannotChange, Change, applied, changed, differences, dumped
 from manifests.yaml.document import YamlDocument, read_documents
 
 TEXT = """\
@@ -195,3 +197,13 @@ def test_any_document_becomes_any_other(style: bool | None, by_item: bool) -> No
         made = changed(text, differences(old, read(yaml.safe_dump(new, sort_keys=False)), by_item=by_item))
         assert read(made) == read(yaml.safe_dump(new, sort_keys=False))
         assert style is not False or "# kept\n" in made
+
+
+@given(
+    st.from_regex(r"[A-Za-z][A-Za-z0-9_./-]*", fullmatch=True)
+    | st.sampled_from(["on", "NO", "Null", "yEs", "y"])
+)
+def test_words_without_quotes_are_read_as_themselves(word: str) -> None:
+    document = {word: word}
+    (found,) = read_documents(dumped(document))
+    assert isinstance(found, YamlDocument) and found.data == document

@@ -10,8 +10,10 @@ that change the same version of an object, one succeeds.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -40,7 +42,10 @@ from kubelite.sources.fields import CannotChange, changed, differences, dumped
 from kubelite.sources.patches import CannotPatch, TooLarge, patched
 from manifests.yaml.loader import KINDS, load_text
 
+T = TypeVar("T")
+
 FOLDER = "kubectl"  # of the manifest directory, for new objects
+_LARGE = 64 << 10  # characters, about 50 ms of work
 _LONGEST_NAME = 200  # characters of a file's name, without its suffix
 #: Errors that a patch of a wrong form leads to.
 _MISFITS = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
@@ -69,8 +74,12 @@ async def _create(
     if node.store.get(*key) is not None:
         details = {"name": key.name, "kind": resource.plural}
         raise ApiError("AlreadyExists", f'{_title(resource)} "{key.name}" already exists', details=details)
-    chunk = edits.split(f"---\n{dumped(stripped(doc))}")[0]
-    valid = _validated(chunk.text, key)
+
+    def prepared() -> tuple[edits.Chunk, Json]:
+        chunk = edits.split(f"---\n{dumped(stripped(doc))}")[0]
+        return chunk, _validated(chunk.text, key)
+
+    chunk, valid = await _computed(prepared, len(await request.body()))
     headers = joined(warned, admitted(request, node, [chunk]))
     if is_dry_run(request):
         return JSONResponse(complete(resource, valid), 201, headers=headers)
@@ -206,19 +215,34 @@ async def _changed(
             raise ApiError("Conflict", f"{source}: {error}") from error
 
     before = edits.read_candidates([source], [key])
-    plan = edits.plan_change(before, key, change_text)
-    headers = warned
-    for text in plan.writes.values():
-        chunks = edits.split(text or "", source)
-        ours = [chunk for chunk in chunks if key in chunk.keys]
-        if not ours:
-            raise bad_request("a change cannot give the object another kind, name or namespace")
-        _validated(ours[0].text, key)
-        headers = joined(warned, admitted(request, node, ours))
+
+    size = sum(map(len, before.values()))
+    plan, ours = await _computed(lambda: _planned(before, key, change_text), size)
+    headers = joined(warned, admitted(request, node, ours)) if ours else warned
     if is_dry_run(request):
         return {**new, "status": current.get("status", {})}, headers
     await carry_out(request, node, plan, before)
     return _present(node, resource, key), headers
+
+
+def _planned(
+    before: Mapping[str, str], key: edits.Key, change_text: Callable[[str], str]
+) -> tuple[edits.Plan, list[edits.Chunk]]:
+    """Plan the change of an object's document. Return the plan, and the document as it will be, if it changes."""
+    plan = edits.plan_change(before, key, change_text)
+    written = ((path, text or "") for path, text in plan.writes.items())
+    ours = [chunk for path, text in written for chunk in edits.split(text, path) if key in chunk.keys]
+    if plan.writes and not ours:
+        raise bad_request("a change cannot give the object another kind, name or namespace")
+    for chunk in ours[:1]:
+        _validated(chunk.text, key)
+    return plan, ours
+
+
+async def _computed(function: Callable[[], T], size: int) -> T:
+    """Return what a pure function returns. `size`: characters of what it reads: with much of it, it runs in a thread,
+    so that the node goes on meanwhile."""
+    return function() if size < _LARGE else await asyncio.to_thread(function)
 
 
 def _check_same(resource: Resource, current: Json, new: Json) -> None:

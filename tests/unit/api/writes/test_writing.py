@@ -255,3 +255,19 @@ def test_an_undo_leaves_what_somebody_else_has_written_since(
     answer = http.request("PATCH", f"{MAPS}/shop", json={"data": {"colour": "green"}}, headers=MERGE)
     assert answer.status_code == 422
     assert file.read_text() == theirs
+
+
+def test_a_large_object_is_written_as_a_small_one(http: Http) -> None:
+    """It is written and changed in another thread, so that the node goes on meanwhile."""
+    data = {f"key-{number}": "on" if number % 2 else "x" * 50 for number in range(2000)}
+    sent = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}, "data": data}
+    assert http.post(MAPS, json=sent).json()["data"] == data
+    patch = {"data": {"key-0": "y", "key-1": None}}
+    answer = http.request("PATCH", f"{MAPS}/large", json=patch, headers=MERGE)
+    wanted = {**data, "key-0": "y"}
+    del wanted["key-1"]
+    assert answer.json()["data"] == wanted
+    wrong = {"data": {"key-0": "x" * (1 << 20)}}
+    code, said = words(http.request("PATCH", f"{MAPS}/large", json=wrong, headers=MERGE))
+    assert code == 422 and "Too long: may not be more than 1048576 bytes" in said
+    assert http.get(f"{MAPS}/large").json()["data"] == wanted
