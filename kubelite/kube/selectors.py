@@ -33,6 +33,18 @@ _FIELDS = {
         "source",
         "type",
     ),
+    "events.k8s.io": (  # Kubernetes pkg/apis/events/v1/conversion.go
+        "regarding.kind",
+        "regarding.namespace",
+        "regarding.name",
+        "regarding.uid",
+        "regarding.apiVersion",
+        "regarding.resourceVersion",
+        "regarding.fieldPath",
+        "reason",
+        "reportingController",
+        "type",
+    ),
     "Secret": ("type",),
     "Namespace": ("status.phase",),
     "Node": ("spec.unschedulable",),
@@ -46,7 +58,8 @@ class Term(NamedTuple):
 
 
 def parse_fields(text: str, kind: str) -> tuple[Term, ...]:
-    """Parse a field selector. Raises ApiError BadRequest if it is malformed or the kind does not have the field."""
+    """Parse a field selector. `kind`: of the objects, or "events.k8s.io" for the events of that group. Raises ApiError
+    BadRequest if it is malformed or the kind does not have the field."""
     terms = []
     for part in text.split(","):
         if not part.strip():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
 from tests.e2e.test_kubeconfig import Kubectl
 from tests.programs import missing
@@ -64,6 +65,26 @@ def test_a_list_comes_in_pages(kubectl: Kubectl) -> None:
         assert "invalid continue token" in said
     finally:
         assert kubectl("delete", "cm", *names).code == 0
+
+
+def test_events_of_both_groups(kubectl: Kubectl) -> None:
+    kubectl.node.apply("web.yaml", pod("web", container()))
+    kubectl.node.wait_status("web", "Running")
+    core, new = kubectl("get", "events.v1."), kubectl("get", "events.v1.events.k8s.io")
+    assert "Started" in core.out and without_ages(core.out) == without_ages(new.out)
+    (started, *_) = json.loads(
+        kubectl("get", "events.v1.events.k8s.io", "-o", "json", "--field-selector=reason=Started").out
+    )["items"]
+    assert started["regarding"]["name"] == "web" and "note" in started
+    for command in (
+        ("events",),
+        ("events", "--for", "pod/web"),
+        ("get", "events"),
+        ("describe", "pod", "web"),
+    ):
+        assert "Started" in kubectl(*command).out
+    watch = kubectl("get", "--raw", "/apis/events.k8s.io/v1/events?watch=1&timeoutSeconds=1").out
+    assert json.loads(watch.splitlines()[0])["object"]["apiVersion"] == "events.k8s.io/v1"
 
 
 def without_ages(text: str) -> list[str]:

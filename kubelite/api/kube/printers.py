@@ -250,6 +250,10 @@ def _readiness_gates(spec: Json, status: Json) -> str:
 
 
 def event_cells(event: Json, now: float) -> Cells:
+    if "regarding" in event:  # of events.k8s.io
+        from kubelite.api.kube.events.version_1 import as_core
+
+        event = as_core(event)
     series = event.get("series") or {}
     first = age_of(event.get("firstTimestamp") or event.get("eventTime"), now)
     last_time = series.get("lastObservedTime") or event.get("lastTimestamp")

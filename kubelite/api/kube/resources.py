@@ -29,6 +29,10 @@ class Resource(NamedTuple):
     scaled: bool = False  # has the subresource `scale`
 
     @property
+    def group(self) -> str:
+        return self.group_version.rpartition("/")[0]
+
+    @property
     def workload(self) -> bool:
         return self.kind in WORKLOADS
 
@@ -117,8 +121,11 @@ RESOURCES = {
         Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
 }
-#: Resources that an older version of their group serves as well; their documents are converted.
-OLDER = (RESOURCES["horizontalpodautoscalers"]._replace(group_version="autoscaling/v1"),)
+#: Resources that another group or version serves as well; their documents are converted.
+CONVERTED = (
+    RESOURCES["events"]._replace(group_version="events.k8s.io/v1"),
+    RESOURCES["horizontalpodautoscalers"]._replace(group_version="autoscaling/v1"),
+)
 #: Resources of metrics.k8s.io, which have other routes (metrics/): the same names as in the core group.
 METRICS = (
     Resource("nodes", "NodeMetrics", False, verbs=("get", "list"), group_version="metrics.k8s.io/v1beta1"),
@@ -146,7 +153,7 @@ _STREAMED = {
 
 
 def find_resource(group_version: str, plural: str) -> Resource | None:
-    known = (RESOURCES.get(plural), *OLDER)
+    known = (RESOURCES.get(plural), *CONVERTED)
     named = (one for one in known if one is not None and one.plural == plural)
     return next((one for one in named if one.group_version == group_version), None)
 
@@ -191,7 +198,7 @@ def api_resource_list(group_version: str = "v1") -> Json:
             "shortNames": list(r.short),
             **({"categories": ["all"]} if r.kind in _ALL or r.workload else {}),
         }
-        for r in (*RESOURCES.values(), *OLDER, *METRICS)
+        for r in (*RESOURCES.values(), *CONVERTED, *METRICS)
         if r.group_version == group_version
     ]
     for name, verb in _SUBRESOURCES if group_version == "v1" else ():
@@ -239,7 +246,9 @@ def api_versions() -> Json:
 
 
 def api_group_list() -> Json:
-    named = sorted({r.group_version for r in (*RESOURCES.values(), *METRICS)} - {"v1"})
+    main = {r.group_version for r in (*RESOURCES.values(), *METRICS)} - {"v1"}
+    groups = {one.partition("/")[0] for one in main}
+    named = sorted(main | {r.group_version for r in CONVERTED if r.group not in groups})
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(version) for version in named]}
 
 
@@ -254,8 +263,8 @@ def _group(group_version: str) -> Json:
     served = {"groupVersion": group_version, "version": version}
     older = [
         {"groupVersion": one.group_version, "version": one.group_version.partition("/")[2]}
-        for one in OLDER
-        if one.group_version.partition("/")[0] == name
+        for one in CONVERTED
+        if one.group == name and one.group_version != group_version
     ]
     return {"name": name, "versions": [served, *older], "preferredVersion": served}
 
@@ -265,7 +274,11 @@ def complete(resource: Resource, doc: Json) -> Json:
     API server."""
     if resource.kind == "Pod":
         doc = with_defaults(doc)
-    if resource in OLDER:
+    if resource.group == "events.k8s.io":
+        from kubelite.api.kube.events.version_1 import as_v1 as event_v1
+
+        return event_v1({"kind": resource.kind, **doc})
+    if resource in CONVERTED:
         from kubelite.api.kube.autoscaling.version_1 import as_v1
 
         return as_v1({"kind": resource.kind, **doc})

@@ -102,7 +102,8 @@ def selector(request: Request, resource: Resource, *, name: str = "") -> Selecto
         labels = parse_selector(request.query_params.get("labelSelector", ""))
     except ValueError as error:
         raise bad_request(str(error)) from error
-    fields = parse_fields(request.query_params.get("fieldSelector", ""), resource.kind)
+    kind = resource.group if resource.group == "events.k8s.io" else resource.kind
+    fields = parse_fields(request.query_params.get("fieldSelector", ""), kind)
 
     def selects(doc: Json) -> bool:
         metadata = doc["metadata"]

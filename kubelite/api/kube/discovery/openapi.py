@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.discovery.schemas import REFERENCE, schema_name, schemas
-from kubelite.api.kube.resources import OLDER, RESOURCES, Resource
+from kubelite.api.kube.resources import CONVERTED, RESOURCES, Resource
 from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 from manifests.types.meta import Object
@@ -27,7 +27,7 @@ _PARAMETERS = [
 
 
 def served() -> Iterator[Resource]:
-    yield from (*RESOURCES.values(), *OLDER)
+    yield from (*RESOURCES.values(), *CONVERTED)
 
 
 def index() -> Json:

@@ -9,7 +9,7 @@ import pytest
 
 from kubelite.api.kube.discovery import aggregated, openapi
 from kubelite.api.kube.discovery.schemas import REFERENCE
-from kubelite.api.kube.resources import METRICS, RESOURCES, api_resource_list
+from kubelite.api.kube.resources import CONVERTED, METRICS, RESOURCES, api_resource_list
 from manifests.yaml.loader import KINDS
 from tests.unit.api.test_api import Http, http, node
 
@@ -99,7 +99,7 @@ def test_aggregated_discovery_lists_the_same_resources(http: Http) -> None:
         for version in item["versions"]
         for resource in version["resources"]
     }
-    assert len(served) == len(RESOURCES) + len(METRICS) + 1, "HorizontalPodAutoscalers have two versions"
+    assert len(served) == len(RESOURCES) + len(CONVERTED) + len(METRICS)
     pods = next(one for one in items[0]["versions"][0]["resources"] if one["resource"] == "pods")
     assert pods["scope"] == "Namespaced" and pods["shortNames"] == ["po"]
     plain = {one["name"] for one in api_resource_list("v1")["resources"] if one["name"].startswith("pods/")}
