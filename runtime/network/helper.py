@@ -83,7 +83,7 @@ class Helper:
 
     def _watch_policies(self, poll: select.poll, before: int) -> int:
         """Wait for changes of the tables of NetworkPolicies as well, while there are any. Returns the descriptor."""
-        now = self._node.policies.watched_fd if self._node.policies else -1
+        now = self._node.tables.policies.watched_fd if self._node.tables.policies else -1
         if now != before:
             if before >= 0:
                 poll.unregister(before)
@@ -94,8 +94,8 @@ class Helper:
     def _look_at_policies(self) -> None:
         """Undo what another program did to the tables of NetworkPolicies: until the next repair, they would be open."""
         with contextlib.suppress(RuntimeFault):  # that repair reports it
-            if self._node.policies:
-                self._repaired += self._node.policies.look()
+            if self._node.tables.policies:
+                self._repaired += self._node.tables.policies.look()
 
     def _handle(self, group: list[dict[str, Any]]) -> None:
         """Execute a group: one request, or several deletes. An add runs in parallel with deletes of other pods, and a
@@ -175,7 +175,7 @@ class Helper:
             case "services-replace" | "services-change":
                 return _do_services(node, request)
             case "services-count":
-                return [count.to_json() for count in node.count_services()]
+                return [count.to_json() for count in node.tables.count_services()]
             case "policies-replace" | "policies-change":
                 return _do_policies(node, request)
             case unknown:
@@ -187,10 +187,10 @@ def _do_services(node: Node, request: dict[str, Any]) -> list[str]:
 
     ports = [ServicePort.from_json(port) for port in request["ports"]]
     if request["op"] == "services-change":
-        return node.change_services(ports, request["removed"])
+        return node.tables.change_services(ports, request["removed"])
     first, last = request["node_port_range"]
     network = ServiceNetwork(request["service_cidr"], (first, last), counted=request["counted"])
-    return node.replace_services(network, ports)
+    return node.tables.replace_services(network, ports)
 
 
 def _do_policies(node: Node, request: dict[str, Any]) -> list[str]:
@@ -200,8 +200,8 @@ def _do_policies(node: Node, request: dict[str, Any]) -> list[str]:
     policies = None if listed is None else [Policy.from_json(policy) for policy in listed]
     pods = [PodRules.from_json(pod) for pod in request["pods"]]
     if request["op"] == "policies-change":
-        return node.change_policies(policies, pods, request["removed"])
-    return node.replace_policies(policies or (), pods)
+        return node.tables.change_policies(policies, pods, request["removed"])
+    return node.tables.replace_policies(policies or (), pods)
 
 
 def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

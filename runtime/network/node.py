@@ -26,7 +26,7 @@ from runtime.network.deleter import delete_links
 from runtime.network.ipam import LeaseStore, recorded_identity
 from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
-from runtime.network.nft_messages import NFPROTO_INET, NFPROTO_IPV4, remove_table, table_exists
+from runtime.network.nft_messages import remove_table
 from runtime.network.plan import (
     POD_IFNAME,
     Attachment,
@@ -39,20 +39,15 @@ from runtime.network.plan import (
     bridge_alias,
     check_ports,
     link_prefix,
-    policy_table_name,
     port_conflict,
-    service_table_name,
     table_name,
 )
 from runtime.network.port_sockets import PortSockets
 from runtime.network.shaping import limits
+from runtime.network.tables import Tables
 
-if TYPE_CHECKING:  # loaded when there are IPv6 addresses, Services or NetworkPolicies
+if TYPE_CHECKING:  # loaded when there are IPv6 addresses
     from runtime.network.ipv6.stack import Stack6
-    from runtime.network.policies.enforcement import PolicyEnforcement
-    from runtime.network.policies.plan import PodRules, Policy
-    from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
-    from runtime.network.services.routing import ServiceRouting
 
 
 class Node:
@@ -66,9 +61,6 @@ class Node:
         self._route = NetlinkSocket()
         self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone)
         self._ports = PortSockets(ipv6=bool(config.pod_cidr6))
-        self._services: ServiceRouting | None = None  # None until there are Services
-        self._service_network: ServiceNetwork | None = None
-        self.policies: PolicyEnforcement | None = None  # None until there are NetworkPolicies
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._namespaces = Namespaces()
         self._mtu = config.mtu or uplink_mtu(self._route)
@@ -76,6 +68,10 @@ class Node:
         self._ipv6 = self._second_family()
         subnet6 = self._ipv6.subnet if self._ipv6 else None
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name, subnet6)
+        self.tables = Tables(
+            config, self._name,
+            route=self._route, bridge=self._bridge, subnet=self._subnet, leases=self._leases,
+        )  # fmt: skip
         self.warnings = self._set_up_bridge()
         self._repair_leftovers()
         self._senders = self._set_up_senders()
@@ -131,8 +127,8 @@ class Node:
             self._senders.forget([lease for uid in uids if (lease := self._leases.get(uid))])
         if self._ipv6:
             self._ipv6.forget([lease.ip6 for uid in uids if (lease := self._leases.get(uid))])
-        if self.policies:
-            self.policies.forget(uids)
+        if self.tables.policies:
+            self.tables.policies.forget(uids)
         for uid in uids:
             self._leases.remove(uid)
 
@@ -176,9 +172,9 @@ class Node:
             if self._senders:
                 undo.callback(self._senders.forget, [lease])
                 self._admit(lease)
-            if self.policies:
-                undo.callback(self.policies.forget, [uid])
-                self.policies.admit(uid, lease.addresses)
+            if policies := self.tables.policies:
+                undo.callback(policies.forget, [uid])
+                policies.admit(uid, lease.addresses)
             undo.callback(delete_links, self._route, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
@@ -272,80 +268,18 @@ class Node:
             ip6=lease.ip6,
         )
 
-    # --- Services -----------------------------------------------------------------------------------------------------
-
-    def replace_services(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
-        """Make these ports of Services the desired state. Returns a sentence for each port that cannot be served.
-        Raises NetworkError, SpecError."""
-        self._service_network = network
-        if not (ports or self._services or table_exists(NFPROTO_IPV4, service_table_name(self._name))):
-            return []
-        return self._service_routing().replace(network, ports)
-
-    def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
-        """Add, change and remove ports of Services in one transaction. Returns a sentence for each port that cannot be
-        served. Raises NetworkError."""
-        if self._services is None and self._service_network:
-            self._service_routing().replace(self._service_network, ())
-        return self._service_routing().change(changed, removed)
-
-    def count_services(self) -> Sequence[ServiceCount]:
-        return self._services.counts() if self._services else ()
-
-    def _service_routing(self) -> ServiceRouting:
-        if self._services is None:
-            from runtime.network.services.routing import ServiceRouting
-
-            self._services = ServiceRouting(
-                self._route, self._bridge, self._subnet,
-                table=service_table_name(self._name), prefix=link_prefix(self._name), routed=self.config.routed,
-            )  # fmt: skip
-        return self._services
-
-    # --- NetworkPolicies --------------------------------------------------------------------------------------------
-
-    def replace_policies(self, policies: Sequence[Policy], pods: Sequence[PodRules]) -> list[str]:
-        """Make this the desired state of NetworkPolicies. Returns warnings. Raises NetworkError."""
-        if not (
-            policies or pods or self.policies or table_exists(NFPROTO_INET, policy_table_name(self._name))
-        ):
-            return []
-        return self._policy_enforcement().replace(policies, pods)
-
-    def change_policies(
-        self, policies: Sequence[Policy] | None, pods: Sequence[PodRules], removed: Sequence[str]
-    ) -> list[str]:
-        """Change policies and what they mean for pods (see PolicyEnforcement.change). Raises NetworkError."""
-        return self._policy_enforcement().change(policies, pods, removed)
-
-    def _policy_enforcement(self) -> PolicyEnforcement:
-        if self.policies is None:
-            from runtime.network.policies.enforcement import PolicyEnforcement
-
-            self.policies = PolicyEnforcement(
-                self._bridge, self._subnet,
-                table=policy_table_name(self._name), prefix=link_prefix(self._name),
-                addresses=self._leases.addresses, ipv6=bool(self.config.pod_cidr6),
-            )  # fmt: skip
-        return self.policies
-
     # --- the node itself --------------------------------------------------------------------------------------------
 
     def audit(self) -> list[str]:
         """Everything that is missing, damaged or left over in this node's network, as sentences."""
-        return [problem.sentence for problem in self._audit.problems()] + self._table_problems()
-
-    def _table_problems(self) -> list[str]:
-        """What is wrong with the tables of Services and of NetworkPolicies."""
-        return [said for tables in (self._services, self.policies) if tables for said in tables.problems()]
+        return [problem.sentence for problem in self._audit.problems()] + self.tables.problems()
 
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With
         `inside`, the first audit enters the namespaces of only that many pods, in turn at each call."""
-        if self._services:
-            self._services.settle()
+        self.tables.settle()
         found = self._audit.problems(self._leases.next(inside))
-        lacking = self._table_problems()
+        lacking = self.tables.problems()
         if not found and not lacking:
             return Repair()
         self._set_up_bridge()
@@ -356,15 +290,10 @@ class Node:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
         failed = self._repair_pods(found)
-        for tables in (self.policies, self._services):
-            if tables and tables.problems():
-                try:
-                    tables.restore()
-                except NetworkError as error:
-                    failed.append(str(error))
+        failed += self.tables.restore()
         failed += limits.restore(self._route, self._leases.all())  # after the policies: it may fail
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
-        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self._table_problems()}
+        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self.tables.problems()}
         said = [*(problem.sentence for problem in found), *lacking]
         return Repair([one for one in said if one not in left], sorted(left), failed)
 
@@ -402,8 +331,7 @@ class Node:
     def teardown(self) -> None:
         """Remove everything that belongs to this node: tables, pods' interfaces, bridge, leases. ip_forward is not
         changed."""
-        self._service_routing().delete()
-        self._policy_enforcement().delete()
+        self.tables.delete()
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)

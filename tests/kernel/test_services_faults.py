@@ -295,7 +295,7 @@ def test_a_kernel_without_a_part_of_nftables_is_named(
         node = Node(world.config())
         try:
             with pytest.raises(NetworkError, match="cannot route Services with nftables") as refused:
-                node.replace_services(NETWORK, [service()])
+                node.tables.replace_services(NETWORK, [service()])
             assert (refused.value.reason, refused.value.retriable) == ("ServicesNotSupported", False)
             assert "services" not in world.host.sh(nft, "list", "tables")
             assert routes(world) == []
