@@ -38,6 +38,10 @@ class Heartbeat:
         self.error = ""  # why the last sign of life did not get through, "" if it did
         self.seen = 0.0  # Unix seconds of the last one that did
 
+    def node_uid(self) -> str:
+        """Return the uid of the Node on the API server, "" while it is not registered."""
+        return str(self._registered["metadata"]["uid"]) if self._registered is not None else ""
+
     async def register(self) -> Json:
         """Create the Node, or take over the one that exists. Raises ClusterError."""
         made = node_object(self._node(), port=self._port, version=version(), now=time.time())

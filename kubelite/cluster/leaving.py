@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 from kubelite.cluster.client import ClusterError, Refusal
+from kubelite.cluster.decide.mirrors import is_mirror
 from kubelite.cluster.decide.node_status import LEFT
 from kubelite.cluster.heartbeat import LEASES
 from kubelite.cluster.member import Member
 from kubelite.cluster.sink import path
-from kubelite.cluster.source import MIRROR
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 
@@ -65,7 +65,7 @@ class Leaving:
         return [
             pod
             for pod in self._member.pods.all()
-            if MIRROR not in (pod["metadata"].get("annotations") or {})
+            if not is_mirror(pod)
             and not any(one["kind"] == "DaemonSet" for one in pod["metadata"].get("ownerReferences") or ())
         ]
 
@@ -93,8 +93,9 @@ class Leaving:
             return
 
     async def unregister(self) -> None:
-        """Delete the Lease and the Node. A cluster does not let a node delete its Node, unless an administrator has
-        given nodes that right: what to do by hand is said."""
+        """Delete the mirror pods, the Lease and the Node. A cluster does not let a node delete its Node, unless an
+        administrator has given nodes that right: what to do by hand is said."""
+        await self._delete_mirrors()
         for place in (f"{LEASES}/{self._node}", f"/api/v1/nodes/{self._node}"):
             try:
                 await self._client.delete(place)
@@ -108,6 +109,16 @@ class Leaving:
                 continue
             if place.startswith("/api/v1/nodes/"):
                 self._say(f"node {self._node} is deleted from the cluster")
+
+    async def _delete_mirrors(self) -> None:
+        """The node's own pods go on, and the cluster does not see them any more."""
+        for pod in [one for one in self._member.pods.all() if is_mirror(one)]:
+            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
+            try:
+                await self._client.delete(path(pod), options)
+            except ClusterError as error:
+                log.warning("the cluster keeps the mirror pod %s: %s", _name(pod), error)
+                return
 
 
 def _name(pod: Json) -> str:

@@ -32,6 +32,7 @@ from kubelite.cluster.membership import files
 from kubelite.cluster.membership.discovery import JoinError
 from kubelite.cluster.membership.files import Membership
 from kubelite.cluster.membership.joining import certify, member_client, member_context
+from kubelite.cluster.mirrors import Mirrors
 from kubelite.cluster.reflector import Reflector
 from kubelite.cluster.server import Reports, node_server
 from kubelite.cluster.sink import StatusSink
@@ -102,11 +103,16 @@ class Member:
             volumes=volumes.of, refused=self.sink.refused, warn=self._warn,
         )  # fmt: skip
         self.heartbeat = Heartbeat(self.client, membership.node, node.node, port)
+        self.mirrors = Mirrors(
+            store, self.client, self.pods, membership.node,
+            node_uid=self.heartbeat.node_uid, warn=self._warn,
+        )  # fmt: skip
 
     def _look(self, uid: str) -> None:
         for queue in self._queues:
             queue.add(uid)
         self._pods_changed.set()
+        self.mirrors.look()
 
     def _warn(self, pod: Json, reason: str, message: str) -> None:
         self._events.event(reference({"kind": "Pod", "apiVersion": "v1", **pod}), "Warning", reason, message)
@@ -128,6 +134,7 @@ class Member:
             "configuration": self._configure,
             "use": self._use,
             "statuses": self.sink.run,
+            "mirrors": self.mirrors.run,
             "pods": partial(self._follow, pods),
             "events": events.run,
             "server": self._serve,

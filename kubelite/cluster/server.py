@@ -32,6 +32,7 @@ from kubelite.api.server import serving
 from kubelite.api.stream import Stream
 from kubelite.cluster.authorization import Authorization, asked
 from kubelite.cluster.client import ClusterError
+from kubelite.cluster.decide.mirrors import has_mirror, mirror_name
 from kubelite.cluster.membership import files
 from kubelite.kube.errors import ApiError, not_found
 from kubelite.kube.json import Json
@@ -84,7 +85,12 @@ class Authorized:
 def _pod(connection: HTTPConnection) -> Json:
     """Return the pod that a path names, of the uid if it has one. Raises ApiError."""
     given = connection.path_params
-    record = node_of(connection).store.get("Pod", given["namespace"], given["name"])
+    store, node = node_of(connection).store, node_of(connection).node_name
+    record = store.get("Pod", given["namespace"], given["name"])
+    if record is None and (own := given["name"].removesuffix(mirror_name("", node))) != given["name"]:
+        record = store.get("Pod", given["namespace"], own)  # its mirror is named
+        if record is not None and has_mirror(record.doc):
+            return record.doc
     if record is None or given.get("uid", record.uid) != record.uid:
         raise not_found("pods", given["name"])
     return record.doc

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 
 from kubelite.cluster.client import ClusterClient, Refusal, Unreachable
+from kubelite.cluster.decide.mirrors import is_mirror
 from kubelite.cluster.decide.pod_status import final, refusal, status_patch
 from kubelite.cluster.decide.pods import kept
-from kubelite.cluster.source import MIRROR, ApiPods
+from kubelite.cluster.source import ApiPods
 from kubelite.kube.json import Json
 from kubelite.kube.workqueue import WorkQueue
 from state.store import Store
@@ -77,7 +78,7 @@ class StatusSink:
         pod, record = self._pods.get(uid), self._store.get_uid(uid)
         if record is not None and not kept(record.doc):
             record = None  # an object of this node, which the cluster's pod has taken the uid of
-        if pod is None or MIRROR in (pod["metadata"].get("annotations") or {}):
+        if pod is None or is_mirror(pod):
             if self._pods.complete:
                 self._last.pop(uid, None)
                 self._refusals.pop(uid, None)

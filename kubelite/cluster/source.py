@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from kubelite.cluster.decide.mirrors import is_mirror
 from kubelite.cluster.decide.pods import Surroundings, kept, stored, updated, with_deletion
 from kubelite.cluster.decide.references import claims
 from kubelite.kube.errors import Forbidden
@@ -23,9 +24,6 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
-MIRROR = (
-    "kubernetes.io/config.mirror"  # annotation of a mirror pod (Kubernetes pkg/kubelet/types/pod_update.go)
-)
 HELD = 0.5  # seconds until a pod is tried again whose name an older one still has
 
 
@@ -104,7 +102,7 @@ class ClusterSource:
     async def reconcile(self, uid: str) -> float | None:
         """Bring the store's record of a pod in step with the API server's. Return the seconds until the next look."""
         pod, record = self._pods.get(uid), self._store.get_uid(uid)
-        if pod is not None and MIRROR in (pod["metadata"].get("annotations") or {}):
+        if pod is not None and is_mirror(pod):
             return None
         if pod is None:
             self._bound.pop(uid, None)

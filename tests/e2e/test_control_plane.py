@@ -17,6 +17,30 @@ from tests.cluster.control_plane import ControlPlane, missing
 from tests.e2e.node import IMAGE, Node, running_node
 from tests.waiting import until
 
+OWN = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: own}}
+spec:
+  containers:
+  - {{name: main, image: "{IMAGE}", imagePullPolicy: Never, command: [sh, -c, "echo own; exec sleep 10000"]}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: words}}
+data: {{a: b}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: reader}}
+spec:
+  containers:
+  - name: main
+    image: "{IMAGE}"
+    imagePullPolicy: Never
+    command: [sleep, "10000"]
+    envFrom: [{{configMapRef: {{name: words}}}}]
+"""
 LONG = 90.0  # seconds: controllers of a cluster look every few seconds
 
 
@@ -72,8 +96,32 @@ def _joins_although_it_is_killed(node: Node, plane: ControlPlane) -> None:
     assert f"node {node.name} is registered" in done.out or "is a member" in done.out + done.err
 
 
+def _has_mirrors(node: Node, plane: ControlPlane) -> None:
+    """The cluster sees the node's own pods, and a mirror that somebody deletes comes back. The pod runs on."""
+    name = f"own-{node.name}"
+
+    def mirror() -> Any:
+        found = plane.get("pod", name)
+        return found if (found.get("status") or {}).get("phase") == "Running" else None
+
+    first, process = until(mirror, "the mirror pod to run", LONG), node.pid("own")
+    assert first["metadata"]["ownerReferences"][0]["kind"] == "Node"
+    assert plane.kubectl("logs", name) == "own\n"
+    plane.kubectl("delete", "pod", name, "--wait=false")
+    again = until(
+        lambda: (one := mirror()) and one["metadata"]["uid"] != first["metadata"]["uid"] and one,
+        "a new one",
+        LONG,
+    )
+    assert again and node.pid("own") == process
+    assert not plane.get("pod", f"reader-{node.name}")
+    (event,) = until(lambda: node.events("MirrorPodRefused"), "the refusal to be told", LONG)
+    assert "reader" in event["involvedObject"]["name"] and "configmap" in event["message"]
+
+
 def test_a_node_of_a_real_cluster(cluster: tuple[Node, ControlPlane]) -> None:
     node, plane = cluster
+    node.apply("own.yaml", OWN)
     _joins_although_it_is_killed(node, plane)
     until(lambda: _node_is_ready(plane, node.name), "the node to be ready", LONG)
 
@@ -82,6 +130,7 @@ def test_a_node_of_a_real_cluster(cluster: tuple[Node, ControlPlane]) -> None:
     assert plane.kubectl("logs", "deployment/web") == "hello\n"
     assert plane.kubectl("exec", "deployment/web", "--", "sh", "-c", "echo $0 there") == "sh there\n"
 
+    _has_mirrors(node, plane)
     plane.kubectl("drain", node.name, "--timeout=60s")
     assert not plane.get("pods", "-l", "app=web", "--field-selector=status.phase=Running")["items"]
     plane.kubectl("uncordon", node.name)
@@ -105,5 +154,9 @@ def test_a_node_of_a_real_cluster(cluster: tuple[Node, ControlPlane]) -> None:
     said = node.cli("leave", "--timeout=60s", timeout=90).out
     assert "pods are evicted" in said
     assert f"kubectl delete node {node.name}" in said
-    until(lambda: not node.json("get", "pods")["items"], "the cluster's pods to be gone", LONG)
+    until(
+        lambda: {one["metadata"]["name"] for one in node.json("get", "pods")["items"]} == {"own", "reader"},
+        "the cluster's pods to be gone", LONG,
+    )  # fmt: skip
+    assert not plane.get("pod", f"own-{node.name}"), "mirror pods are deleted"
     assert plane.get("node", node.name)["spec"]["unschedulable"]

@@ -430,3 +430,26 @@ def test_a_single_node_imports_nothing_of_the_cluster() -> None:
     code = "import sys, kubelite.daemon.assembly; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not [name for name in loaded.split() if name.startswith("kubelite.cluster")]
+
+
+async def test_the_nodes_own_pods_have_mirrors(site: Site) -> None:
+    own = {"metadata": {"name": "own", "namespace": "shop", "uid": "own"}, **_pod()}
+    mirror = f"{PODS}/own-here"
+    await site.store.create("Pod", own)
+    async with site.member() as member:
+        await until_async(lambda: mirror in site.api.objects, "the mirror is there")
+        first = site.of(mirror)["metadata"]["uid"]
+        await site.store.update_status("own", {"phase": "Running"})
+        await until_async(lambda: site.of(mirror).get("status") == {"phase": "Running"}, "its status is told")
+        site.api.terminate(mirror)
+        await until_async(
+            lambda: mirror in site.api.objects and site.of(mirror)["metadata"]["uid"] != first,
+            "it comes back",
+        )
+        assert (one := site.pod("own")) is not None and not one.deleting
+        assert site.pod("own-here") is None
+        await until_async(lambda: member.pods.get(site.of(mirror)["metadata"]["uid"]), "the node knows it")
+        member.keep_client = True
+    await Leaving(member, site.said.append).unregister()
+    await member.client.close()
+    assert mirror not in site.api.objects
