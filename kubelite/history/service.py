@@ -129,7 +129,7 @@ class NodeHistory:
             await self._store.revisions(file)
         keys = [key for chunk in edits.split(whole, file) for key in chunk.keys]
         outcomes = tuple(edits.Outcome(key, "configured", file) for key in keys)
-        edits.execute(edits.Plan({file: whole}, outcomes))
+        edits.execute(edits.Plan({file: whole}, outcomes), self._directory)
         await self._rescan()
         revisions = await self._store.revisions(file)
         return {**answer, "revision": revisions[-1].number}

@@ -27,6 +27,7 @@ from kubelite.sources.files import read_text
 from manifests.yaml.document import SyntaxProblem, read_documents, without_marks
 from manifests.yaml.object_names import GeneratedNames, may_define, objects_in, prefix_of
 
+FOLDER = "kubectl"  # of the manifest directory, where objects that the API creates get files of their own
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)
 
@@ -350,9 +351,11 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
     return found
 
 
-def execute(plan: Plan) -> None:
+def execute(plan: Plan, manifests: str) -> None:
     """Write the files. Each is replaced by rename, so a reader sees either the old or the new file as a whole. The
-    files are on the disk when this returns, so an acknowledged change survives a power failure. Raises ApiError."""
+    files are on the disk when this returns, so an acknowledged change survives a power failure. In the folder of
+    objects that the API creates, directories are removed with their last file. `manifests`: the manifest directory.
+    Raises ApiError."""
     for path in filter(os.path.islink, plan.writes):
         words = f"{path} is a symbolic link to {os.readlink(path)}: change the file that it leads to"
         raise ApiError("Conflict", words)
@@ -375,13 +378,15 @@ def execute(plan: Plan) -> None:
             _sync(directory)
         except OSError as error:
             raise ApiError("InternalError", f"cannot sync {directory}: {error.strerror}") from error
+    for path in (path for path, text in plan.writes.items() if text is None):
+        _remove_empty(os.path.dirname(path), os.path.join(manifests, FOLDER))
 
 
-def undo(plan: Plan, before: Mapping[str, str]) -> None:
+def undo(plan: Plan, before: Mapping[str, str], manifests: str) -> None:
     """Give the files of an executed plan their old content, `before`. A file that somebody has written since stays.
     Raises ApiError."""
     ours = [path for path, text in plan.writes.items() if _holds(path, text)]
-    execute(Plan({path: before.get(path) for path in ours}, plan.outcomes))
+    execute(Plan({path: before.get(path) for path in ours}, plan.outcomes), manifests)
 
 
 def _holds(path: str, text: str | None) -> bool:
@@ -402,6 +407,14 @@ def _make_directories(path: str) -> list[str]:
     for directory in reversed(missing):
         os.mkdir(directory)
     return [os.path.dirname(directory) for directory in reversed(missing)]
+
+
+def _remove_empty(directory: str, top: str) -> None:
+    """Remove a directory and those above it, up to `top`, as far as they are empty. Others are left alone."""
+    with contextlib.suppress(OSError):  # ENOTEMPTY; or somebody else has removed it
+        while directory == top or directory.startswith(f"{top}/"):
+            os.rmdir(directory)
+            directory = os.path.dirname(directory)
 
 
 def _sync(directory: str) -> None:

@@ -125,7 +125,7 @@ def write_manifests(directory: Path) -> None:
     ]
     for step in steps:
         writes = {str(directory / name): text for name, text in step.items()}
-        edits.execute(edits.Plan(writes, ()))
+        edits.execute(edits.Plan(writes, ()), str(directory))
         for name, text in step.items():
             files.pop(name, None)
             files |= {name: text} if text is not None else {}

@@ -156,7 +156,7 @@ async def _deleted_namespace(request: Request, node: NodeApi, resource: Resource
     await node.rescan()
     plan = _removal([entry["file"] for entry in node.manifests()], name)
     if plan.writes:
-        edits.execute(plan)
+        edits.execute(plan, node.manifests_dir)
     await node.end_namespace(name)
     await node.rescan()
     doc = read_one(node, resource, "", name) or before  # an empty one is gone already

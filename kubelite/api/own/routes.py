@@ -264,7 +264,7 @@ async def carry_out(
     """Make the changes, unless the request is a dry run, and answer with their results. `more`: further fields of the
     answer."""
     if request.query_params.get("dryRun") != "true" and plan.writes:
-        edits.execute(plan)
+        edits.execute(plan, node.manifests_dir)
         await node.rescan()
     note(request, *[f"{o.key.kind.lower()}/{o.key.namespace}/{o.key.name} {o.result}" for o in plan.outcomes])
     objects = [

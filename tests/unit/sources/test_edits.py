@@ -219,7 +219,7 @@ def test_a_file_keeps_its_owner_and_mode_under_any_umask(tmp_path: Path) -> None
     before = os.umask(0o077)  # that of the systemd unit
     try:
         (tmp_path / f".a.yaml.{os.getpid()}.tmp").symlink_to(tmp_path / "elsewhere")
-        execute(Plan({str(path): "new"}, ()))
+        execute(Plan({str(path): "new"}, ()), str(tmp_path))
     finally:
         os.umask(before)
     found = path.stat()
@@ -234,10 +234,33 @@ def test_execute_replaces_by_rename_and_keeps_the_mode(tmp_path: Path) -> None:
     gone = tmp_path / "b.yaml"
     gone.write_text("x")
     before = old.stat().st_ino
-    execute(Plan({str(old): "new", str(gone): None}, ()))
+    execute(Plan({str(old): "new", str(gone): None}, ()), str(tmp_path))
     assert old.read_text() == "new" and old.stat().st_ino != before
     assert stat.S_IMODE(old.stat().st_mode) == 0o640
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("files", "gone", "left"),
+    [
+        (["kubectl/a/x.yaml"], ["kubectl/a/x.yaml"], []),
+        (["kubectl/a/x.yaml", "kubectl/y.yaml"], ["kubectl/a/x.yaml"], ["kubectl", "kubectl/y.yaml"]),
+        (["kubectl/a/x", "kubectl/b/y"], ["kubectl/a/x"], ["kubectl", "kubectl/b", "kubectl/b/y"]),
+        (["kubectl/a/.mine", "kubectl/a/x"], ["kubectl/a/x"], ["kubectl", "kubectl/a", "kubectl/a/.mine"]),
+        (["kubectl/x.yaml"], ["kubectl/x.yaml"], []),
+        (["shop/x.yaml"], ["shop/x.yaml"], ["shop"]),  # a directory that somebody made
+        (["kubectls/x.yaml"], ["kubectls/x.yaml"], ["kubectls"]),
+        (["shop/kubectl/x.yaml"], ["shop/kubectl/x.yaml"], ["shop", "shop/kubectl"]),
+    ],
+)  # fmt: skip
+def test_directories_of_the_api_go_with_their_last_file(
+    tmp_path: Path, files: list[str], gone: list[str], left: list[str]
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    execute(Plan({str(tmp_path / name): None for name in gone}, ()), str(tmp_path))
+    assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")) == left
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """POST, PUT, PATCH and DELETE of objects: each is an edit of the manifest directory, and answers with what the node has
 read from it.
 
-A new object gets a file of its own, `kubectl/NAMESPACE/KIND-NAME.yaml`. Another is changed in the file that defines it,
-in place. If the node does not accept the file, the edit is undone and the client told why.
+A new object gets a file of its own, `kubectl/NAMESPACE/KIND-NAME.yaml`, which it is removed with. Another is changed in
+the file that defines it, in place. If the node does not accept the file, the edit is undone and the client told why.
 
 Writes take turns (`app.state.writes`), from the look at the object until the node has read the changed file: of clients
 that change the same version of an object, one succeeds.
@@ -44,7 +44,6 @@ from manifests.yaml.loader import KINDS, load_text
 
 T = TypeVar("T")
 
-FOLDER = "kubectl"  # of the manifest directory, for new objects
 _LARGE = 64 << 10  # characters, about 50 ms of work
 _LONGEST_NAME = 200  # characters of a file's name, without its suffix
 #: Errors that a patch of a wrong form leads to.
@@ -83,7 +82,7 @@ async def _create(
     headers = joined(warned, admitted(request, node, [chunk]))
     if is_dry_run(request):
         return JSONResponse(complete(resource, valid), 201, headers=headers)
-    folder = "/".join(part for part in (node.manifests_dir, FOLDER, key.namespace) if part)
+    folder = "/".join(part for part in (node.manifests_dir, edits.FOLDER, key.namespace) if part)
     target = f"{folder}/{_file_name(key)}"
     before = edits.read_candidates((entry["file"] for entry in node.manifests()), [key], also=target)
     plan = edits.plan_apply(before, [chunk], target)
@@ -210,7 +209,7 @@ async def _changed(
         try:
             return changed(text, differences(said, wanted, by_item=True))
         except CannotChange as error:
-            if f"/{FOLDER}/" in source:  # a file without comments of anybody
+            if f"/{edits.FOLDER}/" in source:  # a file without comments of anybody
                 return f"---\n{dumped(wanted)}"
             raise ApiError("Conflict", f"{source}: {error}") from error
 
@@ -292,11 +291,11 @@ async def carry_out(request: Request, node: NodeApi, plan: edits.Plan, before: M
     """Write the files, and read the directory. If one cannot be written, or the node does not accept one, undo all.
     Raises ApiError."""
     try:
-        edits.execute(plan)
+        edits.execute(plan, node.manifests_dir)
     except ApiError as error:  # a read-only file system, a full disk
         words = f"{plan.outcomes[0].key}: {error}"
         try:
-            edits.undo(plan, before)
+            edits.undo(plan, before, node.manifests_dir)
         except ApiError as failed:
             words = f"{words}; some files are changed already: {failed}"
         raise ApiError("Conflict", words) from error
@@ -306,7 +305,7 @@ async def carry_out(request: Request, node: NodeApi, plan: edits.Plan, before: M
         errors = files[path]["errors"] if path in files else []
         said = [one["message"] for one in errors if one.get("kind") != "unsupported"]
         if said:
-            edits.undo(plan, before)
+            edits.undo(plan, before, node.manifests_dir)
             await node.rescan()
             key = next(outcome.key for outcome in plan.outcomes if outcome.file == path)
             raise ApiError("Invalid", f'{key.kind} "{key.name}" is invalid: {path}: {"; ".join(said)}')
