@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kubelite.api.errors import refuse
+from kubelite.api.secure.users import user_of
 from kubelite.kube.errors import ApiError
 
 JSON_TYPES = frozenset(
@@ -74,7 +75,9 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
     given = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
     if given in JSON_TYPES or (given == ARCHIVE and scope["path"] == LOAD):
         return None
-    if given == PROTOBUF and not scope["path"].startswith("/kubelite/"):
+    if not scope["path"].startswith("/kubelite/") and (
+        given == PROTOBUF or (not given and _logged_in(scope))
+    ):
         return None
     from kubelite.api.kube.resources import not_served
 
@@ -84,6 +87,14 @@ def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
         return ApiError("NotFound", said)
     words = f"the body of the request was in an unknown format ({given or 'no Content-Type'}): use application/json"
     return ApiError("UnsupportedMediaType", f"{words}, or application/yaml for manifests")
+
+
+def _logged_in(scope: Scope) -> bool:
+    """Whether the request has a login. Then a body without a content type is JSON, as on a cluster (apiserver
+    pkg/endpoints/handlers/negotiation/negotiate.go): `kubectl create --raw` and client libraries send such. A page can
+    send one, too, but always with its Origin."""
+    user = user_of(scope)
+    return user is not None and not user.anonymous
 
 
 class Guard:

@@ -87,6 +87,16 @@ def test_events_of_both_groups(kubectl: Kubectl) -> None:
     assert json.loads(watch.splitlines()[0])["object"]["apiVersion"] == "events.k8s.io/v1"
 
 
+def test_a_body_without_a_content_type(kubectl: Kubectl) -> None:
+    """kubectl sends none with --raw."""
+    document = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw"}})
+    made = kubectl("create", "--raw", MAPS, "-f", "-", stdin=document)
+    assert json.loads(made.out)["metadata"]["name"] == "raw", made
+    said = kubectl("replace", "--raw", "/api/v1/namespaces/default/finalize", "-f", "-", stdin=document).err
+    assert "namespaces are not finalized by clients" in said
+    assert kubectl("delete", "cm", "raw").code == 0
+
+
 def without_ages(text: str) -> list[str]:
     return [
         re.sub(r"\d+s", "AGE", line).rstrip() for line in text.splitlines() if "resourceVersion" not in line

@@ -29,7 +29,7 @@ def test_the_names_of_fields() -> None:
         "type": "Normal",
         "reason": "Started",
         "note": "said",
-        "eventTime": None,
+        "eventTime": core["firstTimestamp"].replace("Z", ".000000Z"),
         "reportingController": "kubelite",
         "reportingInstance": "here",
         "deprecatedFirstTimestamp": core["firstTimestamp"],
@@ -37,7 +37,9 @@ def test_the_names_of_fields() -> None:
         "deprecatedCount": 1,
         "deprecatedSource": core["source"],
     }
-    assert as_core(found) == {**core, "eventTime": None}
+    assert as_core(found) == {**core, "eventTime": found["eventTime"]}
+    assert as_v1({**core, "eventTime": "2026-01-02T03:04:05.678901Z"})["eventTime"].endswith(".678901Z")
+    assert as_v1({"metadata": {}})["eventTime"] is None
 
 
 def test_lists_and_single_events(http: Http) -> None:

@@ -39,7 +39,8 @@ async def review_of(request: Request) -> Any:
 
 
 async def data_of(request: Request) -> Any:
-    """Return the data in the body: protobuf, JSON, or YAML within the limits of manifests. Raises BadRequest."""
+    """Return the data in the body: protobuf, JSON (also if no type is given), or YAML within the limits of manifests.
+    Raises BadRequest."""
     kind = content_type(request)
     if kind == PROTOBUF:
         from kubelite.api.kube.writes.protobuf import decoded
@@ -49,7 +50,9 @@ async def data_of(request: Request) -> Any:
         text = (await request.body()).decode()
     except UnicodeDecodeError as error:
         raise bad_request(f"the body is not UTF-8: {error}") from error
-    data, request.state.duplicates = (_json_in if kind.endswith(("/json", "+json")) else _yaml_in)(text)
+    data, request.state.duplicates = (
+        _json_in if not kind or kind.endswith(("/json", "+json")) else _yaml_in
+    )(text)
     return data
 
 

@@ -99,6 +99,21 @@ async def test_an_administrator_reads_and_is_named_in_the_audit_log(site: Site) 
     assert site.audits()[-1]["user"] == {"username": "jane", "groups": [MASTERS, "system:authenticated"]}
 
 
+async def test_a_body_without_a_type_is_json_for_who_has_a_login(site: Site) -> None:
+    """`kubectl create --raw` and the Python client send such. A page's request has an origin."""
+    port, client = await site.login("jane", MASTERS)
+    path, body = "/api/v1/namespaces/default/configmaps", '{"metadata": {"name": "a"}}'
+    head = f"Content-Length: {len(body)}\r\n"
+    page = f"{head}Origin: https://evil.example\r\n"
+    assert (await ask(port, client, path, method="POST", head=page, body=body))[0] == 403
+    assert (await ask(port, client, path, method="POST", head=head, body="x" * len(body)))[0] == 400
+    code, found = await ask(port, client, path, method="POST", head=head, body=body)
+    assert (code, found["kind"]) == (201, "ConfigMap")
+    assert (await ask(port, client, f"{path}/a", method="PATCH", head=head, body=body))[0] == 415
+    nobody = context(await site.port.kubeconfig("jane", [MASTERS], DAY), login=False)
+    assert (await ask(port, nobody, path, method="POST", head=head, body=body))[0] == 401
+
+
 async def test_a_reader_reads_all_but_secrets(site: Site) -> None:
     port, client = await site.login("otto", READERS)
     codes = {
