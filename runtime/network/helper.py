@@ -115,6 +115,9 @@ class Helper:
         except (RuntimeFault, OSError) as error:
             self._send(group, {"error": describe(error)})
             return
+        except Exception as error:  # noqa: BLE001 - as in _answer
+            self._send(group, {"error": describe(_unexpected("delete", error))})
+            return
         if names:
             self._being_deleted.update(uids)
             self._deleter.submit(Job(names, tag=group))
@@ -146,6 +149,8 @@ class Helper:
             outcome: dict[str, Any] = {"ok": action()}
         except (RuntimeFault, OSError) as error:
             outcome = {"error": describe(error)}
+        except Exception as error:  # noqa: BLE001 - a bug in one request: the other pods still need their network
+            outcome = {"error": describe(_unexpected(group[0]["op"], error))}
         self._send(group, outcome)
 
     def _send(self, group: list[dict[str, Any]], outcome: dict[str, Any]) -> None:
@@ -214,6 +219,15 @@ def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         group.append(request)
     if group:
         yield group
+
+
+def _unexpected(op: str, error: Exception) -> NetworkError:
+    """Log an error that nothing expects, with its traceback, and return the answer to the request."""
+    sys.stderr.write(f"network helper: unexpected error in the operation {op}:\n")
+    sys.excepthook(type(error), error, error.__traceback__)
+    return NetworkError(
+        f"the network helper failed in {op} ({type(error).__name__}: {error}); see the log of kubelite"
+    )
 
 
 def describe(error: Exception) -> dict[str, Any]:

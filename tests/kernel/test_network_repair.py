@@ -224,6 +224,23 @@ def test_a_pod_whose_lease_is_lost_keeps_its_address(world: Lab) -> None:
     world.play(scenario)
 
 
+def test_an_unexpected_error_fails_one_request_and_not_the_helper(world: Lab) -> None:
+    """A request that lacks a field, or has one too many, stands for a bug."""
+
+    async def scenario(node: NetworkClient) -> None:
+        pod, pid = world.namespace(), node.helper_pid
+        with pytest.raises(NetworkError, match=r"failed in check \(KeyError: 'uid'\)"):
+            await node._request("check")
+        with pytest.raises(NetworkError, match=r"failed in delete \(TypeError: "):
+            await node._request("delete", uid=[])
+        with pytest.raises(NetworkError, match=r"failed in limit \(TypeError: "):
+            await node._request("limit", uid="pod", bandwidth={"sideways": 1})
+        await node.add("pod", pod.path)
+        assert await node.audit() == [] and node.helper_pid == pid
+
+    world.with_node(scenario)
+
+
 def test_a_stopped_helper_is_replaced(world: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_client, "QUIET", 0.5)
     pods = [world.namespace() for _ in range(3)]
