@@ -17,7 +17,7 @@ from runtime.network.bridge import Bridge, read_sysctl, write_sysctl
 from runtime.network.ipv6 import requests
 from runtime.network.ipv6.outside import chains
 from runtime.network.ipv6.plan import Subnet6
-from runtime.network.netlink import NetlinkSocket, Request
+from runtime.network.netlink import Address, NetlinkSocket, Request
 from runtime.network.plan import Lease, NetworkConfig
 
 FORWARDING = "net/ipv6/conf/all/forwarding"
@@ -97,8 +97,9 @@ class Stack6:
         hardware addresses of these pods."""
         found, name, gateway = [], self._bridge.name, self.subnet.gateway
         held = requests.addresses(self._route)
-        if not any((one.index, one.ip) == (self._bridge.index, gateway) for one in held):
-            found.append(f"bridge {name} does not have the address {gateway}")
+        prefix = self.subnet.network.prefixlen
+        if Address(self._bridge.index, gateway, prefix) not in held:
+            found.append(f"bridge {name} does not have the address {gateway}/{prefix}")
         if read_sysctl(FORWARDING) != "1":
             found.append(f"pods cannot reach other networks: {FORWARDING.replace('/', '.')} is not 1")
         known = dict(requests.neighbours(self._route, self._bridge.index))
@@ -136,12 +137,16 @@ class Stack6:
                 )
 
     def _remove_stale_addresses(self, leases: Sequence[Lease]) -> None:
-        """Remove the bridge's addresses of earlier networks, unless pods still use that network."""
+        """Remove the bridge's addresses of earlier networks, unless pods still use that network. Its own address with
+        another prefix length goes, too: the kernel does not change the length of an address that exists
+        (net/ipv6/addrconf.c: inet6_addr_modify)."""
+        own = (self.subnet.gateway, self.subnet.network.prefixlen)
         pods = [ipaddress.IPv6Address(lease.ip6) for lease in leases if lease.ip6]
         for one in requests.addresses(self._route):
             network = ipaddress.IPv6Network((one.ip, one.prefix), strict=False)
-            ours = one.index == self._bridge.index and one.ip != self.subnet.gateway
-            if ours and not any(ip in network for ip in pods):
+            if one.index != self._bridge.index or (one.ip, one.prefix) == own:
+                continue
+            if one.ip == self.subnet.gateway or not any(ip in network for ip in pods):
                 gone = requests.delete_address(self._bridge.index, one.ip, one.prefix)
                 self._route.request([gone], ignore=_ABSENT)
 
