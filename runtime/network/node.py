@@ -282,6 +282,21 @@ class Node:
         lacking = self.tables.problems()
         if not found and not lacking:
             return Repair()
+        outside = bool(lacking) or not all(problem.inside for problem in found)
+        if outside:
+            self._repair_node()
+        failed = self._repair_pods(found)
+        if outside:
+            failed += self.tables.restore()
+        failed += limits.restore(self._route, self._leases.all())  # after the policies: it may fail
+        checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
+        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self.tables.problems()}
+        said = [*(problem.sentence for problem in found), *lacking]
+        return Repair([one for one in said if one not in left], sorted(left), failed)
+
+    def _repair_node(self) -> None:
+        """Repair all that is outside the pods' namespaces. What a pod changes in its own namespace leads to none of
+        this: it would be a way to keep the node busy."""
         self._set_up_bridge()
         self._repair_leftovers()
         if self._senders:
@@ -289,13 +304,6 @@ class Node:
         if self._nat:
             self._nat.rebuild(self._leases.all())
             self._bridge.allow_loopback(guarded=True)
-        failed = self._repair_pods(found)
-        failed += self.tables.restore()
-        failed += limits.restore(self._route, self._leases.all())  # after the policies: it may fail
-        checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
-        left = {problem.sentence for problem in self._audit.problems(checked)} | {*self.tables.problems()}
-        said = [*(problem.sentence for problem in found), *lacking]
-        return Repair([one for one in said if one not in left], sorted(left), failed)
 
     def _repair_pods(self, found: Sequence[Problem]) -> list[str]:
         """Reconfigure pods' interfaces, and reattach pods that have lost theirs. A pod keeps its address, and therefore

@@ -216,6 +216,14 @@ def test_a_repair_puts_ipv6_right(world: Lab) -> None:
             (world.host, ("nft", "flush", "ruleset")),
             (world.host, ("ip", "-6", "neigh", "del", SECOND, "dev", bridge)),
             (world.host, ("ip", "-6", "addr", "flush", "dev", bridge)),
+            (
+                world.host,
+                (
+                    "sh",
+                    "-c",
+                    f"ip addr del {GATEWAY}/64 dev {bridge}; ip addr add {GATEWAY}/80 dev {bridge} nodad",
+                ),
+            ),
             (world.host, ("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")),
             (other, ("ip", "-6", "addr", "flush", "dev", "eth0")),
             (other, ("ip", "-6", "neigh", "del", GATEWAY, "dev", "eth0")),
@@ -247,6 +255,46 @@ def test_the_bridge_keeps_ipv6_during_a_repair_and_a_restart(world: Lab) -> None
         os.kill(node.helper_pid, signal.SIGKILL)
         assert await node.audit() == []
         assert route in world.host.sh("ip", "-6", "route")
+
+    world.with_node(scenario, cidr6=CIDR6)
+
+
+def test_the_prefix_length_of_the_network_may_change(world: Lab) -> None:
+    """The bridge's address stays the same, and so do the pods'."""
+    pod = world.namespace()
+
+    def scenario() -> None:
+        for prefix in (64, 80, 64):
+            node = Node(world.config(cidr6=f"fd00:77::/{prefix}"))
+            assert node.add("one", pod.path, ()).ip6 == FIRST
+            held = world.host.sh("ip", "-6", "addr", "show", node.config.bridge)
+            assert held.count("inet6") == 1 and f"inet6 {GATEWAY}/{prefix}" in held
+            assert node.audit() == []
+            with Server(pod, 7000, address="::"):
+                assert ask(world.host, FIRST, 7000) == GATEWAY
+        node.teardown()
+
+    world.host.run(scenario)
+
+
+def test_damage_inside_a_pod_is_repaired_there_alone(world: Lab) -> None:
+    """A privileged pod can switch IPv6 off in its namespace again and again. The node's tables are not rebuilt for it:
+    what another program has added to them stays."""
+
+    async def scenario(node: NetworkClient) -> None:
+        _, other, *_ = await two(world, node)
+        added = ("bridge", world.table(), "mark-of-this-test")
+        world.host.sh("nft", "add", "chain", *added)
+        other.sh("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+        done = await node.repair()
+        assert (len(done.repaired), list(done.left), list(done.failures)) == (1, [], [])
+        assert f"inet6 {SECOND}" in other.sh("ip", "-6", "addr", "show", "eth0")
+        assert added[-1] in world.host.sh("nft", "list", "table", *added[:2])
+        world.host.sh("ip", "-6", "addr", "flush", "dev", node.config.bridge)
+        await node.repair()
+        assert added[-1] not in world.host.sh(
+            "nft", "list", "table", *added[:2]
+        )  # a rebuild would have shown
 
     world.with_node(scenario, cidr6=CIDR6)
 
