@@ -110,7 +110,7 @@ class NodeCluster:
             **about,
             "seen": beat.seen,
             "error": self._failure or beat.error,
-            "pods": len(list(member.pods.all())),
+            "pods": len(_pods(self._agent.store)),
         }
 
     async def join(self, wanted: Json) -> Json:

@@ -52,7 +52,6 @@ class Member:
 
     membership: Membership
     heartbeat: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(seen=1.0, error=""))
-    pods: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(all=tuple))
 
     async def run(self) -> None:
         raise AssertionError("a mistake")
