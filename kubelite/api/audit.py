@@ -18,6 +18,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kubelite.api.guard import is_proxied
 from kubelite.api.kube.resources import NAMESPACE_SUBRESOURCES
 from kubelite.api.kube.routes import flag
 from kubelite.api.peer import KEY, Peer
@@ -131,7 +132,7 @@ def is_audited(scope: Scope) -> bool:
         return True
     if scope["method"] not in ("GET", "HEAD"):
         return scope["path"] not in _QUIET
-    return b"portForward=" in scope["query_string"]
+    return b"portForward=" in scope["query_string"] or is_proxied(scope["path"])
 
 
 def object_of(path: str) -> Json:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kubelite.api.errors import refuse
+from kubelite.api.guard import is_proxied
 from kubelite.api.upgrade import Upgradable, upgrades
 from kubelite.kube.errors import ApiError
 
@@ -68,6 +69,9 @@ def forbidden(peer: Peer | None, group: int | None, scope: Scope) -> ApiError | 
         return ApiError(
             "Forbidden", f"{who} is in the group that may read; only root may change or run anything"
         )
+    if is_proxied(scope["path"]):
+        words = f"{who} is in the group that may read; only root may send requests to pods"
+        return ApiError("Forbidden", words)
     if _shows_secrets(scope["path"].strip("/").split("/")):
         return ApiError("Forbidden", f"{who} is in the group that may read, but only root may read Secrets")
     return None

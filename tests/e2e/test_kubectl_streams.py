@@ -19,7 +19,14 @@ from tests.programs import missing
 
 pytestmark = pytest.mark.skipif(bool(missing("kubectl")), reason="needs kubectl")
 SERVE = """mkdir /www; head -c 3000000 /dev/zero > /www/big; echo hello > /www/index.html
+httpd -p 8080 -h /www
 exec httpd -f -p 127.0.0.1:81 -h /www"""
+SHOP = """\
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"""
 #: Environment variables with which kubectl 1.32 speaks SPDY/3.1, as older ones do.
 SPDY = {"KUBECTL_PORT_FORWARD_WEBSOCKETS": "false", "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
 WAYS = pytest.mark.parametrize("extra", [{}, SPDY], ids=["websocket", "spdy"])
@@ -61,7 +68,7 @@ class Kubectl:
 
 @pytest.fixture(scope="module")
 def admin(builder: Node) -> Kubectl:
-    builder.apply("web.yaml", pod("web", container(script=SERVE)))
+    builder.apply("web.yaml", pod("web", container(script=SERVE), labels={"app": "web"}))
     builder.wait_status("web", "Running")
     return Kubectl(builder, "admin")
 
@@ -111,6 +118,24 @@ def test_who_may_not_create_portforward_gets_403(admin: Kubectl) -> None:
         for words in (("port-forward", "web", ":81"), ("exec", "web", "--", "true")):
             said = reader(extra, *words)
             assert said.code == 1 and "forbidden" in said.err.lower(), said
+
+
+def test_http_through_the_api(admin: Kubectl) -> None:
+    def get(path: str) -> Finished:
+        return admin({}, "get", "--raw", f"/api/v1/namespaces/default/{path}")
+
+    admin.node.wait(lambda: get("pods/web:8080/proxy/").out == "hello\n", "the server of the pod")
+    assert len(get("pods/web:8080/proxy/big").out) == 3000000
+    loopback = get("pods/web:81/proxy/")
+    assert loopback.code == 1 and "Connection refused" in loopback.err, (
+        "as on a cluster: the pod's address alone"
+    )
+    admin.node.apply("shop.yaml", SHOP)
+    admin.node.wait(lambda: get("services/shop:http/proxy/").out == "hello\n", "an endpoint of the Service")
+    assert get("services/shop:80/proxy/index.html").out == "hello\n"
+    reader = Kubectl(admin.node, "proxy", "--read-only")
+    said = reader({}, "get", "--raw", "/api/v1/namespaces/default/pods/web:8080/proxy/")
+    assert said.code == 1 and 'cannot get resource "pods/proxy"' in said.err
 
 
 def test_top(admin: Kubectl) -> None:

@@ -152,6 +152,9 @@ _STREAMED = {
 }
 
 
+_PROXIED = {"pods/proxy": "PodProxyOptions", "services/proxy": "ServiceProxyOptions"}
+
+
 def find_resource(group_version: str, plural: str) -> Resource | None:
     known = (RESOURCES.get(plural), *CONVERTED)
     named = (one for one in known if one is not None and one.plural == plural)
@@ -208,6 +211,9 @@ def api_resource_list(group_version: str = "v1") -> Json:
         verbs += ["patch"] * (name == "pods/status")
         entry = {"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs}
         entries.append({**entry, **_OF_GROUP.get(name, {})})
+    for name, kind in _PROXIED.items() if group_version == "v1" else ():
+        verbs = ["create", "delete", "get", "patch", "update"]
+        entries.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs})
     for r in RESOURCES.values():
         if r.has_status and r.group_version == group_version:
             entries += _subresources(r)
