@@ -108,6 +108,7 @@ ENGINE: Final = (
     ("images", "registry, store, layers"),
     ("builder", "Containerfiles"),
     ("network", "bridge, veth, nftables"),
+    ("cni", "networks by CNI plugins"),
     ("dns", "the names of Services"),
     ("cgroups", "v1, v2, statistics"),
     ("security", "seccomp, capabilities"),
