@@ -21,6 +21,7 @@ from kubelite.controllers.decide.deployments.owned import (
 from kubelite.controllers.decide.deployments.revisions import HASH_LABEL
 from kubelite.controllers.decide.jobs.indexes import FAILURES, IGNORED_FAILURES, INDEX
 from kubelite.controllers.decide.revisions import BACK_OFF as FAILED_PODS
+from kubelite.daemon.cni.node_cni import IPS, MAC
 from kubelite.ingress.model import CLASS_ANNOTATION, CONTROLLER
 from kubelite.ingress.model import DEFAULT_CLASS as DEFAULT_INGRESS_CLASS
 from kubelite.ingress.proxy_pod import SPEC_ANNOTATION
@@ -81,6 +82,11 @@ READ: Final = {
         "at once.",
     ),
     EGRESS: ("Pod", "The same for what the pod sends."),
+    IPS: (
+        "Pod",
+        "With `network: cni`: addresses that it asks the plugins for, separated by commas: `10.66.0.9/24`.",
+    ),
+    MAC: ("Pod", "With `network: cni`: the hardware address that it asks the plugins for."),
     f"{SECCOMP}<container>": (
         "Pod",
         "Must be well-formed; has no effect, and an event says so. Use `seccompProfile`.",

@@ -49,6 +49,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Directories": ("manifests", "root", "run_dir", "log_dir", "relist_seconds"),
     "Node and network": (
         "node_name",
+        "network",
+        "cni_conf_dir",
+        "cni_bin_dirs",
+        "cni_plugin_timeout",
         "bridge",
         "pod_cidr",
         "pod_routing",

@@ -43,6 +43,7 @@ from kubelite.kube.objects import reference
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.network_policies.gate import PolicyGate
 from kubelite.node.cri.local import LocalCri
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.decide.pod_security.admission import forbidden, warning, workload_pod
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig
@@ -76,8 +77,11 @@ from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
+#: The work of a node that does not run if CNI plugins give pods their network.
+NEED_OWN_NETWORK = frozenset({"services", "ingress", "network-policies"})
+
 #: The start of the two helper processes. Each result is a client or an error.
-Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkClient | BaseException]]"
+Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkClient | BaseException | None]]"
 
 
 @contextlib.asynccontextmanager
@@ -93,14 +97,16 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         tracer = make_tracer(settings, meters, exporter, stack)
         config = replace(node_config(settings), cluster_dns=cluster_dns(settings, store))
         warm_up(config)
-        forkserver, network = _launched(await launch)
+        forkserver, own = _launched(await launch)
         images = _image_client(settings)
         stack.push_async_callback(images.close)
         queue: WorkQueue[str] = WorkQueue()
+        network = await _pod_network(settings, store, own, tracer, queue)
         gate = PolicyGate(store)
         cri = LocalCri(
             settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer,
-            on_change=queue.add, warn=partial(_say_degraded, store, events), admitted=gate.admitted,
+            on_change=queue.add, warn=partial(_say_degraded, store, events),
+            admitted=gate.admitted if own is not None else None,
         )  # fmt: skip
         stack.push_async_callback(cri.close)
         unclaimed = await _adopt(cri, store)
@@ -147,6 +153,13 @@ def _controllers(
 ) -> None:
     """Start the tasks that each wait for the first object of their kinds, and import nothing before. Pods keep running
     whatever happens to these tasks, so an expected error of one does not stop the node."""
+    if agent.settings.network == "cni":
+        from kubelite.daemon.cni.node_cni import follow_cni, say_unserved
+
+        in_background(stack, partial(follow_cni, agent.network), "cni", passes=is_expected)
+        in_background(
+            stack, partial(say_unserved, agent.store, agent.events), "cni-unserved", passes=is_expected
+        )
     works: dict[str, Work] = {
         "controllers": partial(run_controllers, agent, parsed),
         "dns": agent.dns.run,
@@ -158,6 +171,8 @@ def _controllers(
         "network-policies": partial(run_network_policies, agent, gate),
         "cluster": partial(run_cluster, agent),
     }
+    if agent.settings.network == "cni":
+        works = {name: work for name, work in works.items() if name not in NEED_OWN_NETWORK}
     for name, work in works.items():
         in_background(stack, work, name, passes=is_expected)
 
@@ -314,14 +329,25 @@ def _standing_jobs(agent: NodeAgent, claims: Claims, stack: contextlib.AsyncExit
 
 
 def _launched(
-    both: tuple[Forkserver | BaseException, NetworkClient | BaseException],
-) -> tuple[Forkserver, NetworkClient]:
+    both: tuple[Forkserver | BaseException, NetworkClient | BaseException | None],
+) -> tuple[Forkserver, NetworkClient | None]:
     forkserver, network = both
     if isinstance(forkserver, BaseException):
         raise forkserver
     if isinstance(network, BaseException):
         raise network
     return forkserver, network
+
+
+async def _pod_network(
+    settings: Settings, store: Store, own: NetworkClient | None, tracer: Tracer, queue: WorkQueue[str]
+) -> PodNetwork:
+    """Return the node's own network, or that of CNI plugins."""
+    if own is not None:
+        return own
+    from kubelite.daemon.cni.node_cni import start_cni
+
+    return await start_cni(settings, store, tracer, queue.add)
 
 
 def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:

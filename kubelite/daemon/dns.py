@@ -42,7 +42,12 @@ def cluster_dns(settings: Settings, store: Store) -> tuple[str, ...]:
     """The name servers of pods with dnsPolicy ClusterFirst when the daemon starts; () for those of the host."""
     if settings.cluster_dns not in ("auto", "none"):
         return tuple(settings.cluster_dns.split(","))
-    return own_address(settings) if settings.cluster_dns == "auto" and store.list("Service") else ()
+    return own_address(settings) if serves_dns(settings) and store.list("Service") else ()
+
+
+def serves_dns(settings: Settings) -> bool:
+    """Whether the node has a DNS server of its own, once it has a Service. The server listens on the node's bridge."""
+    return settings.cluster_dns == "auto" and settings.network == "bridge"
 
 
 def own_address(settings: Settings) -> tuple[str, ...]:
@@ -69,7 +74,7 @@ class ClusterDns:
 
     async def run(self) -> None:
         store, settings = self._store, self._settings
-        if settings.cluster_dns != "auto":
+        if not serves_dns(settings):
             await end_dns(settings)  # of a daemon that had another setting
             return
         async with store.watch(KINDS) as watch:

@@ -24,6 +24,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.node.cri.local import LocalCri
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.model.actions import signal_number
 from kubelite.node.model.pod_view import is_alive
 from kubelite.node.scheduling.scheduler import Scheduler, node_state
@@ -34,7 +35,6 @@ from kubelite.telemetry.tracing.trace import Tracer
 from manifests.types.core import Pod
 from runtime.errors import RuntimeFault
 from runtime.images.client import ImageClient
-from runtime.network.client import NetworkClient
 from runtime.shim.protocol import SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
@@ -73,7 +73,7 @@ class _Ending:
         return f"{self.name} (up to {max(0, math.ceil(self.began + self.grace - now))} s more)"
 
 
-async def drain(settings: Settings, network: NetworkClient, *, timeout: float | None, say: Say) -> None:
+async def drain(settings: Settings, network: PodNetwork, *, timeout: float | None, say: Say) -> None:
     """Terminate all pods. Each has its own grace period, or `timeout` seconds if that is shorter. Pods that do not end
     in time still run afterwards."""
     async with contextlib.AsyncExitStack() as stack:

@@ -178,6 +178,7 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
         _directories(settings)
         stack.enter_context(locked(settings.root, settings.run_dir))
         stack.enter_context(cgroup_locked(settings.cgroup_parent))
+        _check_network(settings)
         launch = _launch(settings)
         stack.push_async_callback(_end, launch)
         await asyncio.sleep(
@@ -186,6 +187,17 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
         from kubelite.daemon.assembly import running
 
         yield await stack.enter_async_context(running(settings, launch, started))
+
+
+def _check_network(settings: Settings) -> None:
+    """Raises StartupError if pods have a network that the settings no longer name: nothing would release it."""
+    cni = settings.network == "cni"
+    left = f"{settings.run_dir}/network/leases" if cni else f"{settings.root}/cni"
+    if os.path.isdir(left) and os.listdir(left):
+        raise StartupError(
+            f"the setting network has changed to {settings.network} while pods have their network from "
+            f"{'the bridge' if cni else 'CNI plugins'}: run kubelite reset first"
+        )
 
 
 def network_config(settings: Settings) -> NetworkConfig:
@@ -210,14 +222,17 @@ def _launch(settings: Settings) -> Launch:
         await forkserver.start()
         return forkserver
 
-    return asyncio.gather(ready(), NetworkClient.start(network_config(settings)), return_exceptions=True)
+    async def network() -> NetworkClient | None:
+        return await NetworkClient.start(network_config(settings)) if settings.network == "bridge" else None
+
+    return asyncio.gather(ready(), network(), return_exceptions=True)
 
 
 async def _end(launch: Launch) -> None:
     """Close the helpers that started."""
     with contextlib.suppress(asyncio.CancelledError):
         for one in await launch:
-            if not isinstance(one, BaseException):
+            if one is not None and not isinstance(one, BaseException):
                 await one.close()
 
 

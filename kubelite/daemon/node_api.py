@@ -37,6 +37,7 @@ from kubelite.kube.workqueue import WorkQueue
 from kubelite.network_policies.gate import restricted_by
 from kubelite.node.cri import sessions
 from kubelite.node.cri.local import LocalCri
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.decide.explanation import AS_SPECIFIED
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.node_facts import patched
@@ -80,7 +81,7 @@ class NodeAgent:
     cri: LocalCri
     worker: PodWorker
     sources: Sources
-    network: NetworkClient
+    network: PodNetwork
     images_client: ImageClient
     events: EventRecorder
     tracer: Tracer
@@ -103,6 +104,12 @@ class NodeAgent:
         return self.settings.node_name
 
     @property
+    def own_network(self) -> NetworkClient:
+        """The node's own network, which Services and NetworkPolicies need. They do not run without it."""
+        assert isinstance(self.network, NetworkClient)
+        return self.network
+
+    @property
     def tokens(self) -> Tokens:
         return self.access.tokens
 
@@ -121,12 +128,12 @@ class NodeAgent:
         return await self.dns.status()
 
     async def service_counts(self) -> Sequence[EndpointCount]:
-        if not self.settings.service_counters:
+        if not self.settings.service_counters or self.settings.network != "bridge":
             return ()
         from kubelite.services.ports import endpoint_count
 
         try:
-            return [endpoint_count(one) for one in await self.network.count_services()]
+            return [endpoint_count(one) for one in await self.own_network.count_services()]
         except NetworkError as error:
             log.warning("the packets of Services cannot be read: %s", error)
             return ()
@@ -139,7 +146,7 @@ class NodeAgent:
         ready, why = self.ready()
         state = AgentState(
             self.started_at,
-            tuple(filter(None, self.settings.pod_networks)),
+            tuple(filter(None, self.settings.pod_networks)) if self.settings.network == "bridge" else (),
             time.time(),
             not_ready="" if ready else why,
             pressure_since=self.pressure_since,
@@ -216,6 +223,8 @@ class NodeAgent:
             return False, self.sources.error
         if self.worker.shutting_down:
             return False, "node is shutting down"
+        if self.network.not_ready:
+            return False, self.network.not_ready
         return True, ""
 
     async def events_settled(self) -> None:
@@ -473,6 +482,10 @@ class NodeAgent:
         )
         if self.sources.error:
             findings.insert(0, Finding("error", "manifests", self.sources.error))
+        if self.settings.network == "cni":
+            from kubelite.daemon.cni.node_cni import unserved
+
+            findings += [Finding("warning", "network", sentence) for sentence in unserved(self.store)]
         return [finding.to_json() for finding in findings]
 
 

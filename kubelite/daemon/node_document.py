@@ -63,7 +63,9 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
         metadata["annotations"] = dict(kept["annotations"])
     if kept.get("resourceVersion"):
         metadata["resourceVersion"] = kept["resourceVersion"]
-    spec: Json = {"podCIDR": agent.pod_cidrs[0], "podCIDRs": list(agent.pod_cidrs)}
+    spec: Json = {}
+    if agent.pod_cidrs:  # CNI plugins have addresses of their own
+        spec = {"podCIDR": agent.pod_cidrs[0], "podCIDRs": list(agent.pod_cidrs)}
     if taints := shown_taints(facts, stored):
         spec["taints"] = taints
     if facts.unschedulable:

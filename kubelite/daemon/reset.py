@@ -26,6 +26,7 @@ from kubelite.daemon.lifecycle import (
     locked,
     network_config,
 )
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.mounts import unmount_below
@@ -38,6 +39,10 @@ from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead
 
 STOP_SECONDS = 15.0
 AT_ONCE = 16  # pods that are killed in parallel
+_REMOVED_BRIDGE, _DETACHED = (
+    "removed bridge {}, addresses and rules",
+    "detached the pods from their CNI network",
+)
 HELPER_SECONDS = 3.0  # seconds that the daemon's helper processes have to end
 
 Say = Callable[[str], None]
@@ -57,10 +62,7 @@ async def reset(settings: Settings, say: Say, *, now: bool = False, timeout: flo
 async def _end_pods_and_network(settings: Settings, say: Say, *, now: bool, timeout: float | None) -> None:
     shims = f"{settings.run_dir}/shims"
     async with contextlib.AsyncExitStack() as stack:
-        network = None
-        if os.path.isdir(f"{settings.run_dir}/network"):
-            network = await NetworkClient.start(network_config(settings))
-            stack.push_async_callback(network.close)
+        network = await _network(settings, stack)
         if network is not None and not now and os.path.isdir(shims) and os.listdir(shims):
             from kubelite.daemon.drain import drain
 
@@ -70,7 +72,38 @@ async def _end_pods_and_network(settings: Settings, say: Say, *, now: bool, time
             say("ended the DNS server")
         if network is not None:
             await network.teardown()
-            say(f"removed bridge {settings.bridge}, addresses and rules")
+            bridge = settings.network == "bridge"
+            say(_REMOVED_BRIDGE.format(settings.bridge) if bridge else _DETACHED)
+    await _remove_other_network(settings, say)
+
+
+async def _remove_other_network(settings: Settings, say: Say) -> None:
+    """Remove what an earlier value of the setting `network` has left."""
+    if settings.network == "bridge" and os.path.isdir(f"{settings.root}/cni"):
+        from kubelite.daemon.cni.node_cni import cni_network
+
+        await cni_network(settings, None).teardown()
+        say(_DETACHED)
+    if settings.network == "cni" and os.path.exists(f"{settings.run_dir}/network/node"):
+        network = await NetworkClient.start(network_config(settings))
+        try:
+            await network.teardown()
+        finally:
+            await network.close()
+        say(_REMOVED_BRIDGE.format(settings.bridge))
+
+
+async def _network(settings: Settings, stack: contextlib.AsyncExitStack) -> PodNetwork | None:
+    """Return what gives the node's pods their network; None if the node has not run."""
+    if settings.network == "cni":
+        from kubelite.daemon.cni.node_cni import cni_network
+
+        return cni_network(settings, None)
+    if not os.path.isdir(f"{settings.run_dir}/network"):
+        return None
+    network = await NetworkClient.start(network_config(settings))
+    stack.push_async_callback(network.close)
+    return network
 
 
 def _remove_files(settings: Settings, say: Say) -> None:
@@ -88,6 +121,7 @@ def _remove_files(settings: Settings, say: Say) -> None:
     for path in (
         f"{settings.run_dir}/shims",
         f"{settings.run_dir}/network",
+        f"{settings.root}/cni",
         f"{settings.run_dir}/traces",
         dns_directory(settings),
     ):

@@ -199,7 +199,7 @@ async def run_services(agent: NodeAgent) -> None:
     network = ServiceNetwork(settings.service_cidr, node_ports(settings), counted=settings.service_counters)
     queue: WorkQueue[Name] = WorkQueue()
     controller = ServiceController(
-        agent.store, agent.events, queue, DataPath(agent.network, network),
+        agent.store, agent.events, queue, DataPath(agent.own_network, network),
         node=settings.node_name, address=host_address, deleted=agent.sources.deleted,
     )  # fmt: skip
     queue.start(controller.reconcile)
@@ -263,7 +263,9 @@ async def run_network_policies(agent: NodeAgent, gate: PolicyGate) -> None:
     async with agent.store.watch(NETWORK_POLICY) as watch:
         if not agent.store.list(NETWORK_POLICY):
             try:
-                await agent.network.replace_policies((), ())  # they may have gone while the daemon was down
+                await agent.own_network.replace_policies(
+                    (), ()
+                )  # they may have gone while the daemon was down
             except RuntimeFault as error:
                 log.error("the tables of earlier NetworkPolicies cannot be removed: %s", error)
             await watch.next()
@@ -271,7 +273,7 @@ async def run_network_policies(agent: NodeAgent, gate: PolicyGate) -> None:
     from kubelite.network_policies.controller import PolicyController
 
     (dns,) = own_address(agent.settings)
-    controller = PolicyController(agent.store, agent.events, agent.network, dns=dns)
+    controller = PolicyController(agent.store, agent.events, agent.own_network, dns=dns)
     gate.open(controller)
     try:
         await controller.run()

@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from kubelite.kube.json import Json
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.settings import Settings
 from runtime.errors import StateError
 from runtime.images.client import ImageClient
-from runtime.network.client import NetworkClient
 
 LEASE_PREFIX = "build-"  # prefix of the uid of a build's network lease
 
@@ -23,7 +23,7 @@ LEASE_PREFIX = "build-"  # prefix of the uid of a build's network lease
 @dataclass(slots=True)
 class NodeBuilds:
     settings: Settings
-    network: NetworkClient
+    network: PodNetwork
     images: ImageClient
 
     def about(self) -> Json:

@@ -84,7 +84,7 @@ def picture(
     running = (one for one in pods if (one.get("status") or {}).get("phase") not in TERMINAL_PHASES)
     return Picture(
         node["metadata"]["name"],
-        (node.get("spec") or {}).get("podCIDR", ""),
+        (node.get("spec") or {}).get("podCIDR") or "of CNI plugins",
         tuple(sorted(drawn, key=lambda one: one.name)),
         tuple(sorted((_pod(one, restricted) for one in running), key=lambda one: one.name)),
     )

@@ -22,6 +22,10 @@ def absolute_path(value: str) -> str:
     return os.path.abspath(os.path.expanduser(value))
 
 
+def absolute_paths(value: str) -> str:
+    return ",".join(absolute_path(path.strip()) for path in value.split(","))
+
+
 def optional_path(value: str) -> str:
     return absolute_path(value) if value else ""
 

@@ -75,6 +75,15 @@ class Settings(BaseModel):
     """Size in bytes at which the audit log is rotated; 0: never."""
     audit_log_max_files: int = Field(5, ge=1)
     """Files kept of the audit log, the current one included."""
+    network: Literal["bridge", "cni"] = "bridge"
+    """What gives pods their network: `bridge`, the node itself; `cni`, the plugins of `cni_conf_dir`. Services,
+    NetworkPolicies and Ingresses need `bridge`."""
+    cni_conf_dir: str = "/etc/cni/net.d"
+    """Directory of CNI configurations, of which the first valid one by name is used."""
+    cni_bin_dirs: str = "/opt/cni/bin,/usr/lib/cni"
+    """Directories of CNI plugins, separated by commas. The first that has a plugin wins."""
+    cni_plugin_timeout: Seconds = 60.0
+    """Time that a CNI plugin has to answer. Then it is killed."""
     bridge: str = "kubelite0"
     """Bridge of the pod network; at most 15 characters."""
     pod_cidr: str = "10.88.0.0/16"
@@ -238,7 +247,9 @@ class Settings(BaseModel):
     priority_classes: Numbers = Field(default_factory=dict)
     """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
-    _directories = field_validator("manifests", "root", "run_dir", "log_dir")(checks.absolute_path)
+    _directories = field_validator("manifests", "root", "run_dir", "log_dir", "cni_conf_dir")(
+        checks.absolute_path
+    )
     _files = field_validator(
         "resolv_conf", "web_token_file", "metrics_token_file", "image_policy", "tls_cert_file"
     )(checks.optional_path)
@@ -256,6 +267,7 @@ class Settings(BaseModel):
     _name_servers = field_validator("cluster_dns")(checks.name_servers)
     _stubs = field_validator("dns_stub_domains")(checks.stub_domains)
     _records = field_validator("dns_records")(checks.dns_records)
+    _plugins = field_validator("cni_bin_dirs")(checks.absolute_paths)
     _interface_name = field_validator("bridge")(checks.interface_name)
     _network = field_validator("pod_cidr")(checks.pod_network)
     _services = field_validator("service_cidr")(checks.service_network)
@@ -277,6 +289,11 @@ class Settings(BaseModel):
         """`pod_cidr` by family: IPv4, and IPv6 or ""."""
         first, _, second = self.pod_cidr.partition(",")
         return first, second
+
+    @property
+    def cni_directories(self) -> tuple[str, ...]:
+        """The directories of `cni_bin_dirs`."""
+        return tuple(self.cni_bin_dirs.split(","))
 
     @property
     def pod_security(self) -> PodSecurity:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -29,8 +29,12 @@ T = TypeVar("T")
 
 _VERBS = {"DEL": "delete"}  # libcni's words for commands, where they differ
 
-#: Called after each plugin with the pod's uid, "ADD bridge" and the seconds it took.
-Observe = Callable[[str, str, float], None]
+#: Given a pod's uid and "ADD bridge": a context around the call of a plugin, such as a step of a trace.
+Step = Callable[[str, str], AbstractContextManager[None]]
+
+
+def no_step(_uid: str, _call: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -39,7 +43,7 @@ class Plugins:
 
     paths: Sequence[str]
     seconds: float
-    observe: Observe = lambda _uid, _call, _took: None
+    step: Step = no_step
     _versions: dict[tuple[str, int], frozenset[str]] = field(
         default_factory=dict
     )  # by path and time of change
@@ -130,17 +134,16 @@ class Plugins:
         pod: Pod | None,
         config: Mapping[str, Any],
     ) -> bytes:
-        kind, began = plugin["type"], time.monotonic()
+        kind = plugin["type"]
+        step = self.step(pod.uid, f"{command} {kind}") if pod is not None else nullcontext()
         try:
-            path = execution.find(kind, self.paths)
-            return await execution.run(
-                path, environment(command, pod, self.paths), config, seconds=self.seconds
-            )
+            with step:
+                path = execution.find(kind, self.paths)
+                return await execution.run(
+                    path, environment(command, pod, self.paths), config, seconds=self.seconds
+                )
         except PluginError as error:
             raise PluginError(f"{_described(command, network, kind)}: {error}", error.code) from error
-        finally:
-            if pod is not None:
-                self.observe(pod.uid, f"{command} {kind}", time.monotonic() - began)
 
 
 def _described(command: str, network: Network, kind: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
-from runtime.cni.calls import Plugins
+from runtime.cni.calls import Plugins, Step, no_step
 from runtime.cni.conflist import Choice, Network, choose
 from runtime.cni.records import Record, Records
 from runtime.cni.requests import Pod, PodFacts, values_of
@@ -41,7 +41,7 @@ class CniConfig:
 
 
 class CniNetwork:
-    """`facts(uid)` says what plugins may ask of a pod. `observe`: as for Plugins. `changed()` is called when the
+    """`facts(uid)` says what plugins may ask of a pod. `step`: as for Plugins. `changed()` is called when the
     network becomes ready, or is no longer."""
 
     warnings: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ class CniNetwork:
         config: CniConfig,
         facts: Callable[[str], PodFacts],
         *,
-        observe: Callable[[str, str, float], None] = lambda _uid, _call, _took: None,
+        step: Step = no_step,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self._facts = facts
         self._changed = changed
-        self._plugins = Plugins(config.paths, config.seconds, observe)
+        self._plugins = Plugins(config.paths, config.seconds, step)
         self._records = Records(config.records)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = (
             WeakValueDictionary()
@@ -198,11 +198,11 @@ class CniNetwork:
 
     async def audit(self) -> list[str]:
         """CHECK of every attachment, and why the network is not ready, as sentences."""
+        return [*filter(None, [self.not_ready]), *await self._all_problems()]
+
+    async def _all_problems(self) -> list[str]:
         records = await asyncio.to_thread(self._records.all)
-        found = [self.not_ready] if self.not_ready else []
-        for record in records.values():
-            found += await self._problems(record)
-        return found
+        return [problem for record in records.values() for problem in await self._problems(record)]
 
     async def repair(self, *, inside: int | None = None) -> Repair:
         """Detach what could not be detached earlier. The first call, and each with `inside` None, also has the plugins
@@ -217,7 +217,7 @@ class CniNetwork:
         left: list[str] = []
         if self._unchecked or inside is None:
             self._unchecked = False
-            left = await self.audit()
+            left = await self._all_problems()
         return Repair(repaired, left, failures)
 
     async def teardown(self) -> None:

@@ -201,6 +201,9 @@ class _Helper:
 class NetworkClient:
     """The node's network, for the daemon. `warnings` are those of the set-up; the caller of `start` logs them once."""
 
+    not_ready = ""  # why pods cannot be attached now; there is no such time once the node is set up
+    reattaches = True  # a running pod whose lease is lost can be added again
+
     def __init__(self, config: NetworkConfig, helper: _Helper, warnings: Sequence[str]) -> None:
         self.config = config
         self.warnings = tuple(warnings)

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,15 @@ def test_a_chain_of_debians_plugins(world: Lab, tmp_path: Path, write: Callable[
         calls: list[str] = []
         config = CniConfig(str(tmp_path / "net.d"), (DEBIANS,), str(tmp_path / "records"))
         asked = {"a": PodFacts("default", "web", ips=("10.66.0.42/24",), mac="0a:58:00:00:00:07")}
+
+        def step(_uid: str, call: str) -> AbstractContextManager[None]:
+            calls.append(call)
+            return nullcontext()
+
         node = CniNetwork(
             config,
             lambda uid: asked.get(uid, PodFacts()),
-            observe=lambda _uid, call, _took: calls.append(call),
+            step=step,
         )
         await node.look()
         assert node.not_ready == ""

@@ -130,6 +130,11 @@ class ApiPort:
         the Service `kubernetes`. Raises RuntimeFault, OSError."""
         if not self._settings.api_address:
             raise RuntimeFault("the setting api_address is none", reason="NotSupported")
+        if self._settings.network != "bridge":
+            raise RuntimeFault(
+                "the setting network is cni, and the node has no address of its own on it",
+                reason="NotSupported",
+            )
         host, port = self._address
         gateway = str(ipaddress.ip_network(self._settings.pod_networks[0])[1])
         everywhere = host in ("0.0.0.0", gateway)

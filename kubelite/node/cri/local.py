@@ -22,6 +22,7 @@ from kubelite.node.cri.commands import Commands, exec_process
 from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.memory_shrink import check_memory
 from kubelite.node.cri.observed import ObservedImages, observed_container, observed_image, observed_sandbox
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.cri.rows import ContainerRows
 from kubelite.node.cri.shim_connection import RunningShim, both, noted_rates, rates_of
 from kubelite.node.model.cri import (
@@ -44,7 +45,6 @@ from manifests.types.core import Pod
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.images.client import ImageClient
-from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, Bandwidth, PortMapping
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import EVENT_EXEC_EXIT, EVENT_EXIT, ContainerRecord, SandboxRecord
@@ -68,7 +68,7 @@ class LocalCri:
         store: Store,
         *,
         forkserver: Forkserver,
-        network: NetworkClient,
+        network: PodNetwork,
         images: ImageClient,
         tracer: StepRecorder,
         on_change: Callable[[str], None] = lambda _uid: None,
@@ -120,8 +120,7 @@ class LocalCri:
                 raise result
         pod_files.link_logs(self._settings.log_dir, [shim.record for shim in self._shims.values()])
         here = {*self._shims, *(uid for uid in uids if occupied(self.run_dir(uid)))}
-        held = await self._network.list()
-        await asyncio.gather(*(self._network.delete(a.uid) for a in held if a.uid not in here))
+        await recovery.release_gone(self._network, here)
         for sentence in await self.attach_lost():
             log.warning("network repaired: %s", sentence)
         return self.running_sandboxes()
@@ -130,7 +129,7 @@ class LocalCri:
         """Attach running pods again whose leases were lost, at their addresses if free. Return a sentence for each."""
         held = {attachment.uid for attachment in await self._network.list()}
         done = []
-        for uid, shim in list(self._shims.items()):
+        for uid, shim in list(self._shims.items() if self._network.reattaches else ()):
             had, pod = shim.record.annotations.get("ip", ""), self._store.get_uid(uid)
             if not had or uid in held or uid in self._stopping or pod is None or shim.client.closed:
                 continue

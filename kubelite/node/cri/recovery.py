@@ -5,13 +5,15 @@ The kernel decides: which processes are in the shims' cgroup, which run director
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from kubelite.node.cri.engine_settings import EngineSettings
+from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.cri.shim_connection import RunningShim
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
@@ -23,6 +25,19 @@ log = logging.getLogger(__name__)
 
 KILL_SECONDS = 5.0  # for a killed shim to exit; its containers die with it
 _DELETED = " (deleted)"
+
+
+async def release_gone(network: PodNetwork, here: Container[str]) -> None:
+    """Release what the network holds of pods that are not `here`. A failure is logged: CNI plugins may fail, and are
+    tried again with the network's repairs."""
+
+    async def release(uid: str) -> None:
+        try:
+            await network.delete(uid)
+        except RuntimeFault as error:
+            log.error("a pod that is gone cannot be detached from the network: %s", error, extra={"uid": uid})
+
+    await asyncio.gather(*(release(held.uid) for held in await network.list() if held.uid not in here))
 
 
 def end_unreachable(settings: EngineSettings) -> list[str]:

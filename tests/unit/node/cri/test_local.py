@@ -107,7 +107,7 @@ async def nothing(*_: Any) -> list[Any]:
 @pytest.fixture
 async def cri(tmp_path: Path, store: Store) -> AsyncIterator[LocalCri]:
     settings = Settings.load({"root": str(tmp_path), "run_dir": str(tmp_path), "log_dir": str(tmp_path)}, {})
-    network: Any = SimpleNamespace(list=nothing, delete=nothing)
+    network: Any = SimpleNamespace(list=nothing, delete=nothing, reattaches=True)
     other: Any = SimpleNamespace()
     found = LocalCri(settings, store, forkserver=other, network=network, images=other, tracer=Tracer())
     yield found
