@@ -51,7 +51,8 @@ class DnsClient:
         """Return when a supervisor of these addresses runs, which may be one of an earlier daemon."""
         if self.alive():
             return
-        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        os.makedirs(self.directory, exist_ok=True)
+        os.chmod(self.directory, 0o755)  # the server has no privileges, and the daemon may have any umask
         pid, addresses = self._recorded()
         if pid and addresses == self.addresses and self._follow(pid):
             return

@@ -123,10 +123,13 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DnsClient]:
-    directory = tmp_path_factory.mktemp("dns")
-    os.chmod(directory, 0o755)
+    directory = tmp_path_factory.mktemp("run") / "dns"
     client = DnsClient(str(directory), [f"127.0.0.1#{_free_port()}"])
-    await client.ensure()
+    before = os.umask(0o077)  # that of the systemd unit
+    try:
+        await client.ensure()
+    finally:
+        os.umask(before)
     yield client
     await client.stop()
     assert recorded(str(directory)) == (0, ())
