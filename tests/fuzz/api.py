@@ -131,7 +131,7 @@ class Api:
 
 def _wrong(sent: Sent, status: int, headers: dict[str, str], body: bytes) -> str:
     """Return what is wrong with an answer, "" if nothing is."""
-    if status >= 500 and status != 501:
+    if status >= 500 and status not in (501, 504):
         return f"{status}: {body[:300]!r}"
     if status < 400 or sent.method == "HEAD":
         return ""

@@ -45,12 +45,15 @@ _SUBRESOURCES: Final = (
     "eviction",
     "ephemeralcontainers",
     "binding",
+    "finalize",
     "proxy",
 )
 _VALUES: Final = (
     "", "1", "0", "-1", "true", "All", "²", "9" * 30, "9" * 5000, "1e9", "\x00", "a,b", "a=b", "a in (b,c)", "a notin (",
     "!a", "metadata.name=a", "status.phase!=Running", "metadata.name", "2026-12-02T00:00:00Z", "9999-12-31T23:59:59Z",
     "0000-00-00", "Strict", "Warn", "Ignore", "%", "%zz", "é", "Background", "Orphan", "Foreground", "keep",
+    "Exact", "NotOlderThan", "99999", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJhXHUwMDAwIn0",
+    "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6LTEsInN0YXJ0IjoiYVx1MDAwMCJ9",
 )  # fmt: skip
 _NAMES: Final = (
     "watch", "labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "timeoutSeconds", "dryRun", "at",

@@ -123,6 +123,8 @@ def named(doc: Json, resource: Resource, namespace: str) -> Json:
         )
     if namespace:
         metadata["namespace"] = namespace
+    else:
+        metadata.pop("namespace", None)  # empty, in whatever form
     return {**doc, "metadata": metadata}
 
 

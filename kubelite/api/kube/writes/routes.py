@@ -29,6 +29,10 @@ async def write(request: Request) -> Response:
         raise ApiError("MethodNotAllowed", words)
     node, namespace = node_of(request), given.get("namespace", "")
     if request.method == "POST":
+        if resource.namespaced and not namespace:
+            raise ApiError(
+                "MethodNotAllowed", f"{resource.plural} are created in a namespace: name it in the path"
+            )
         return await writing.create(request, node, resource, namespace)
     change = writing.update if request.method == "PUT" else writing.patch
     return await change(request, node, resource, namespace, given["name"])

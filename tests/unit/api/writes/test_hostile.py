@@ -160,3 +160,15 @@ def test_a_link_among_the_manifests_is_not_replaced(http: Http, tmp_path: Path) 
         code, said = words(answer)
         assert code == 409 and f"{link} is a symbolic link to {real}: change the file" in said
     assert link.is_symlink() and real.read_text() == text
+
+
+@pytest.mark.parametrize("namespace", [[], {}, "", None, 0])
+def test_an_empty_namespace_of_any_form(http: Http, namespace: Any) -> None:
+    metadata = {"name": "a", "namespace": namespace}
+    document: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    said = "configmaps are created in a namespace: name it in the path"
+    assert words(http.post("/api/v1/configmaps", json=document)) == (405, said)
+    assert http.post(MAPS, json=document).status_code == 201
+    class_path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    document = {"kind": "PriorityClass", "metadata": metadata, "value": 1}
+    assert http.post(class_path, json=document).status_code == 201
