@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kubelite.node.model.node_config import NAME_MAX
 from runtime.removal import remove_tree
-from runtime.tree import directory_of
+from runtime.tree import directory_of, make_directories
 
 if TYPE_CHECKING:
     from runtime.shim.protocol import SandboxRecord
@@ -29,7 +29,7 @@ def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
     retries."""
     try:
         link = _log_link(log_dir, log_path, name, identity)
-        os.makedirs(os.path.dirname(link), exist_ok=True)
+        make_directories(os.path.dirname(link))
         with contextlib.suppress(FileExistsError):
             os.symlink(log_path, link)
     except OSError as error:
