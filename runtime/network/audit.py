@@ -18,7 +18,7 @@ from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.nat import Element
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import POD_IFNAME, Lease
-from runtime.network.shaping import limits
+from runtime.network.shaping.limits import Limits
 
 if TYPE_CHECKING:  # loaded when pods have IPv6 addresses
     from runtime.network.ipv6.stack import Stack6
@@ -26,11 +26,13 @@ if TYPE_CHECKING:  # loaded when pods have IPv6 addresses
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `inside`: the pod whose namespace lacks it; `detached`: the pod that has lost its interface."""
+    """One finding. `inside`: the pod whose namespace lacks it; `detached`: the pod that has lost its interface;
+    `refused`: the kernel cannot do it, so that no repair helps."""
 
     sentence: str
     inside: str = ""
     detached: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Audit:
     namespaces: Namespaces
     senders: antispoof.SenderTable | None
     nat: nat.NatTable | None
+    limits: Limits
     prefix: str
     ipv6: Stack6 | None = None
 
@@ -62,8 +65,11 @@ class Audit:
         for lease in leases:
             found += self._lease_problems(lease, links, published)
         found += [
-            Problem(f"pod {lease.uid}: {lease.host_ifname} does not limit the pod's bandwidth")
-            for lease in limits.unlimited(self.route, leases, links)
+            Problem(
+                f"pod {lease.uid}: {lease.host_ifname} does not limit the pod's bandwidth",
+                refused=self.limits.is_refused(lease),
+            )
+            for lease in self.limits.unlimited(links)
         ]
         known = {name for lease in leases for name in lease.interfaces}
         found += [

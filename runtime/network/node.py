@@ -43,7 +43,7 @@ from runtime.network.plan import (
     table_name,
 )
 from runtime.network.port_sockets import PortSockets
-from runtime.network.shaping import limits
+from runtime.network.shaping.limits import Limits
 from runtime.network.tables import Tables
 
 if TYPE_CHECKING:  # loaded when there are IPv6 addresses
@@ -68,6 +68,7 @@ class Node:
         self._ipv6 = self._second_family()
         subnet6 = self._ipv6.subnet if self._ipv6 else None
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name, subnet6)
+        self._limits = Limits(self._route, self._leases)
         self.tables = Tables(
             config, self._name,
             route=self._route, bridge=self._bridge, subnet=self._subnet, leases=self._leases,
@@ -78,7 +79,7 @@ class Node:
         self._nat = self._set_up_nat()
         self._audit = Audit(
             self._route, self._bridge, self._leases, self._namespaces, self._senders, self._nat,
-            link_prefix(self._name), self._ipv6,
+            self._limits, link_prefix(self._name), self._ipv6,
         )  # fmt: skip
 
     # --- pods -------------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Node:
 
     def limit(self, uid: str, bandwidth: Bandwidth) -> list[str]:
         """Limit what an attached pod receives and sends. Returns warnings. Raises NotFoundError, NetworkError."""
-        return limits.set_limit(self._route, self._leases, uid, bandwidth)
+        return self._limits.set(uid, bandwidth)
 
     def check(self, uid: str) -> list[str]:
         """CNI's CHECK: the problems of a pod's attachment, as sentences. Raises NotFoundError if it has none."""
@@ -280,15 +281,15 @@ class Node:
         self.tables.settle()
         found = self._audit.problems(self._leases.next(inside))
         lacking = self.tables.problems()
-        if not found and not lacking:
-            return Repair()
-        outside = bool(lacking) or not all(problem.inside for problem in found)
+        if not lacking and all(problem.refused for problem in found):
+            return Repair(left=[problem.sentence for problem in found])
+        outside = bool(lacking) or not all(problem.inside or problem.refused for problem in found)
         if outside:
             self._repair_node()
         failed = self._repair_pods(found)
         if outside:
             failed += self.tables.restore()
-        failed += limits.restore(self._route, self._leases.all())  # after the policies: it may fail
+        failed += self._limits.restore()  # after the policies: it may fail
         checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
         left = {problem.sentence for problem in self._audit.problems(checked)} | {*self.tables.problems()}
         said = [*(problem.sentence for problem in found), *lacking]

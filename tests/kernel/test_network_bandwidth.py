@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from runtime.network.client import NetworkClient
+from runtime.network.nft_messages import attribute
+from runtime.network.node import Node
 from runtime.network.plan import Bandwidth
+from runtime.network.shaping import qdiscs
 from tests.kernel.netlab import SOON, Lab, Netns, lab
 
 pytestmark = pytest.mark.kernel
@@ -99,6 +102,7 @@ def test_what_another_program_removes_is_restored(world: Lab, tc: str) -> None:
         for damage in (
             (tc, "qdisc", "del", "dev", pod.host_ifname, "root"),
             (tc, "qdisc", "del", "dev", pod.host_ifname, "ingress"),
+            (tc, "filter", "del", "dev", pod.host_ifname, "ingress"),
             (tc, "qdisc", "del", "dev", ifb, "root"),
             ("ip", "link", "del", ifb),
         ):
@@ -128,3 +132,40 @@ def test_pods_without_a_limit_have_nothing_of_it(world: Lab, tc: str) -> None:
         assert "ifb" not in world.host.sh("ip", "-d", "link", "show")
 
     world.with_node(scenario)
+
+
+@pytest.mark.parametrize("lacks", ["ifb", "u32", "tbf"])
+def test_a_kernel_that_cannot_limit_is_not_repaired_again_and_again(
+    world: Lab, tc: str, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """The kernel answers for a kind of tomorrow as for one that it was built without. Nothing half done is left."""
+    kind = lacks.encode() + b"\0"
+    limit = Bandwidth(ingress=RATE, egress=RATE)
+
+    def of_tomorrow(number: int, value: bytes) -> bytes:
+        return attribute(number, b"of-tomorrow\0" if value == kind else value)
+
+    def scenario() -> None:
+        node = Node(world.config())
+        try:
+            pod = node.add("pod", namespace.path, ())
+            with monkeypatch.context() as patched:
+                patched.setattr(qdiscs, "attribute", of_tomorrow)
+                (said,) = node.limit("pod", limit)
+                assert "this kernel cannot limit bandwidth" in said
+                assert "ingress" not in world.host.sh(tc, "qdisc", "show", "dev", pod.host_ifname)
+                assert "ifb" not in world.host.sh("ip", "-d", "link", "show")
+                done = node.repair()
+                assert (list(done.repaired), list(done.failures)) == ([], [])
+                assert (
+                    list(done.left)
+                    == node.audit()
+                    == [f"pod pod: {pod.host_ifname} does not limit the pod's bandwidth"]
+                )
+            assert node.limit("pod", limit) == []  # a kernel that has been given the module
+            assert node.audit() == []
+        finally:
+            node.teardown()
+
+    namespace = world.namespace()
+    world.host.run(scenario)

@@ -14,10 +14,11 @@ Sources: tc-tbf(8); linux/pkt_sched.h and linux/pkt_cls.h; net/sched/sch_tbf.c: 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from runtime.network import netlink
 from runtime.network.netlink import (
@@ -35,7 +36,7 @@ from runtime.network.netlink import (
 from runtime.network.nft_messages import attribute, nested
 from runtime.network.plan import Lease
 
-RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC, RTM_NEWTFILTER = 36, 37, 38, 44
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_GETTFILTER = 36, 37, 38, 44, 46
 TC_H_ROOT, TC_H_INGRESS, INGRESS, BUCKET = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFF0000, 0x00010000
 TC_LINKLAYER_ETHERNET, TC_U32_TERMINAL, TC_ACT_STOLEN, TCA_EGRESS_REDIR = 1, 1, 4, 1
 TCA_KIND, TCA_OPTIONS = 1, 2
@@ -47,7 +48,10 @@ LACKS = (
     "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED)"
 )
 _LACKING = (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV)
-Qdiscs = set[tuple[int, str, int]]  # interface, kind, and the bytes per second of a tbf
+MIRRED = "mirred"
+# (interface, kind, number): queueing disciplines, with the bytes per second of a tbf; redirections (MIRRED), with the
+# interface that the packets go to.
+InForce = set[tuple[int, str, int]]
 _TCMSG = struct.Struct("=BxxxiIII")  # family, interface, handle, parent, info
 _GONE = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
 
@@ -72,22 +76,24 @@ def _shape(sock: NetlinkSocket, lease: Lease) -> None:
     if not wanted.egress:
         sock.request([netlink.delete_link(lease.ifb)], ignore=_GONE)
         return
-    sock.request([_new_ifb(lease.ifb)], ignore=(errno.EEXIST,))
-    ifb = netlink.interface_index(lease.ifb)
-    sock.request([token_bucket(ifb, wanted.egress), _ingress(host), _redirect(host, ifb)])
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.attempt, [_delete(host, TC_H_INGRESS), netlink.delete_link(lease.ifb)])
+        sock.request([_new_ifb(lease.ifb)], ignore=(errno.EEXIST,))
+        ifb = netlink.interface_index(lease.ifb)
+        sock.request([token_bucket(ifb, wanted.egress), _ingress(host), _redirect(host, ifb)])
+        undo.pop_all()
 
 
-def is_shaped(lease: Lease, links: Mapping[str, netlink.Link], found: Qdiscs) -> bool:
+def is_shaped(lease: Lease, links: Mapping[str, netlink.Link], found: InForce) -> bool:
     """Whether the kernel has the limits of the pod, which has an interface."""
     host, wanted = links[lease.host_ifname].index, lease.bandwidth
     if wanted.ingress and (host, "tbf", wanted.ingress // 8) not in found:
         return False
     if not wanted.egress:
         return True
-    ifb = links.get(lease.ifb)
-    return (
-        ifb is not None and (ifb.index, "tbf", wanted.egress // 8) in found and (host, "ingress", 0) in found
-    )
+    if (ifb := links.get(lease.ifb)) is None:
+        return False
+    return {(ifb.index, "tbf", wanted.egress // 8), (host, "ingress", 0), (host, MIRRED, ifb.index)} <= found
 
 
 def burst_of(rate: int) -> int:
@@ -149,9 +155,9 @@ def _new_ifb(name: str) -> Request:
     return message(RTM_NEWLINK, netlink.CREATE | NLM_F_ACK, payload, f"create interface {name} (ifb)")
 
 
-def qdiscs(sock: NetlinkSocket) -> Qdiscs:
-    """The queueing disciplines of all interfaces."""
-    found: Qdiscs = set()
+def in_force(sock: NetlinkSocket, redirected: Iterable[int]) -> InForce:
+    """The queueing disciplines of all interfaces, and the redirections at the interfaces with these indexes."""
+    found: InForce = set()
     query = message(RTM_GETQDISC, NLM_F_DUMP, _TCMSG.pack(0, 0, 0, 0, 0), "list queueing disciplines")
     for data in sock.dump(query):
         index = _TCMSG.unpack_from(data, 16)[1]
@@ -159,7 +165,21 @@ def qdiscs(sock: NetlinkSocket) -> Qdiscs:
         kind = parts.get(TCA_KIND, b"").rstrip(b"\0").decode()
         rate = _rate(attributes(parts.get(TCA_OPTIONS, b""))) if kind == "tbf" else 0
         found.add((index, kind, rate))
+    for index in redirected:
+        if (index, "ingress", 0) in found:  # without it, the kernel has no filters to list
+            found |= {(index, MIRRED, target) for target in _targets(sock, index)}
     return found
+
+
+def _targets(sock: NetlinkSocket, index: int) -> Iterator[int]:
+    """The interfaces to which the u32 filters of an interface redirect what arrives there."""
+    query = message(RTM_GETTFILTER, NLM_F_DUMP, _TCMSG.pack(0, index, 0, INGRESS, 0), "list filters")
+    for data in sock.dump(query):
+        options = attributes(attributes(data[16 + _TCMSG.size :]).get(TCA_OPTIONS, b""))
+        action = attributes(attributes(options.get(7, b"")).get(1, b""))  # the first of TCA_U32_ACT
+        if action.get(TCA_KIND, b"").rstrip(b"\0") == MIRRED.encode():
+            mirred = attributes(action.get(TCA_OPTIONS, b"")).get(2, bytes(28))  # TCA_MIRRED_PARMS
+            yield struct.unpack_from("=I", mirred, 24)[0]  # tc_mirred.ifindex
 
 
 def _rate(options: Mapping[int, bytes]) -> int:
