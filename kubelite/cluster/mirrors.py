@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 COALESCE = 0.2  # seconds in which changes lead to one look
 LOOK = 60.0  # seconds between looks without a change, and until a refused mirror is tried again
 FIRST = 5.0  # seconds until it is tried the first time again: admission may not know a new Node yet
-UNREGISTERED = 1.0  # seconds until the next look while the Node is not registered
+UNREGISTERED = 1.0  # seconds until the next look while the Node is not registered, or its pods are not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class Mirrors:
             while True:
                 self._wake.clear()
                 uid = self._node_uid()
-                if uid and self._pods.complete:
+                if begun := bool(uid and self._pods.complete):
                     own = [record.doc for record in self._store.list("Pod")]
                     there = [pod for pod in self._pods.all() if is_mirror(pod)]
                     await self._carry_out(plan(own, there, self._node, uid))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause() if uid else UNREGISTERED):
+                    async with asyncio.timeout(self._pause() if begun else UNREGISTERED):
                         await self._wake.wait()
                 await asyncio.sleep(COALESCE)
         finally:
@@ -123,9 +123,7 @@ class Mirrors:
         try:
             await self._client.post(f"/api/v1/namespaces/{metadata['namespace']}/pods", made)
             self._refused.pop(uid, None)
-        except Refusal as error:
-            if error.reason == "AlreadyExists":  # its event is on the way
-                return
+        except Refusal as error:  # AlreadyExists: its event is on the way, or the name is another pod's
             self._refused[uid] = _Refused(digest, before.times + 1, now + (LOOK if before.times else FIRST))
             record = self._store.get_uid(uid)
             if before.times == 1 and record is not None:

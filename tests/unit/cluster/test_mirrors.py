@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pytest
 
+from kubelite.cluster import mirrors
+from kubelite.cluster.client import ClusterClient, Refusal
 from kubelite.cluster.decide.mirrors import MIRROR, has_mirror, mirror, plan
+from kubelite.cluster.source import ApiPods
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CLUSTER, SOURCE
+from state.store import Store
+from tests.waiting import until_async
 
 DOCUMENT = {SOURCE: "/etc/kubelite/manifests/web.yaml"}
 
@@ -91,3 +100,59 @@ def test_a_mirror_gets_the_status_of_its_pod() -> None:
     ((told, patch),) = plan([own], [there], "here", "n1").tell
     assert told is there
     assert patch == {"metadata": {"uid": "m1"}, "status": {"phase": "Running"}}
+
+
+@dataclass
+class Server:
+    """An API server that answers requests for mirrors with these errors, one after the other, and then the last."""
+
+    answers: list[Refusal]
+    posts: list[Json] = field(default_factory=list)
+
+    async def post(self, _path: str, made: Json) -> Json:
+        self.posts.append(made)
+        raise self.answers[min(len(self.posts), len(self.answers)) - 1]
+
+
+@contextlib.asynccontextmanager
+async def keeping(store: Store, server: Server, pods: ApiPods) -> AsyncIterator[list[str]]:
+    said: list[str] = []
+    kept = mirrors.Mirrors(
+        store, cast(ClusterClient, server), pods, "here",
+        node_uid=lambda: "n1", warn=lambda _pod, reason, _message: said.append(reason),
+    )  # fmt: skip
+    task = asyncio.create_task(kept.run())
+    try:
+        yield said
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_name_that_is_taken_is_said_and_asked_for_rarely(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "FIRST", 0.05)
+    monkeypatch.setattr(mirrors, "COALESCE", 0.01)
+    await store.create("Pod", pod())
+    server = Server(
+        [Refusal(404, "NotFound", "no namespace"), Refusal(409, "AlreadyExists", "web-here exists")]
+    )
+    pods = ApiPods(lambda _uid: None)
+    pods.listed([])
+    async with keeping(store, server, pods) as said:
+        await until_async(lambda: len(server.posts) >= 2)
+        await asyncio.sleep(0.3)
+        assert said == ["MirrorPodRefused"] and len(server.posts) == 2
+
+
+async def test_mirrors_do_not_wait_for_a_pod_of_the_cluster(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "UNREGISTERED", 0.05)
+    await store.create("Pod", pod())
+    server, pods = Server([Refusal(403, "Forbidden", "no")]), ApiPods(lambda _uid: None)
+    async with keeping(store, server, pods):
+        await asyncio.sleep(0.05)
+        pods.listed([])
+        await until_async(lambda: server.posts)
