@@ -62,7 +62,7 @@ def parse(text: str, *, single: bool = False) -> Network:
     """Read a configuration; `single`: of one plugin. Raises SpecError, which does not name the file."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
         raise SpecError("not a JSON object")

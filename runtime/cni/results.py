@@ -57,7 +57,7 @@ def addresses(result: Mapping[str, Any], ifname: str) -> Addresses | None:
 
 def parse_result(output: bytes, version: str) -> dict[str, Any]:
     """A plugin's answer to ADD. Raises ValueError."""
-    found = json.loads(output)
+    found = _read(output)
     if not isinstance(found, dict):
         raise ValueError(f"not a JSON object: {shown(found)}")
     if found.get("cniVersion", version) != version:
@@ -67,7 +67,7 @@ def parse_result(output: bytes, version: str) -> dict[str, Any]:
 
 def parse_versions(output: bytes) -> frozenset[str]:
     """A plugin's answer to VERSION. Raises ValueError."""
-    found = json.loads(output)
+    found = _read(output)
     listed = found.get("supportedVersions") if isinstance(found, dict) else None
     if not isinstance(listed, list):
         raise ValueError(f"no supportedVersions: {shown(found)}")
@@ -82,12 +82,20 @@ def failure(code: int, output: bytes, errors: bytes) -> tuple[str, int]:
             return f"netplugin failed: {said[-SHOWN:]}", 0
         return f"netplugin failed with no error message: {ending(code)}", 0
     try:
-        found = json.loads(output)
+        found = _read(output)
         words, details = str(found["msg"]), str(found.get("details") or "")
         return (f"{words}; {details}" if details else words), int(found.get("code") or 0)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         said = output.decode(errors="replace")[:SHOWN]
         return f'netplugin failed but error parsing its diagnostic message "{said}": {error!r}', 0
+
+
+def _read(output: bytes) -> Any:
+    """Raises ValueError, also for what is nested too deeply to be read."""
+    try:
+        return json.loads(output)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
 def ending(code: int) -> str:

@@ -34,6 +34,7 @@ def test_a_single_plugin_is_a_list_of_one() -> None:
     ("text", "words"),
     [
         ("{", "not JSON"),
+        pytest.param("[" * 200_000, "not JSON", id="deep"),
         ("[]", "not a JSON object"),
         (conflist(name="a/b"), "is not that of a network"),
         (conflist(plugins=[]), "has no plugins"),

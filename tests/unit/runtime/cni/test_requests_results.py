@@ -82,7 +82,10 @@ def test_a_malformed_result_is_an_error(ips: Any) -> None:
         addresses({"ips": ips}, "eth0")
 
 
-@pytest.mark.parametrize("output", [b"", b"garbage", b"[]", b'{"cniVersion": "0.4.0"}', b"\xff"])
+DEEP = b"[" * 200_000
+
+
+@pytest.mark.parametrize("output", [b"", b"garbage", b"[]", b'{"cniVersion": "0.4.0"}', b"\xff", DEEP])
 def test_an_unexpected_answer_is_refused(output: bytes) -> None:
     with pytest.raises(ValueError):
         parse_result(output, "1.0.0")
@@ -95,6 +98,8 @@ def test_versions() -> None:
     }
     with pytest.raises(ValueError, match="no supportedVersions"):
         parse_versions(b"{}")
+    with pytest.raises(ValueError, match="recursion"):
+        parse_versions(DEEP)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,8 @@ def test_versions() -> None:
         (3, "", "", "netplugin failed with no error message: exit status 3", 0),
         (-9, "", "", "netplugin failed with no error message: signal 9", 0),
         (1, "panic", "", 'netplugin failed but error parsing its diagnostic message "panic"', 0),
+        (1, '{"msg": "m", "code": 1e999}', "", "netplugin failed but error parsing", 0),
+        pytest.param(1, DEEP.decode(), "", "netplugin failed but error parsing", 0, id="deep"),
     ],
 )
 def test_failures_are_told_in_libcnis_words(
