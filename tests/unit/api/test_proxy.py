@@ -59,6 +59,10 @@ def test_locations_of_pods() -> None:
     for address in ("", "127.0.0.1", "169.254.169.254", "::1", "0.0.0.0", "fe80::1", "224.0.0.1"):
         with pytest.raises(ApiError, match="address not allowed"):
             location.of_pod(pod(80, address=address), Given("http", "web", ""))
+    ended = pod(80)
+    ended["status"]["phase"] = "Succeeded"  # another pod may have its address now
+    with pytest.raises(ApiError, match="address not allowed"):
+        location.of_pod(ended, Given("http", "web", ""))
     for port in ("0", "65536", "http", "-1"):
         with pytest.raises(ApiError, match="is no number between"):
             location.of_pod(pod(), Given("http", "web", port))
@@ -66,26 +70,33 @@ def test_locations_of_pods() -> None:
 
 def test_locations_of_services() -> None:
     service = {
-        "spec": {"ports": [{"name": "web", "port": 80, "targetPort": 8080}, {"name": "dns", "port": 53}]}
+        "metadata": {"namespace": "default"},
+        "spec": {"ports": [{"name": "web", "port": 80, "targetPort": 8080}, {"name": "dns", "port": 53}]},
     }
 
-    def endpoint(address: str, kind: str = "Pod", *, ready: bool = True) -> Json:
-        return {"addresses": [address], "targetRef": {"kind": kind}, "conditions": {"ready": ready}}
+    def endpoint(
+        address: str, kind: str = "Pod", name: str = "web", namespace: str = "default", *, ready: bool = True
+    ) -> Json:
+        target = {"kind": kind, "namespace": namespace, "name": name}
+        return {"addresses": [address], "targetRef": target, "conditions": {"ready": ready}}
 
+    pods = {"web": [ADDRESS, "10.88.0.8", "10.88.0.9", "169.254.169.254"]}
     ends = [
         endpoint(ADDRESS), endpoint("10.88.0.8", ready=False), endpoint("10.88.0.9", "Node"),
         endpoint("169.254.169.254"), {"addresses": ["10.88.0.10"]},
+        # What a user's own EndpointSlice may say:
+        endpoint("192.168.0.1"), endpoint(ADDRESS, name="gone"), endpoint("10.88.0.8", namespace="other"),
     ]  # fmt: skip
     slices = [{"ports": [{"name": "web", "port": 8080}], "endpoints": ends}]
     for port in ("80", "web"):
-        assert location.of_service(service, slices, Given("http", "shop", port)) == [
+        assert location.of_service(service, slices, pods, Given("http", "shop", port)) == [
             Location("http", ADDRESS, 8080)
         ]
     for port in ("", "dns", "53"):
         with pytest.raises(ApiError, match='no endpoints available for service "shop"'):
-            location.of_service(service, slices, Given("http", "shop", port))
+            location.of_service(service, slices, pods, Given("http", "shop", port))
     with pytest.raises(ApiError, match='no service port 81 found for service "shop"'):
-        location.of_service(service, slices, Given("http", "shop", "81"))
+        location.of_service(service, slices, pods, Given("http", "shop", "81"))
 
 
 class Pod(BaseHTTPRequestHandler):
@@ -199,12 +210,13 @@ def test_a_service(served: Served, client: httpx.Client, port: int) -> None:
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop", "namespace": "default", "uid": "s"},
         "spec": {"ports": [{"name": "http", "port": 80}]},
     }  # fmt: skip
+    target = {"kind": "Pod", "namespace": "default", "name": "web"}
     piece = {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "ports": [{"name": "http", "port": port}],
         "metadata": {
             "name": "shop-1", "namespace": "default", "uid": "e", "labels": {"kubernetes.io/service-name": "shop"},
         },
-        "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": {"kind": "Pod", "name": "web"}}],
+        "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": target}],
     }  # fmt: skip
     served.run(served.node.store.create("Service", service))
     place = "/api/v1/namespaces/default/services"

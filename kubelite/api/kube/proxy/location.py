@@ -7,11 +7,12 @@ apimachinery pkg/util/net/port_split.go (SplitSchemeNamePort).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.json import Json
+from kubelite.kube.objects import TERMINAL_PHASES
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -50,7 +51,7 @@ def of_pod(pod: Json, wanted: Given) -> Location:
     """Return where requests to a pod go: without a port, to the first one that its containers name. Raises
     BadRequest."""
     address = (pod.get("status") or {}).get("podIP") or ""
-    if not _allowed(address):
+    if not addresses_of(pod) or not _allowed(address):
         raise bad_request("address not allowed: the pod has no address of the pod network")
     if wanted.port:
         return Location(wanted.scheme, address, _number(wanted.port))
@@ -58,9 +59,11 @@ def of_pod(pod: Json, wanted: Given) -> Location:
     return Location(wanted.scheme, address, named[0] if named else _PORTS[wanted.scheme])
 
 
-def of_service(service: Json, slices: Iterable[Json], wanted: Given) -> Sequence[Location]:
+def of_service(
+    service: Json, slices: Iterable[Json], pods: Mapping[str, Collection[str]], wanted: Given
+) -> Sequence[Location]:
     """Return where requests to a Service may go: to its ready pods. The port is a name or a number of the Service's.
-    Raises ServiceUnavailable if there is none."""
+    `pods`: the addresses of the pods of its namespace, by name. Raises ServiceUnavailable if there is none."""
     port = wanted.port
     if port.isascii() and port.isdigit():
         ports = service["spec"].get("ports") or ()
@@ -75,18 +78,30 @@ def of_service(service: Json, slices: Iterable[Json], wanted: Given) -> Sequence
         for one in piece.get("ports") or ()
         if (one.get("name") or "") == port and one.get("port")
         for endpoint in piece.get("endpoints") or ()
-        if _is_ready_pod(endpoint)
+        if (endpoint.get("conditions") or {}).get("ready") is not False
         for address in endpoint["addresses"][:1]
-        if _allowed(address)
+        if _is_of_pod(address, endpoint, service["metadata"]["namespace"], pods) and _allowed(address)
     ]
     if not found:
         raise ApiError("ServiceUnavailable", f'no endpoints available for service "{wanted.name}"')
     return found
 
 
-def _is_ready_pod(endpoint: Json) -> bool:
-    ready = (endpoint.get("conditions") or {}).get("ready") is not False
-    return ready and (endpoint.get("targetRef") or {}).get("kind") == "Pod"
+def addresses_of(pod: Json) -> frozenset[str]:
+    """Return the addresses that a pod has. The one that a pod had before it ended may be that of another now."""
+    status = pod.get("status") or {}
+    if status.get("phase") in TERMINAL_PHASES:
+        return frozenset()
+    found = (status.get("podIP"), *(one.get("ip") for one in status.get("podIPs") or ()))
+    return frozenset(address for address in found if address)
+
+
+def _is_of_pod(address: str, endpoint: Json, namespace: str, pods: Mapping[str, Collection[str]]) -> bool:
+    """Whether the address of an endpoint is that of the pod which it names. Users write EndpointSlices, too, and what
+    they say about an address is no proof (storage.go, isValidAddress)."""
+    target = endpoint.get("targetRef") or {}
+    is_own = target.get("kind") == "Pod" and target.get("namespace") == namespace
+    return is_own and address in pods.get(target.get("name") or "", ())
 
 
 def _number(port: str) -> int:

@@ -50,7 +50,8 @@ async def _proxy(request: Request, kind: str) -> Response:
         own = (
             one for one in slices if (one["metadata"].get("labels") or {}).get(SERVICE_NAME) == wanted.name
         )
-        found = random.choice(location.of_service(doc, own, wanted))
+        pods = {one.name: location.addresses_of(one.doc) for one in node.store.list("Pod", namespace)}
+        found = random.choice(location.of_service(doc, own, pods, wanted))
     rest = parts[_PARTS] if len(parts) > _PARTS else ""
     return Exchange(found, base, f"/{rest}{'?' if query else ''}{query}")
 
