@@ -242,6 +242,60 @@ def test_pods_that_do_not_answer(client: httpx.Client, port: int) -> None:
     assert not_tls.status_code == 503
 
 
+ASK = "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def exchanged(served: Served, request: str, answer: bytes) -> tuple[bytes, bytes]:
+    """Return what a pod has got, and what the client. `request` has {} in place of the path."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        listener.settimeout(10)
+        number = listener.getsockname()[1]
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
+        client.sendall(request.format(f"{PODS}/web:{number}/proxy/").encode())
+        taken = stack.enter_context(listener.accept()[0])
+        taken.settimeout(10)
+        got = b""
+        while b"\r\n\r\n" not in got:
+            got += taken.recv(65536)
+        taken.sendall(answer)
+        taken.shutdown(socket.SHUT_WR)
+        return got, b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("request_head", "inside", "missing"),
+    [
+        (
+            "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+            "Connection: close\r\n\r\n0\r\n\r\n",
+            b"transfer-encoding: chunked",
+            b"content-length",
+        ),
+        ("GET {} HTTP/1.0\r\n\r\n", b"host: \r\n", b"localhost"),
+        (ASK.replace("close", "close, host"), b"host: localhost", b"content-length"),
+        (
+            ASK.replace("close\r\n", "close, content-length\r\nContent-Length: 3\r\n") + "abc",
+            b"content-length: 3",
+            b"transfer-encoding",
+        ),
+    ],
+    ids=["a length with chunks", "HTTP/1.0", "no host", "no length"],
+)
+def test_pods_get_one_request(served: Served, request_head: str, inside: bytes, missing: bytes) -> None:
+    got, said = exchanged(served, request_head, EMPTY)
+    assert inside in got and missing not in got and b" 200 OK" in said
+
+
+def test_answers_of_odd_pods(served: Served) -> None:
+    chunks = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    )
+    assert b"hello" in exchanged(served, ASK, chunks)[1]
+    odd = exchanged(served, ASK, b"HTTP/1.1 700 Odd\r\nContent-Length: 0\r\n\r\n")[1]
+    assert b" 503 " in odd and b"malformed HTTP status code 700" in odd
+
+
 def test_no_upgrades_and_no_requests_of_web_pages(client: httpx.Client, port: int) -> None:
     path = f"{PODS}/web:{port}/proxy/"
     key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}

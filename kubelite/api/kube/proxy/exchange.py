@@ -27,6 +27,8 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade".split()
 )
+_END_TO_END = frozenset({b"content-length", b"host"})  # whatever the header Connection says
+_MOST_STATUS = 599  # RFC 9110, section 15
 _NOT_FOR_PODS = frozenset(
     {b"authorization", b"expect", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-uri"}
 )
@@ -109,6 +111,8 @@ class Exchange(Response):
             if event is h11.NEED_DATA:
                 self._wire.receive_data(await reader.read(PIECE))
             elif isinstance(event, h11.Response):
+                if event.status_code > _MOST_STATUS:
+                    raise h11.RemoteProtocolError(f"malformed HTTP status code {event.status_code}")
                 self._begun = True
                 headers = self._back(event.headers.raw_items())
                 await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
@@ -141,14 +145,18 @@ def _onward(scope: Scope, uri: str) -> Headers:
     found = [(name, value) for name, value in _of_message(given) if name.lower() not in _NOT_FOR_PODS]
     if any(name == b"transfer-encoding" for name, _ in given):
         found.append((b"transfer-encoding", b"chunked"))
-    host = next((value for name, value in given if name == b"host"), b"")
+    host = next((value for name, value in given if name == b"host"), None)
+    if host is None:  # of HTTP/1.0
+        host = b""
+        found.append((b"host", host))
     scheme = scope.get("scheme", "http").encode()
     found += [(b"x-forwarded-uri", uri.encode()), (b"x-forwarded-host", host), (b"x-forwarded-proto", scheme)]
     return [*found, (b"connection", b"close")]
 
 
 def _of_message(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers that are not of the connection."""
+    """Yield the headers that are not of the connection. A length counts for nothing with a body in chunks (RFC 9112,
+    6.3): a receiver that goes by it would see a second message."""
     every = list(headers)
     listed = {
         word.strip().lower()
@@ -156,7 +164,10 @@ def _of_message(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes,
         if name.lower() == b"connection"
         for word in value.split(b",")
     }
-    return ((name, value) for name, value in every if name.lower() not in _HOP_BY_HOP | listed)
+    left_out = _HOP_BY_HOP | (listed - _END_TO_END)
+    if any(name.lower() == b"transfer-encoding" for name, _ in every):
+        left_out |= {b"content-length"}
+    return ((name, value) for name, value in every if name.lower() not in left_out)
 
 
 def _trusting() -> ssl.SSLContext:
