@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kubelite.api import accepting
+from kubelite.api.kube.streams import websocket
 from tests.unit.api.fake_node import pod_doc
 from tests.unit.api.server import Served
 from tests.unit.streaming.client import upgrade
@@ -120,3 +121,14 @@ def test_the_kernel_looks_for_peers_that_are_gone() -> None:
 
     asyncio.run(run())
     assert found == {**accepting.KEEPALIVE, socket.TCP_USER_TIMEOUT: 0, -1: 1}
+
+
+async def test_ends_of_input_that_nobody_reads_do_not_pile_up() -> None:
+    """A client may close its stdin as often as it likes, and each message counts for no bytes."""
+    waiting = websocket._Input()
+    for data in (b"a", None, None, b"b", None):
+        await waiting.put(data)
+    assert [await waiting.get(), await waiting.get()] == [b"a", None]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await waiting.get()

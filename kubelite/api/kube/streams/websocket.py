@@ -28,14 +28,18 @@ MOST_INPUT = (
 
 
 class _Input:
-    """The client's input that waits for the process. None is its end."""
+    """The client's input that waits for the process. None is its end; what comes after it is dropped."""
 
     def __init__(self) -> None:
         self._waiting: deque[bytes | None] = deque()
         self._size = 0
+        self._ended = False
         self._changed = asyncio.Condition()
 
     async def put(self, data: bytes | None) -> None:
+        if self._ended:
+            return
+        self._ended = data is None
         async with self._changed:
             await self._changed.wait_for(lambda: self._size < MOST_INPUT)
             self._waiting.append(data)
@@ -155,7 +159,7 @@ async def _receive(ws: WebSocket, session: ExecSession, codec: Codec, input_: _I
 
 
 async def _feed(session: ExecSession, input_: _Input) -> None:
-    """Write the client's input to the process; None closes its stdin. Never returns: later input is discarded."""
+    """Write the client's input to the process; None closes its stdin. Never returns."""
     while True:
         data = await input_.get()
         if data is None:
