@@ -101,7 +101,7 @@ def _logged_in(scope: Scope) -> bool:
 
 def is_proxied(path: str) -> bool:
     """Whether a request is for a pod or a Service, to which the API sends it on. A page's request has an Origin."""
-    parts = path.split("/")
+    parts = path.removesuffix("\n").split("/")  # Starlette's routes match a line feed at the end, too
     return (
         parts[1:4] == ["api", "v1", "namespaces"]
         and parts[5:6] in (["pods"], ["services"])

@@ -84,6 +84,7 @@ NAMESPACE = "/api/v1/namespaces/default"
         ("http", "GET", f"{NAMESPACE}/secrets/login", False),
         ("http", "GET", f"{NAMESPACE}/pods/web:8080/proxy/", False),
         ("http", "HEAD", f"{NAMESPACE}/services/web/proxy", False),
+        ("http", "GET", f"{NAMESPACE}/pods/web/proxy\n", False),
         ("http", "GET", "/kubelite/v1/inspect/default/web", False),
         ("http", "POST", "/kubelite/v1/apply", False),
         ("http", "POST", "/kubelite/v1/diff", False),
