@@ -213,7 +213,9 @@ class NodeImages:
         containers, volumes = await asyncio.to_thread(self._pods_usage, running, pods)
         claims = await asyncio.to_thread(self._claims_usage, self._claims_in_use(running))
         if verbose:
-            images["items"] = _image_items(list(records.values()), sizes, used)
+            items = _image_items(list(records.values()), sizes, used)
+            short = self.client.store.short_name
+            images["items"] = [{**item, "shortName": short(item["reference"])} for item in items]
         else:
             del containers["items"], volumes["items"], claims["items"]
         return [images, containers, volumes, claims, cache]

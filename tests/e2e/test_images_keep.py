@@ -108,7 +108,10 @@ def test_prune_df_and_repair(registry: Registry) -> None:
     for image in each["Images"]["items"]:
         assert image["size"] == image["shared"] + image["unique"] > 0
     assert len(each["Images"]["items"]) == each["Images"]["total"] > 0
-    assert "Images space usage:" in node.cli("df", "-v").out
+    listed = {line.split()[0] for line in node.cli("images", "--no-headers").out.splitlines()}
+    listing, _, _ = node.cli("df", "-v").out.partition("Containers space usage:")
+    rows = listing.partition("Images space usage:")[2].splitlines()[3:]
+    assert {row.split()[0] for row in rows if row} == listed, "the names that `kubelite images` prints"
 
     asked = node.cli("image", "prune", "-a", check=False)
     assert asked.code == 1 and "--force" in asked.err

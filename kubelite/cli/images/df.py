@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.groups import Command
-from kubelite.cli.images.images import repository_and_tag, size
+from kubelite.cli.images.images import created_ago, repository_and_tag, size
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.output.waiting import waiting
-from kubelite.kube.durations import age_of
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -73,9 +72,9 @@ def _print_items(kinds: Json) -> None:
     columns = ("Repository", "Tag", "Image ID", "Created", "Size", "Shared Size", "Unique Size", "In Use")
     rows = [
         (
-            *repository_and_tag(item["reference"]),
+            *repository_and_tag(item.get("shortName", item["reference"])),
             item["id"].partition(":")[2][:12],
-            f"{age_of(item['created'], now)} ago" if item["created"] else "<unknown>",
+            created_ago(item["created"], now),
             *(size(item[key]) for key in ("size", "shared", "unique")),
             "yes" if item["active"] else "no",
         )

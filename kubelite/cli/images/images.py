@@ -79,8 +79,6 @@ def images(ctx: click.Context, /, name: str, filters: tuple[str, ...], **options
 def _print(
     found: list[Json], *, output: str | None, quiet: bool, no_headers: bool, digests: bool, _every: bool
 ) -> None:
-    from kubelite.kube.durations import age_of
-
     if output == "json":
         print_json(found)
         return
@@ -92,13 +90,7 @@ def _print(
     for image in found:
         repository, tag = repository_and_tag(image.get("shortName", image.get("reference")) or "")
         identity = image["id"] if output == "wide" else image["id"].partition(":")[2][:12]
-        created = (
-            "<unknown>"
-            if str(image.get("created")).startswith("1970-")
-            else age_of(image.get("created"), now)
-        )
-        age = created if created == "<unknown>" else f"{created} ago"
-        row = [repository, tag, identity, age, size(image.get("size", 0))]
+        row = [repository, tag, identity, created_ago(image.get("created"), now), size(image.get("size", 0))]
         if digests:
             row.insert(2, _digest(image) or "<none>")
         rows.append(row)
@@ -167,6 +159,14 @@ def repository_and_tag(reference: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         repository, tag = name, ""
     return repository, tag or (digest if at else "<none>")
+
+
+def created_ago(text: str | None, now: float) -> str:
+    """Format the time of an image's creation (RFC 3339); `<unknown>` for none, or for 1970, which stands for none."""
+    from kubelite.kube.durations import age_of
+
+    age = "<unknown>" if str(text).startswith("1970-") else age_of(text, now)
+    return age if age == "<unknown>" else f"{age} ago"
 
 
 def size(count: float) -> str:

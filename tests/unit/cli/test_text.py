@@ -9,7 +9,7 @@ from kubelite.api.kube.resources import RESOURCES
 from kubelite.cli.describe.parts import event_age, tabbed
 from kubelite.cli.describe.pod import describe_pod
 from kubelite.cli.errors import CliError
-from kubelite.cli.images.images import repository_and_tag, size
+from kubelite.cli.images.images import created_ago, repository_and_tag, size
 from kubelite.cli.names import TYPES, duration, pod_name, wanted
 from kubelite.cli.objects.events import _about
 from kubelite.cli.output.tables import TablePrinter, to_yaml
@@ -148,6 +148,12 @@ def test_types_have_the_kinds_of_the_api() -> None:
 )
 def test_events_are_selected_by_kind(about: str, kind: str) -> None:
     assert _about(about) == {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name=x"}
+
+
+def test_an_image_of_1970_has_no_known_age() -> None:
+    assert created_ago("1970-01-01T00:00:00Z", 1e9) == "<unknown>"
+    assert created_ago(None, 1e9) == created_ago("", 1e9) == "<unknown>"
+    assert created_ago("2001-09-09T01:45:40Z", 1e9) == "60s ago"
 
 
 def test_images_as_docker_shows_them() -> None:
