@@ -120,8 +120,8 @@ chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEE
 
 fuzz: setup      ## (root) 100,000 config.json and state files, bytes of others and API requests, mostly wrong; SEED=… CASES=… REAL=… STATE=… FOREIGN=… API=…
 	$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(REAL),--real $(REAL)) \
-		$(if $(STATE),--state $(STATE)) $(if $(FOREIGN),--foreign $(FOREIGN))
 		$(if $(STATE),--state $(STATE)) $(if $(FOREIGN),--foreign $(FOREIGN)) $(if $(API),--api $(API))
+
 soak: setup      ## (root) 5,000 containers, 8 at a time, callers killed at random points: is anything left? N=… SEED=…
 	$(BIN)/python -m tests.chaos.soak $(if $(N),--containers $(N)) $(if $(SEED),--seed $(SEED))
 
