@@ -80,7 +80,15 @@ async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Jso
     if dry_run(request.query_params.getlist("dryRun"), options.get("dryRun")):
         return JSONResponse(doc)
     name, namespace = metadata["name"], metadata.get("namespace", "")
-    await remove(request, node, doc, source)
+
+    def check() -> None:
+        """Check again what another write, for which this one waited, may have changed."""
+        now = read_one(node, resource, namespace, name)
+        if now is None:
+            raise not_found(resource.plural, name)
+        check_preconditions(options, now)
+
+    await remove(request, node, doc, source, check)
     grace = options.get("gracePeriodSeconds")
     if resource.kind == "Pod" and grace is not None:
         await node.delete_pod(namespace, name, grace=grace)

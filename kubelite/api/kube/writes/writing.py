@@ -132,10 +132,12 @@ async def scale(request: Request, node: NodeApi, resource: Resource, namespace: 
     return JSONResponse(scale_of(doc), headers=headers)
 
 
-async def remove(request: Request, node: NodeApi, doc: Json, source: str) -> None:
-    """Remove the object's document from the file that defines it."""
+async def remove(request: Request, node: NodeApi, doc: Json, source: str, check: Callable[[], None]) -> None:
+    """Remove the object's document from the file that defines it. `check()` is called when no other write is under way,
+    and raises ApiError if the object has to stay."""
     key = key_of(doc)
     async with request.app.state.writes:
+        check()
         before = edits.read_candidates([source], [key])
         plan = edits.plan_remove(before, [key])
         if not plan.writes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,19 @@ def test_a_deletion_removes_the_document(http: Http, files: Path) -> None:
     assert (files / "shop.yaml").read_text().startswith("---\napiVersion: v1\nkind: Pod")
     http.request("DELETE", f"{PODS}/till")
     assert not (files / "shop.yaml").exists(), "it was the last document"
+
+
+def test_preconditions_of_a_deletion_hold_when_its_turn_comes(http: Http, files: Path) -> None:
+    version = http.get(f"{MAPS}/shop").json()["metadata"]["resourceVersion"]
+    options = {"preconditions": {"resourceVersion": version}}
+
+    async def both() -> list[int]:
+        patch = http.client.request("PATCH", f"{MAPS}/shop", json={"data": {"colour": "blue"}}, headers=MERGE)
+        delete = http.client.request("DELETE", f"{MAPS}/shop", json=options)
+        return [answer.status_code for answer in await asyncio.gather(patch, delete)]
+
+    assert http.runner.run(both()) == [200, 409]
+    assert "colour: blue" in (files / "shop.yaml").read_text()
 
 
 def test_a_file_that_cannot_be_written_is_named(http: Http, files: Path) -> None:
