@@ -193,7 +193,8 @@ def _check_network(settings: Settings) -> None:
     """Raises StartupError if pods have a network that the settings no longer name: nothing would release it."""
     cni = settings.network == "cni"
     left = f"{settings.run_dir}/network/leases" if cni else f"{settings.root}/cni"
-    if os.path.isdir(left) and os.listdir(left):
+    # What is not .json, a full disk has left of a record that was never whole.
+    if os.path.isdir(left) and any(cni or name.endswith(".json") for name in os.listdir(left)):
         raise StartupError(
             f"the setting network has changed to {settings.network} while pods have their network from "
             f"{'the bridge' if cni else 'CNI plugins'}: run kubelite reset first"

@@ -32,7 +32,7 @@ from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.mounts import unmount_below
 from kubelite.settings import Settings
 from runtime.cgroups import Cgroup, open_cgroup
-from runtime.errors import RuntimeFault
+from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead
@@ -70,10 +70,11 @@ async def _end_pods_and_network(settings: Settings, say: Say, *, now: bool, time
         await _kill_pods(shims, say)
         if await end_dns(settings):
             say("ended the DNS server")
-        if network is not None:
+        if network is not None and settings.network == "cni":
+            await _detach(network, say)
+        elif network is not None:
             await network.teardown()
-            bridge = settings.network == "bridge"
-            say(_REMOVED_BRIDGE.format(settings.bridge) if bridge else _DETACHED)
+            say(_REMOVED_BRIDGE.format(settings.bridge))
     await _remove_other_network(settings, say)
 
 
@@ -82,8 +83,7 @@ async def _remove_other_network(settings: Settings, say: Say) -> None:
     if settings.network == "bridge" and os.path.isdir(f"{settings.root}/cni"):
         from kubelite.daemon.cni.node_cni import cni_network
 
-        await cni_network(settings, None).teardown()
-        say(_DETACHED)
+        await _detach(cni_network(settings, None), say)
     if settings.network == "cni" and os.path.exists(f"{settings.run_dir}/network/node"):
         network = await NetworkClient.start(network_config(settings))
         try:
@@ -91,6 +91,17 @@ async def _remove_other_network(settings: Settings, say: Say) -> None:
         finally:
             await network.close()
         say(_REMOVED_BRIDGE.format(settings.bridge))
+
+
+async def _detach(network: PodNetwork, say: Say) -> None:
+    """Detach the pods from their CNI network. Plugins can fail for good, for example if they are no longer installed:
+    the rest of the node is removed all the same."""
+    try:
+        await network.teardown()
+    except NetworkError as error:
+        say(f"could not detach all pods: {error}; what the plugins keep of them stays")
+    else:
+        say(_DETACHED)
 
 
 async def _network(settings: Settings, stack: contextlib.AsyncExitStack) -> PodNetwork | None:

@@ -105,7 +105,7 @@ class Plugins:
     async def collect(self, network: Network, version: str, valid: Sequence[Pod]) -> list[str]:
         """Have the plugins remove what belongs to no valid attachment. Returns a sentence for each that fails (the
         specification, section 4: GC goes on after an error)."""
-        if network.disable_gc or not at_least(version, GC_SINCE):
+        if not collects(network, version):
             return []
         listed = [{"containerID": pod.container_id, "ifname": pod.ifname} for pod in valid]
         failed = []
@@ -144,6 +144,11 @@ class Plugins:
                 )
         except PluginError as error:
             raise PluginError(f"{_described(command, network, kind)}: {error}", error.code) from error
+
+
+def collects(network: Network, version: str) -> bool:
+    """Whether the plugins of a network have GC."""
+    return not network.disable_gc and at_least(version, GC_SINCE)
 
 
 def _described(command: str, network: Network, kind: str) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
-from runtime.cni.calls import Plugins, Step, no_step
+from runtime.cni.calls import Plugins, Step, collects, no_step
 from runtime.cni.conflist import Choice, Network, choose
+from runtime.cni.exclusion import Exclusion
 from runtime.cni.records import Record, Records
 from runtime.cni.requests import Pod, PodFacts, values_of
 from runtime.cni.results import addresses
@@ -65,7 +66,9 @@ class CniNetwork:
         )  # of pods with a call under way
         self._choice = Choice(None)
         self._files: Mapping[str, str] | None = None
-        self._version = ""
+        self._version = ""  # that the list's plugins speak
+        self._looking = asyncio.Lock()
+        self._calls = Exclusion()
         self._owed: set[str] = set()  # pods whose DEL failed
         self._unchecked = True
         self.not_ready = UNINITIALIZED  # why pods cannot be attached now; "" = they can
@@ -74,25 +77,32 @@ class CniNetwork:
 
     async def look(self) -> None:
         """Read the configuration again, and ask the plugins for their status. Never raises NetworkError."""
-        files = await asyncio.to_thread(_files, self.config.directory)
-        if files != self._files:
-            self._files, self._choice = files, choose(files)
-            for problem in self._choice.problems:
-                log.warning("CNI configuration passed over: %s/%s", self.config.directory, problem)
-        before, self.not_ready = self.not_ready, await self._status()
-        if before != self.not_ready:
-            (log.warning if self.not_ready else log.info)("%s", self.not_ready or self._words())
+        async with self._looking:
+            files = await asyncio.to_thread(_files, self.config.directory)
+            choice = self._choice if files == self._files else choose(files)
+            if files != self._files:
+                self._files = files
+                for problem in choice.problems:
+                    log.warning("CNI configuration passed over: %s/%s", self.config.directory, problem)
+            version, not_ready = await self._status(choice)
+            # A list and its version change together: an attachment begins with what is here.
+            self._choice, self._version = choice, version
+            before, self.not_ready = self.not_ready, not_ready
+        if before != not_ready:
+            (log.warning if not_ready else log.info)("%s", not_ready or self._words())
             self._changed()
 
-    async def _status(self) -> str:
-        if (network := self._choice.network) is None:
-            return "; ".join((UNINITIALIZED, *self._choice.problems))
+    async def _status(self, choice: Choice) -> tuple[str, str]:
+        """Return the version that the plugins speak, and why they cannot attach pods now ("" if they can)."""
+        if (network := choice.network) is None:
+            return "", "; ".join((UNINITIALIZED, *choice.problems))
+        version = ""
         try:
-            self._version = await self._plugins.version(network)
-            await self._plugins.status(network, self._version)
+            version = await self._plugins.version(network)
+            await self._plugins.status(network, version)
         except NetworkError as error:
-            return f"network plugin is not ready: {error}"
-        return ""
+            return version, f"network plugin is not ready: {error}"
+        return version, ""
 
     def _words(self) -> str:
         network = self._choice.network
@@ -124,13 +134,14 @@ class CniNetwork:
         """Attach a pod's network namespace ("/proc/<pid>/ns/net"). What an earlier attachment left is removed first.
         `had` is ignored: addresses are the plugins'. Raises NetworkError; then nothing of the pod is left, or delete()
         removes it."""
-        async with self._lock(uid):
+        async with self._lock(uid), self._calls.beside():
             if self.not_ready:
                 await self.look()
+            if not self.not_ready:
+                await self._delete(uid)
             network = self._choice.network
             if self.not_ready or network is None:
                 raise NetworkError(self.not_ready or UNINITIALIZED)
-            await self._delete(uid)
             facts = self._facts(uid)
             _check_ports(network, ports)
             pod = Pod(
@@ -161,7 +172,7 @@ class CniNetwork:
 
     async def delete(self, uid: str) -> None:
         """Detach a pod. Does nothing if it is not attached. Raises NetworkError; then repair() tries again."""
-        async with self._lock(uid):
+        async with self._lock(uid), self._calls.beside():
             await self._delete(uid)
 
     async def _delete(self, uid: str) -> None:
@@ -174,27 +185,36 @@ class CniNetwork:
 
     async def check(self, uid: str) -> list[str]:
         """The problems of a pod's attachment, as sentences. Raises NotFoundError if it has none."""
-        if (record := self._records.get(uid)) is None:
+        if (found := await self._problems(uid)) is None:
             raise NotFoundError(f"pod {uid} is not attached to the network")
-        return await self._problems(record)
+        return found
 
-    async def _problems(self, record: Record) -> list[str]:
-        try:
-            await self._plugins.check(record)
-        except NetworkError as error:
-            return [f"pod {record.pod.uid}: {error}"]
+    async def _problems(self, uid: str) -> list[str] | None:
+        """The problems of a pod's attachment; None if it has none."""
+        async with self._lock(uid):
+            try:
+                if (record := await asyncio.to_thread(self._records.get, uid)) is None:
+                    return None
+                await self._plugins.check(record)
+            except NetworkError as error:
+                return [f"pod {uid}: {error}"]
         return []
 
     # -- the node -------------------------------------------------------------------------------------------------
 
     async def collect(self) -> None:
         """Have the plugins remove what belongs to no attachment of this node (GC). Errors are logged."""
-        network = self._choice.network
-        if network is None or self.not_ready:
+        network, version = self._choice.network, self._version
+        if network is None or self.not_ready or not collects(network, version):
             return
-        valid = [record.pod for record in (await asyncio.to_thread(self._records.all)).values()]
-        for sentence in await self._plugins.collect(network, self._version, valid):
-            log.warning("CNI: %s", sentence)
+        async with self._calls.alone():
+            found = await asyncio.to_thread(self._records.all)
+            if len(found) < len(await asyncio.to_thread(self._records.uids)):
+                log.error("CNI: nothing is collected, since a record of an attachment cannot be read")
+                return
+            valid = [record.pod for record in found.values()]
+            for sentence in await self._plugins.collect(network, version, valid):
+                log.warning("CNI: %s", sentence)
 
     async def audit(self) -> list[str]:
         """CHECK of every attachment, and why the network is not ready, as sentences."""
@@ -202,7 +222,7 @@ class CniNetwork:
 
     async def _all_problems(self) -> list[str]:
         records = await asyncio.to_thread(self._records.all)
-        return [problem for record in records.values() for problem in await self._problems(record)]
+        return [problem for uid in records for problem in await self._problems(uid) or ()]
 
     async def repair(self, *, inside: int | None = None) -> Repair:
         """Detach what could not be detached earlier. The first call, and each with `inside` None, also has the plugins
@@ -221,15 +241,15 @@ class CniNetwork:
         return Repair(repaired, left, failures)
 
     async def teardown(self) -> None:
-        """Detach every pod. Raises the last NetworkError when all have been tried."""
-        failed: NetworkError | None = None
-        for uid in await asyncio.to_thread(self._records.all):
+        """Detach every pod. Raises NetworkError, which names all that cannot be detached, when all have been tried."""
+        failed = []
+        for uid in await asyncio.to_thread(self._records.uids):
             try:
                 await self.delete(uid)
             except NetworkError as error:
-                failed = error
-        if failed is not None:
-            raise failed
+                failed.append(f"pod {uid}: {error}")
+        if failed:
+            raise NetworkError("; ".join(failed))
 
     async def close(self) -> None:
         """The network stays as it is."""

@@ -62,22 +62,36 @@ class Records:
 
     def all(self) -> dict[str, Record]:
         """Every readable record, by uid."""
+        found = {}
+        for uid in self.uids():
+            try:
+                record = self.get(uid)
+            except NetworkError as error:
+                log.error("%s", error)
+                continue
+            if record is not None:
+                found[uid] = record
+        return found
+
+    def uids(self) -> list[str]:
+        """The uids of all records, readable or not."""
         if not os.path.isdir(self._directory):
-            return {}
-        names = (
-            name.removesuffix(".json")
-            for name in sorted(os.listdir(self._directory))
-            if name.endswith(".json")
-        )
-        return {uid: found for uid in names if (found := self.get(uid)) is not None}
+            return []
+        names = sorted(os.listdir(self._directory))
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def get(self, uid: str) -> Record | None:
+        """Return the record of a pod; None if it has none, or one that is damaged. Raises NetworkError if it cannot be
+        read now: the pod may be attached."""
         try:
             with open(self._path(uid), encoding="utf-8") as file:
                 return Record.from_json(json.load(file))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+        except OSError as error:
+            words = f"the record of the pod's network cannot be read: {self._path(uid)}: {error.strerror}"
+            raise NetworkError(words) from error
+        except (ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
             log.error("the record of a pod's CNI network cannot be read: %s: %s", self._path(uid), error)
             return None
 
@@ -91,7 +105,10 @@ class Records:
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(f"{path}.tmp", path)
+            _sync(self._directory)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}.tmp")
             raise NetworkError(
                 f"the record of the pod's network cannot be written: {path}: {error.strerror}"
             ) from error
@@ -108,3 +125,11 @@ class Records:
         if "/" in uid or uid.startswith("."):
             raise NetworkError(f"{uid!r} is not the uid of a pod")
         return f"{self._directory}/{uid}.json"
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

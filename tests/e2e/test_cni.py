@@ -120,3 +120,17 @@ def test_reset_detaches_every_pod(cni: Node) -> None:
     for manifest in cni.manifests.iterdir():
         manifest.unlink()
     cni.start()
+
+
+def test_reset_goes_on_if_a_plugin_is_no_longer_there(cni: Node) -> None:
+    install(cni)
+    cni.apply("last.yaml", pod("last"))
+    cni.wait_status("last", "Running")
+    cni.stop()
+    (record,) = (cni.root / "cni").iterdir()
+    record.write_text(record.read_text().replace('"type": "bridge"', '"type": "no-longer"'))
+    said = cni.cli("reset", "--yes", "--now").out
+    assert 'failed to find plugin "no-longer"' in said and "what the plugins keep of them stays" in said
+    assert not (cni.root / "cni").exists() and not list((cni.root / "pods").iterdir())
+    (cni.manifests / "last.yaml").unlink()
+    cni.start()

@@ -91,7 +91,10 @@ async def follow_cni(network: PodNetwork) -> None:
 
     async def collect() -> None:
         await asyncio.sleep(LATER)
-        await network.collect()
+        try:
+            await network.collect()
+        except OSError as error:
+            log.error("the CNI plugins cannot collect what is left: %s", error)
 
     await asyncio.gather(network.run(), collect())
 
