@@ -47,6 +47,7 @@ def answers(port: int) -> str:
 
 def test_a_port_on_the_pods_loopback_and_of_its_replacement(node: Node) -> None:
     node.apply("a.yaml", pod("a", container(script=SERVE, ports=[{"name": "web", "containerPort": 81}])))
+    node.wait_status("a", "Running")  # the node has read the manifest
     node.cli("wait", "--for=condition=Ready", "pod/a", "--timeout=10m", timeout=600)
     uid = node.pod("a")["metadata"]["uid"]
     with forwarding(node, "a", ":web") as port:

@@ -230,7 +230,7 @@ def test_rotation_under_flood_loses_nothing(node: Node) -> None:
 
 
 def drained(pid: int) -> bool:
-    """Whether all pipes of the process are empty."""
+    """Whether all pipes of the process are empty, and it has dealt with what it read: it sleeps."""
     for entry in Path("/proc", str(pid), "fd").iterdir():
         if os.readlink(entry).startswith("pipe:"):
             pipe = os.open(entry, os.O_RDONLY | os.O_NONBLOCK)
@@ -240,7 +240,7 @@ def drained(pid: int) -> bool:
                 os.close(pipe)
             if any(waiting):
                 return False
-    return True
+    return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def test_a_full_disk_does_not_hold_up_the_container(node: Node) -> None:
