@@ -139,6 +139,7 @@ def test_host_ports_by_portmap(world: Lab, tmp_path: Path, write: Callable[..., 
     needs_plugins("bridge", "host-local", "portmap")
     if not shutil.which("iptables"):
         pytest.skip("needs iptables")
+    world.need_nat()
     pod = world.namespace()
     write(bridge(tmp_path), {"type": "portmap", "capabilities": {"portMappings": True}})
 
