@@ -17,6 +17,8 @@ from tests.unit.api.fake_node import FakeNode
 
 T = TypeVar("T")
 
+SO_RCVBUFFORCE = 33  # socket(7)
+
 
 class Served:
     """`socket` and `port` are served; `run()` runs a coroutine in the server's loop."""
@@ -39,6 +41,9 @@ class Served:
         self.node = FakeNode(self.root)
         tcp = socket.create_server(("127.0.0.1", 0))
         tcp.setblocking(False)
+        # What a client sends before it leaves reaches the kernel, whether the server reads it or not.
+        with contextlib.suppress(PermissionError):
+            tcp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
         self.port = tcp.getsockname()[1]
         async with serving(create_app(self.node), [listen_unix(self.socket), tcp]):
             self._ready.set_result(None)
