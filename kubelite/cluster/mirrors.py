@@ -112,7 +112,8 @@ class Mirrors:
             return None
 
     async def _create(self, uid: str, made: Json) -> None:
-        """A mirror may not refer to Secrets, ConfigMaps, ServiceAccounts or claims: a pod that does has none."""
+        """Create the mirror of a pod. API servers refuse mirrors that refer to Secrets, ConfigMaps, ServiceAccounts or
+        claims; a pod that refers to one of them gets no mirror, and an event says so."""
         metadata, now = made["metadata"], time.monotonic()
         digest = metadata["annotations"][MIRROR]
         before = self._refused.get(uid)

@@ -133,8 +133,6 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             ClusterDns(settings, store, worker.use_cluster_dns, events.node_event),
             access, meters,
         )  # fmt: skip
-        for sentence in network.warnings:
-            log.warning("network: %s", sentence)
         await _read_manifests(agent, stack)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
@@ -344,6 +342,8 @@ async def _pod_network(
 ) -> PodNetwork:
     """Return the node's own network, or that of CNI plugins."""
     if own is not None:
+        for sentence in own.warnings:
+            log.warning("network: %s", sentence)
         return own
     from kubelite.daemon.cni.node_cni import start_cni
 

@@ -34,8 +34,8 @@ class PodFacts:
 
 
 def facts_of(pod: Json) -> PodFacts | None:
-    """Return what rules see of a pod; None for one in the host's network, whose packets are the host's, and for one of
-    a cluster, whose policies are the cluster's."""
+    """Return what rules see of a pod, or None if no policy of this node applies to it. A pod in the host's network
+    sends the host's packets, and a pod of a cluster is subject to the cluster's policies."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}
     if spec.get("hostNetwork") or belongs_to_cluster(pod):
         return None

@@ -141,8 +141,8 @@ def choose(files: Mapping[str, str]) -> Choice:
 
 
 def agreed_version(network: Network, supported: Callable[[str], Collection[str]]) -> str:
-    """The newest version that the list and all its plugins speak. `supported`: type of a plugin → its versions. Raises
-    SpecError, in libcni's words (pkg/libcni/api.go, validatePlugin)."""
+    """Return the newest CNI version that the list and all its plugins support. `supported` returns the versions of a
+    plugin by its type. Raises SpecError with libcni's message (pkg/libcni/api.go, validatePlugin)."""
     kinds: Sequence[str] = [plugin["type"] for plugin in network.plugins]
     for version in network.versions:
         if all(version in supported(kind) for kind in kinds):

@@ -106,7 +106,7 @@ class Tables:
             self._services.settle()
 
     def restore(self) -> list[str]:
-        """Restore the tables that are damaged. Returns a sentence for each failure."""
+        """Repair damaged tables. Return a sentence for each table that could not be repaired."""
         failed = []
         for tables in (self.policies, self._services):
             if tables and tables.problems():

@@ -1,4 +1,4 @@
-"""The API's listener on the pod network, with a real bridge in a network namespace of its own."""
+"""The API listens on the address of the pod network's bridge, a real one in a network namespace of its own."""
 
 from __future__ import annotations
 

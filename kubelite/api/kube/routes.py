@@ -142,8 +142,8 @@ async def list_or_watch(request: Request) -> Response:
 
 
 def _limit(request: Request) -> int:
-    """Return how many objects a page may have, 0: all. With resourceVersion 0 there are no pages, as on a cluster
-    (apiserver pkg/storage/cacher/cacher.go): so informers list."""
+    """Return the greatest number of objects in a page; 0 means no limit. As on a cluster, a list with resourceVersion
+    0, which informers send, has no pages (apiserver pkg/storage/cacher/cacher.go)."""
     limit = number_of(request, "limit") or 0
     return 0 if request.query_params.get("resourceVersion") == "0" else limit
 

@@ -40,13 +40,14 @@ def is_mirror(pod: Json) -> bool:
 
 
 def mirror_name(name: str, node: str) -> str:
-    """The node's pods keep their names. Their mirrors are named as the static pods of a kubelet, so that those of two
-    nodes with the same manifests are two pods."""
+    """Return the name of a pod's mirror: NAME-NODE, like that of a kubelet's static pod. So two nodes with the same
+    manifests have different mirrors. The pod itself keeps its name."""
     return f"{name}-{node}"
 
 
 def has_mirror(pod: Json) -> bool:
-    """Whether a pod in the store has a mirror: those of a document always, those of a workload until they end."""
+    """Whether a pod in the store has a mirror. A pod with a document of its own always has one; a workload's pod has
+    one until it ends."""
     if belongs_to_cluster(pod):
         return False
     annotations = pod["metadata"].get("annotations") or {}

@@ -1,4 +1,4 @@
-"""What gives the node's pods their network: the node's own bridge, or CNI plugins."""
+"""The interface to the network of the node's pods. Either the node's own bridge or CNI plugins implement it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Limits:
         return [lease for lease in wanted if not is_shaped(lease, links, found)]
 
     def is_refused(self, lease: Lease) -> bool:
-        """Whether the kernel refused this limit when it was set last."""
+        """Whether the kernel refused this limit at the last attempt to set it."""
         return self._refused.get(lease.uid) == lease.bandwidth
 
     def restore(self) -> list[str]:

@@ -247,7 +247,8 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 def exchanged(served: Served, request: str, answer: bytes) -> tuple[bytes, bytes]:
-    """Return what a pod has got, and what the client. `request` has {} in place of the path."""
+    """Send a request through the proxy. Return the bytes that the pod received and the answer that the client received.
+    `request` has {} in place of the path."""
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
         listener.settimeout(10)
         number = listener.getsockname()[1]

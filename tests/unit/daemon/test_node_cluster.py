@@ -48,7 +48,7 @@ class Agent:
 
 @dataclass
 class Member:
-    """A member whose work fails."""
+    """A cluster member whose `run()` raises an error."""
 
     membership: Membership
     heartbeat: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(seen=1.0, error=""))

@@ -46,7 +46,7 @@ class Token(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A whole list at one version, in the order of `Place`."""
+    """All objects of a list as they were at one version, sorted by `Place`."""
 
     version: int
     docs: Sequence[Json]

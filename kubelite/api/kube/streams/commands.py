@@ -32,7 +32,7 @@ Find = Callable[[HTTPConnection], tuple[Json, str]]
 
 
 class Names(NamedTuple):
-    """How the parameters are called that say which streams a client wants."""
+    """The names of the query parameters with which a client chooses its streams."""
 
     stdin: str
     stdout: str
