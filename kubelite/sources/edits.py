@@ -26,6 +26,7 @@ from kubelite.kube.objects import CLUSTER_SCOPED
 from kubelite.sources.files import read_text
 from manifests.yaml.document import SyntaxProblem, read_documents, without_marks
 from manifests.yaml.object_names import GeneratedNames, may_define, objects_in, prefix_of
+from runtime.files import sync_directory
 
 FOLDER = "kubectl"  # of the manifest directory, where objects that the API creates get files of their own
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
@@ -375,7 +376,7 @@ def execute(plan: Plan, manifests: str) -> None:
             raise ApiError("InternalError", f"cannot write {path}: {error.strerror}") from error
     for directory in changed:
         try:
-            _sync(directory)
+            sync_directory(directory)
         except OSError as error:
             raise ApiError("InternalError", f"cannot sync {directory}: {error.strerror}") from error
     for path in (path for path, text in plan.writes.items() if text is None):
@@ -415,14 +416,6 @@ def _remove_empty(directory: str, top: str) -> None:
         while directory == top or directory.startswith(f"{top}/"):
             os.rmdir(directory)
             directory = os.path.dirname(directory)
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace(path: str, text: str, *, private: bool) -> None:

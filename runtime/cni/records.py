@@ -18,6 +18,7 @@ from typing import Any
 from runtime.cni.conflist import Network, from_json
 from runtime.cni.requests import Pod
 from runtime.errors import NetworkError, SpecError
+from runtime.files import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Records:
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(f"{path}.tmp", path)
-            _sync(self._directory)
+            sync_directory(self._directory)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(f"{path}.tmp")
@@ -125,11 +126,3 @@ class Records:
         if "/" in uid or uid.startswith("."):
             raise NetworkError(f"{uid!r} is not the uid of a pod")
         return f"{self._directory}/{uid}.json"
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

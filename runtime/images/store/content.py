@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
 
-from runtime.images.store.disk import replace_file, sync_directory
+from runtime.files import sync_directory
+from runtime.images.store.disk import replace_file
 from runtime.images.store.listing import Image, digest_of, with_image
 from runtime.images.store.store import OCI_LAYOUT, ImageRecord, ImageStore, read_index
 from runtime.removal import remove_tree

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from runtime.errors import ImageError
+from runtime.files import sync_directory
 from runtime.images import reference as references
 from runtime.images.store import buildcache
 from runtime.images.store.content import Session, locked, prepare, read_lease, sessions, write_index
-from runtime.images.store.disk import sync_directory, tree_size
+from runtime.images.store.disk import tree_size
 from runtime.images.store.listing import nameless
 from runtime.images.store.names import last_used
 from runtime.images.store.store import REF_NAME, ImageRecord, ImageStore, Removed, chain_ids, read_index

@@ -10,6 +10,7 @@ import stat
 from contextlib import suppress
 
 from runtime.errors import ImageError
+from runtime.files import sync_directory
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -56,15 +57,6 @@ def replace_file(path: str, data: bytes, *, sync: bool = True) -> None:
         raise
     if sync:
         sync_directory(os.path.dirname(path))
-
-
-def sync_directory(path: str) -> None:
-    """fsync(2) a directory, so that names created, renamed or removed in it reach the disk. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def tree_size(path: str) -> int:
