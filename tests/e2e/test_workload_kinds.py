@@ -96,6 +96,8 @@ def test_a_stateful_set_keeps_names_and_data(node: Node) -> None:
     doc["spec"]["template"]["spec"]["containers"] = [container(script=script, volumeMounts=mounts)]
     node.apply("db.yaml", yaml.safe_dump(doc))
     node.wait(lambda: processes(node, "ordered") == 2, "two pods")
+    # the status follows the process: it is written once a pod's containers have been started
+    node.wait(lambda: node.status_of("db-1") == "Running", "the status of db-1")
     assert [pod["metadata"]["name"] for pod in pods(node, "db")] == ["db-0", "db-1"]
     first, second = (pod["status"]["startTime"] for pod in pods(node, "db"))
     assert first <= second
