@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
@@ -13,8 +14,11 @@ import pytest
 
 from runtime.errors import NetworkError
 from runtime.network.client import NetworkClient
+from runtime.network.ipv6 import connections
+from runtime.network.netlink import NETLINK_NETFILTER, NetlinkSocket
 from runtime.network.node import Node
 from runtime.network.plan import Attachment, PortMapping, mac_of
+from runtime.network.policies.conntrack import forget_address
 from runtime.network.policies.plan import PodRules, Policy
 from tests.kernel.netlab import HOST, INTERNET, NEVER, SOON, Lab, Netns, Server, ask, lab
 from tests.programs import missing
@@ -76,6 +80,28 @@ def test_pods_reach_pods_and_the_node_and_the_outside(world: Lab) -> None:
             assert ask(world.internet, SECOND, 7000, timeout=NEVER) is None  # it has a route to the pods
         with Server(world.internet, 7001, "UDP", address="::"):
             assert ask(one, INTERNET6, 7001, "UDP") == HOST6  # masqueraded
+
+    world.with_node(scenario, cidr6=CIDR6)
+
+
+def test_the_connections_of_one_address_are_forgotten(world: Lab) -> None:
+    """The kernel's own filter by address deletes those of the others instead."""
+
+    async def scenario(node: NetworkClient) -> None:
+        one, other, *_ = await two(world, node)
+        with Server(world.internet, 7001, "UDP", address="::"):
+            for ns in (one, other):
+                assert ask(ns, INTERNET6, 7001, "UDP") == HOST6
+            with contextlib.closing(NetlinkSocket(NETLINK_NETFILTER)) as sock:
+                forget_address(sock, FIRST)
+                left: list[bytes] = []
+
+                def note(original: connections.Direction, _reply: connections.Direction) -> bool:
+                    left.append(original.source)
+                    return False
+
+                connections.forget(sock, note)
+        assert [str(ipaddress.IPv6Address(source)) for source in left] == [SECOND]
 
     world.with_node(scenario, cidr6=CIDR6)
 

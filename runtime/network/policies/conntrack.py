@@ -22,19 +22,26 @@ SOURCE_ADDRESS = 1  # CTA_FILTER_F_CTA_IP_SRC
 def forget_address(sock: NetlinkSocket, address: str) -> None:
     """Delete the entries of connections from and to an address, those through Services included. Best effort: kernels
     before 5.8 have no such filter (EINVAL), and there the entries expire by themselves."""
+    if ":" in address:
+        _forget_ipv6(sock, ipaddress.IPv6Address(address).packed)
+        return
     for tuple_ in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY):
         sock.attempt([_request(tuple_, address)])
 
 
+def _forget_ipv6(sock: NetlinkSocket, address: bytes) -> None:
+    from runtime.network.ipv6 import connections  # which says why the kernel cannot choose them
+
+    connections.forget(sock, lambda original, reply: address in (original.source, reply.source))
+
+
 def _request(direction: int, address: str) -> Request:
     """`direction`: the tuple whose source is the address: that of the first packet's, or of the answers."""
-    ip = ipaddress.ip_address(address)
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    tuple_ = nested(direction, nested(1, attribute(1 if ip.version == 4 else 3, ip.packed)))
+    tuple_ = nested(direction, nested(1, attribute(1, ipaddress.IPv4Address(address).packed)))
     flags = struct.pack("=I", SOURCE_ADDRESS), bytes(4)
     original, reply = flags if direction == CTA_TUPLE_ORIG else reversed(flags)
     filters = nested(CTA_FILTER, attribute(1, original), attribute(2, reply))
-    payload = struct.pack(">BBH", family, 0, 0) + tuple_ + filters
+    payload = struct.pack(">BBH", socket.AF_INET, 0, 0) + tuple_ + filters
     return message(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE,
         NLM_F_ACK,
