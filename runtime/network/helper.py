@@ -194,7 +194,8 @@ def _do_services(node: Node, request: dict[str, Any]) -> list[str]:
     if request["op"] == "services-change":
         return node.tables.change_services(ports, request["removed"])
     first, last = request["node_port_range"]
-    network = ServiceNetwork(request["service_cidr"], (first, last), counted=request["counted"])
+    cidr, cidr6 = request["service_cidr"], request["service_cidr6"]
+    network = ServiceNetwork(cidr, (first, last), counted=request["counted"], service_cidr6=cidr6)
     return node.tables.replace_services(network, ports)
 
 

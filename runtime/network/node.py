@@ -71,7 +71,7 @@ class Node:
         self._limits = Limits(self._route, self._leases)
         self.tables = Tables(
             config, self._name,
-            route=self._route, bridge=self._bridge, subnet=self._subnet, leases=self._leases,
+            route=self._route, bridge=self._bridge, subnet=self._subnet, subnet6=subnet6, leases=self._leases,
         )  # fmt: skip
         self.warnings = self._set_up_bridge()
         self._repair_leftovers()

@@ -13,12 +13,20 @@ from runtime.errors import NetworkError
 from runtime.network.bridge import Bridge
 from runtime.network.ipam import LeaseStore
 from runtime.network.netlink import NetlinkSocket
-from runtime.network.nft_messages import NFPROTO_INET, NFPROTO_IPV4, table_exists
+from runtime.network.nft_messages import (
+    IPV6,
+    NFPROTO_INET,
+    NFPROTO_IPV4,
+    remove_table,
+    table_exists,
+)
 from runtime.network.plan import NetworkConfig, Subnet, link_prefix, policy_table_name, service_table_name
 
 if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
+    from runtime.network.ipv6.plan import Subnet6
     from runtime.network.policies.enforcement import PolicyEnforcement
     from runtime.network.policies.plan import PodRules, Policy
+    from runtime.network.services.dual_stack import DualStackRouting
     from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
     from runtime.network.services.routing import ServiceRouting
 
@@ -28,14 +36,15 @@ class Tables:
 
     def __init__(
         self, config: NetworkConfig, node: str, *, route: NetlinkSocket, bridge: Bridge, subnet: Subnet,
-        leases: LeaseStore,
+        subnet6: Subnet6 | None, leases: LeaseStore,
     ) -> None:  # fmt: skip
-        """`node` is the node's identity (plan.py)."""
+        """`node` is the node's identity (plan.py). `subnet6`: the pods' network of IPv6, if they have one."""
         self.policies: PolicyEnforcement | None = None
-        self._services: ServiceRouting | None = None  # None until there are Services
+        self._services: ServiceRouting | DualStackRouting | None = None  # None until there are Services
         self._service_network: ServiceNetwork | None = None
         self._config, self._node = config, node
-        self._route, self._bridge, self._subnet, self._leases = route, bridge, subnet, leases
+        self._route, self._bridge, self._leases = route, bridge, leases
+        self._subnet, self._subnet6 = subnet, subnet6
 
     # --- Services -----------------------------------------------------------------------------------------------------
 
@@ -43,8 +52,12 @@ class Tables:
         """Make these ports of Services the desired state. Returns a sentence for each port that cannot be served.
         Raises NetworkError, SpecError."""
         self._service_network = network
-        if not (ports or self._services or table_exists(NFPROTO_IPV4, service_table_name(self._node))):
+        table = service_table_name(self._node)
+        tables = [family for family in (NFPROTO_IPV4, IPV6.number) if table_exists(family, table)]
+        if not (ports or self._services or tables):
             return []
+        if IPV6.number in tables and not self._has_services6():  # of an earlier setting
+            remove_table(IPV6.number, table)
         return self._service_routing().replace(network, ports)
 
     def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
@@ -57,15 +70,28 @@ class Tables:
     def count_services(self) -> Sequence[ServiceCount]:
         return self._services.counts() if self._services else ()
 
-    def _service_routing(self) -> ServiceRouting:
-        if self._services is None:
-            from runtime.network.services.routing import ServiceRouting
+    def _has_services6(self) -> bool:
+        network = self._service_network
+        return bool(self._subnet6 and network and network.service_cidr6)
 
-            self._services = ServiceRouting(
-                self._route, self._bridge, self._subnet,
-                table=service_table_name(self._node), prefix=link_prefix(self._node), routed=self._config.routed,
-            )  # fmt: skip
+    def _service_routing(self) -> ServiceRouting | DualStackRouting:
+        if self._services is None:
+            both = self._has_services6()
+            self._services = self._routing(self._subnet, alone=not both)
+            if both and self._subnet6:
+                from runtime.network.services.dual_stack import DualStackRouting
+
+                ipv6 = self._routing(self._subnet6, alone=False)
+                self._services = DualStackRouting(self._services, ipv6)
         return self._services
+
+    def _routing(self, subnet: Subnet | Subnet6, *, alone: bool) -> ServiceRouting:
+        from runtime.network.services.routing import ServiceRouting
+
+        return ServiceRouting(
+            self._route, self._bridge, subnet, table=service_table_name(self._node),
+            prefix=link_prefix(self._node), routed=self._config.routed, alone=alone,
+        )  # fmt: skip
 
     # --- NetworkPolicies --------------------------------------------------------------------------------------------
 
@@ -119,4 +145,5 @@ class Tables:
     def delete(self) -> None:
         """Remove the tables, also those of an earlier helper."""
         self._service_routing().delete()
+        remove_table(IPV6.number, service_table_name(self._node))
         self._policy_enforcement().delete()

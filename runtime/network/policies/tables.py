@@ -93,7 +93,7 @@ class PolicyTables(Table):
     def rebuild(self, scope: Scope, layout: Layout, elements: Elements) -> None:
         """Replace the tables, if there are any, in one transaction. Raises CapabilityError if the kernel lacks a part
         of nftables, NetlinkError for anything else."""
-        bridged = (bridge_chain(scope.prefix, scope.pods), rules.copies_chain(scope.prefix))
+        bridged = (bridge_chain(scope.prefix, scope.pods.gateway), rules.copies_chain(scope.prefix))
         chains = chains_of(layout)
         requests = [
             *self.replacement(),

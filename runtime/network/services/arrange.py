@@ -19,7 +19,8 @@ PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}  # IP protocol numbers
 SERVICES, EXTERNAL, ENDPOINTS = "services", "external", "endpoints"
 MEMBERS, AFFINITY, FRONTS, REFUSED = "members", "affinity", "fronts", "refused"
 SELF, SOURCES, TAGS = "self", "sources", "tags"
-EVERY_ADDRESS = "0.0.0.0"  # stands for the node's own addresses, at which node ports are reachable
+# They stand for the node's own addresses, at which node ports are reachable.
+EVERY_ADDRESS, EVERY_ADDRESS6 = "0.0.0.0", "::"
 
 Key = tuple[str, bytes]  # set, key; an interval's key is its two ends, joined
 Elements = dict[Key, bytes]  # value: an address and port, the name of a chain, a tag, or b"" in a set
@@ -69,8 +70,12 @@ class Front:
         return address_key(self.address, self.protocol, self.port)
 
     def describe(self) -> str:
-        address = f"{self.address}:" if self.address != EVERY_ADDRESS else "node port "
+        address = "node port " if self.is_node_port else f"{bracketed(self.address)}:"
         return f"{self.protocol} {address}{self.port}"
+
+    @property
+    def is_node_port(self) -> bool:
+        return self.address in (EVERY_ADDRESS, EVERY_ADDRESS6)
 
 
 def place(port: ServicePort, before: Placed | None) -> Placed:
@@ -94,7 +99,7 @@ def arrange(before: Sequence[Endpoint], wanted: Iterable[Endpoint]) -> tuple[End
 
 
 def address_key(address: str, protocol: str, port: int) -> bytes:
-    """The key of a front. Every part fills whole 4-byte registers."""
+    """The key of a front, which begins with the address. Every part fills whole 4-byte registers."""
     return _packed(address) + bytes((PROTOCOLS[protocol], 0, 0, 0)) + struct.pack(">HH", port, 0)
 
 
@@ -106,7 +111,8 @@ def fronts(placed: Placed) -> list[Front]:
         Front(EXTERNAL, address, port.protocol, port.port, placed.external_slots) for address in port.external
     ]
     if port.node_port:
-        outside.append(Front(EXTERNAL, EVERY_ADDRESS, port.protocol, port.node_port, placed.external_slots))
+        every = EVERY_ADDRESS6 if port.ipv6 else EVERY_ADDRESS
+        outside.append(Front(EXTERNAL, every, port.protocol, port.node_port, placed.external_slots))
     return inside + outside
 
 
@@ -149,16 +155,16 @@ def problem(port: ServicePort) -> str:
     try:
         targets = dict.fromkeys((*port.endpoints, *port.external_endpoints))
         for address in (*port.addresses, *port.external, *(endpoint.ip for endpoint in targets)):
-            ipaddress.IPv4Address(address)
+            (ipaddress.IPv6Address if port.ipv6 else ipaddress.IPv4Address)(address)
         for network in port.sources:
-            ipaddress.IPv4Network(network)
+            (ipaddress.IPv6Network if port.ipv6 else ipaddress.IPv4Network)(network)
     except ValueError as error:
-        return f"Service {port.name} is not for IPv4: {error}"
+        return f"Service {port.name} is not for {'IPv6' if port.ipv6 else 'IPv4'}: {error}"
     return ""
 
 
 def _pick(port: ServicePort, front: Front) -> Pick:
-    node = front.address == EVERY_ADDRESS
+    node = front.is_node_port
     restricted = bool(port.sources) and front.map_name == EXTERNAL and not node
     return Pick(len(front.slots), node, port.affinity, restricted)
 
@@ -173,12 +179,17 @@ def _served(port: ServicePort, front: Front) -> Elements:
             tag = struct.pack("=I", crc32(target))
             found[(TAGS, key + struct.pack("=I", slot))] = tag
             found[(MEMBERS, key + tag)] = target
-    for network in map(ipaddress.IPv4Network, port.sources if pick.restricted else ()):
+    for network in map(ipaddress.ip_network, port.sources if pick.restricted else ()):
         ends = key + network.network_address.packed, key + network.broadcast_address.packed
         found[(SOURCES, b"".join(ends))] = b""
     return found
 
 
 def _packed(address: str) -> bytes:
-    """The four bytes of an address that problem() has found valid (ten times as fast as ipaddress)."""
-    return socket.inet_aton(address)
+    """The bytes of an address that problem() has found valid (ten times as fast as ipaddress)."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def bracketed(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address

@@ -9,7 +9,6 @@ TCP connections are left alone: an endpoint that terminates finishes its connect
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,26 @@ from runtime.network.netlink import (
 from runtime.network.nft_messages import (
     IPCTNL_MSG_CT_DELETE,
     IPCTNL_MSG_CT_GET,
+    IPV4,
+    IPV6,
     NFNL_SUBSYS_CTNETLINK,
+    Family,
     attribute,
     nested,
     number,
 )
-from runtime.network.services.arrange import EVERY_ADDRESS, PROTOCOLS, Front, Placed, fronts
+from runtime.network.services.arrange import (
+    EVERY_ADDRESS,
+    EVERY_ADDRESS6,
+    PROTOCOLS,
+    Front,
+    Placed,
+    fronts,
+)
 from runtime.network.services.plan import Endpoint
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_PROTOINFO, CTA_FILTER, CTA_STATUS_MASK = 1, 2, 3, 4, 25, 26
 IPS_DST_NAT = 1 << 5
@@ -75,10 +87,39 @@ def _served(placed: Iterable[Placed]) -> dict[tuple[str, int], tuple[Endpoint, .
 
 
 def forget(sock: NetlinkSocket, flows: Iterable[Flows]) -> None:
-    """Delete the entries of these flows. Best effort: kernels before 5.8 have no such filter (EINVAL), and there the
-    flows expire by themselves."""
+    """Delete the entries of these flows. Best effort: kernels before 5.8 have no such filter for IPv4 (EINVAL), and
+    there the flows expire by themselves."""
+    ipv6 = []
     for one in flows:
-        sock.attempt([_request(one)])
+        if ":" in one.address:
+            ipv6.append(one)
+        else:
+            sock.attempt([_request(one)])
+    if ipv6:
+        _forget_ipv6(sock, ipv6)
+
+
+def _forget_ipv6(sock: NetlinkSocket, flows: Iterable[Flows]) -> None:
+    from runtime.network.ipv6 import connections
+
+    # the front's address (None: every one of the node) and port, and the endpoint (None: every one)
+    gone: set[tuple[bytes | None, int, tuple[bytes, int] | None]] = set()
+    for one in flows:
+        front = None if one.address == EVERY_ADDRESS6 else _packed6(one.address)
+        gone.add((front, one.port, (_packed6(one.endpoint.ip), one.endpoint.port) if one.endpoint else None))
+
+    def is_gone(original: connections.Direction, reply: connections.Direction) -> bool:
+        if original.protocol != PROTOCOLS["UDP"]:
+            return False
+        endpoint = reply.source, reply.source_port
+        address, port = original.destination, original.destination_port
+        return any((front, port, served) in gone for front in (address, None) for served in (endpoint, None))
+
+    connections.forget(sock, is_gone)
+
+
+def _packed6(address: str) -> bytes:
+    return ipaddress.IPv6Address(address).packed
 
 
 def _request(flows: Flows) -> Request:
@@ -99,15 +140,21 @@ def _request(flows: Flows) -> Request:
     filters = nested(
         CTA_FILTER, attribute(1, struct.pack("=I", flags)), attribute(2, struct.pack("=I", reply_flags))
     )
-    payload = struct.pack(">BBH", socket.AF_INET, 0, 0) + nested(CTA_TUPLE_ORIG, original) + reply + filters
+    payload = struct.pack(">BBH", IPV4.number, 0, 0) + nested(CTA_TUPLE_ORIG, original) + reply + filters
     return message(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, NLM_F_ACK, payload, "forget UDP flows of a Service"
     )
 
 
-def between_pods(sock: NetlinkSocket, pods: ipaddress.IPv4Network) -> bool:
+def _address_attributes(family: Family) -> tuple[int, int]:
+    """CTA_IP_V4_SRC and CTA_IP_V4_DST, or those of IPv6."""
+    return (1, 2) if family is IPV4 else (3, 4)
+
+
+def between_pods(sock: NetlinkSocket, pods: Network) -> bool:
     """Whether a TCP or SCTP connection from one address of `pods` to another one is open by way of a Service."""
-    head = struct.pack(">BBH", socket.AF_INET, 0, 0)
+    family = IPV4 if pods.version == 4 else IPV6
+    head = struct.pack(">BBH", family.number, 0, 0)
     # kernels before 5.16 list all connections, so that each is looked at
     status = number(CTA_STATUS, IPS_DST_NAT) + number(CTA_STATUS_MASK, IPS_DST_NAT)
     query = message(
@@ -119,9 +166,10 @@ def between_pods(sock: NetlinkSocket, pods: ipaddress.IPv4Network) -> bool:
         return False
 
 
-def _is_between(entry: dict[int, bytes], pods: ipaddress.IPv4Network) -> bool:
-    client, asked, protocol = _tuple(entry[CTA_TUPLE_ORIG])
-    server, _, _ = _tuple(entry[CTA_TUPLE_REPLY])
+def _is_between(entry: dict[int, bytes], pods: Network) -> bool:
+    family = IPV4 if pods.version == 4 else IPV6
+    client, asked, protocol = _tuple(entry[CTA_TUPLE_ORIG], family)
+    server, _, _ = _tuple(entry[CTA_TUPLE_REPLY], family)
     if asked == server or protocol not in (PROTOCOLS["TCP"], PROTOCOLS["SCTP"]):
         return False
     tcp = attributes(attributes(entry.get(CTA_PROTOINFO, b"")).get(1, b""))
@@ -129,12 +177,13 @@ def _is_between(entry: dict[int, bytes], pods: ipaddress.IPv4Network) -> bool:
     return not ended and client in pods and server in pods
 
 
-def _tuple(payload: bytes) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address, int]:
+def _tuple(payload: bytes, family: Family) -> tuple[Address, Address, int]:
     """The source, the destination and the protocol of one direction of a connection."""
     parts = attributes(payload)
     addresses = attributes(parts[1])
+    source, destination = _address_attributes(family)
     return (
-        ipaddress.IPv4Address(addresses[1]),
-        ipaddress.IPv4Address(addresses[2]),
+        ipaddress.ip_address(addresses[source]),
+        ipaddress.ip_address(addresses[destination]),
         attributes(parts[2])[1][0],
     )

@@ -6,7 +6,8 @@ them out. Every choice (ready or terminating endpoints, traffic policies, alloca
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 _ENDPOINTS = ("endpoints", "external_endpoints")
@@ -33,6 +34,8 @@ class ServicePort:
     connections are refused. `affinity` is the timeout of ClientIP session affinity in seconds (0: none).
     `preserve_source` is externalTrafficPolicy: Local, which keeps the client's address. `sources` are the networks that
     may connect to `external` (loadBalancerSourceRanges); empty means all.
+
+    The daemon gives a port its addresses of both families; of_family() has those of one.
     """
 
     name: str
@@ -47,6 +50,25 @@ class ServicePort:
     preserve_source: bool = False
     sources: tuple[str, ...] = ()
 
+    @property
+    def ipv6(self) -> bool:
+        """Whether the port, as one of a single family, is of IPv6. A Service has an address of each of its families."""
+        return bool(self.addresses) and ":" in self.addresses[0]
+
+    def of_family(self, *, ipv6: bool) -> ServicePort | None:
+        """The port with its addresses of one family; None if the Service is not of this family."""
+        addresses = _of_family(self.addresses, ipv6)
+        if not addresses:
+            return None
+        return replace(
+            self,
+            addresses=addresses,
+            external=_of_family(self.external, ipv6),
+            sources=_of_family(self.sources, ipv6),
+            endpoints=_endpoints_of_family(self.endpoints, ipv6),
+            external_endpoints=_endpoints_of_family(self.external_endpoints, ipv6),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The port as JSON. Endpoints are pairs, because a node may have ten thousand."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -60,6 +82,14 @@ class ServicePort:
         lists = {name: tuple(data[name]) for name in ("addresses", "external", "sources")}
         endpoints = {name: tuple(Endpoint(ip, port) for ip, port in data[name]) for name in _ENDPOINTS}
         return cls(**{**data, **lists, **endpoints})
+
+
+def _of_family(addresses: Iterable[str], ipv6: bool) -> tuple[str, ...]:
+    return tuple(address for address in addresses if (":" in address) == ipv6)
+
+
+def _endpoints_of_family(endpoints: Iterable[Endpoint], ipv6: bool) -> tuple[Endpoint, ...]:
+    return tuple(endpoint for endpoint in endpoints if (":" in endpoint.ip) == ipv6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +118,13 @@ class ServiceCount:
 
 @dataclass(frozen=True, slots=True)
 class ServiceNetwork:
-    """The networks of Services: the CIDR of their cluster IPs, and the first and last node port. `counted`: packets and
-    bytes are counted by endpoint."""
+    """The networks of Services: the CIDR of their cluster IPs of IPv4, the first and last node port, and the CIDR of
+    their cluster IPs of IPv6 ("": none). `counted`: packets and bytes are counted by endpoint."""
 
     service_cidr: str
     node_port_range: tuple[int, int]
     counted: bool = False
+    service_cidr6: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

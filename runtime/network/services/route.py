@@ -30,28 +30,30 @@ from runtime.network.nft_messages import NLM_F_APPEND, attribute
 RTM_DELROUTE = 25
 RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
 RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 253, 255
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 OURS = 107  # the routes' protocol, by which they are recognised; `ip route` shows "proto 107"
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, prefix lengths, tos, table, protocol, scope, type, flags
 
 
-def add(sock: NetlinkSocket, cluster: ipaddress.IPv4Network, *, bridge: int, gateway: str) -> None:
+def add(sock: NetlinkSocket, cluster: Network, *, bridge: int, gateway: str) -> None:
     """Add the route if it is missing. `bridge` is the interface's index. Another node's route to the same network
     stays."""
-    source = attribute(RTA_PREFSRC, socket.inet_aton(gateway))
+    source = attribute(RTA_PREFSRC, ipaddress.ip_address(gateway).packed)
     request = _request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, cluster, bridge, source=source)
     sock.request([request], ignore=(errno.EEXIST,))
 
 
-def remove(sock: NetlinkSocket, cluster: ipaddress.IPv4Network, *, bridge: int) -> None:
+def remove(sock: NetlinkSocket, cluster: Network, *, bridge: int) -> None:
     """Remove the route. A missing one is no error."""
     request = _request(RTM_DELROUTE, NLM_F_ACK, cluster, bridge, scope=RT_SCOPE_NOWHERE)
     sock.request([request], ignore=(errno.ESRCH, errno.ENODEV))
 
 
-def listed(sock: NetlinkSocket, *, bridge: int) -> list[ipaddress.IPv4Network]:
-    """The networks of the routes that add() has made into this bridge."""
+def listed(sock: NetlinkSocket, *, bridge: int, ipv6: bool = False) -> list[Network]:
+    """The networks of the routes of a family that add() has made into this bridge."""
+    family, nowhere = (socket.AF_INET6, bytes(16)) if ipv6 else (socket.AF_INET, bytes(4))
     # The kernel filters by protocol and interface, so that a host with many routes does not list them all.
-    head = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, OURS, 0, 0, 0)
+    head = _RTMSG.pack(family, 0, 0, 0, 0, OURS, 0, 0, 0)
     index = struct.pack("=I", bridge)
     query = message(RTM_GETROUTE, NLM_F_DUMP, head + attribute(RTA_OIF, index), "list routes to cluster IPs")
     try:
@@ -64,20 +66,21 @@ def listed(sock: NetlinkSocket, *, bridge: int) -> list[ipaddress.IPv4Network]:
     for data in routes:
         values = attributes(data[16 + _RTMSG.size :])
         if data[21] == OURS and values.get(RTA_OIF) == index:
-            found.append(ipaddress.IPv4Network((values.get(RTA_DST, bytes(4)), data[17])))
+            found.append(ipaddress.ip_network((values.get(RTA_DST, nowhere), data[17])))
     return found
 
 
 def _request(
     kind: int,
     flags: int,
-    cluster: ipaddress.IPv4Network,
+    cluster: Network,
     bridge: int,
     *,
     scope: int = RT_SCOPE_LINK,
     source: bytes = b"",
 ) -> Request:
-    head = _RTMSG.pack(socket.AF_INET, cluster.prefixlen, 0, 0, RT_TABLE_MAIN, OURS, scope, RTN_UNICAST, 0)
+    family = socket.AF_INET if cluster.version == 4 else socket.AF_INET6
+    head = _RTMSG.pack(family, cluster.prefixlen, 0, 0, RT_TABLE_MAIN, OURS, scope, RTN_UNICAST, 0)
     target = attribute(RTA_DST, cluster.network_address.packed)
     payload = target + attribute(RTA_OIF, struct.pack("=I", bridge)) + source
     return message(kind, flags, head + payload, f"route {cluster} into the bridge")

@@ -1,9 +1,9 @@
-"""The Services of one node: their desired state, and the tables and the route that carry it out.
+"""The Services of one node and family: their desired state, and the tables and the route that carry it out.
 
 The daemon sends the desired state: all of it when the helper has started, then changes. The helper keeps it, so that an
 audit can compare it with the kernel, and a repair can restore it. The tables exist only while there are ports, or
 connections of pods to pods through ports that are gone: without the tables, the bridge would switch their frames, and
-nobody translate the addresses.
+nobody translate the addresses. dual_stack.py has the two families of a node with IPv6.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import errno
 import ipaddress
 import os
-import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -21,40 +20,48 @@ from typing import TYPE_CHECKING, TypeVar
 from runtime.errors import CapabilityError, NetworkError, SpecError
 from runtime.network import netlink
 from runtime.network.bridge import Bridge
-from runtime.network.netlink import NetlinkError, NetlinkSocket
-from runtime.network.nft_messages import Table, table_exists
+from runtime.network.netlink import Address, NetlinkError, NetlinkSocket
+from runtime.network.nft_messages import IPV4, IPV6, Table, table_exists
 from runtime.network.plan import Subnet
 from runtime.network.services import arrange, conntrack, route
 from runtime.network.services.arrange import Elements, Pick, Placed
 from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
 from runtime.network.services.tables import Scope, ServiceTables
 
-if TYPE_CHECKING:  # loaded when packets are counted
+if TYPE_CHECKING:  # loaded when packets are counted, and on a node with IPv6
+    from runtime.network.ipv6.plan import Subnet6
     from runtime.network.services.counts import ServiceCounters
 
 T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Exists if the kernel tracks SCTP connections (CONFIG_NF_CT_PROTO_SCTP).
 SCTP_SWITCH = "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
 
 
 class ServiceRouting:
-    """The Services of one node. Not for several threads."""
+    """The Services of one node and family, which is that of `subnet`. Of a port that has addresses of both families, it
+    serves its own. Not for several threads."""
 
     def __init__(
-        self, sock: NetlinkSocket, bridge: Bridge, subnet: Subnet, *, table: str, prefix: str, routed: bool
-    ) -> None:
-        """`table` is the name of the tables, `prefix` starts the names of the pods' interfaces."""
+        self, sock: NetlinkSocket, bridge: Bridge, subnet: Subnet | Subnet6, *, table: str, prefix: str,
+        routed: bool, alone: bool = True,
+    ) -> None:  # fmt: skip
+        """`table` is the name of the tables, `prefix` starts the names of the pods' interfaces. `alone`: the node has
+        Services of this family only."""
         self._socket = sock
         self._bridge = bridge
         self._subnet = subnet
+        self._family = IPV4 if subnet.network.version == 4 else IPV6
+        self._ipv6 = self._family is IPV6
+        self._alone = alone
         self._prefix = prefix
         self._routed = routed
         self._table = table
         self._lacking = ""  # what the kernel lacks, so that no Service is reachable
         self._counters: ServiceCounters | None = None  # None: nothing is counted
         self._counted = False  # whether it should be
-        self._cluster: ipaddress.IPv4Network | None = None
+        self._cluster: Network | None = None
         self._placed: dict[str, Placed] = {}
         self._lingers = False  # whether the tables exist without a port
         self._users: Counter[Pick] = Counter()  # the number of fronts that use a chain
@@ -84,6 +91,8 @@ class ServiceRouting:
             self._forget(placed)
         refused = [problem for port in changed if (problem := self._admit(port, before.get(port.name)))]
         after = [self._placed[name] for name in names if name in self._placed]
+        if not before and not after:  # a change of the other family
+            return refused
         if existed and self._placed:
             gone, new = arrange.difference(old, self._elements_of(after, touched))
             self._apply(gone, new, users)
@@ -101,7 +110,7 @@ class ServiceRouting:
         if not self._placed and not self._is_in_use():
             self._remove()
             return []
-        scope = Scope(self._bridge.name, self._subnet, self._prefix, self._cluster, self._routed)
+        scope = Scope(self._bridge.name, self._subnet.gateway, self._prefix, self._cluster, self._routed)
         try:
             self._tables.rebuild(scope, list(self._users), self._wanted())
         except CapabilityError as error:
@@ -110,7 +119,8 @@ class ServiceRouting:
         self._lacking, self._lingers = "", not self._placed
         self._remove_routes(self._cluster)
         route.add(self._socket, self._cluster, bridge=self._bridge.index, gateway=self._subnet.gateway)
-        return self._bridge.silence_redirects() + self._count()
+        # the tables of IPv6 drop redirects; there is no such sysctl
+        return ([] if self._ipv6 else self._bridge.silence_redirects()) + self._count()
 
     def problems(self) -> list[str]:
         """Return a sentence for each rule, route or element that is missing, and for each that should not exist."""
@@ -119,11 +129,11 @@ class ServiceRouting:
         if self._lacking:
             return [f"no Service is reachable: {self._lacking}"]
         found = self._tables.differences(self._wanted)
-        if self._cluster not in route.listed(self._socket, bridge=self._bridge.index):
+        if self._cluster not in route.listed(self._socket, bridge=self._bridge.index, ipv6=self._ipv6):
             found.append(f"the route to the cluster IPs {self._cluster} is missing")
         if self._counters and not self._counters.exists():
             found.append("nftables: the table of the Services' counters is missing")
-        return found + self._bridge.redirect_problems()
+        return found if self._ipv6 else found + self._bridge.redirect_problems()
 
     def counts(self) -> list[ServiceCount]:
         """What each endpoint has received and sent; [] if nothing is counted. Raises NetworkError."""
@@ -153,7 +163,7 @@ class ServiceRouting:
             return []
         from runtime.network.services.counts import ServiceCounters
 
-        self._counters = self._counters or ServiceCounters(self._counters_name)
+        self._counters = self._counters or ServiceCounters(self._counters_name, self._family)
         try:
             self._counters.ensure()
         except CapabilityError as error:
@@ -165,8 +175,8 @@ class ServiceRouting:
         if self._counters:
             self._counters.close()
             self._counters = None
-        if table_exists(socket.AF_INET, self._counters_name):  # perhaps of an earlier helper
-            with contextlib.closing(Table(socket.AF_INET, self._counters_name)) as left:
+        if table_exists(self._family.number, self._counters_name):  # perhaps of an earlier helper
+            with contextlib.closing(Table(self._family.number, self._counters_name)) as left:
                 left.delete()
 
     @property
@@ -176,11 +186,11 @@ class ServiceRouting:
     @cached_property
     def _tables(self) -> ServiceTables:
         """Raises CapabilityError if the kernel has no nftables, which matters only while there are ports."""
-        return ServiceTables(self._table)
+        return ServiceTables(self._table, self._family)
 
     def _is_in_use(self) -> bool:
         """Whether there are tables, and connections that need them."""
-        pods = ipaddress.IPv4Network((self._subnet.gateway, self._subnet.prefix), strict=False)
+        pods = self._subnet.network
         with contextlib.suppress(CapabilityError):
             return (self._lingers or self._tables.exist()) and conntrack.between_pods(
                 self._tables.socket, pods
@@ -197,28 +207,44 @@ class ServiceRouting:
                 raise
             self.restore()  # somebody else has changed or removed the tables
 
-    def _checked(self, network: ServiceNetwork) -> ipaddress.IPv4Network:
+    def _checked(self, network: ServiceNetwork) -> Network:
         """The network of the cluster IPs. Pods' and the host's own networks would become unreachable if it overlapped
         them. Raises SpecError, NetworkError."""
+        given = network.service_cidr6 if self._ipv6 else network.service_cidr
         try:
-            cluster = ipaddress.IPv4Network(network.service_cidr)
+            cluster = (ipaddress.IPv6Network if self._ipv6 else ipaddress.IPv4Network)(given)
         except ValueError as error:
-            raise SpecError(
-                f"service CIDR {network.service_cidr!r} is not an IPv4 network such as 10.96.0.0/16: {error}"
-            ) from error
-        taken = [(address.ip, address.prefix) for address in netlink.addresses(self._socket)]
-        taken.append((self._subnet.gateway, self._subnet.prefix))
-        for ip, prefix in taken:
-            other = Subnet.of(ip, prefix)
-            if other.overlaps(cluster):
+            kind = (
+                "an IPv6 network such as fd00:96::/112"
+                if self._ipv6
+                else "an IPv4 network such as 10.96.0.0/16"
+            )
+            raise SpecError(f"service CIDR {given!r} is not {kind}: {error}") from error
+        taken = [
+            ipaddress.ip_network(f"{one.ip}/{one.prefix}", strict=False) for one in self._host_addresses()
+        ]
+        for other in (*taken, self._subnet.network):
+            if cluster.overlaps(other):
                 raise NetworkError(
                     f"the service CIDR {cluster} overlaps {other}, a network of this host or of its pods",
                     retriable=False,
                 )
         return cluster
 
+    def _host_addresses(self) -> Sequence[Address]:
+        if not self._ipv6:
+            return netlink.addresses(self._socket)
+        from runtime.network.ipv6 import requests
+
+        return requests.addresses(self._socket)
+
     def _admit(self, port: ServicePort, before: Placed | None) -> str:
-        """Add a port to the desired state. Returns why it cannot be served, as a sentence; "" if it can."""
+        """Add a port to the desired state, unless it is of the other family. Returns why it cannot be served, as a
+        sentence; "" if it can."""
+        own = port.of_family(ipv6=self._ipv6)
+        if own is None:
+            return f"Service {port.name}: this node has no Services of its family" if self._alone else ""
+        port = own
         if problem := arrange.problem(port):
             return problem
         if port.protocol == "SCTP" and not os.path.exists(SCTP_SWITCH):
@@ -258,9 +284,9 @@ class ServiceRouting:
         found |= {arrange.self_element(ip): b"" for ip in addresses if ip in self._addresses}
         return found
 
-    def _remove_routes(self, keep: ipaddress.IPv4Network | None = None) -> None:
+    def _remove_routes(self, keep: Network | None = None) -> None:
         """Remove the routes into the bridge to cluster IPs, those of an earlier setting included."""
-        for network in route.listed(self._socket, bridge=self._bridge.index):
+        for network in route.listed(self._socket, bridge=self._bridge.index, ipv6=self._ipv6):
             if network != keep:
                 route.remove(self._socket, network, bridge=self._bridge.index)
 

@@ -1,8 +1,8 @@
 """The rules of the Services' tables, as expressions. Pure.
 
-    table ip <node>-services
+    table ip <node>-services, and table ip6 <node>-services on a node with IPv6
       map services    address . protocol . port          : chain         cluster IPs
-      map external    address . protocol . port          : chain         external IPs; node ports at 0.0.0.0
+      map external    address . protocol . port          : chain         external IPs; node ports at 0.0.0.0 or ::
       map endpoints   address . protocol . port . slot   : address . port
       set fronts      address . protocol . port                          what has endpoints, for `postrouting`
       set refused     address . protocol . port                          what has none
@@ -20,7 +20,11 @@ a few elements of maps.
 
 The frames between two pods on the bridge bypass the host's connection tracking, which must translate the addresses of
 replies. So the bridge hands them to the host, which routes them back into the bridge. The alternatives are worse:
-masquerading hides the client's address, and br_netfilter applies to all bridges of the machine.
+masquerading hides the client's address, and br_netfilter applies to all bridges of the machine. Packets of IPv6 are
+routed anyway (ipv6/__init__.py).
+
+An address fills one 4-byte register or four. A rule has the front in the first registers, from R on; what is behind it
+follows. The longest, of IPv6 with session affinity, uses all 16.
 
 A packet that meets a change may find a slot that is gone. The second rule of a pick chain then takes slot 0, which
 exists as long as there are endpoints.
@@ -29,13 +33,12 @@ exists as long as there are endpoints.
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
 
 from runtime.network.nft_messages import (
-    DADDR,
     DROP,
     EQ,
+    IPV4,
     LINK_HEADER,
     META_IIFNAME,
     META_L4PROTO,
@@ -49,9 +52,9 @@ from runtime.network.nft_messages import (
     NFT_REG32_00,
     NFT_REG_1,
     NFT_REG_VERDICT,
-    SADDR,
     TRANSPORT_HEADER,
     Chain,
+    Family,
     attribute,
     bitwise_and,
     compare,
@@ -63,7 +66,7 @@ from runtime.network.nft_messages import (
     number,
     text,
 )
-from runtime.network.plan import Subnet, mac_of
+from runtime.network.plan import mac_of
 from runtime.network.services.arrange import (
     AFFINITY,
     ENDPOINTS,
@@ -85,13 +88,14 @@ NF_BR_PRE_ROUTING, AFTER_ANTISPOOF = 0, -250  # antispoof.FIRST is -300; br_netf
 META_PRIORITY, META_PKTTYPE, PACKET_HOST = 2, 19, 0
 NFT_NG_RANDOM = 1
 FRAME_DESTINATION, FRAME_KIND, ETH_P_IP = 0, 12, b"\x08\x00"
-CT_STATE, CT_DIRECTION, CT_STATUS, CT_PROTO_SRC, CT_PROTO_DST, CT_SRC_IP, CT_DST_IP = 0, 1, 2, 11, 12, 19, 20
+CT_STATE, CT_DIRECTION, CT_STATUS, CT_PROTO_SRC, CT_PROTO_DST = 0, 1, 2, 11, 12
+CT_SRC_IP, CT_DST_IP, CT_SRC_IP6, CT_DST_IP6 = 19, 20, 21, 22
 IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY = 0, 1
 ESTABLISHED_OR_RELATED, IPS_DST_NAT = 1 << 1 | 1 << 2, 1 << 5
-ICMP_REDIRECT = b"\x05"
+ICMP, ICMP_REDIRECT, ICMP_PORT_UNREACH = b"\x01", b"\x05", b"\x03"
+ICMPV6, NDISC_REDIRECT, ICMPV6_PORT_UNREACH = b"\x3a", b"\x89", b"\x04"
 REFUSE, SOURCE, OUTSIDE = "refuse", "source", "outside"
 RTN_LOCAL = 2
-LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 SET_IDS = {
     name: index
     for index, name in enumerate(
@@ -99,6 +103,21 @@ SET_IDS = {
     )
 }
 R = NFT_REG32_00  # R + n: the n-th 4-byte register
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _words(family: Family) -> int:
+    """The registers that an address fills."""
+    return family.size // 4
+
+
+def _behind(family: Family) -> int:
+    """The first register behind a front at R."""
+    return R + _words(family) + 2
+
+
+def _loopback(family: Family) -> Network:
+    return ipaddress.ip_network("127.0.0.0/8" if family is IPV4 else "::1/128")
 
 
 def _verdict(code: int, chain: str) -> bytes:
@@ -125,43 +144,58 @@ def _ct(key: int, register: int, direction: int | None = None) -> bytes:
     return expression("ct", number(1, register), number(2, key), *parts)
 
 
-def _front(register: int, *, node: bool = False) -> bytes:
-    """Load address . protocol . port of the packet's destination into three registers."""
-    address = _immediate(register, bytes(4)) if node else load_payload(NETWORK_HEADER, DADDR, 4, register)
-    ports = load_payload(TRANSPORT_HEADER, 2, 2, register + 2)
-    return address + load_meta(META_L4PROTO, register + 1) + ports
-
-
-def _original_front(register: int, *, node: bool = False) -> bytes:
-    """The same for the destination before DNAT."""
-    address = _immediate(register, bytes(4)) if node else _ct(CT_DST_IP, register, IP_CT_DIR_ORIGINAL)
-    port = _ct(CT_PROTO_DST, register + 2, IP_CT_DIR_ORIGINAL)
-    return address + load_meta(META_L4PROTO, register + 1) + port
-
-
-def _address(offset: int, operator: int, network: ipaddress.IPv4Network) -> bytes:
-    masked = bitwise_and(network.netmask.packed)
-    return (
-        load_payload(NETWORK_HEADER, offset, 4) + masked + compare(operator, network.network_address.packed)
+def _front(family: Family, register: int, *, node: bool = False) -> bytes:
+    """Load address . protocol . port of the packet's destination into registers."""
+    address = (
+        _immediate(register, bytes(family.size)) if node else _load(family, family.destination, register)
     )
+    behind = register + _words(family)
+    ports = load_payload(TRANSPORT_HEADER, 2, 2, behind + 1)
+    return address + load_meta(META_L4PROTO, behind) + ports
 
 
-def _to_this_host() -> bytes:
-    """fib daddr type local, but not 127/8: localhost has no node ports, as in kube-proxy's nftables mode
+def _load(family: Family, offset: int, register: int) -> bytes:
+    """Load an address of the packet's header."""
+    return load_payload(NETWORK_HEADER, offset, family.size, register)
+
+
+def _original_front(family: Family, register: int, *, node: bool = False) -> bytes:
+    """The same as _front for the destination before DNAT."""
+    key = CT_DST_IP if family is IPV4 else CT_DST_IP6
+    address = _immediate(register, bytes(family.size)) if node else _ct(key, register, IP_CT_DIR_ORIGINAL)
+    behind = register + _words(family)
+    return address + load_meta(META_L4PROTO, behind) + _ct(CT_PROTO_DST, behind + 1, IP_CT_DIR_ORIGINAL)
+
+
+def _address(offset: int, operator: int, network: Network) -> bytes:
+    masked = bitwise_and(network.netmask.packed)
+    load = load_payload(NETWORK_HEADER, offset, network.max_prefixlen // 8)
+    return load + masked + compare(operator, network.network_address.packed)
+
+
+def _to_this_host(family: Family) -> bytes:
+    """fib daddr type local, but not localhost, which has no node ports, as in kube-proxy's nftables mode
     (pkg/proxy/nftables/proxier.go, noLocalhost)."""
     fib = expression("fib", number(1, NFT_REG_1), number(2, 3), number(3, 2))
-    return fib + compare(EQ, struct.pack("=I", RTN_LOCAL)) + _address(DADDR, NEQ, LOOPBACK)
+    elsewhere = _address(family.destination, NEQ, _loopback(family))
+    return fib + compare(EQ, struct.pack("=I", RTN_LOCAL)) + elsewhere
 
 
-def _nat(kind: int, address: int, port: int | None = None) -> bytes:
-    parts = [number(1, kind), number(2, socket.AF_INET), number(3, address)]
+def _nat(family: Family, kind: int, address: int, port: int | None = None) -> bytes:
+    parts = [number(1, kind), number(2, family.number), number(3, address)]
     return expression("nat", *parts, *([] if port is None else [number(5, port)]))
 
 
-def _remember(operation: int, seconds: int = 0) -> bytes:
-    """Change AFFINITY at the client in the registers R + 5 … R + 8, with the value in R + 3 (ignored by _DELETE)."""
-    parts = [text(1, AFFINITY), number(2, SET_IDS[AFFINITY]), number(3, operation), number(4, R + 5)]
-    parts.append(number(5, R + 3))
+def _to_endpoint(family: Family, register: int) -> bytes:
+    """DNAT to the address and port in registers."""
+    return _nat(family, _DNAT, register, register + _words(family))
+
+
+def _remember(family: Family, operation: int, seconds: int = 0) -> bytes:
+    """Change AFFINITY at the front and client in the registers from R on, with the value behind them (ignored by
+    _DELETE)."""
+    parts = [text(1, AFFINITY), number(2, SET_IDS[AFFINITY]), number(3, operation), number(4, R)]
+    parts.append(number(5, _behind(family) + _words(family)))
     if seconds:
         parts.append(attribute(6, struct.pack(">Q", seconds * 1000)))
     return expression("dynset", *parts)
@@ -176,44 +210,52 @@ _BEGINS = (
 )
 
 
-def pick_rules(pick: Pick) -> tuple[bytes, ...]:
+def pick_rules(family: Family, pick: Pick) -> tuple[bytes, ...]:
     """The rules of a pick chain: DNAT to one of the front's endpoints."""
-    random = expression("numgen", number(1, R + 3), number(2, pick.count), number(3, NFT_NG_RANDOM))
-    to_slot = _lookup(ENDPOINTS, R, R + 4) + _nat(_DNAT, R + 4, R + 5)
-    front = _front(R, node=pick.node)
-    rules = [front + random + to_slot, front + _immediate(R + 3, bytes(4)) + to_slot]
+    slot = _behind(family)
+    to_slot = _lookup(ENDPOINTS, R, slot + 1) + _to_endpoint(family, slot + 1)
+    front = _front(family, R, node=pick.node)
+    rules = [front + _random(pick, slot) + to_slot, front + _immediate(slot, bytes(4)) + to_slot]
     if pick.affinity:
-        rules = [*_affinity_rules(pick), *rules]
+        rules = [*_affinity_rules(family, pick), *rules]
     if pick.restricted:
-        source = load_payload(NETWORK_HEADER, SADDR, 4, R + 3)
+        source = _load(family, family.source, slot)
         rules = [front + source + _lookup(SOURCES, R, missing=True) + DROP, *rules]
     return tuple(rules)
 
 
-def _affinity_rules(pick: Pick) -> list[bytes]:
+def _random(pick: Pick, register: int) -> bytes:
+    return expression("numgen", number(1, register), number(2, pick.count), number(3, NFT_NG_RANDOM))
+
+
+def _affinity_rules(family: Family, pick: Pick) -> list[bytes]:
     """Take the client's last endpoint if it still serves; otherwise pick one and remember it. Both restart the time.
     If the map of clients is full, the rules behind these pick an endpoint without remembering it.
 
     An endpoint is remembered by its tag. A rule hands it to the next one as the packet's priority, which the kernel
     sets anew when it forwards the packet: nft(8) aborts when it lists a rule that looks up the result of a look-up.
     """
-    front, again = _front(R, node=pick.node), _front(R + 5, node=pick.node)
-    client = again + load_payload(NETWORK_HEADER, SADDR, 4, R + 8)
-    known = client + _lookup(AFFINITY, R + 5, R + 3) + _meta_set(META_PRIORITY, R + 3)
-    random = expression("numgen", number(1, R + 3), number(2, pick.count), number(3, NFT_NG_RANDOM))
-    fresh = front + random + _lookup(TAGS, R, R + 4) + _meta_set(META_PRIORITY, R + 4)
+    front, behind = _front(family, R, node=pick.node), _behind(family)
+    tag = behind + _words(family)  # behind the client's address
+    target = tag + 1
+    client = _load(family, family.source, behind)
+    known = front + client + _lookup(AFFINITY, R, tag) + _meta_set(META_PRIORITY, tag)
+    random = _random(pick, behind)
+    fresh = front + random + _lookup(TAGS, R, behind + 1) + _meta_set(META_PRIORITY, behind + 1)
     serve = (
         front
-        + load_meta(META_PRIORITY, R + 3)
-        + _lookup(MEMBERS, R, R + 10)
+        + load_meta(META_PRIORITY, behind)
+        + _lookup(MEMBERS, R, target)
         + client
-        + _remember(_UPDATE, pick.affinity)
-        + _nat(_DNAT, R + 10, R + 11)
+        + load_meta(META_PRIORITY, tag)
+        + _remember(family, _UPDATE, pick.affinity)
+        + _to_endpoint(family, target)
     )
-    return [known, serve, fresh, client + load_meta(META_PRIORITY, R + 3) + _remember(_DELETE), serve]
+    forget = front + client + load_meta(META_PRIORITY, tag) + _remember(family, _DELETE)
+    return [known, serve, fresh, forget, serve]
 
 
-def inner_chains(bridge: str) -> dict[str, tuple[bytes, ...]]:
+def inner_chains(family: Family, bridge: str) -> dict[str, tuple[bytes, ...]]:
     """The chains without a hook, and their rules.
 
     `source` decides what becomes of a client's address. SNAT to the address that the packet has already keeps it, and
@@ -221,44 +263,49 @@ def inner_chains(bridge: str) -> dict[str, tuple[bytes, ...]]:
     """
     tcp = load_meta(META_L4PROTO) + compare(EQ, b"\x06")
     reset = expression("reject", number(1, 1), attribute(2, b"\0"))  # NFT_REJECT_TCP_RST
-    unreachable = expression("reject", number(1, 0), attribute(2, b"\x03"))  # ICMP_PORT_UNREACH
-    keep = load_payload(NETWORK_HEADER, SADDR, 4, R) + _nat(_SNAT, R)
+    code = ICMP_PORT_UNREACH if family is IPV4 else ICMPV6_PORT_UNREACH
+    unreachable = expression("reject", number(1, 0), attribute(2, code))
+    keep = _load(family, family.source, R) + _nat(family, _SNAT, R)
+    from_elsewhere = _address(family.source, NEQ, _loopback(family))
     return {
         OUTSIDE: (
-            _front(R) + _lookup(EXTERNAL, R, NFT_REG_VERDICT),
-            _to_this_host() + _front(R, node=True) + _lookup(EXTERNAL, R, NFT_REG_VERDICT),
+            _front(family, R) + _lookup(EXTERNAL, R, NFT_REG_VERDICT),
+            _to_this_host(family) + _front(family, R, node=True) + _lookup(EXTERNAL, R, NFT_REG_VERDICT),
         ),
         REFUSE: (tcp + reset, unreachable),
         SOURCE: (
-            interface(META_OIFNAME, EQ, bridge) + _address(SADDR, NEQ, LOOPBACK) + keep,
+            interface(META_OIFNAME, EQ, bridge) + from_elsewhere + keep,
             interface(META_OIFNAME, NEQ, "lo") + _MASQUERADE,
         ),
     }
 
 
-def base_chains(bridge: str, cluster: ipaddress.IPv4Network, *, routed: bool) -> tuple[Chain, ...]:
+def base_chains(family: Family, bridge: str, cluster: Network, *, routed: bool) -> tuple[Chain, ...]:
     """The chains with a hook. `routed`: other machines may connect to cluster IPs, too."""
     from_pods = b"" if routed else interface(META_IIFNAME, EQ, bridge)
-    to_services = _front(R) + _lookup(SERVICES, R, NFT_REG_VERDICT)
+    to_services = _front(family, R) + _lookup(SERVICES, R, NFT_REG_VERDICT)
     outside = _verdict(NFT_JUMP, OUTSIDE)
     refuse = _verdict(NFT_GOTO, REFUSE)
-    unserved = _address(DADDR, EQ, cluster) + refuse
-    refused = _BEGINS + _front(R) + _lookup(REFUSED, R) + refuse
-    node_refused = _BEGINS + _front(R, node=True) + _lookup(REFUSED, R) + _to_this_host() + refuse
+    unserved = _address(family.destination, EQ, cluster) + refuse
+    refused = _BEGINS + _front(family, R) + _lookup(REFUSED, R) + refuse
+    node_refused = (
+        _BEGINS + _front(family, R, node=True) + _lookup(REFUSED, R) + _to_this_host(family) + refuse
+    )
+    protocol, kind = (ICMP, ICMP_REDIRECT) if family is IPV4 else (ICMPV6, NDISC_REDIRECT)
     redirect = (
         interface(META_OIFNAME, EQ, bridge)
-        + load_meta(META_L4PROTO) + compare(EQ, b"\x01")
-        + load_payload(TRANSPORT_HEADER, 0, 1) + compare(EQ, ICMP_REDIRECT)
+        + load_meta(META_L4PROTO) + compare(EQ, protocol)
+        + load_payload(TRANSPORT_HEADER, 0, 1) + compare(EQ, kind)
         + DROP
     )  # fmt: skip
     itself = (
-        load_payload(NETWORK_HEADER, SADDR, 4, R) + load_payload(NETWORK_HEADER, DADDR, 4, R + 1)
+        _load(family, family.source, R) + _load(family, family.destination, R + _words(family))
         + _lookup(SELF, R)
     )  # fmt: skip
     postrouting = (
         _REDIRECTED + itself + interface(META_OIFNAME, EQ, bridge) + _MASQUERADE,
-        _REDIRECTED + _original_front(R) + _lookup(FRONTS, R) + _verdict(NFT_GOTO, SOURCE),
-        _REDIRECTED + _original_front(R, node=True) + _lookup(FRONTS, R) + _verdict(NFT_GOTO, SOURCE),
+        _REDIRECTED + _original_front(family, R) + _lookup(FRONTS, R) + _verdict(NFT_GOTO, SOURCE),
+        _REDIRECTED + _original_front(family, R, node=True) + _lookup(FRONTS, R) + _verdict(NFT_GOTO, SOURCE),
     )
     return (
         Chain("prerouting", "nat", NF_INET_PRE_ROUTING, DSTNAT, (from_pods + to_services, outside)),
@@ -270,10 +317,10 @@ def base_chains(bridge: str, cluster: ipaddress.IPv4Network, *, routed: bool) ->
     )
 
 
-def bridge_chain(prefix: str, pods: Subnet) -> Chain:
+def bridge_chain(prefix: str, gateway: str) -> Chain:
     """Hand unicast IPv4 frames from this node's pods to pods to the host, by giving them the bridge's hardware address.
     The kernel has classified the frame before this hook, so its class is set, too."""
-    mac = bytes.fromhex(mac_of(pods.gateway).replace(":", ""))
+    mac = bytes.fromhex(mac_of(gateway).replace(":", ""))
     destination = load_payload(LINK_HEADER, FRAME_DESTINATION, 6)
     write = expression(
         "payload", number(5, NFT_REG_1), number(2, LINK_HEADER), number(3, FRAME_DESTINATION), number(4, 6)
@@ -293,12 +340,15 @@ def bridge_chain(prefix: str, pods: Subnet) -> Chain:
 COUNTERS = RECEIVED, SENT = "received", "sent"  # sets: what endpoints get, and what they answer
 
 
-def counting_chains() -> tuple[Chain, ...]:
+def counting_chains(family: Family) -> tuple[Chain, ...]:
     """The chains of counts.py. A packet through lo passes both, so only one of them counts it."""
+    server = CT_SRC_IP if family is IPV4 else CT_SRC_IP6
+    address, port = _behind(family), _behind(family) + _words(family)
     counted = tuple(
         _REDIRECTED
         + _ct(CT_DIRECTION, NFT_REG_1) + compare(EQ, bytes((direction,)))
-        + _original_front(R) + _ct(CT_SRC_IP, R + 3, IP_CT_DIR_REPLY) + _ct(CT_PROTO_SRC, R + 4, IP_CT_DIR_REPLY)
+        + _original_front(family, R)
+        + _ct(server, address, IP_CT_DIR_REPLY) + _ct(CT_PROTO_SRC, port, IP_CT_DIR_REPLY)
         + _counted(name)
         for name, direction in ((RECEIVED, IP_CT_DIR_ORIGINAL), (SENT, IP_CT_DIR_REPLY))
     )  # fmt: skip
@@ -310,7 +360,7 @@ def counting_chains() -> tuple[Chain, ...]:
 
 
 def _counted(name: str) -> bytes:
-    """Count the packet at the element whose key the registers R … R + 4 have; the kernel adds the element."""
+    """Count the packet at the element whose key the registers from R on have; the kernel adds the element."""
     counter = nested(7, text(1, "counter"), nested(2))
     number_in_batch = COUNTERS.index(name) + 1
     return expression(

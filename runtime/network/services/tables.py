@@ -1,12 +1,12 @@
 """The Services' tables in the kernel: one transaction for each change, and a comparison with what the kernel has.
 
-rules.py lists the tables. The table of the bridge family is changed in the same transactions as the one of family ip.
+rules.py lists the tables. Each family has tables of its own. The table of the bridge
+family goes with that of family ip, in the same transactions.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from runtime.errors import CapabilityError
 from runtime.network.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NetlinkError, Request, attributes
 from runtime.network.nft_messages import (
+    IPV4,
     NFPROTO_BRIDGE,
     NFT_MSG_DELSETELEM,
     NFT_MSG_NEWCHAIN,
@@ -21,9 +22,11 @@ from runtime.network.nft_messages import (
     NFT_MSG_NEWSET,
     NFT_MSG_NEWSETELEM,
     NFT_SET_MAP,
+    TYPE_IP6ADDR,
     TYPE_IPADDR,
     TYPE_PROTO,
     TYPE_SERVICE,
+    Family,
     Table,
     attribute,
     concatenated,
@@ -32,7 +35,6 @@ from runtime.network.nft_messages import (
     number,
     text,
 )
-from runtime.network.plan import Subnet
 from runtime.network.services import rules
 from runtime.network.services.arrange import (
     AFFINITY,
@@ -48,6 +50,7 @@ from runtime.network.services.arrange import (
     Elements,
     Key,
     Pick,
+    bracketed,
 )
 
 NFT_MSG_DELCHAIN = 5
@@ -55,18 +58,21 @@ NFT_SET_INTERVAL, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_CONCAT = 0x4, 0x10, 0x2
 NFT_DATA_VERDICT = 0xFFFFFF00
 TYPE_MARK = 19
 CLIENTS = 1 << 18  # clients of Services with session affinity that are remembered
-_FRONT = (TYPE_IPADDR, TYPE_PROTO, TYPE_SERVICE)
-_TARGET = (TYPE_IPADDR, TYPE_SERVICE)
 LACKS = (
     "this kernel cannot route Services with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
     "CONFIG_NFT_NUMGEN, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_FIB_IPV4 and CONFIG_NF_TABLES_BRIDGE)"
+)
+LACKS6 = (
+    "this kernel cannot route Services of IPv6 with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
+    "CONFIG_NFT_NUMGEN, CONFIG_NFT_REJECT_IPV6 and CONFIG_NFT_FIB_IPV6)"
 )
 _MANY = 200  # elements in a message: an attribute holds at most 64 KB
 
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """A set or map: the types of its key, what its values are, and flags of the kernel."""
+    """A set or map: the types of its key, what its values are, and flags of the kernel. The first part of each key is
+    an address."""
 
     key: tuple[int, ...]
     chains: bool = False
@@ -74,74 +80,97 @@ class _Set:
     tags: bool = False
     flags: int = 0
 
+    @property
+    def width(self) -> int:
+        """The bytes of a key. Every part fills whole 4-byte registers."""
+        return sum(max(4, _LENGTHS[part]) for part in self.key)
 
-_SETS = {
-    SERVICES: _Set(_FRONT, chains=True),
-    EXTERNAL: _Set(_FRONT, chains=True),
-    ENDPOINTS: _Set((*_FRONT, TYPE_MARK), endpoints=True),
-    TAGS: _Set((*_FRONT, TYPE_MARK), tags=True),
-    MEMBERS: _Set((*_FRONT, TYPE_MARK), endpoints=True),
-    AFFINITY: _Set((*_FRONT, TYPE_IPADDR), tags=True, flags=NFT_SET_TIMEOUT | NFT_SET_EVAL),
-    FRONTS: _Set(_FRONT),
-    REFUSED: _Set(_FRONT),
-    SELF: _Set((TYPE_IPADDR, TYPE_IPADDR)),
-    SOURCES: _Set((*_FRONT, TYPE_IPADDR), flags=NFT_SET_INTERVAL | NFT_SET_CONCAT),
-}
-_LENGTHS = {TYPE_IPADDR: 4, TYPE_PROTO: 1, TYPE_SERVICE: 2, TYPE_MARK: 4}
-# The sets that only the daemon changes; the kernel adds clients to the other one.
-_OURS = tuple(name for name in _SETS if name != AFFINITY)
+    @property
+    def target(self) -> tuple[int, ...]:
+        """The types of an endpoint: its address and port."""
+        return (self.key[0], TYPE_SERVICE)
+
+    @property
+    def length(self) -> int:
+        """The bytes of a value that is an endpoint or a tag; 0 for another one."""
+        return _LENGTHS[self.key[0]] + 4 if self.endpoints else 4 if self.tags else 0
+
+
+def _sets(family: Family) -> dict[str, _Set]:
+    address = TYPE_IPADDR if family is IPV4 else TYPE_IP6ADDR
+    front = (address, TYPE_PROTO, TYPE_SERVICE)
+    return {
+        SERVICES: _Set(front, chains=True),
+        EXTERNAL: _Set(front, chains=True),
+        ENDPOINTS: _Set((*front, TYPE_MARK), endpoints=True),
+        TAGS: _Set((*front, TYPE_MARK), tags=True),
+        MEMBERS: _Set((*front, TYPE_MARK), endpoints=True),
+        AFFINITY: _Set((*front, address), tags=True, flags=NFT_SET_TIMEOUT | NFT_SET_EVAL),
+        FRONTS: _Set(front),
+        REFUSED: _Set(front),
+        SELF: _Set((address, address)),
+        SOURCES: _Set((*front, address), flags=NFT_SET_INTERVAL | NFT_SET_CONCAT),
+    }
+
+
+_LENGTHS = {TYPE_IPADDR: 4, TYPE_IP6ADDR: 16, TYPE_PROTO: 1, TYPE_SERVICE: 2, TYPE_MARK: 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where the tables apply: the bridge, the pods' network, the prefix of their interfaces, the network of cluster
-    IPs, and whether other machines may connect to cluster IPs."""
+    """Where the tables apply: the bridge, the bridge's IPv4 address, the prefix of the pods' interfaces, the network of
+    cluster IPs, and whether other machines may connect to cluster IPs."""
 
     bridge: str
-    pods: Subnet
+    gateway: str
     prefix: str
-    cluster: ipaddress.IPv4Network
+    cluster: rules.Network
     routed: bool
 
 
 class ServiceTables(Table):
-    """One node's tables for Services. Every change is one transaction: it happens completely or not at all."""
+    """One node's tables for Services of one family. Every change is one transaction: it happens completely or not at
+    all."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, addresses: Family = IPV4) -> None:
         """Raises CapabilityError if the kernel has no nftables."""
+        self._lacking = LACKS if addresses is IPV4 else LACKS6
         try:
-            super().__init__(socket.AF_INET, name)
+            super().__init__(addresses.number, name)
         except CapabilityError as error:
-            raise CapabilityError(f"{LACKS}: {error}") from error
-        self._bridged = Table(NFPROTO_BRIDGE, name)
+            raise CapabilityError(f"{self._lacking}: {error}") from error
+        self._addresses, self._sets = addresses, _sets(addresses)
+        # the sets that only the daemon changes; the kernel adds clients to the other one
+        self._ours = tuple(name for name in self._sets if name != AFFINITY)
+        self._bridged = Table(NFPROTO_BRIDGE, name) if addresses is IPV4 else None
         self._rules: list[bytes] = []  # as the kernel listed them after the last change of a chain
         self._generation = -1  # the ruleset's generation at which the kernel had all of it
 
     def close(self) -> None:
         super().close()
-        self._bridged.close()
+        if self._bridged:
+            self._bridged.close()
 
     def rebuild(self, scope: Scope, picks: Iterable[Pick], elements: Elements) -> None:
         """Replace the tables, if there are any. Clients keep their endpoints. Raises CapabilityError if the kernel
         lacks a part of nftables, NetlinkError for anything else."""
         clients = self._clients()
-        bridged = rules.bridge_chain(scope.prefix, scope.pods)
-        requests = [
-            *self._bridged.replacement(),
-            self._bridged.new_chain(bridged),
-            *(self._bridged.new_rule(bridged, rule) for rule in bridged.rules),
-        ]
-        sets = [self._new_set(name) for name in _SETS]
-        inner = rules.inner_chains(scope.bridge)
+        requests: list[Request] = []
+        if self._bridged:
+            bridged = rules.bridge_chain(scope.prefix, scope.gateway)
+            requests = [*self._bridged.replacement(), self._bridged.new_chain(bridged)]
+            requests += [self._bridged.new_rule(bridged, rule) for rule in bridged.rules]
+        sets = [self._new_set(name) for name in self._sets]
+        inner = rules.inner_chains(self._addresses, scope.bridge)
         chains = [*(self._new_inner(name) for name in inner), *self._new_rules(inner)]
         for pick in picks:
             chains += self._new_pick(pick)
         listed = [*self._changes(NFT_MSG_NEWSETELEM, elements), *clients, *requests]
         self.replace(
             [*sets, *chains],
-            rules.base_chains(scope.bridge, scope.cluster, routed=scope.routed),
+            rules.base_chains(self._addresses, scope.bridge, scope.cluster, routed=scope.routed),
             listed,
-            lacking=LACKS,
+            lacking=self._lacking,
         )
         self._rules = self._listed_rules()
         self._generation = -1
@@ -174,17 +203,17 @@ class ServiceTables(Table):
         if generation == self._generation:
             return []
         try:
-            found = {name: self._elements(name) for name in _OURS}
+            found = {name: self._elements(name) for name in self._ours}
             listed = self._listed_rules()
         except NetlinkError:
             return ["nftables: the Services' tables are missing"]
         problems = []
-        expected: dict[str, dict[bytes, bytes]] = {name: {} for name in _OURS}
+        expected: dict[str, dict[bytes, bytes]] = {name: {} for name in self._ours}
         for (name, key), value in wanted().items():
             expected[name][key] = value
-        for name in _OURS:
+        for name in self._ours:
             if expected[name] != found[name]:
-                problems.append(_sentence(name, expected[name], found[name]))
+                problems.append(_sentence(name, expected[name], found[name], self._addresses.size))
         if listed != self._rules:
             problems.append("nftables: rules of the Services' tables were changed or removed")
         if not problems:
@@ -201,11 +230,12 @@ class ServiceTables(Table):
     def delete(self) -> None:
         """Remove both tables. Missing ones are no error."""
         super().delete()
-        self._bridged.delete()
+        if self._bridged:
+            self._bridged.delete()
         self._rules, self._generation = [], -1
 
     def _new_set(self, name: str) -> Request:
-        kind = _SETS[name]
+        kind = self._sets[name]
         flags = kind.flags | (NFT_SET_MAP if kind.chains or kind.endpoints or kind.tags else 0)
         description = b""
         if flags & NFT_SET_CONCAT:
@@ -217,10 +247,10 @@ class ServiceTables(Table):
             + text(2, name)
             + number(3, flags)
             + number(4, concatenated(kind.key))
-            + number(5, 4 * len(kind.key))
+            + number(5, kind.width)
             + (attribute(6, struct.pack(">I", NFT_DATA_VERDICT)) if kind.chains else b"")
-            + (number(6, TYPE_MARK) + number(7, 4) if kind.tags else b"")
-            + (number(6, concatenated(_TARGET)) + number(7, 8) if kind.endpoints else b"")
+            + (number(6, TYPE_MARK) + number(7, kind.length) if kind.tags else b"")
+            + (number(6, concatenated(kind.target)) + number(7, kind.length) if kind.endpoints else b"")
             + description
             + number(10, rules.SET_IDS[name])
         )
@@ -244,7 +274,10 @@ class ServiceTables(Table):
         ]
 
     def _new_pick(self, pick: Pick) -> list[Request]:
-        return [self._new_inner(pick.name), *self._new_rules({pick.name: rules.pick_rules(pick)})]
+        return [
+            self._new_inner(pick.name),
+            *self._new_rules({pick.name: rules.pick_rules(self._addresses, pick)}),
+        ]
 
     def _delete_chain(self, name: str) -> Request:
         payload = text(1, self.name) + text(3, name)
@@ -254,7 +287,7 @@ class ServiceTables(Table):
         """The messages that change elements: one per set and 200 elements."""
         grouped: dict[str, list[bytes]] = {}
         for (name, key), value in elements.items():
-            grouped.setdefault(name, []).append(_element(name, key, value))
+            grouped.setdefault(name, []).append(_element(self._sets[name], key, value))
         flags = NLM_F_ACK | (NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0)
         return [
             self.message(
@@ -271,7 +304,7 @@ class ServiceTables(Table):
         """The kernel's elements of a set, in arrange.Elements' form."""
         query = text(1, self.name) + text(2, name)
         listed = self.socket.dump(self.message(13, NLM_F_DUMP, query, f"list {name}"))
-        return {key: value for data in listed for key, value in _parsed(name, data[20:])}
+        return {key: value for data in listed for key, value in _parsed(self._sets[name], data[20:])}
 
     def _clients(self) -> list[Request]:
         """The messages that add the clients of Services with session affinity again, each with its time left."""
@@ -297,11 +330,10 @@ class ServiceTables(Table):
         ]
 
     def _listed_rules(self) -> list[bytes]:
-        return [*self.rules(), *self._bridged.rules()]
+        return [*self.rules(), *(self._bridged.rules() if self._bridged else ())]
 
 
-def _element(name: str, key: bytes, value: bytes) -> bytes:
-    kind = _SETS[name]
+def _element(kind: _Set, key: bytes, value: bytes) -> bytes:
     if kind.flags & NFT_SET_INTERVAL:
         half = len(key) // 2
         return nested(1, nested(1, attribute(1, key[:half])), nested(10, attribute(1, key[half:])))
@@ -319,12 +351,10 @@ def _again(kind: int, payload: bytes) -> bytes:
     return nested(kind, payload) if kind in (1, 2) else attribute(kind, payload)
 
 
-def _parsed(name: str, payload: bytes) -> Iterable[tuple[bytes, bytes]]:
+def _parsed(kind: _Set, payload: bytes) -> Iterable[tuple[bytes, bytes]]:
     """(key, value) of each element. One that has nothing but a key and a value has them at fixed places: decoding the
     attributes of twenty thousand elements would take 0.1 s."""
-    kind = _SETS[name]
-    width = 4 * len(kind.key)
-    length = 8 if kind.endpoints else 4 if kind.tags else 0
+    width, length = kind.width, kind.length
     simple = 8 + width + (8 + length if length else 0)
     if kind.chains or kind.flags & NFT_SET_INTERVAL:
         simple = 0
@@ -347,21 +377,22 @@ def _decoded(item: bytes) -> tuple[bytes, bytes]:
     return key, value
 
 
-def describe(item: Key) -> str:
-    """An element as text, for messages."""
+def describe(item: Key, size: int) -> str:
+    """An element as text, for messages. `size`: the bytes of an address."""
     name, key = item
+    address = ipaddress.ip_address(key[:size])
     if name == SELF:
-        return f"{name}: {ipaddress.IPv4Address(key[:4])}"
-    port = struct.unpack_from(">H", key, 8)[0]
-    protocol = {6: "TCP", 17: "UDP", 132: "SCTP"}.get(key[4], str(key[4]))
-    return f"{name}: {protocol} {ipaddress.IPv4Address(key[:4])}:{port}"
+        return f"{name}: {address}"
+    port = struct.unpack_from(">H", key, size + 4)[0]
+    protocol = {6: "TCP", 17: "UDP", 132: "SCTP"}.get(key[size], str(key[size]))
+    return f"{name}: {protocol} {bracketed(str(address))}:{port}"
 
 
-def _sentence(name: str, wanted: dict[bytes, bytes], found: dict[bytes, bytes]) -> str:
+def _sentence(name: str, wanted: dict[bytes, bytes], found: dict[bytes, bytes], size: int) -> str:
     """One sentence about a set that differs, with one element as an example."""
     missing = [key for key in wanted if wanted[key] != found.get(key)]
     extra = [key for key in found if key not in wanted]
-    example = describe((name, (missing or extra)[0]))
+    example = describe((name, (missing or extra)[0]), size)
     if missing:
         return f"nftables: {len(missing)} elements of Services are missing or changed, such as {example}"
     return f"nftables: {len(extra)} elements belong to no Service, such as {example}"
