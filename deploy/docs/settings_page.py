@@ -115,6 +115,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "pod_security_labels",
         "allowed_host_paths",
         "no_new_privileges",
+        "socketcall",
         "user_namespaces",
     ),
     "Eviction": ("eviction_hard", "eviction_pressure_transition_period", "eviction_monitoring_period"),

@@ -184,7 +184,7 @@ class BuildsApi(Protocol):
     """The operations of the node that an image build uses."""
 
     def about(self) -> Json:
-        """Return {"images": the store's directory, "cgroupParent"}."""
+        """Return {"images": the store's directory, "cgroupParent", "socketcall": whether a RUN may use it}."""
         ...
 
     def attach(self, pid: int) -> AsyncGenerator[Json, None]:

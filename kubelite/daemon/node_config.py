@@ -63,6 +63,7 @@ def node_config(settings: Settings) -> NodeConfig:
         pod_security=settings.pod_security,
         image_verification=settings.image_pull_credentials_verification_policy,
         images_not_verified=allowlist(settings.preloaded_images_verification_allowlist),
+        socketcall=settings.socketcall,
         no_new_privileges=settings.no_new_privileges,
         pod_pids_limit=_pids_limit(settings),
         cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),

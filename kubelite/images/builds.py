@@ -30,6 +30,7 @@ class NodeBuilds:
         return {
             "images": self.images.store.root,
             "cgroupParent": f"/{self.settings.cgroup_parent}",
+            "socketcall": self.settings.socketcall,
         }
 
     async def attach(self, pid: int) -> AsyncGenerator[Json, None]:

@@ -211,6 +211,9 @@ class Settings(BaseModel):
     no_new_privileges: bool = False
     """Set-user-ID programs and file capabilities have no effect in containers that do not set
     `allowPrivilegeEscalation` (no_new_privs)."""
+    socketcall: bool = True
+    """The default seccomp profile allows socketcall(2), by which 32-bit programs of glibc reach the network. `false`
+    keeps such programs from it, and closes their way to AF_ALG and AF_VSOCK sockets."""
     user_namespaces: bool = False
     """Give pods that do not set `hostUsers`, and do not need the host's users, a user namespace of their own."""
     pod_pids_limit: int = 4096

@@ -91,6 +91,7 @@ class Services:
     pull: Callable[[str, Callable[[int], AbstractContextManager[None]]], None]
     attach: Callable[[int], AbstractContextManager[Attached]]
     report: Report
+    socketcall: bool = True  # the seccomp profile of a RUN allows socketcall(2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,13 +82,14 @@ _cache_dir: str | None = None
 _memory: list[tuple[Mapping[str, Any], bytes]] = []  # short: a node uses a handful of profiles
 
 
-def default_profile(caps: frozenset[str]) -> dict[str, Any]:
-    """The default profile as OCI `linux.seccomp`, for a container with these capabilities on this machine and
-    kernel."""
+def default_profile(caps: frozenset[str], *, socketcall: bool = True) -> dict[str, Any]:
+    """The default profile as OCI `linux.seccomp`, for a container with these capabilities on this machine and kernel.
+    `socketcall`: see `seccomp_default.resolve`."""
     from runtime.security import seccomp_default
 
     system = os.uname()
-    return seccomp_default.resolve(caps, machine=system.machine, kernel=_kernel(system.release))
+    kernel = _kernel(system.release)
+    return seccomp_default.resolve(caps, machine=system.machine, kernel=kernel, socketcall=socketcall)
 
 
 def _kernel(release: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-_EPERM = 1
+_EPERM, _ENOSYS = 1, 38
 
 
 class Group(NamedTuple):
@@ -72,7 +72,7 @@ GROUPS: tuple[Group, ...] = (
         setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid
         setreuid32 setrlimit set_robust_list setsid setsockopt set_thread_area set_tid_address setuid
         setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4
-        sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs statfs64 statmount statx
+        sigprocmask sigreturn socketpair splice stat stat64 statfs statfs64 statmount statx
         symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete
         timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create
         timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate
@@ -80,6 +80,7 @@ GROUPS: tuple[Group, ...] = (
         utimes vfork vmsplice wait4 waitid waitpid write writev
         """,
     ),
+    Group("socketcall"),
     Group(
         "process_vm_readv process_vm_writev ptrace",
         min_kernel=(4, 8),
@@ -239,13 +240,20 @@ GROUPS: tuple[Group, ...] = (
 )
 
 
-def resolve(caps: frozenset[str], *, machine: str, kernel: tuple[int, int]) -> dict[str, Any]:
+def resolve(
+    caps: frozenset[str], *, machine: str, kernel: tuple[int, int], socketcall: bool = True
+) -> dict[str, Any]:
     """The profile as OCI `linux.seccomp` for a container with these capabilities (its bounding set). Pure.
 
-    An unknown machine gets the list without the groups that depend on an architecture.
+    An unknown machine gets the list without the groups that depend on an architecture. Without `socketcall`, that call
+    fails with ENOSYS. An errno other than the default's keeps libseccomp from allowing it after all: a rule for
+    socket(2) makes it add one for socketcall(2).
     """
     goarch, architectures = ARCHITECTURES.get(machine, ("", ()))
     chosen = [group for group in GROUPS if _holds(group, caps, goarch, kernel)]
+    if not socketcall:
+        refused = Group("socketcall", errno=_ENOSYS)
+        chosen = [refused, *(group for group in chosen if group.names != refused.names)]
     profile: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": _EPERM,

@@ -437,7 +437,13 @@ def _services(server: Client, about: Json, report: Any) -> Services:
         with closing(response), cancellable(response.fileno()):
             _follow(server, response, report)
 
-    return Services(about["cgroupParent"], pull, lambda pid: _attached(server, pid), report)
+    return Services(
+        about["cgroupParent"],
+        pull,
+        lambda pid: _attached(server, pid),
+        report,
+        socketcall=about["socketcall"],
+    )
 
 
 def _follow(server: Client, response: Any, report: Any) -> None:

@@ -62,6 +62,7 @@ class NodeConfig:
     #: Kubelet's imagePullCredentialsVerificationPolicy, and the images that its allowlist admits.
     image_verification: str = "NeverVerifyPreloadedImages"
     images_not_verified: tuple[str, ...] = ()
+    socketcall: bool = True  # the default seccomp profile allows socketcall(2)
     no_new_privileges: bool = False  # of containers without allowPrivilegeEscalation
     pod_pids_limit: int = 0  # kubelet's podPidsLimit; 0: none
     crash_back_off: BackOff = BackOff()

@@ -283,8 +283,8 @@ def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
 
 
 @lru_cache(maxsize=32)
-def _profile(caps: tuple[str, ...]) -> dict[str, Any]:
-    return default_profile(frozenset(caps))
+def _profile(caps: tuple[str, ...], socketcall: bool) -> dict[str, Any]:
+    return default_profile(frozenset(caps), socketcall=socketcall)
 
 
 def seccomp_profile(pod: Pod, container: Container, config: NodeConfig) -> dict[str, Any] | None:
@@ -293,7 +293,7 @@ def seccomp_profile(pod: Pod, container: Container, config: NodeConfig) -> dict[
     if wanted is None:
         return None
     if wanted.type != "Localhost":
-        return _profile(tuple(container_spec.capabilities(container)))
+        return _profile(tuple(container_spec.capabilities(container)), config.socketcall)
     path = f"{config.seccomp_dir}/{wanted.localhost_profile}"
     try:
         with open(path, encoding="utf-8") as file:

@@ -86,6 +86,7 @@ class RunJob:
     secrets: Sequence[Secret] = ()
     secrets_at: str = ""
     resources: Json = field(default_factory=dict)
+    socketcall: bool = True  # see seccomp_default.resolve
     shm_size: int = 64 << 20
 
 
@@ -118,7 +119,9 @@ def spec(job: RunJob, caps: Sequence[str], machine: str, kernel: tuple[int, int]
             "resources": {**job.resources, "devices": [{"allow": False, "access": "rwm"}]},
             "maskedPaths": masked_paths(),
             "readonlyPaths": list(READONLY_PATHS),
-            "seccomp": seccomp_default.resolve(frozenset(caps), machine=machine, kernel=kernel),
+            "seccomp": seccomp_default.resolve(
+                frozenset(caps), machine=machine, kernel=kernel, socketcall=job.socketcall
+            ),
         },
     }
 

@@ -234,6 +234,7 @@ class RunStep:
                 secrets=tuple(self._secrets),
                 secrets_at=secrets,
                 resources=self.build.request.resources,
+                socketcall=self.build.services.socketcall,
             )
             running.run(job, self.build.services.attach, output, self.build.cancellable)
 

@@ -58,6 +58,11 @@ def test_user_namespaces(spec: dict[str, Any], found: bool | None) -> None:
     assert with_own_users(pod).spec.host_users is found
 
 
+def test_socketcall_is_allowed_unless_the_setting_refuses_it() -> None:
+    assert node_config(Settings(node_name="n")).socketcall
+    assert not node_config(Settings(node_name="n", socketcall=False)).socketcall
+
+
 def test_the_limit_of_pids_is_finite_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubelite.daemon.node_config._has_pids_controller", lambda: True)
     assert node_config(Settings(node_name="n")).pod_pids_limit == 4096

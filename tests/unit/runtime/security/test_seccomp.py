@@ -124,6 +124,16 @@ def test_32_bit_programs_are_filtered_by_their_own_numbers() -> None:
     assert verdict(code, 0, arch=0xC00000B7) not in (ALLOW, EPERM)  # an aarch64 call on x86: killed
 
 
+def test_socketcall_can_be_refused() -> None:
+    assert verdict(seccomp.compile(x86()), "socketcall", 1, arch=I386) == ALLOW
+    profile = seccomp_default.resolve(DOCKER, machine="x86_64", kernel=(6, 1), socketcall=False)
+    code = seccomp.compile(profile)
+    assert verdict(code, "socketcall", 1, arch=I386) == ENOSYS  # 1: SYS_SOCKET
+    assert verdict(code, "socketcall", 3, arch=I386) == ENOSYS  # SYS_CONNECT
+    assert verdict(code, 359, 2, arch=I386) == ALLOW  # socket(2) in syscall_32.tbl
+    assert verdict(code, 359, 38, arch=I386) == EPERM  # AF_ALG
+
+
 def test_clone_on_s390_has_its_flags_second() -> None:
     rules = seccomp_default.resolve(DOCKER, machine="s390x", kernel=(6, 1))["syscalls"]
     (clone,) = [rule for rule in rules if "clone" in rule["names"]]
