@@ -125,6 +125,10 @@ fuzz: setup      ## (root) 100,000 config.json and state files, bytes of others 
 soak: setup      ## (root) 5,000 containers, 8 at a time, callers killed at random points: is anything left? N=… SEED=…
 	$(BIN)/python -m tests.chaos.soak $(if $(N),--containers $(N)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: churn
+churn: setup     ## (root) two hours of edits, crashes, builds, pulls, scrapes and execs: does the node grow? SECONDS=… PODS=… SEED=…
+	$(BIN)/python -m tests.chaos.churn $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS)) $(if $(SEED),--seed $(SEED))
+
 bench: setup     ## (root) every speed beside every peer that is installed, in ten minutes; QUICK=1 ONLY=… ROWS=… ROUNDS=… JSON=…
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
