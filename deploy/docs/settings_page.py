@@ -132,6 +132,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "preloaded_images_verification_allowlist",
         "image_digests_only",
         "max_parallel_pulls",
+        "image_worker_memory",
+        "build_memory",
         "serialize_image_pulls",
         "registry_pull_qps",
         "registry_burst",

@@ -184,7 +184,8 @@ class BuildsApi(Protocol):
     """The operations of the node that an image build uses."""
 
     def about(self) -> Json:
-        """Return {"images": the store's directory, "cgroupParent", "socketcall": whether a RUN may use it}."""
+        """Return {"images": the store's directory, "cgroupParent", "memory": bytes that a RUN may use or None,
+        "socketcall": whether it may use that}."""
         ...
 
     def attach(self, pid: int) -> AsyncGenerator[Json, None]:

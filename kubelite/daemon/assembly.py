@@ -19,7 +19,7 @@ from kubelite.daemon.api_server import serve_api
 from kubelite.daemon.cluster.node_cluster import run_cluster
 from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
-from kubelite.daemon.node_config import node_config
+from kubelite.daemon.node_config import node_config, worker_memory
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
 from kubelite.daemon.serving.pod_access import PodAccess
@@ -293,6 +293,7 @@ def _image_client(settings: Settings) -> ImageClient:
         burst=settings.registry_burst,
         auth_file=f"{settings.root}/auth.json",
         policy=settings.image_policy,
+        memory=worker_memory(settings),
     )
 
 

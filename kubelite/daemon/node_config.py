@@ -13,6 +13,8 @@ from kubelite.node.model.capacity import (
     cores,
     disk_bytes,
     huge_pages,
+    machine_memory,
+    memory_limit,
     parse_extended,
     parse_thresholds,
     reserved,
@@ -22,11 +24,12 @@ from kubelite.node.model.capacity import (
 from kubelite.node.model.node_config import BackOff, NodeConfig
 from kubelite.node.spec.image_verification import allowlist
 from kubelite.settings import Settings
+from runtime.images.requests import MemoryCap
 
 
 def node_config(settings: Settings) -> NodeConfig:
     """Return the node's configuration from this machine and the settings."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = machine_memory()
     disk = disk_bytes(settings.root)
     apart = reserved(
         settings.kube_reserved,
@@ -74,6 +77,12 @@ def node_config(settings: Settings) -> NodeConfig:
         resolv_conf=settings.resolv_conf,
         rlimits=default_rlimits(),
     )
+
+
+def worker_memory(settings: Settings) -> MemoryCap | None:
+    """Return the limit of the image workers; None if the settings have none."""
+    limit = memory_limit(settings.image_worker_memory, machine_memory())
+    return MemoryCap(f"/{settings.cgroup_parent}/images", limit) if limit is not None else None
 
 
 def automount(settings: Settings) -> Automount:

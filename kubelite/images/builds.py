@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kubelite.kube.json import Json
 from kubelite.node.cri.pod_network import PodNetwork
+from kubelite.node.model.capacity import machine_memory, memory_limit
 from kubelite.settings import Settings
 from runtime.errors import StateError
 from runtime.images.client import ImageClient
@@ -30,6 +31,7 @@ class NodeBuilds:
         return {
             "images": self.images.store.root,
             "cgroupParent": f"/{self.settings.cgroup_parent}",
+            "memory": memory_limit(self.settings.build_memory, machine_memory()),
             "socketcall": self.settings.socketcall,
         }
 

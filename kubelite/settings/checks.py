@@ -259,6 +259,13 @@ def extended_resources(value: str) -> str:
     return value
 
 
+def memory_limit(value: str) -> str:
+    from kubelite.node.model.capacity import memory_limit
+
+    memory_limit(value, 1 << 40)
+    return value
+
+
 def processors(value: str) -> str:
     from kubelite.node.model.capacity import parse_cpus
 

@@ -130,6 +130,12 @@ class Settings(BaseModel):
     """Images pulled at the same time."""
     serialize_image_pulls: bool = False
     """Pull one image at a time."""
+    image_worker_memory: str = "1Gi"
+    """Memory of the processes that pull, unpack and remove images, all together: an amount, a share of the machine's
+    memory such as `20%`, or `none`. What they read and write counts, but the kernel can take that back."""
+    build_memory: str = "80%"
+    """Memory of each RUN of a build, unless `kubelite build --memory` says otherwise, in the form of
+    `image_worker_memory`."""
     image_policy: str = ""
     """A policy that says which images may be pulled and by whom they must be signed, in the format of
     containers-policy.json(5), for example `/etc/containers/policy.json`. Empty: all images."""
@@ -281,6 +287,7 @@ class Settings(BaseModel):
     _below_high = field_validator("image_gc_low_threshold_percent")(checks.below_high_threshold)
     _reservation = field_validator("kube_reserved", "system_reserved")(checks.reservation)
     _extended = field_validator("extended_resources")(checks.extended_resources)
+    _memory = field_validator("image_worker_memory", "build_memory")(checks.memory_limit)
     _processors = field_validator("reserved_cpus")(checks.processors)
     _threshold = field_validator("eviction_hard")(checks.thresholds)
     _images = field_validator("preloaded_images_verification_allowlist")(checks.image_names)

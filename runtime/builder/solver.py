@@ -91,6 +91,9 @@ class Services:
     pull: Callable[[str, Callable[[int], AbstractContextManager[None]]], None]
     attach: Callable[[int], AbstractContextManager[Attached]]
     report: Report
+    resources: Json = field(
+        default_factory=dict
+    )  # OCI linux.resources of a RUN, unless the request has others
     socketcall: bool = True  # the seccomp profile of a RUN allows socketcall(2)
 
 

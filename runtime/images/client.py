@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from runtime.errors import ImageError
 from runtime.images import reference as references
 from runtime.images.pull_limits import Bucket, PullLimits
 from runtime.images.registry import registriesconf
-from runtime.images.requests import PackRequest
+from runtime.images.requests import MemoryCap, PackRequest
 from runtime.images.store.store import ImageRecord, ImageStore, Removed
 
 Progress = Callable[[dict[str, Any]], None]
@@ -63,12 +64,14 @@ class ImageClient:
         platform: str = "",
         auth_file: str = "",
         policy: str = "",
+        memory: MemoryCap | None = None,
     ) -> None:
         """`parallel`: pulls at the same time. `rate`: pulls that may start each second (0: no limit), after a `burst`
         that may start at once. `layers_parallel`: layers of one pull at the same time. `plain_http`: registries to use
         without TLS, besides those on this machine. `platform`: os/arch[/variant]; default: this machine's. `auth_file`:
         the node's own logins, which take precedence over docker's and podman's. `policy`: path of a
-        containers-policy.json(5) that says which images may be pulled; "": all."""
+        containers-policy.json(5) that says which images may be pulled; "": all. `memory`: of all workers together;
+        None: no limit."""
         self.store = ImageStore(root, expand=_expander())
         self._settings: dict[str, Any] = {
             "root": self.store.root,
@@ -77,7 +80,9 @@ class ImageClient:
             "platform": platform,
             "auth_file": auth_file,
             "policy": policy,
+            "memory": memory,
         }
+        self._memory = memory
         self.limits = PullLimits(parallel, Bucket(rate, burst))
         self._flights: dict[tuple[str, str], _Flight] = {}  # by canonical reference and secrets
         self._running: set[asyncio.Task[Any]] = set()
@@ -267,6 +272,7 @@ class ImageClient:
         return await task
 
     async def _work(self, request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+        oom_kills = _oom_kills(self._memory)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -296,12 +302,37 @@ class ImageClient:
                 if progress is not None:
                     progress(event)
             await process.wait()
-            raise _died(process.returncode, await errors)
+            raise self._died(process, await errors, oom_kills)
         except (BrokenPipeError, ConnectionResetError):
-            raise _died(await process.wait(), await errors) from None
+            await process.wait()
+            raise self._died(process, await errors, oom_kills) from None
         finally:
             await asyncio.shield(_end(process))
             errors.cancel()
+
+    def _died(self, process: asyncio.subprocess.Process, errors: bytes, oom_kills: int) -> ImageError:
+        """`oom_kills`: of the workers' cgroup, when the worker started."""
+        cap = self._memory
+        if cap and process.returncode == -signal.SIGKILL and _oom_kills(cap) > oom_kills:
+            return ImageError(
+                f"the kernel killed the image worker at its memory limit of {cap.limit >> 20}Mi "
+                "(setting image_worker_memory)",
+                retriable=True,
+            )
+        lines = errors.decode("utf-8", "replace").strip().splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        return ImageError(
+            f"the image worker ended unexpectedly (status {process.returncode}){last}", retriable=True
+        )
+
+
+def _oom_kills(cap: MemoryCap | None) -> int:
+    """How many processes the kernel has killed in the workers' cgroup; 0 before it exists."""
+    if cap is None:
+        return 0
+    from runtime.cgroups import open_cgroup
+
+    return open_cgroup(cap.cgroup).oom_kills()
 
 
 async def _line(process: asyncio.subprocess.Process, output: asyncio.StreamReader) -> bytes:
@@ -348,12 +379,6 @@ def _environment() -> dict[str, str]:
         return dict(os.environ)
     path = os.environ.get("PYTHONPATH", "")
     return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
-
-
-def _died(returncode: int | None, errors: bytes) -> ImageError:
-    lines = errors.decode("utf-8", "replace").strip().splitlines()
-    last = f": {lines[-1]}" if lines else ""
-    return ImageError(f"the image worker ended unexpectedly (status {returncode}){last}", retriable=True)
 
 
 def _records(answer: dict[str, Any]) -> list[ImageRecord]:

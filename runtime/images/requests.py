@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class MemoryCap(NamedTuple):
+    """All workers of a store share a cgroup, so that several of them cannot use more than one may."""
+
+    cgroup: str  # below the root of each hierarchy, "/kubelite/images"
+    limit: int  # bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ removed. If a worker is killed, the next one removes its leftovers.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, cast
 
-from runtime.errors import ImageError, RuntimeFault
+from runtime.errors import ImageError, RuntimeFault, SyscallError
 from runtime.images.install import PARALLEL
 from runtime.images.store.disk import disk_error
 from runtime.images.store.store import ImageRecord, ImageStore, Removed
@@ -215,6 +216,21 @@ def _print_line(event: dict[str, Any]) -> None:
         os.write(1, json.dumps(event).encode() + b"\n")
 
 
+def _confine(cgroup: str, limit: int) -> None:
+    """Move this process into a cgroup with a memory limit in bytes. The cgroup is created each time, because a reset or
+    an administrator may have removed it. Raises SyscallError."""
+    from runtime.cgroups import open_cgroup
+
+    group = open_cgroup(cgroup)
+    group.create()
+    try:
+        group.apply({"memory": {"limit": limit}})
+    except SyscallError as error:
+        if error.errno != errno.EBUSY:  # v1: other workers use more than a limit that was lowered
+            raise
+    group.attach(0)  # in a process with one thread, as the locks of v1 want it
+
+
 def _beat(seconds: float) -> None:
     """Report at intervals that this process runs. In a thread, because the event loop may be busy for long."""
     while True:
@@ -225,6 +241,8 @@ def _beat(seconds: float) -> None:
 async def _serve(line: bytes) -> int:
     loop = asyncio.get_running_loop()
     request = json.loads(line)
+    if cap := request.get("memory"):
+        _confine(*cap)
     if seconds := request.get("heartbeat"):
         threading.Thread(target=_beat, args=(seconds,), daemon=True).start()
     task = asyncio.ensure_future(perform(request, _print_line))

@@ -54,7 +54,7 @@ def test_a_runs_isolation(builder: Node, tmp_path: Path) -> None:
     assert not (tmp_path / "out/m").exists() and not os.listdir(tmp_path / "out/dev")
     context(tmp_path / "i", FROM + "RUN x=x; while :; do x=$x$x; done\n")
     done = builder.cli("build", "-q", "-m", "16m", where, check=False, timeout=60)
-    assert done.code == 1 and "the kernel killed it at its memory limit" in done.err
+    assert done.code == 1 and "at its memory limit of 16Mi (kubelite build --memory" in done.err
 
 
 def test_a_run_that_changes_nothing_makes_no_layer(builder: Node, tmp_path: Path) -> None:

@@ -437,12 +437,14 @@ def _services(server: Client, about: Json, report: Any) -> Services:
         with closing(response), cancellable(response.fileno()):
             _follow(server, response, report)
 
+    limit = about.get("memory")  # an older daemon, before it is restarted, sends neither
     return Services(
         about["cgroupParent"],
         pull,
         lambda pid: _attached(server, pid),
         report,
-        socketcall=about["socketcall"],
+        resources={"memory": {"limit": limit}} if limit else {},
+        socketcall=about.get("socketcall", True),
     )
 
 

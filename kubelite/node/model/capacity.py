@@ -22,6 +22,7 @@ SIGNALS = (
     "imagefs.inodesFree",
     "pid.available",
 )
+LEAST_MEMORY = 64 << 20  # bytes; an image worker needs half of it before it has read anything
 RESERVABLE = ("cpu", "memory", "ephemeral-storage", "pid")
 _DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -37,6 +38,22 @@ class Threshold(NamedTuple):
 
     def value(self, capacity: int) -> int:
         return self.amount if self.amount is not None else int(capacity * self.share)
+
+
+def memory_limit(text: str, whole: int) -> int | None:
+    """Bytes of a limit: an amount (`1Gi`), a share of `whole` (`80%`), or None for `none`. Raises ValueError with a
+    message."""
+    if text == "none":
+        return None
+    if text.endswith("%"):
+        share = text.removesuffix("%")
+        if not share.isdecimal() or not 1 <= int(share) <= 100:
+            raise ValueError(f"must be a share of 1% to 100%, not {text}")
+        return whole * int(share) // 100
+    amount = Quantity(text).value()
+    if amount < LEAST_MEMORY:
+        raise ValueError(f"must be {LEAST_MEMORY >> 20}Mi or more, not {text}")
+    return amount
 
 
 def parse_reserved(text: str) -> dict[str, int]:
@@ -147,6 +164,11 @@ def disk_bytes(path: str) -> int:
         path = os.path.dirname(path)
     found = os.statvfs(path)
     return found.f_blocks * found.f_frsize
+
+
+def machine_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def swap_bytes() -> int:

@@ -189,7 +189,7 @@ def run(
         for warning in answer["warnings"]:
             output(warning.encode() + b"\n")
         shown = _shown(job.args)
-        oom = ": the kernel killed it at its memory limit" if answer["oom"] else ""
+        oom = f": the kernel killed it at its memory limit{_limit(job)}" if answer["oom"] else ""
         raise BuildError(f"RUN failed with exit code {answer['exit']}{oom}: {shown}")
 
 
@@ -222,6 +222,11 @@ def _write(path: str, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
     os.chmod(path, 0o644)
+
+
+def _limit(job: RunJob) -> str:
+    limit = job.resources.get("memory", {}).get("limit")
+    return f" of {limit >> 20}Mi (kubelite build --memory, or the setting build_memory)" if limit else ""
 
 
 def _run_job(

@@ -233,7 +233,7 @@ class RunStep:
                 overlays=tuple(self._overlays),
                 secrets=tuple(self._secrets),
                 secrets_at=secrets,
-                resources=self.build.request.resources,
+                resources={**self.build.services.resources, **self.build.request.resources},
                 socketcall=self.build.services.socketcall,
             )
             running.run(job, self.build.services.attach, output, self.build.cancellable)
