@@ -24,7 +24,7 @@ from kubelite.api.accepting import FewUpgrades
 from kubelite.api.errors import from_exception, refuse, status
 from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.kube.routes import flag, log_query, node_of
-from kubelite.api.kube.streams.commands import METHODS, Commands, Names, port_forwards
+from kubelite.api.kube.streams.commands import Commands, Names, port_forwards
 from kubelite.api.node import NodeApi
 from kubelite.api.secure.connection import Secured
 from kubelite.api.secure.users import AUTHENTICATED, KEY, User, user_of
@@ -156,7 +156,6 @@ def application(node: NodeApi, reports: Reports, authorization: Authorization) -
     pod = "{namespace}/{name}"
     place = f"{pod}/{{container}}"
     commands = Commands(_container, Names("input", "output", "error"))
-    forward = port_forwards(_pod)
     app = Starlette(
         routes=[
             Route("/healthz", healthz),
@@ -167,8 +166,8 @@ def application(node: NodeApi, reports: Reports, authorization: Authorization) -
             *_reports(reports),
             *commands.routes(f"/exec/{place}", f"/attach/{place}"),
             *commands.routes(f"/exec/{pod}/{{uid}}/{{container}}", f"/attach/{pod}/{{uid}}/{{container}}"),
-            Route(f"/portForward/{pod}", forward, methods=METHODS),
-            Route(f"/portForward/{pod}/{{uid}}", forward, methods=METHODS),
+            *port_forwards(f"/portForward/{pod}", _pod, "port"),
+            *port_forwards(f"/portForward/{pod}/{{uid}}", _pod, "port"),
         ],
         middleware=[Middleware(FewUpgrades)],
         exception_handlers={ApiError: _on_error, RuntimeFault: _on_error},

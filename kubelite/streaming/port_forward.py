@@ -109,12 +109,12 @@ async def _forward(data: Stream, error: Stream, dial: Dial) -> None:
         pod = await dial(port)
     except (OSError, RuntimeFault) as failure:
         with contextlib.suppress(ConnectionError):
-            await error.write(f"cannot connect to port {port} of the pod: {_reason(failure)}".encode())
+            await error.write(f"cannot connect to port {port} of the pod: {reason(failure)}".encode())
         await error.finish()
         await data.reset()
         return
     with pod:
-        data.when_broken(functools.partial(_hang_up, pod))
+        data.when_broken(functools.partial(hang_up, pod))
         up = asyncio.ensure_future(_to_pod(data, pod))
         try:
             await _from_pod(data, pod)
@@ -127,13 +127,13 @@ async def _forward(data: Stream, error: Stream, dial: Dial) -> None:
             await data.reset()  # unless both sides have finished
 
 
-def _hang_up(pod: socket.socket) -> None:
+def hang_up(pod: socket.socket) -> None:
     """End both directions, so that who reads from the pod or writes to it goes on."""
     with contextlib.suppress(OSError):
         pod.shutdown(socket.SHUT_RDWR)
 
 
-def _reason(failure: OSError | RuntimeFault) -> str:
+def reason(failure: OSError | RuntimeFault) -> str:
     """Return why a connection failed: asyncio puts its own words, and the address, into an OSError."""
     if isinstance(failure, OSError) and failure.errno:
         return os.strerror(failure.errno)

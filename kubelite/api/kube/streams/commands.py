@@ -167,8 +167,8 @@ def _serving(protocol: str, session: ExecSession, expected: frozenset[str]) -> R
     )
 
 
-def port_forwards(find: FindPod) -> Callable[[Request], object]:
-    """Return the handler of port-forward."""
+def port_forwards(path: str, find: FindPod, ports: str) -> list[BaseRoute]:
+    """Return the routes of port-forward. `ports`: the query parameter in which a client without SPDY names ports."""
 
     async def forward(request: Request) -> Response:
         from kubelite.streaming import port_forward
@@ -178,7 +178,19 @@ def port_forwards(find: FindPod) -> Callable[[Request], object]:
         dial = functools.partial(node.dial, pod)
         return Upgraded(protocol, lambda connection: port_forward.serve(connection, dial))
 
-    return forward
+    async def forward_in_channels(ws: WebSocket) -> None:
+        from kubelite.api.kube.streams import port_channels
+
+        try:
+            pod = find(ws)
+            wanted = port_channels.ports_of(ws.query_params.getlist(ports), ports)
+            protocol = port_channels.choose_protocol(ws.scope.get("subprotocols", []))
+        except ApiError as error:
+            await websocket.deny(ws, error)
+        else:
+            await port_channels.serve(ws, protocol, wanted, functools.partial(node_of(ws).dial, pod))
+
+    return [WebSocketRoute(path, forward_in_channels), Route(path, forward, methods=METHODS)]
 
 
 def upgrade_protocol(request: Request, what: str, known: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from kubelite.api.kube.logs import pick_container
 from kubelite.api.kube.routes import pod_of
-from kubelite.api.kube.streams.commands import METHODS, Commands, Names, port_forwards
+from kubelite.api.kube.streams.commands import Commands, Names, port_forwards
 from kubelite.kube.json import Json
 
 
@@ -21,5 +21,5 @@ def routes() -> list[BaseRoute]:
     commands = Commands(_target, Names("stdin", "stdout", "stderr"))
     return [
         *commands.routes(f"{pod}/exec", f"{pod}/attach"),
-        Route(f"{pod}/portforward", port_forwards(pod_of), methods=METHODS),
+        *port_forwards(f"{pod}/portforward", pod_of, "ports"),
     ]

@@ -88,7 +88,7 @@ async def _copy(ws: WebSocket, session: ExecSession, codec: Codec) -> None:
         if pumps:
             await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
         with contextlib.suppress(WebSocketDisconnect):
-            await _send(ws, codec, ERROR, codec.outcome(_outcome(ended)))
+            await send(ws, codec, ERROR, codec.outcome(_outcome(ended)))
             await ws.close()
     finally:
         for task in tasks:
@@ -110,8 +110,8 @@ async def refuse(ws: WebSocket, sentence: str, protocol: str, *, tty: bool) -> N
     await ws.accept(subprotocol=protocol or None)
     with contextlib.suppress(WebSocketDisconnect):
         end = "\r\n" if tty else "\n"
-        await _send(ws, codec, STDOUT if tty else STDERR, (sentence + end).encode())
-        await _send(ws, codec, ERROR, codec.outcome(not_started(sentence)))
+        await send(ws, codec, STDOUT if tty else STDERR, (sentence + end).encode())
+        await send(ws, codec, ERROR, codec.outcome(not_started(sentence)))
         await ws.close()
 
 
@@ -131,7 +131,7 @@ async def _pump(ws: WebSocket, fd: int, codec: Codec, channel: int) -> None:
     """Copy output to its channel until end of file. A slow client blocks the process; output is not buffered."""
     with contextlib.suppress(WebSocketDisconnect):
         while data := await read_fd(fd):
-            await _send(ws, codec, channel, data)
+            await send(ws, codec, channel, data)
 
 
 async def _receive(ws: WebSocket, session: ExecSession, codec: Codec, input_: _Input) -> None:
@@ -180,7 +180,8 @@ async def _resize(session: ExecSession, body: bytes) -> None:
         await session.resize(width, height)
 
 
-async def _send(ws: WebSocket, codec: Codec, channel: int, data: bytes) -> None:
+async def send(ws: WebSocket, codec: Codec, channel: int, data: bytes) -> None:
+    """Send a message of a channel. Raises WebSocketDisconnect."""
     message = codec.encode(channel, data)
     if isinstance(message, str):
         await ws.send_text(message)
