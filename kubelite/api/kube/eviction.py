@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from kubelite.api.delete_options import dry_run
 from kubelite.api.kube.routes import node_of
-from kubelite.api.kube.writes.bodies import data_of
+from kubelite.api.kube.writes.bodies import data_of, typed
 from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
@@ -42,7 +42,7 @@ async def evict(request: Request) -> Response:
 
 
 async def _body(request: Request) -> Json:
-    body = await data_of(request)
+    body = typed(await data_of(request), _VERSIONS[0], "Eviction")
     if (
         not isinstance(body, dict)
         or body.get("kind") != "Eviction"

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.routes import node_of
-from kubelite.api.kube.writes.bodies import review_of
+from kubelite.api.kube.writes.bodies import review_of, typed
 from kubelite.api.peer import KEY as PEER
 from kubelite.api.rbac.authorizer import allowed, roles_of
 from kubelite.api.rbac.rules import Attributes
@@ -20,7 +20,8 @@ from kubelite.api.secure.users import AUTHENTICATED, MASTERS, READERS, User, use
 from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
-_ACCESS, _IDENTITY = "/apis/authorization.k8s.io/v1", "/apis/authentication.k8s.io/v1"
+_AUTHORIZATION, _AUTHENTICATION = "authorization.k8s.io/v1", "authentication.k8s.io/v1"
+_ACCESS, _IDENTITY = f"/apis/{_AUTHORIZATION}", f"/apis/{_AUTHENTICATION}"
 _EVERYTHING = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
 
 
@@ -40,7 +41,8 @@ async def self_access(request: Request) -> Response:
 
 
 async def access(request: Request) -> Response:
-    body, spec = await _review(request, "SubjectAccessReview", "LocalSubjectAccessReview")
+    local = "namespace" in request.path_params
+    body, spec = await _review(request, "LocalSubjectAccessReview" if local else "SubjectAccessReview")
     name, groups = spec.get("user", ""), spec.get("groups") or []
     if (
         not isinstance(name, str)
@@ -70,7 +72,7 @@ async def self_rules(request: Request) -> Response:
 
 
 async def whoami(request: Request) -> Response:
-    body, _ = await _review(request, "SelfSubjectReview")
+    body, _ = await _review(request, "SelfSubjectReview", _AUTHENTICATION)
     return JSONResponse({**body, "status": {"userInfo": acting(request).info()}}, 201)
 
 
@@ -79,12 +81,12 @@ def _decided(request: Request, body: Json, user: User, wanted: Attributes) -> Re
     return JSONResponse({**body, "status": {"allowed": found}}, 201)
 
 
-async def _review(request: Request, *kinds: str) -> tuple[Json, Json]:
+async def _review(request: Request, kind: str, version: str = _AUTHORIZATION) -> tuple[Json, Json]:
     """Return a review, and its spec. Raises BadRequest, RequestEntityTooLarge."""
-    body = await review_of(request)
+    body = typed(await review_of(request), version, kind)
     spec = body.get("spec") or {} if isinstance(body, dict) else None
-    if not isinstance(spec, dict) or body.get("kind") not in kinds:
-        raise bad_request(f"the body is not a {kinds[0]}")
+    if not isinstance(spec, dict) or (body["kind"], body["apiVersion"]) != (kind, version):
+        raise bad_request(f"the body is not a {kind} of {version}")
     return {**body, "metadata": {"creationTimestamp": None}}, spec
 
 

@@ -27,7 +27,7 @@ from kubelite.accounts.claims import (
 from kubelite.accounts.tokens import Tokens
 from kubelite.api.audit import note
 from kubelite.api.kube.routes import node_of
-from kubelite.api.kube.writes.bodies import is_dry_run, review_of
+from kubelite.api.kube.writes.bodies import is_dry_run, review_of, typed
 from kubelite.api.secure.users import User
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
@@ -121,12 +121,12 @@ def _public(document: Json, kind: str) -> Response:
 
 async def _body(request: Request, kind: str) -> tuple[Json, Json]:
     """Return an object of authentication.k8s.io, and its spec. Raises ApiError."""
-    body = await review_of(request)
+    body = typed(await review_of(request), _VERSION, kind)
     spec = body.get("spec") or {} if isinstance(body, dict) else None
     if (
         not isinstance(spec, dict)
         or not isinstance(body.get("metadata") or {}, dict)
-        or (body.get("kind") or kind, body.get("apiVersion") or _VERSION) != (kind, _VERSION)
+        or (body["kind"], body["apiVersion"]) != (kind, _VERSION)
     ):
         raise bad_request(f"the body is not a {kind} of {_VERSION}")
     return body, spec

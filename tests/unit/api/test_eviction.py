@@ -53,6 +53,12 @@ def evict(http: Http, name: str = "web", query: Json | None = None, **options: A
     return http.post(path, json=body | ({"deleteOptions": options} if options else {}), params=query or {})
 
 
+def test_an_eviction_without_version_and_kind(http: Http) -> None:
+    """As the Python and JavaScript clients send it."""
+    path = "/api/v1/namespaces/default/pods/web/eviction"
+    assert http.post(path, json={"metadata": {"name": "web"}}).status_code == 201
+
+
 def test_an_eviction_succeeds(http: Http) -> None:
     add(http, budget(allowed=1))
     assert evict(http, query={"dryRun": "All"}).status_code == 201

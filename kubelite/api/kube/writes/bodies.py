@@ -56,6 +56,14 @@ async def data_of(request: Request) -> Any:
     return data
 
 
+def typed(body: Any, version: str, kind: str) -> Any:
+    """Return the data of a body, with the API version and kind of its path where it names none, as the Python and
+    JavaScript clients send it. Source: apimachinery pkg/runtime/serializer/json (gvkWithDefaults)."""
+    if not isinstance(body, dict):
+        return body
+    return {**body, "apiVersion": body.get("apiVersion") or version, "kind": body.get("kind") or kind}
+
+
 def duplicates_in(request: Request) -> tuple[str, ...]:
     """Return the names of fields that the body has twice. The body was read by `data_of`."""
     return getattr(request.state, "duplicates", ())

@@ -95,6 +95,15 @@ async def test_reviews(bound: Site) -> None:
     assert (await post(port, client, f"{ACCESS}/subjectaccessreviews", other))[0] == 403, "only who may ask"
 
 
+async def test_a_review_without_version_and_kind(bound: Site) -> None:
+    """As the Python and JavaScript clients send it."""
+    port, client = await bound.login("jane")
+    wanted = {"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}}
+    code, found = await post(port, client, f"{ACCESS}/selfsubjectaccessreviews", wanted)
+    said = (found["kind"], found["apiVersion"], found["status"])
+    assert (code, *said) == (201, "SelfSubjectAccessReview", "authorization.k8s.io/v1", {"allowed": True})
+
+
 async def test_reviews_that_are_none(site: Site) -> None:
     port, client = await site.login("root", MASTERS)
     asked = {"resourceAttributes": {"verb": "get", "resource": "pods"}}
