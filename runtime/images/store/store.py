@@ -92,7 +92,7 @@ class ImageStore:
         self.expand = expand
         self._stamp: tuple[int, int, int] | None = None
         self._records: tuple[ImageRecord, ...] = ()
-        self._blobs: dict[str, dict[str, Any]] = {}  # parsed manifests and configs by digest
+        self._blobs: dict[str, dict[str, Any]] = {}  # parsed manifests and configs of the index
 
     def blob_path(self, digest: str) -> str:
         return os.path.join(self.root, "blobs", *digest.split(":", 1))
@@ -187,6 +187,9 @@ class ImageStore:
             record = self._record(descriptor)
             if record is not None:
                 records.append(record)
+        kept = {descriptor["digest"] for descriptor in index["manifests"]} | {record.id for record in records}
+        blobs = self._blobs
+        self._blobs = {digest: blobs[digest] for digest in kept if digest in blobs}
         return tuple(_share_digests(records))
 
     def _record(self, descriptor: dict[str, Any]) -> ImageRecord | None:
