@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kubelite.api.kube.printers import pod_cells
-from kubelite.cli.output.rates import bytes_text, cores_text, percent, rates, size_text
+from kubelite.cli.output.rates import cores_text, percent, rates, size_text
 from kubelite.diagnosis.health import LOOKS, ORDER, Level, counts, level
 from kubelite.kube.durations import human_duration
 from kubelite.kube.json import Json
@@ -103,7 +103,7 @@ class Samples:
         if one is None:
             return " " * width, "", "", ""
         share = percent(one["memory"], one.get("memoryLimit", 0))
-        return self.line(key, width, self.top), cores_text(one["cpu"]), bytes_text(one["memory"]), share
+        return self.line(key, width, self.top), cores_text(one["cpu"]), size_text(one["memory"]), share
 
     def of_container(self, uid: str, name: str) -> str:
         """Return the id of a pod's running container, or "" if it does not run."""
