@@ -39,7 +39,8 @@ def df(ctx: click.Context, verbose: bool, output: str | None) -> None:
     """Show disk usage.
 
     The output is like that of `docker system df`. RECLAIMABLE is what `kubelite image prune --all` frees, and for the
-    build cache what --build-cache frees in addition. Claims are never pruned.
+    build cache what --build-cache frees in addition. Claims are never pruned. With -v, DISK USAGE of an image is more
+    than its SIZE in `kubelite images`, which leaves the unpacked layers out.
     """
     with waiting("measuring"):
         query = {"verbose": "true"} if verbose else None
@@ -66,10 +67,11 @@ def df(ctx: click.Context, verbose: bool, output: str | None) -> None:
 
 
 def _print_items(kinds: Json) -> None:
-    """Print a table for each kind, as `docker system df -v` does. Sizes of images that share layers overlap."""
+    """Print a table for each kind, as `docker system df -v` does. What images that share layers use overlaps. Disk
+    usage, as docker calls it, is more than the SIZE of `kubelite images`: unpacked layers count, too."""
     now = time.time()
     print("Images space usage:\n")
-    columns = ("Repository", "Tag", "Image ID", "Created", "Size", "Shared Size", "Unique Size", "In Use")
+    columns = ("Repository", "Tag", "Image ID", "Created", "Disk Usage", "Shared", "Unique", "In Use")
     rows = [
         (
             *repository_and_tag(item.get("shortName", item["reference"])),
