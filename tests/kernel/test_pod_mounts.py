@@ -46,7 +46,7 @@ def test_a_volume_in_memory_is_mounted_once_with_its_size(pod_dir: Path) -> None
     found = os.statvfs(plan.path)
     assert found.f_blocks * found.f_frsize == 4 << 20
     assert os.stat(plan.path).st_gid == 12
-    assert os.stat(plan.path).st_mode & 0o7777 == 0o2777
+    assert os.stat(plan.path).st_mode & 0o7777 == 0o3777
     assert Path(plan.path, "kept").read_text() == "x"
 
 

@@ -66,13 +66,14 @@ def _empty_dir(plan: VolumePlan) -> None:
     if plan.kind is Kind.MEMORY and not _is_mounted(plan.path):
         size = f",size={plan.size}" if plan.size else ""
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        # the default mode of a tmpfs, which kubelet keeps (pkg/volume/emptydir/empty_dir.go, setupTmpfs)
         if plan.name == "shm":
             syscalls.mount("tmpfs", plan.path, "tmpfs", flags, f"mode=1777{size}")
         else:
-            _unswapped_tmpfs(plan.path, flags, f"mode=0777{size}")
+            _unswapped_tmpfs(plan.path, flags, f"mode=1777{size}")
         fresh = True
-    if fresh:
-        os.chmod(plan.path, 0o1777 if plan.name == "shm" else 0o777)  # the umask may have removed bits
+    if fresh:  # the umask may have removed bits
+        os.chmod(plan.path, 0o1777 if plan.kind is Kind.MEMORY else 0o777)
     if plan.fs_group is not None:
         give_to_group(plan.path, plan.fs_group, whole_tree=plan.whole_tree, fresh=fresh)
 
