@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from kubelite.cluster.decide.mirrors import is_mirror
-from kubelite.cluster.decide.pods import Surroundings, kept, stored, updated, with_deletion
+from kubelite.cluster.decide.pods import Surroundings, foreign_os, kept, stored, updated, with_deletion
 from kubelite.cluster.decide.references import claims
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.json import Json
@@ -149,6 +149,10 @@ class ClusterSource:
         return found
 
     async def _add(self, uid: str, pod: Json) -> float | None:
+        if name := foreign_os(pod):
+            raise Refused(
+                "PodOSNotSupported", f"Pod was rejected: it is for {name}, and this node runs linux"
+            )
         metadata = pod["metadata"]
         holder = self._store.get("Pod", metadata["namespace"], metadata["name"])
         if holder is not None and not kept(holder.doc):

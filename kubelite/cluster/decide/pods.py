@@ -90,6 +90,13 @@ def kept(doc: Json) -> bool:
     return doc.get("kind") == "Pod" and belongs_to_cluster(doc)
 
 
+def foreign_os(pod: Json) -> str:
+    """Return the operating system that a pod is for if it is not this node's, else "" (Kubernetes
+    pkg/kubelet/lifecycle/predicate.go, rejectPodAdmissionBasedOnOSField)."""
+    name = (pod["spec"].get("os") or {}).get("name") or ""
+    return "" if name == "linux" else str(name)
+
+
 def _annotations(pod: Json, server: str) -> dict[str, str]:
     given = pod["metadata"].get("annotations") or {}
     own = (SOURCE, CREATED_BY, REPLICAS, CLUSTER)

@@ -237,6 +237,16 @@ async def test_a_pod_whose_name_the_directory_has_is_refused(site: Site) -> None
     assert site.store.get_uid("own") is not None
 
 
+async def test_a_pod_for_another_operating_system_is_refused(site: Site) -> None:
+    pod = _pod()
+    pod["spec"]["os"] = {"name": "windows"}
+    async with site.member():
+        site.api.put(WEB, pod)
+        await until_async(lambda: site.of(WEB)["status"]["phase"] == "Failed", "the pod is refused")
+        assert site.of(WEB)["status"]["reason"] == "PodOSNotSupported"
+    assert site.pod() is None
+
+
 async def test_a_pod_with_the_uid_of_the_nodes_own_changes_nothing(site: Site) -> None:
     own: Json = {"kind": "Pod", "metadata": {"name": "mine", "namespace": "default", "uid": "", "annotations": {}},
            "spec": {"containers": []}}  # fmt: skip
