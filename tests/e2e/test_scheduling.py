@@ -58,8 +58,11 @@ def test_a_taint_rejects_new_pods_and_evicts_others(node: Node) -> None:
     before = node.pod("timid")["metadata"]["uid"]
     assert node.cli("node", "taint", "fire=high:NoExecute").out == f"node/{node.name} tainted\n"
     node.wait(lambda: node.pod("timid")["metadata"]["uid"] != before, "the pod to be driven away")
-    node.wait_status("timid", "Pending")  # its manifest still exists: a new pod waits
-    assert "untolerated taint(s)" in scheduled(node, "timid")["message"]
+    node.wait(  # its manifest still exists: a new pod waits
+        lambda: "untolerated taint(s)" in scheduled(node, "timid").get("message", ""),
+        "the reason of the wait",
+    )
+    assert node.status_of("timid") == "Pending"
     assert [e["involvedObject"]["name"] for e in node.events("TaintManagerEviction")] == ["timid"]
     assert node.status_of("calm") == "Running"
     node.cli("node", "taint", "fire:NoExecute-")
