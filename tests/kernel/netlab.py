@@ -29,6 +29,7 @@ from runtime.network.plan import NetworkConfig, Subnet, identity, table_name
 T = TypeVar("T")
 
 INTERNET, HOST = "198.51.100.1", "198.51.100.2"
+INTERNET6, HOST6 = "2001:db8::1", "2001:db8::2"
 UPLINK_MTU = 1400
 SOON = 3.0  # seconds that a response on this machine may take
 NEVER = 0.4  # seconds after which a missing response counts as none
@@ -176,6 +177,12 @@ class Lab:
         self.host.sh("ip", "addr", "add", f"{HOST}/24", "dev", "uplink")
         self.host.sh("ip", "link", "set", "uplink", "up")
         self.host.sh("ip", "route", "add", "default", "via", INTERNET)
+
+    def connect_by_ipv6(self) -> None:
+        """Connect host and internet by IPv6, too."""
+        self.internet.sh("ip", "addr", "add", f"{INTERNET6}/64", "dev", "host", "nodad")
+        self.host.sh("ip", "addr", "add", f"{HOST6}/64", "dev", "uplink", "nodad")
+        self.host.sh("ip", "-6", "route", "add", "default", "via", INTERNET6)
 
     @property
     def nat(self) -> bool:

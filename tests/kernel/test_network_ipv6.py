@@ -20,7 +20,7 @@ from runtime.network.node import Node
 from runtime.network.plan import Attachment, PortMapping, mac_of
 from runtime.network.policies.conntrack import forget_address
 from runtime.network.policies.plan import PodRules, Policy
-from tests.kernel.netlab import HOST, INTERNET, NEVER, SOON, Lab, Netns, Server, ask, lab
+from tests.kernel.netlab import HOST, HOST6, INTERNET, INTERNET6, NEVER, SOON, Lab, Netns, Server, ask, lab
 from tests.programs import missing
 
 pytestmark = [
@@ -31,16 +31,13 @@ pytestmark = [
 
 CIDR6, GATEWAY = "fd00:77::/64", "fd00:77::1"
 FIRST, SECOND = "fd00:77::a4d:2", "fd00:77::a4d:3"  # beside 10.77.0.2 and .3
-INTERNET6, HOST6 = "2001:db8::1", "2001:db8::2"
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[Lab]:
     with lab(str(tmp_path)) as made:
         made.need_nat()
-        made.internet.sh("ip", "addr", "add", f"{INTERNET6}/64", "dev", "host", "nodad")
-        made.host.sh("ip", "addr", "add", f"{HOST6}/64", "dev", "uplink", "nodad")
-        made.host.sh("ip", "-6", "route", "add", "default", "via", INTERNET6)
+        made.connect_by_ipv6()
         yield made
 
 

@@ -19,7 +19,7 @@ PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}  # IP protocol numbers
 SERVICES, EXTERNAL, ENDPOINTS = "services", "external", "endpoints"
 MEMBERS, AFFINITY, FRONTS, REFUSED = "members", "affinity", "fronts", "refused"
 SELF, SOURCES, TAGS = "self", "sources", "tags"
-# They stand for the node's own addresses, at which node ports are reachable.
+# All addresses of the node itself: where node ports are reachable.
 EVERY_ADDRESS, EVERY_ADDRESS6 = "0.0.0.0", "::"
 
 Key = tuple[str, bytes]  # set, key; an interval's key is its two ends, joined
@@ -100,7 +100,7 @@ def arrange(before: Sequence[Endpoint], wanted: Iterable[Endpoint]) -> tuple[End
 
 def address_key(address: str, protocol: str, port: int) -> bytes:
     """The key of a front, which begins with the address. Every part fills whole 4-byte registers."""
-    return _packed(address) + bytes((PROTOCOLS[protocol], 0, 0, 0)) + struct.pack(">HH", port, 0)
+    return packed(address) + bytes((PROTOCOLS[protocol], 0, 0, 0)) + struct.pack(">HH", port, 0)
 
 
 def fronts(placed: Placed) -> list[Front]:
@@ -138,7 +138,7 @@ def addresses(placed: Placed) -> set[str]:
 
 
 def self_element(ip: str) -> Key:
-    return SELF, _packed(ip) * 2
+    return SELF, packed(ip) * 2
 
 
 def difference(before: Mapping[Key, bytes], after: Mapping[Key, bytes]) -> tuple[Elements, Elements]:
@@ -173,7 +173,7 @@ def _served(port: ServicePort, front: Front) -> Elements:
     key, pick = front.key, _pick(port, front)
     found: Elements = {(front.map_name, key): pick.name.encode(), (FRONTS, key): b""}
     for slot, endpoint in enumerate(front.slots):
-        target = _packed(endpoint.ip) + struct.pack(">HH", endpoint.port, 0)
+        target = packed(endpoint.ip) + struct.pack(">HH", endpoint.port, 0)
         found[(ENDPOINTS, key + struct.pack("=I", slot))] = target
         if port.affinity:
             tag = struct.pack("=I", crc32(target))
@@ -185,11 +185,11 @@ def _served(port: ServicePort, front: Front) -> Elements:
     return found
 
 
-def _packed(address: str) -> bytes:
-    """The bytes of an address that problem() has found valid (ten times as fast as ipaddress)."""
+def packed(address: str) -> bytes:
+    """Return the bytes of a valid address (see problem()), ten times as fast as ipaddress does."""
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def bracketed(address: str) -> str:
-    """An address as it stands before a port."""
+    """Return an address as it is written before a port: an IPv6 address in brackets."""
     return f"[{address}]" if ":" in address else address

@@ -40,10 +40,10 @@ from runtime.network.services.arrange import (
     Front,
     Placed,
     fronts,
+    packed,
 )
-from runtime.network.services.plan import Endpoint
+from runtime.network.services.plan import Endpoint, Network
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_PROTOINFO, CTA_FILTER, CTA_STATUS_MASK = 1, 2, 3, 4, 25, 26
@@ -102,11 +102,11 @@ def forget(sock: NetlinkSocket, flows: Iterable[Flows]) -> None:
 def _forget_ipv6(sock: NetlinkSocket, flows: Iterable[Flows]) -> None:
     from runtime.network.ipv6 import connections
 
-    # the front's address (None: every one of the node) and port, and the endpoint (None: every one)
+    # address of the front (None: any of the node's), port of the front, endpoint (None: any)
     gone: set[tuple[bytes | None, int, tuple[bytes, int] | None]] = set()
     for one in flows:
-        front = None if one.address == EVERY_ADDRESS6 else _packed6(one.address)
-        gone.add((front, one.port, (_packed6(one.endpoint.ip), one.endpoint.port) if one.endpoint else None))
+        front = None if one.address == EVERY_ADDRESS6 else packed(one.address)
+        gone.add((front, one.port, (packed(one.endpoint.ip), one.endpoint.port) if one.endpoint else None))
 
     def is_gone(original: connections.Direction, reply: connections.Direction) -> bool:
         if original.protocol != PROTOCOLS["UDP"]:
@@ -116,10 +116,6 @@ def _forget_ipv6(sock: NetlinkSocket, flows: Iterable[Flows]) -> None:
         return any((front, port, served) in gone for front in (address, None) for served in (endpoint, None))
 
     connections.forget(sock, is_gone)
-
-
-def _packed6(address: str) -> bytes:
-    return ipaddress.IPv6Address(address).packed
 
 
 def _request(flows: Flows) -> Request:

@@ -6,9 +6,12 @@ them out. Every choice (ready or terminating endpoints, traffic policies, alloca
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _ENDPOINTS = ("endpoints", "external_endpoints")
 
@@ -35,7 +38,7 @@ class ServicePort:
     `preserve_source` is externalTrafficPolicy: Local, which keeps the client's address. `sources` are the networks that
     may connect to `external` (loadBalancerSourceRanges); empty means all.
 
-    The daemon gives a port its addresses of both families; of_family() has those of one.
+    The daemon sends a port with its addresses of both families; of_family() returns the part of one family.
     """
 
     name: str
@@ -52,11 +55,11 @@ class ServicePort:
 
     @property
     def ipv6(self) -> bool:
-        """Whether the port, as one of a single family, is of IPv6. A Service has an address of each of its families."""
+        """Whether a port that of_family() has returned is the IPv6 part."""
         return bool(self.addresses) and ":" in self.addresses[0]
 
     def of_family(self, *, ipv6: bool) -> ServicePort | None:
-        """The port with its addresses of one family; None if the Service is not of this family."""
+        """Return the port with the addresses of one family only; None if the Service has no address of it."""
         addresses = _of_family(self.addresses, ipv6)
         if not addresses:
             return None

@@ -26,11 +26,11 @@ from runtime.network.netlink import (
     message,
 )
 from runtime.network.nft_messages import NLM_F_APPEND, attribute
+from runtime.network.services.plan import Network
 
 RTM_DELROUTE = 25
 RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
 RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 253, 255
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 OURS = 107  # the routes' protocol, by which they are recognised; `ip route` shows "proto 107"
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, prefix lengths, tos, table, protocol, scope, type, flags
 
@@ -50,7 +50,7 @@ def remove(sock: NetlinkSocket, cluster: Network, *, bridge: int) -> None:
 
 
 def listed(sock: NetlinkSocket, *, bridge: int, ipv6: bool = False) -> list[Network]:
-    """The networks of the routes of a family that add() has made into this bridge."""
+    """Return the networks of one family to which add() has made routes into this bridge."""
     family, nowhere = (socket.AF_INET6, bytes(16)) if ipv6 else (socket.AF_INET, bytes(4))
     # The kernel filters by protocol and interface, so that a host with many routes does not list them all.
     head = _RTMSG.pack(family, 0, 0, 0, 0, OURS, 0, 0, 0)

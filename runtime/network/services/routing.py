@@ -25,7 +25,7 @@ from runtime.network.nft_messages import IPV4, IPV6, Table, table_exists
 from runtime.network.plan import Subnet
 from runtime.network.services import arrange, conntrack, route
 from runtime.network.services.arrange import Elements, Pick, Placed
-from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
+from runtime.network.services.plan import Network, ServiceCount, ServiceNetwork, ServicePort
 from runtime.network.services.tables import Scope, ServiceTables
 
 if TYPE_CHECKING:  # loaded when packets are counted, and on a node with IPv6
@@ -33,15 +33,19 @@ if TYPE_CHECKING:  # loaded when packets are counted, and on a node with IPv6
     from runtime.network.services.counts import ServiceCounters
 
 T = TypeVar("T")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Exists if the kernel tracks SCTP connections (CONFIG_NF_CT_PROTO_SCTP).
 SCTP_SWITCH = "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
 
 
+def counters_table_name(table: str) -> str:
+    """Return the name of the table that counts the packets of the Services in `table`."""
+    return f"{table}-counts"
+
+
 class ServiceRouting:
-    """The Services of one node and family, which is that of `subnet`. Of a port that has addresses of both families, it
-    serves its own. Not for several threads."""
+    """The Services of one node in the family of `subnet`. It ignores a port's addresses of the other family. Not for
+    several threads."""
 
     def __init__(
         self, sock: NetlinkSocket, bridge: Bridge, subnet: Subnet | Subnet6, *, table: str, prefix: str,
@@ -181,7 +185,7 @@ class ServiceRouting:
 
     @property
     def _counters_name(self) -> str:
-        return f"{self._table}-counts"
+        return counters_table_name(self._table)
 
     @cached_property
     def _tables(self) -> ServiceTables:

@@ -23,8 +23,9 @@ replies. So the bridge hands them to the host, which routes them back into the b
 masquerading hides the client's address, and br_netfilter applies to all bridges of the machine. Packets of IPv6 are
 routed anyway (ipv6/__init__.py).
 
-An address fills one 4-byte register or four. A rule has the front in the first registers, from R on; what is behind it
-follows. The longest, of IPv6 with session affinity, uses all 16.
+An IPv4 address fills one 4-byte register, an IPv6 address four. Each rule loads the front (address, protocol, port)
+into the registers from R on, and its other values into the registers after it. With IPv6, the rules of session affinity
+use all 16 registers.
 
 A packet that meets a change may find a slot that is gone. The second rule of a pick chain then takes slot 0, which
 exists as long as there are endpoints.
@@ -80,6 +81,7 @@ from runtime.network.services.arrange import (
     TAGS,
     Pick,
 )
+from runtime.network.services.plan import Network
 
 NF_INET_LOCAL_IN = 1
 NFT_JUMP, NFT_GOTO = -3, -4
@@ -103,16 +105,15 @@ SET_IDS = {
     )
 }
 R = NFT_REG32_00  # R + n: the n-th 4-byte register
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _words(family: Family) -> int:
-    """The registers that an address fills."""
+    """Return how many 4-byte registers an address fills."""
     return family.size // 4
 
 
 def _behind(family: Family) -> int:
-    """The first register behind a front at R."""
+    """Return the first register after a front that starts at R."""
     return R + _words(family) + 2
 
 
@@ -145,7 +146,8 @@ def _ct(key: int, register: int, direction: int | None = None) -> bytes:
 
 
 def _front(family: Family, register: int, *, node: bool = False) -> bytes:
-    """Load address . protocol . port of the packet's destination into registers."""
+    """Load address . protocol . port of the packet's destination into the registers from `register` on. `node`: load
+    the address that stands for a node port instead."""
     address = (
         _immediate(register, bytes(family.size)) if node else _load(family, family.destination, register)
     )
@@ -155,12 +157,12 @@ def _front(family: Family, register: int, *, node: bool = False) -> bytes:
 
 
 def _load(family: Family, offset: int, register: int) -> bytes:
-    """Load an address of the packet's header."""
+    """Load the address at `offset` of the packet's IP header."""
     return load_payload(NETWORK_HEADER, offset, family.size, register)
 
 
 def _original_front(family: Family, register: int, *, node: bool = False) -> bytes:
-    """The same as _front for the destination before DNAT."""
+    """Load what _front loads, for the packet's destination before DNAT."""
     key = CT_DST_IP if family is IPV4 else CT_DST_IP6
     address = _immediate(register, bytes(family.size)) if node else _ct(key, register, IP_CT_DIR_ORIGINAL)
     behind = register + _words(family)
@@ -187,13 +189,13 @@ def _nat(family: Family, kind: int, address: int, port: int | None = None) -> by
 
 
 def _to_endpoint(family: Family, register: int) -> bytes:
-    """DNAT to the address and port in registers."""
+    """Translate the packet's destination (DNAT) to the address and port in the registers from `register` on."""
     return _nat(family, _DNAT, register, register + _words(family))
 
 
 def _remember(family: Family, operation: int, seconds: int = 0) -> bytes:
-    """Change AFFINITY at the front and client in the registers from R on, with the value behind them (ignored by
-    _DELETE)."""
+    """Update or delete an element of AFFINITY. Its key, a front and the client's address, starts at R; the register
+    after the key holds the endpoint's tag, which _DELETE ignores."""
     parts = [text(1, AFFINITY), number(2, SET_IDS[AFFINITY]), number(3, operation), number(4, R)]
     parts.append(number(5, _behind(family) + _words(family)))
     if seconds:
@@ -360,7 +362,7 @@ def counting_chains(family: Family) -> tuple[Chain, ...]:
 
 
 def _counted(name: str) -> bytes:
-    """Count the packet at the element whose key the registers from R on have; the kernel adds the element."""
+    """Count the packet in the element whose key is in the registers from R on. The kernel adds a missing element."""
     counter = nested(7, text(1, "counter"), nested(2))
     number_in_batch = COUNTERS.index(name) + 1
     return expression(

@@ -1,7 +1,7 @@
 """The Services' tables in the kernel: one transaction for each change, and a comparison with what the kernel has.
 
-rules.py lists the tables. Each family has tables of its own. The table of the bridge
-family goes with that of family ip, in the same transactions.
+rules.py lists the tables. IPv4 and IPv6 have tables of their own. The table of the bridge family is changed together
+with that of IPv4, in the same transactions.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from runtime.network.services.arrange import (
     Pick,
     bracketed,
 )
+from runtime.network.services.plan import Network
 
 NFT_MSG_DELCHAIN = 5
 NFT_SET_INTERVAL, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_CONCAT = 0x4, 0x10, 0x20, 0x80
@@ -92,7 +93,7 @@ class _Set:
 
     @property
     def length(self) -> int:
-        """The bytes of a value that is an endpoint or a tag; 0 for another one."""
+        """The bytes of a value that is an endpoint or a tag; 0 for a set or map with other values."""
         return _LENGTHS[self.key[0]] + 4 if self.endpoints else 4 if self.tags else 0
 
 
@@ -124,13 +125,13 @@ class Scope:
     bridge: str
     gateway: str
     prefix: str
-    cluster: rules.Network
+    cluster: Network
     routed: bool
 
 
 class ServiceTables(Table):
-    """One node's tables for Services of one family. Every change is one transaction: it happens completely or not at
-    all."""
+    """The tables for one node's Services of one family. Every change is one transaction: the kernel applies all of it
+    or nothing."""
 
     def __init__(self, name: str, addresses: Family = IPV4) -> None:
         """Raises CapabilityError if the kernel has no nftables."""

@@ -11,9 +11,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from kubelite.api.app import create_app
 from kubelite.api.server import listen_unix, serving
-from tests.unit.api.fake_node import FakeNode
+from tests.unit.api.fake_node import FakeNode, pod_doc
 
 T = TypeVar("T")
 
@@ -70,3 +72,11 @@ class Served:
         finally:
             served.loop.call_soon_threadsafe(served._stop.set)
             thread.join(10)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A served node with the pod `web`."""
+    with Served.at(tmp_path) as found:
+        found.run(found.node.store.create("Pod", pod_doc("web")))
+        yield found

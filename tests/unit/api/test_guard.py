@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,10 @@ from starlette.routing import Route
 
 from kubelite.api.app import create_app
 from kubelite.api.guard import own_name, refusal
-from tests.unit.api.fake_node import FakeNode, pod_doc
-from tests.unit.api.server import Served
+from tests.unit.api.fake_node import FakeNode
+from tests.unit.api.server import Served, served
+
+__all__ = ["served"]
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: evil}\nspec: {containers: [{name: c, image: i}]}\n"
 EXEC = "/api/v1/namespaces/default/pods/web/exec?command=id&stdout=true"
@@ -23,13 +24,6 @@ HANDSHAKE = (
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: v5.channel.k8s.io",
 )  # fmt: skip
 SAFELISTED = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "")
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with Served.at(tmp_path) as found:
-        found.run(found.node.store.create("Pod", pod_doc("web")))
-        yield found
 
 
 @pytest.fixture(params=["unix", "tcp"])

@@ -7,7 +7,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,15 +16,9 @@ from websockets.typing import Subprotocol
 
 from kubelite.api.kube.streams.port_channels import ports_of
 from kubelite.kube.errors import ApiError
-from tests.unit.api.fake_node import pod_doc
-from tests.unit.api.server import Served
+from tests.unit.api.server import Served, served
 
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with Served.at(tmp_path) as found:
-        found.run(found.node.store.create("Pod", pod_doc("web")))
-        yield found
+__all__ = ["served"]
 
 
 @contextlib.contextmanager

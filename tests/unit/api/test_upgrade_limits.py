@@ -7,17 +7,17 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubelite.api import accepting
 from kubelite.api.kube.streams import websocket
-from tests.unit.api.fake_node import pod_doc
-from tests.unit.api.server import Served
+from tests.unit.api.server import Served, served
 from tests.unit.streaming.client import upgrade
 from tests.waiting import until
+
+__all__ = ["served"]
 
 POD = "/api/v1/namespaces/default/pods/web"
 SPDY = (
@@ -29,13 +29,6 @@ WEBSOCKET = (
     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
 )
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with Served.at(tmp_path) as found:
-        found.run(found.node.store.create("Pod", pod_doc("web")))
-        yield found
 
 
 @contextlib.contextmanager

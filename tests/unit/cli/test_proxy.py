@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from kubelite.cli.transport.proxy import Refused, admitted
-from tests.unit.api.fake_node import pod_doc
-from tests.unit.api.server import Served
+from tests.unit.api.server import Served, served
+
+__all__ = ["served"]
 
 SECRET = "s" * 43
 HOST = "Host: 127.0.0.1:8001\r\n"
@@ -38,13 +39,6 @@ class Running(NamedTuple):
         )
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with Served.at(tmp_path) as found:
-        found.run(found.node.store.create("Pod", pod_doc("web")))
-        yield found
 
 
 @pytest.fixture

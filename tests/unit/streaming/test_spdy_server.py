@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +23,12 @@ from kubelite.streaming.spdy.frames import (
     SynReply,
     SynStream,
 )
-from tests.unit.api.fake_node import FakeSession, pod_doc
-from tests.unit.api.server import Served
+from tests.unit.api.fake_node import FakeSession
+from tests.unit.api.server import Served, served
 from tests.unit.streaming.client import Client, upgrade
 from tests.waiting import until
+
+__all__ = ["served"]
 
 POD = "/api/v1/namespaces/default/pods/web"
 
@@ -38,13 +39,6 @@ def upgraded(served: Served, target: str, protocol: str, *, tunnel: bool = False
         connection.settimeout(10)
         connection.connect(served.socket)
         yield upgrade(connection, f"{POD}/{target}", protocol, tunnel=tunnel)
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with Served.at(tmp_path) as found:
-        found.run(found.node.store.create("Pod", pod_doc("web")))
-        yield found
 
 
 @contextmanager

@@ -168,7 +168,8 @@ def _serving(protocol: str, session: ExecSession, expected: frozenset[str]) -> R
 
 
 def port_forwards(path: str, find: FindPod, ports: str) -> list[BaseRoute]:
-    """Return the routes of port-forward. `ports`: the query parameter in which a client without SPDY names ports."""
+    """Return the routes of port-forward. `ports`: the query parameter that names the ports if the client does not use
+    SPDY."""
 
     async def forward(request: Request) -> Response:
         from kubelite.streaming import port_forward

@@ -3,9 +3,9 @@
     v4.channel.k8s.io, or none    binary; the first byte of a message is its channel
     v4.base64.channel.k8s.io      text; the channel is a digit, and the rest is in base64
 
-The query names the ports, and each is connected to once. Port number i (from 0) has channel 2·i for its data, and
-channel 2·i + 1 for the sentence of a failure. The first message of each channel from the node is the port, as two
-bytes, the lower one first. kubectl does not use this: it tunnels SPDY (kubelite/api/upgrade.py).
+The query names the ports. The node connects to each port once. The i-th port, counted from 0, has two channels: 2·i for
+data, and 2·i + 1 for the message of a failed connection. In each channel, the node's first message is the port as two
+bytes, little-endian. kubectl does not use this protocol: it tunnels SPDY (kubelite/api/upgrade.py).
 
 Source: Kubernetes cri-streaming pkg/streaming/portforward/websocket.go (NewV4Options, websocketStreamHandler).
 """
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kubelite.api.kube.streams.channels import CODECS, Codec
-from kubelite.api.kube.streams.websocket import INVALID_PAYLOAD, send
+from kubelite.api.kube.streams.websocket import messages, send
 from kubelite.api.upgrade import DEPARTURE, TUNNEL
 from kubelite.kube.errors import bad_request
 from kubelite.streaming.departure import Departure
@@ -29,7 +29,7 @@ from kubelite.streaming.port_forward import CHUNK, PROTOCOL, Dial, hang_up, reas
 from runtime.errors import RuntimeFault
 
 PROTOCOLS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
-MOST_PORTS = 5  # of a request in base64, whose channels have one digit; and enough for any other
+MOST_PORTS = 5  # in base64 a channel is one digit, so 10 channels; the other subprotocols have the same limit
 
 
 def ports_of(given: Sequence[str], name: str) -> list[int]:
@@ -58,7 +58,7 @@ def choose_protocol(offered: Sequence[str]) -> str:
 
 
 async def serve(ws: WebSocket, protocol: str, ports: Sequence[int], dial: Dial) -> None:
-    """Accept the WebSocket, and forward until all pods' ends are closed or the client leaves."""
+    """Accept the WebSocket, and forward until the pod has closed all connections or the client leaves."""
     await ws.accept(subprotocol=protocol or None)
     codec = CODECS[protocol]
     forwards = [_Forward(ws, codec, 2 * number, port) for number, port in enumerate(ports)]
@@ -80,7 +80,8 @@ async def serve(ws: WebSocket, protocol: str, ports: Sequence[int], dial: Dial) 
 
 
 class _Forward:
-    """One port: `run` connects to it and sends the pod's bytes, `put` takes the client's."""
+    """The forwarding of one port. `run` connects to the pod and sends its data to the client; `put` sends the client's
+    data to the pod."""
 
     def __init__(self, ws: WebSocket, codec: Codec, channel: int, port: int) -> None:
         self._send = functools.partial(send, ws, codec)
@@ -111,7 +112,8 @@ class _Forward:
                         pod.close()
 
     async def put(self, data: bytes) -> None:
-        """Send to the pod what the client has sent, once it is connected. What a pod no longer reads is lost."""
+        """Wait for the connection to the pod, and send it the client's data. Data for a closed connection is
+        discarded."""
         pod = await asyncio.shield(self._pod)
         async with self._writing:
             if pod is not None and pod.fileno() >= 0:
@@ -126,18 +128,9 @@ class _Forward:
 
 
 async def _receive(ws: WebSocket, codec: Codec, forwards: Sequence[_Forward]) -> None:
-    """Hand on what the client sends until it leaves, or sends something invalid. A pod that does not read blocks the
-    client: nothing is collected for it."""
-    while (message := await ws.receive())["type"] != "websocket.disconnect":
-        data: bytes = message.get("bytes") or (message.get("text") or "").encode()
-        if not data:
-            continue
-        try:
-            channel, body = codec.decode(data)
-        except ValueError:
-            with contextlib.suppress(WebSocketDisconnect):
-                await ws.close(INVALID_PAYLOAD)
-            return
+    """Pass the client's data to the forwards, until `messages` ends. Nothing is buffered: while one pod does not read,
+    no further message is received, for other ports either."""
+    async for channel, body in messages(ws, codec):
         number, is_error = divmod(channel, 2)
         if body and not is_error and 0 <= number < len(forwards):
             await forwards[number].put(body)

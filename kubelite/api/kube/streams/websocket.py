@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 from collections import deque
+from collections.abc import AsyncIterator
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -127,6 +128,22 @@ def _outcome(ended: asyncio.Task[int]) -> Json:
     return exit_status(ended.result())
 
 
+async def messages(ws: WebSocket, codec: Codec) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield the channel and the data of each message until the client leaves. Close the WebSocket, and end, after an
+    invalid message."""
+    while (message := await ws.receive())["type"] != "websocket.disconnect":
+        data: bytes = message.get("bytes") or (message.get("text") or "").encode()
+        if not data:
+            continue
+        try:
+            decoded = codec.decode(data)
+        except ValueError:
+            with contextlib.suppress(WebSocketDisconnect):
+                await ws.close(INVALID_PAYLOAD)
+            return
+        yield decoded
+
+
 async def _pump(ws: WebSocket, fd: int, codec: Codec, channel: int) -> None:
     """Copy output to its channel until end of file. A slow client blocks the process; output is not buffered."""
     with contextlib.suppress(WebSocketDisconnect):
@@ -135,21 +152,8 @@ async def _pump(ws: WebSocket, fd: int, codec: Codec, channel: int) -> None:
 
 
 async def _receive(ws: WebSocket, session: ExecSession, codec: Codec, input_: _Input) -> None:
-    """Handle input, resizes and closes from the client; return when it disconnects,
-    or sends something invalid."""
-    while True:
-        message = await ws.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        data: bytes = message.get("bytes") or (message.get("text") or "").encode()
-        if not data:
-            continue
-        try:
-            channel, body = codec.decode(data)
-        except ValueError:
-            with contextlib.suppress(WebSocketDisconnect):
-                await ws.close(INVALID_PAYLOAD)
-            return
+    """Handle input, resizes and closes from the client, until `messages` ends."""
+    async for channel, body in messages(ws, codec):
         if channel == STDIN and body:
             await input_.put(body)
         elif channel == RESIZE:
