@@ -17,7 +17,6 @@ from runtime.network.nft_messages import (
     IPV6,
     NFPROTO_INET,
     NFPROTO_IPV4,
-    remove_table,
     table_exists,
 )
 from runtime.network.plan import NetworkConfig, Subnet, link_prefix, policy_table_name, service_table_name
@@ -57,7 +56,7 @@ class Tables:
         if not (ports or self._services or tables):
             return []
         if IPV6.number in tables and not self._has_services6():  # of an earlier setting
-            remove_table(IPV6.number, table)
+            self._remove_services6()
         return self._service_routing().replace(network, ports)
 
     def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
@@ -73,6 +72,11 @@ class Tables:
     def _has_services6(self) -> bool:
         network = self._service_network
         return bool(self._subnet6 and network and network.service_cidr6)
+
+    def _remove_services6(self) -> None:
+        from runtime.network.services.dual_stack import remove_ipv6
+
+        remove_ipv6(self._route, self._bridge, service_table_name(self._node))
 
     def _service_routing(self) -> ServiceRouting | DualStackRouting:
         if self._services is None:
@@ -145,5 +149,5 @@ class Tables:
     def delete(self) -> None:
         """Remove the tables, also those of an earlier helper."""
         self._service_routing().delete()
-        remove_table(IPV6.number, service_table_name(self._node))
+        self._remove_services6()
         self._policy_enforcement().delete()

@@ -1,4 +1,4 @@
-"""Services of a node with both families: the same ports by IPv6, each family apart, and what a repair puts right."""
+"""Services on a node with IPv4 and IPv6: reachable by both, each family by itself, repaired and removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from runtime.network.client import NetworkClient
 from runtime.network.services.plan import Endpoint, ServiceNetwork, ServicePort
-from tests.kernel.netlab import HOST, NEVER, SOON, Lab, Netns, Server, ask, lab
+from tests.kernel.netlab import HOST, HOST6, INTERNET6, NEVER, SOON, Lab, Netns, Server, ask, lab
 from tests.programs import missing
 
 pytestmark = [
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 CIDR6, GATEWAY = "fd00:77::/64", "fd00:77::1"
-INTERNET6, HOST6, EXTERNAL6 = "2001:db8::1", "2001:db8::2", "2001:db8:7::7"
+EXTERNAL6 = "2001:db8:7::7"
 NETWORK = ServiceNetwork("10.96.0.0/16", (30000, 32767), service_cidr6="fd00:96::/112")
 WEB, WEB6 = "10.96.0.10", "fd00:96::10"
 MANY = 40  # connections; all to one of two endpoints by chance: 2^-39
@@ -33,14 +33,12 @@ MANY = 40  # connections; all to one of two endpoints by chance: 2^-39
 def world(tmp_path: Path) -> Iterator[Lab]:
     with lab(str(tmp_path)) as made:
         made.need_nat()
-        made.internet.sh("ip", "addr", "add", f"{INTERNET6}/64", "dev", "host", "nodad")
-        made.host.sh("ip", "addr", "add", f"{HOST6}/64", "dev", "uplink", "nodad")
-        made.host.sh("ip", "-6", "route", "add", "default", "via", INTERNET6)
+        made.connect_by_ipv6()
         yield made
 
 
 class Pods:
-    """Pods with a server of both families each, which says the client's address or what it is given."""
+    """Pods that each serve IPv4 and IPv6. A server answers with the client's address, or with the text `says`."""
 
     def __init__(self, world: Lab, node: NetworkClient, protocol: str = "TCP") -> None:
         self._world, self._node, self._protocol = world, node, protocol
@@ -68,7 +66,7 @@ def web(*endpoints: Endpoint, protocol: str = "TCP", **more: object) -> ServiceP
 
 
 def refusal(ns: Netns, address: str, port: int) -> int:
-    """The errno with which a connection is refused, 0 if it is not."""
+    """Return the errno of a TCP connection; 0 if it succeeds."""
     with ns.run(lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM)) as client:
         client.settimeout(SOON)
         return client.connect_ex((address, port))
@@ -105,7 +103,7 @@ def test_a_service_is_reachable_by_both_families(world: Lab, protocol: str) -> N
 
 
 def test_each_family_has_the_endpoints_that_it_has(world: Lab) -> None:
-    """A Service of one family has nothing in the other one's tables, and a change touches each family."""
+    """A Service of one family is not reachable by the other, and a change sets the endpoints of each family."""
 
     async def scenario(node: NetworkClient) -> None:
         with Pods(world, node) as pods:
@@ -201,19 +199,23 @@ def test_a_repair_restores_tables_and_route_and_packets_are_counted(world: Lab) 
 
 
 def test_tables_of_an_earlier_setting_go(world: Lab) -> None:
-    """A node that has no cluster IPs of IPv6 any more serves the Service by IPv4 alone."""
+    """When the IPv6 service CIDR is removed from the settings, the Service stays reachable by IPv4, and nothing of IPv6
+    is left."""
 
     async def scenario(node: NetworkClient) -> None:
         with Pods(world, node) as pods:
             server = await pods.add("server")
-            await node.replace_services(NETWORK, [web(*server)])
+            await node.replace_services(replace(NETWORK, counted=True), [web(*server)])
             assert "table ip6 kubelite-" in world.host.sh("nft", "list", "tables")
+            assert "fd00:96::/112" in world.host.sh("ip", "-6", "route")
             await node.close()  # the helper ends, and the tables stay
             again = await NetworkClient.start(node.config)
             try:
                 await again.replace_services(replace(NETWORK, service_cidr6=""), [web(*server)])
                 tables = world.host.sh("nft", "list", "tables").splitlines()
                 assert not [one for one in tables if one.startswith("table ip6") and one.endswith("services")]
+                assert not [one for one in tables if one.startswith("table ip6") and one.endswith("-counts")]
+                assert "fd00:96::/112" not in world.host.sh("ip", "-6", "route")
                 assert ask(world.host, WEB, 80) is not None
                 await again.teardown()
             finally:
