@@ -91,9 +91,8 @@ class Services:
     pull: Callable[[str, Callable[[int], AbstractContextManager[None]]], None]
     attach: Callable[[int], AbstractContextManager[Attached]]
     report: Report
-    resources: Json = field(
-        default_factory=dict
-    )  # OCI linux.resources of a RUN, unless the request has others
+    #: OCI linux.resources of a RUN; those of the request take precedence.
+    resources: Json = field(default_factory=dict)
     socketcall: bool = True  # the seccomp profile of a RUN allows socketcall(2)
 
 

@@ -311,7 +311,7 @@ class ImageClient:
             errors.cancel()
 
     def _died(self, process: asyncio.subprocess.Process, errors: bytes, oom_kills: int) -> ImageError:
-        """`oom_kills`: of the workers' cgroup, when the worker started."""
+        """Return why a worker ended without an answer. `oom_kills`: what `_oom_kills` returned before its start."""
         cap = self._memory
         if cap and process.returncode == -signal.SIGKILL and _oom_kills(cap) > oom_kills:
             return ImageError(
@@ -327,7 +327,7 @@ class ImageClient:
 
 
 def _oom_kills(cap: MemoryCap | None) -> int:
-    """How many processes the kernel has killed in the workers' cgroup; 0 before it exists."""
+    """Return how many processes the kernel has killed in the workers' cgroup so far; 0 if there is no such cgroup."""
     if cap is None:
         return 0
     from runtime.cgroups import open_cgroup

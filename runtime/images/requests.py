@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class MemoryCap(NamedTuple):
-    """All workers of a store share a cgroup, so that several of them cannot use more than one may."""
+    """The memory limit that all image workers of a store share, and the cgroup that enforces it."""
 
     cgroup: str  # below the root of each hierarchy, "/kubelite/images"
     limit: int  # bytes

@@ -217,8 +217,8 @@ def _print_line(event: dict[str, Any]) -> None:
 
 
 def _confine(cgroup: str, limit: int) -> None:
-    """Move this process into a cgroup with a memory limit in bytes. The cgroup is created each time, because a reset or
-    an administrator may have removed it. Raises SyscallError."""
+    """Move this process into a cgroup with a memory limit in bytes. Create the cgroup if it is missing: it is not there
+    at first, and a reset or an administrator may have removed it. Raises RuntimeFault."""
     from runtime.cgroups import open_cgroup
 
     group = open_cgroup(cgroup)
@@ -226,9 +226,9 @@ def _confine(cgroup: str, limit: int) -> None:
     try:
         group.apply({"memory": {"limit": limit}})
     except SyscallError as error:
-        if error.errno != errno.EBUSY:  # v1: other workers use more than a limit that was lowered
+        if error.errno != errno.EBUSY:  # v1 keeps the old limit while other workers use more than the new one
             raise
-    group.attach(0)  # in a process with one thread, as the locks of v1 want it
+    group.attach(0)  # before other threads exist: v1 would move this one alone
 
 
 def _beat(seconds: float) -> None:
@@ -241,8 +241,12 @@ def _beat(seconds: float) -> None:
 async def _serve(line: bytes) -> int:
     loop = asyncio.get_running_loop()
     request = json.loads(line)
-    if cap := request.get("memory"):
-        _confine(*cap)
+    try:
+        if cap := request.get("memory"):
+            _confine(*cap)
+    except RuntimeFault as error:
+        _print_error(error)
+        return 1
     if seconds := request.get("heartbeat"):
         threading.Thread(target=_beat, args=(seconds,), daemon=True).start()
     task = asyncio.ensure_future(perform(request, _print_line))

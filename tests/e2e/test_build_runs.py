@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.build_support import FROM, build, context, logged, states
-from tests.e2e.node import IMAGE, KUBELITE, REPO, Node
+from tests.e2e.node import IMAGE, KUBELITE, REPO, Node, running_node
 from tests.kernel import images_support as support
 
 
@@ -55,6 +55,18 @@ def test_a_runs_isolation(builder: Node, tmp_path: Path) -> None:
     context(tmp_path / "i", FROM + "RUN x=x; while :; do x=$x$x; done\n")
     done = builder.cli("build", "-q", "-m", "16m", where, check=False, timeout=60)
     assert done.code == 1 and "at its memory limit of 16Mi (kubelite build --memory" in done.err
+
+
+def test_a_run_has_the_memory_of_the_setting(tmp_path: Path, images: Path) -> None:
+    where = context(tmp_path / "i", FROM + "RUN x=x; while :; do x=$x$x; done\n")
+    with running_node(tmp_path / "node", images, build_memory="64Mi") as node:
+        done = node.cli("build", "-q", where, check=False, timeout=60)
+        assert (
+            done.code == 1
+            and "at its memory limit of 64Mi (kubelite build --memory, or the setting" in done.err
+        )
+        more = node.cli("build", "-q", "-m", "80m", where, check=False, timeout=60)
+        assert more.code == 1 and "at its memory limit of 80Mi" in more.err  # the option takes precedence
 
 
 def test_a_run_that_changes_nothing_makes_no_layer(builder: Node, tmp_path: Path) -> None:
