@@ -184,8 +184,8 @@ class BuildsApi(Protocol):
     """The operations of the node that an image build uses."""
 
     def about(self) -> Json:
-        """Return {"images": the store's directory, "cgroupParent", "memory": bytes that a RUN may use or None,
-        "socketcall": whether it may use that}."""
+        """Return {"images": the store's directory, "cgroupParent", "memory": bytes that a RUN may use, None: no limit,
+        "socketcall": whether a RUN may call socketcall(2)}."""
         ...
 
     def attach(self, pid: int) -> AsyncGenerator[Json, None]:

@@ -132,7 +132,7 @@ class Settings(BaseModel):
     """Pull one image at a time."""
     image_worker_memory: str = "1Gi"
     """Memory of the processes that pull, unpack and remove images, all together: an amount, a share of the machine's
-    memory such as `20%`, or `none`. What they read and write counts, but the kernel can take that back."""
+    memory such as `20%`, or `none`. The page cache of their files counts, but the kernel frees it when needed."""
     build_memory: str = "80%"
     """Memory of each RUN of a build, unless `kubelite build --memory` says otherwise, in the form of
     `image_worker_memory`."""
@@ -218,8 +218,8 @@ class Settings(BaseModel):
     """Set-user-ID programs and file capabilities have no effect in containers that do not set
     `allowPrivilegeEscalation` (no_new_privs)."""
     socketcall: bool = True
-    """The default seccomp profile allows socketcall(2), by which 32-bit programs of glibc reach the network. `false`
-    keeps such programs from it, and closes their way to AF_ALG and AF_VSOCK sockets."""
+    """The default seccomp profile allows socketcall(2), which 32-bit programs of glibc need to open any socket. `false`
+    refuses it, so that such programs cannot open AF_ALG and AF_VSOCK sockets, nor any other."""
     user_namespaces: bool = False
     """Give pods that do not set `hostUsers`, and do not need the host's users, a user namespace of their own."""
     pod_pids_limit: int = 4096

@@ -8,8 +8,9 @@ and reads logs. After it the kernel must show exactly one instance of each conta
 manifest says. Then it takes the memory (RssAnon, kB) and open descriptors of the daemon and of its helpers, the size of
 the node's database, and the number of its files.
 
-Nothing is killed that would start afresh: `make chaos` does that. At the end a line through the second half of the
-measures, by least squares, says what an hour adds. More than `LIMITS`, and more than two standard errors, is growth.
+No process of the node is killed, because its successor would start with fresh memory; `make chaos` kills them. At the
+end, a least-squares line through the second half of the measures gives the growth per hour. A measure grows if that is
+more than its limit in `LIMITS` and more than two standard errors.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HOST = "127.0.0.1:5000"
 PULLED = f"{HOST}/churn/pulled:1"
 QUICK = {"crash_backoff_initial": "0.2", "crash_backoff_max": "0.8"}
 PATIENCE = 5.0  # the machine has other work
-#: What an hour may add to each kind of measure: kB of a process, descriptors, kB of the database, files of the node.
+#: Allowed growth per hour, by kind of measure: kB of a process, descriptors, kB of the database, files of the node.
 LIMITS = {"kB": 500.0, "fds": 1.0, "database": 2048.0, "files": 50.0}
 
 

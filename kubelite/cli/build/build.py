@@ -437,7 +437,7 @@ def _services(server: Client, about: Json, report: Any) -> Services:
         with closing(response), cancellable(response.fileno()):
             _follow(server, response, report)
 
-    limit = about.get("memory")  # an older daemon, before it is restarted, sends neither
+    limit = about.get("memory")  # a daemon of an older version sends neither
     return Services(
         about["cgroupParent"],
         pull,

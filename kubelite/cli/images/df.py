@@ -67,8 +67,8 @@ def df(ctx: click.Context, verbose: bool, output: str | None) -> None:
 
 
 def _print_items(kinds: Json) -> None:
-    """Print a table for each kind, as `docker system df -v` does. What images that share layers use overlaps. Disk
-    usage, as docker calls it, is more than the SIZE of `kubelite images`: unpacked layers count, too."""
+    """Print a table for each kind, as `docker system df -v` does. Layers that images share count for each of them.
+    DISK USAGE, docker's name, includes unpacked layers, which SIZE in `kubelite images` does not."""
     now = time.time()
     print("Images space usage:\n")
     columns = ("Repository", "Tag", "Image ID", "Created", "Disk Usage", "Shared", "Unique", "In Use")

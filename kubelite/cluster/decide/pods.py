@@ -91,8 +91,8 @@ def kept(doc: Json) -> bool:
 
 
 def foreign_os(pod: Json) -> str:
-    """Return the operating system that a pod is for if it is not this node's, else "" (Kubernetes
-    pkg/kubelet/lifecycle/predicate.go, rejectPodAdmissionBasedOnOSField)."""
+    """Return the pod's spec.os.name if it is not linux, else "". Source: Kubernetes pkg/kubelet/lifecycle/predicate.go,
+    rejectPodAdmissionBasedOnOSField."""
     name = (pod["spec"].get("os") or {}).get("name") or ""
     return "" if name == "linux" else str(name)
 

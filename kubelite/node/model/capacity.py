@@ -41,8 +41,8 @@ class Threshold(NamedTuple):
 
 
 def memory_limit(text: str, whole: int) -> int | None:
-    """Bytes of a limit: an amount (`1Gi`), a share of `whole` (`80%`), or None for `none`. Raises ValueError with a
-    message."""
+    """Return the bytes of a limit: an amount (`1Gi`), a share of `whole` bytes (`80%`), or None for `none`. Raises
+    ValueError with a message."""
     if text == "none":
         return None
     if text.endswith("%"):
@@ -167,7 +167,7 @@ def disk_bytes(path: str) -> int:
 
 
 def machine_memory() -> int:
-    """Bytes of the machine's memory."""
+    """Return the bytes of the machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

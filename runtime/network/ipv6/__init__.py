@@ -3,7 +3,7 @@
 plan         the network and its addresses as data; pure
 requests     rtnetlink requests and queries
 stack        set-up, pods, audit and removal: what node.py and audit.py ask
-connections  which connections the kernel forgets
+connections  deletes entries of the kernel's connection tracking
 outside      the chains of the nftables table: masquerading, host ports, and who may reach pods
 
 IPv6 packets never go from pod to pod on the bridge: the host routes them all, so its forward hooks see each one. A pod

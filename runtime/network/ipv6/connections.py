@@ -1,8 +1,8 @@
-"""What the kernel knows of IPv6 connections, and how it forgets some of them.
+"""Deletes entries of IPv6 connections from the kernel's connection tracking.
 
-A filter by address (CTA_FILTER) would do that in one request, as for IPv4. But the kernel compares IPv6 addresses the
-wrong way round, and deletes the entries whose address differs (net/netfilter/nf_conntrack_netlink.c,
-ctnetlink_filter_match_tuple, in every version since 5.8). So the entries are listed, and each one is deleted by itself.
+For IPv4, one request with a filter by address (CTA_FILTER) deletes all matching entries. For IPv6, the kernel inverts
+the comparison and deletes the entries whose address differs (net/netfilter/nf_conntrack_netlink.c,
+ctnetlink_filter_match_tuple, in every version since 5.8). So this module lists the entries and deletes each by itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEAD = struct.pack(">BBH", socket.AF_INET6, 0, 0)  # nfgenmsg: family, version,
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """The packets of one direction: packed addresses, the IP protocol, and ports (0 for a protocol without)."""
+    """One direction of a connection: packed addresses, the IP protocol, and ports (0 if the protocol has none)."""
 
     source: bytes
     destination: bytes
@@ -52,8 +52,8 @@ class Direction:
 
 
 def forget(sock: NetlinkSocket, chosen: Callable[[Direction, Direction], bool]) -> None:
-    """Delete the entries that `chosen` accepts, by their first packet and its answer. Best effort: a kernel without
-    ctnetlink has nothing to list."""
+    """Delete the entries for which `chosen(original, reply)` is true. Best effort: a kernel without ctnetlink deletes
+    nothing."""
     for original, reply, tuple_ in list(_listed(sock)):
         if chosen(original, reply):
             request = message(

@@ -57,8 +57,8 @@ async def data_of(request: Request) -> Any:
 
 
 def typed(body: Any, version: str, kind: str) -> Any:
-    """Return the data of a body, with the API version and kind of its path where it names none, as the Python and
-    JavaScript clients send it. Source: apimachinery pkg/runtime/serializer/json (gvkWithDefaults)."""
+    """Return a body with `version` and `kind` filled in where it has none: the Python and JavaScript clients leave them
+    out. Source: apimachinery pkg/runtime/serializer/json (gvkWithDefaults)."""
     if not isinstance(body, dict):
         return body
     return {**body, "apiVersion": body.get("apiVersion") or version, "kind": body.get("kind") or kind}

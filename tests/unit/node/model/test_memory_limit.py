@@ -1,4 +1,4 @@
-"""Limits of memory as the settings state them."""
+"""How the settings image_worker_memory and build_memory are parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store that is read for long keeps of removed images."""
+"""A store in a long-running process does not keep the manifests and configs of removed images."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ def test_a_removed_image_is_forgotten(tmp_path: Path) -> None:
     assert store.list() == ()
     Path(store.blob_path(record.id)).unlink()
     index.write_bytes(whole)
-    assert store.list() == (), "its config would have to come from the memory of the removed image"
+    assert store.list() == (), "the config of the removed image is still in memory"
