@@ -228,7 +228,8 @@ class NodeApi(Protocol):
 
     async def patch_node(self, patch: Json) -> Json:
         """Change labels, annotations, taints or unschedulable by a merge patch; return the new document. Raises
-        ForbiddenPatch for any other field, InvalidPatch for a value that a field cannot have."""
+        ForbiddenPatch for any other field, InvalidPatch for a value that a field cannot have, StalePatch if the patch
+        names another version or uid."""
         ...
 
     def ready(self) -> tuple[bool, str]:

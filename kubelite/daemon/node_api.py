@@ -40,7 +40,7 @@ from kubelite.node.cri.local import LocalCri
 from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.decide.explanation import AS_SPECIFIED
 from kubelite.node.model.node_config import pod_log_name
-from kubelite.node.model.node_facts import patched
+from kubelite.node.model.node_facts import changes, patched
 from kubelite.node.scheduling.scheduler import NODE
 from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.settings import Settings
@@ -157,7 +157,8 @@ class NodeAgent:
         return node_document(self.worker.config, facts, record.doc if record is not None else {}, state)
 
     async def patch_node(self, patch: Json) -> Json:
-        """Apply a user's patch to the node and save it in the store. Raises ForbiddenPatch."""
+        """Apply a user's patch, and save the node in the store. Raises ForbiddenPatch, InvalidPatch, StalePatch."""
+        patch = changes(patch, self.node())
         record = self.store.get(NODE, "", self.node_name)
         if record is None:
             # the prefix distinguishes the uid from those of pods

@@ -91,16 +91,36 @@ class InvalidPatch(Exception):
     """A patch gives a field a value that it cannot have. The message names the field."""
 
 
+class StalePatch(Exception):
+    """A patch was made from another version of the node's object, or from another node. The message says so."""
+
+
+def changes(patch: Mapping[str, Any], shown: Json) -> Json:
+    """Pure: a merge patch without the fields whose values the node has already: clients such as pykube send the whole
+    object. `shown`: the node's object as clients see it. A status is left out, as on a cluster, where it has a path of
+    its own (Kubernetes pkg/registry/core/node/strategy.go, PrepareForUpdate). Raises InvalidPatch, StalePatch."""
+    uid = _object(patch, "metadata").get("uid")
+    if uid and uid != shown["metadata"].get("uid"):
+        raise StalePatch(f"Precondition failed: UID in precondition: {uid}")
+    found = {key: value for key, value in patch.items() if key not in ("metadata", "spec", "status")}
+    for part in ("metadata", "spec"):
+        old = shown.get(part) or {}
+        found[part] = {key: value for key, value in _object(patch, part).items() if value != old.get(key)}
+    return found
+
+
 def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) -> Json:
     """Pure: the node's object after a merge patch (RFC 7386) of the fields that users may change: labels, annotations,
-    taints and unschedulable. Raises ForbiddenPatch, InvalidPatch."""
+    taints and unschedulable. Raises ForbiddenPatch, InvalidPatch, StalePatch."""
     metadata, spec = _object(patch, "metadata"), _object(patch, "spec")
-    _only(patch, ("apiVersion", "kind", "metadata", "spec", "status"), "")
-    _only(metadata, ("name", "uid", "resourceVersion", "labels", "annotations"), "metadata.")
+    _only(patch, ("apiVersion", "kind", "metadata", "spec"), "")
+    _only(metadata, ("resourceVersion", "labels", "annotations"), "metadata.")
     _only(spec, ("taints", "unschedulable", "$setElementOrder/taints"), "spec.")
-    if patch.get("status"):
-        raise ForbiddenPatch("status is set by the node and cannot be changed")
     old = doc.get("metadata") or {}
+    if metadata.get("resourceVersion"):
+        raise StalePatch(
+            "the object has been modified; please apply your changes to the latest version and try again"
+        )
     made: Json = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
     for kind in ("labels", "annotations"):
         if kind in metadata:
@@ -108,12 +128,18 @@ def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) ->
             _check(kind, {key: value for key, value in given.items() if value is not None})
             made["metadata"][kind] = _merged(old.get(kind) or {}, given)
     if "taints" in spec:
-        made["spec"]["taints"] = _taints(spec["taints"] or [], time.time() if now is None else now)
+        taints = _taints(spec["taints"] or [], time.time() if now is None else now)
+        made["spec"]["taints"] = [taint for taint in taints if not _is_of_node(taint)]
     if "unschedulable" in spec:
         if not isinstance(spec["unschedulable"], bool | None):
             raise InvalidPatch("spec.unschedulable: must be true or false")
         made["spec"]["unschedulable"] = bool(spec["unschedulable"])
     return made
+
+
+def _is_of_node(taint: Mapping[str, str]) -> bool:
+    """Whether the node itself sets a taint, and removes it. A client that adds another one sends it along."""
+    return taint["effect"] == NO_SCHEDULE and taint["key"] in (UNSCHEDULABLE_TAINT, *PRESSURE_TAINTS.values())
 
 
 def _object(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from kubelite.history.service import NodeHistory, record_version
 from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
-from kubelite.node.model.node_facts import patched
+from kubelite.node.model.node_facts import changes, patched
 from kubelite.sources.diff import DiffEntry
 from kubelite.telemetry.sampling.processes import process
 from manifests.yaml.loader import Loaded, load_file
@@ -206,7 +206,7 @@ class FakeNode:
         return None
 
     async def patch_node(self, patch: Json) -> Json:
-        self.said = patched(self.said, patch)
+        self.said = patched(self.said, changes(patch, self.node()))
         return self.node()
 
     def node(self) -> Json:

@@ -11,7 +11,7 @@ from kubelite.api.kube.routes import node_of, resource_of
 from kubelite.api.kube.writes import refusals
 from kubelite.api.kube.writes.bodies import data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
-from kubelite.node.model.node_facts import ForbiddenPatch, InvalidPatch
+from kubelite.node.model.node_facts import ForbiddenPatch, InvalidPatch, StalePatch
 
 
 async def write(request: Request) -> Response:
@@ -87,6 +87,8 @@ async def patch_node(request: Request) -> Response:
         return JSONResponse(await node.patch_node(patch))
     except ForbiddenPatch as error:
         raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
+    except StalePatch as error:
+        raise ApiError("Conflict", f'Operation cannot be fulfilled on nodes "{name}": {error}') from error
     except InvalidPatch as error:
         raise ApiError("Invalid", f'Node "{name}" is invalid: {error}') from error
 
