@@ -21,10 +21,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kubelite.api.errors import refuse, status
+from kubelite.api.errors import failure, refuse
 from kubelite.api.upgrade import upgrades
 from kubelite.kube.errors import EXHAUSTED, ApiError
 
@@ -233,9 +232,9 @@ class FewWatches:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if is_watch(scope) and left_descriptors() < 2 * spare_descriptors():
             error = _too_many("watches for the node's limit of file descriptors")
-            headers = {"retry-after": str(AGAIN), "connection": "close"}
-            await JSONResponse(status(error), error.code, headers)(scope, receive, send)
-            return
+            answer = failure(error)
+            answer.headers["connection"] = "close"
+            return await answer(scope, receive, send)
         await self._app(scope, receive, send)
 
 

@@ -8,10 +8,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from kubelite.api.accepting import FewUpgrades
-from kubelite.api.errors import from_exception, status
+from kubelite.api.errors import failure, from_exception
 from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
@@ -31,10 +31,7 @@ from state.errors import StoreError
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
-    failure = from_exception(error)
-    seconds = failure.details.get("retryAfterSeconds")
-    headers = {"Retry-After": str(seconds)} if seconds else None
-    return JSONResponse(status(failure), failure.code, headers=headers)
+    return failure(from_exception(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -36,9 +36,17 @@ def status(error: ApiError) -> Json:
     }
 
 
+def failure(error: ApiError) -> JSONResponse:
+    """Return the answer to a request that failed. Its header Retry-After says what the Status says, for clients and
+    proxies that do not read it (apiserver pkg/endpoints/handlers/responsewriters/errors.go)."""
+    seconds = error.details.get("retryAfterSeconds")
+    headers = {"Retry-After": str(seconds)} if seconds else None
+    return JSONResponse(status(error), error.code, headers=headers)
+
+
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request with a failure. A WebSocket is refused before it is accepted."""
-    answer = JSONResponse(status(error), error.code)
+    answer = failure(error)
     if scope["type"] == "websocket":
         await WebSocket(scope, receive, send).send_denial_response(answer)
     else:

@@ -61,6 +61,7 @@ def test_more_streams_than_the_limit_are_refused(
     with forwarding(served), forwarding(served):
         answer = answer_of(served, request_)
         assert answer.startswith("HTTP/1.1 429 ") and "too many streams: 2 are open" in answer
+        assert f"\r\nretry-after: {accepting.AGAIN}\r\n" in answer.lower()
         assert served.node.sessions == []
     until(lambda: answer_of(served, request_).startswith("HTTP/1.1 101 "))
 

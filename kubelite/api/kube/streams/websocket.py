@@ -9,10 +9,9 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator
 
-from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from kubelite.api.errors import from_exception, status
+from kubelite.api.errors import failure, from_exception, status
 from kubelite.api.kube.streams.channels import CLOSE, CODECS, ERROR, RESIZE, STDERR, STDIN, STDOUT, Codec
 from kubelite.api.upgrade import DEPARTURE
 from kubelite.kube.json import Json
@@ -100,8 +99,7 @@ async def _copy(ws: WebSocket, session: ExecSession, codec: Codec) -> None:
 
 async def deny(ws: WebSocket, error: Exception) -> None:
     """Refuse the upgrade to a WebSocket with a Status over HTTP."""
-    failure = from_exception(error)
-    await ws.send_denial_response(JSONResponse(status(failure), failure.code))
+    await ws.send_denial_response(failure(from_exception(error)))
 
 
 async def refuse(ws: WebSocket, sentence: str, protocol: str, *, tty: bool) -> None:
