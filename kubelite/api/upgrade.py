@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kubelite.kube.errors import bad_request
@@ -29,6 +29,7 @@ UPGRADED = (
 )
 DEPARTURE = "kubelite.departure"  # key in the ASGI scope of a WebSocket: notices that the client has left
 _KEY = "kubelite.upgrade"
+_HANG_UP = "kubelite.hang_up"
 _SPDY = b"spdy/3.1"
 _PROTOCOLS, _SUBPROTOCOLS = "x-stream-protocol-version", "sec-websocket-protocol"
 
@@ -42,9 +43,10 @@ class Upgradable(H11Protocol):
 
     def _should_upgrade(self) -> bool:
         kind = self._get_upgrade()
+        scope: Any = self.scope
+        scope["extensions"] = {_HANG_UP: self.hang_up}
         if kind == _SPDY or (kind == b"websocket" and self._tunnels()):
-            scope: Any = self.scope
-            scope["extensions"] = {_KEY: self.hand_over}
+            scope["extensions"][_KEY] = self.hand_over
             return False
         return kind == b"websocket" and self._should_upgrade_to_ws()
 
@@ -60,11 +62,16 @@ class Upgradable(H11Protocol):
 
         def made(**options: Any) -> asyncio.Protocol:
             protocol: Any = kind(**options)
-            protocol.app = _WithDeparture(self.app, departure)
+            protocol.app = _OnProtocol(self.app, protocol, departure)
             return protocol  # type: ignore[no-any-return]
 
         self.ws_protocol_class = made  # type: ignore[assignment]
         super().handle_websocket_upgrade(event)
+
+    def hang_up(self) -> None:
+        """Close the connection in the middle of an answer: the client sees that the answer is not complete."""
+        self.transport.abort()
+        self.cycle.disconnected = True  # the server expects no more of the answer, and logs nothing
 
     def hand_over(self, headers: list[tuple[bytes, bytes]], protocol: asyncio.Protocol) -> None:
         """Answer 101 and give the connection to another protocol. Raises ApiError if the request has a body."""
@@ -81,18 +88,34 @@ class Upgradable(H11Protocol):
             protocol.data_received(early)
 
 
-class _WithDeparture:
-    def __init__(self, app: Any, departure: Departure) -> None:
+class _OnProtocol:
+    """The application of a WebSocket. It learns when the client leaves, and the server's protocol when a refusal is
+    complete: uvicorn does not note that, and would log an application that has answered nothing."""
+
+    def __init__(self, app: Any, protocol: Any, departure: Departure) -> None:
         self._app = app
+        self._protocol = protocol
         self._departure = departure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, DEPARTURE: self._departure}, receive, send)
+        async def noted(message: Message) -> None:
+            await send(message)
+            if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+                self._protocol.handshake_complete = True
+
+        await self._app({**scope, DEPARTURE: self._departure}, receive, noted)
 
 
 def upgrades(scope: Scope) -> bool:
     """Whether a request wants to leave HTTP: for SPDY, or as a WebSocket of any kind."""
     return scope["type"] == "websocket" or _KEY in scope.get("extensions", {})
+
+
+def hang_up(scope: Scope) -> None:
+    """Close the connection of a request whose answer has begun and cannot be completed."""
+    close: Callable[[], None] | None = scope.get("extensions", {}).get(_HANG_UP)
+    if close is not None:
+        close()
 
 
 def has_body(scope: Scope) -> bool:

@@ -130,11 +130,14 @@ def _flood(ws: ClientConnection) -> None:
         ("?ports=80", "v9.channel.k8s.io", "supports only the WebSocket subprotocols v4.channel.k8s.io"),
     ],
 )
-def test_refusals(served: Served, query: str, protocol: str, sentence: str) -> None:
+def test_refusals(
+    served: Served, query: str, protocol: str, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidStatus) as refused:
         forwarding(served, query, protocol)
     assert refused.value.response.status_code == 400
     assert sentence in refused.value.response.body.decode()
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("given", [[], [""], ["80,"], ["0"], ["65536"], ["-1"], ["८"], ["1,2,3,4,5,6"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message, Scope
 
+from kubelite.api import upgrade
 from kubelite.api.audit import is_audited
 from kubelite.api.kube.proxy import location
+from kubelite.api.kube.proxy.exchange import Exchange
 from kubelite.api.kube.proxy.location import Given, Location
 from kubelite.api.rbac.authorizer import attributes_of
 from kubelite.api.rbac.rules import Attributes
@@ -227,7 +231,7 @@ def test_a_service(served: Served, client: httpx.Client, port: int) -> None:
     assert client.get(f"{place}/other:80/proxy/").json()["message"] == 'services "other" not found'
 
 
-def test_pods_that_do_not_answer(client: httpx.Client, port: int) -> None:
+def test_pods_that_do_not_answer(client: httpx.Client, port: int, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free = listener.getsockname()[1]
     refused = client.get(f"{PODS}/web:{free}/proxy/")
@@ -238,6 +242,7 @@ def test_pods_that_do_not_answer(client: httpx.Client, port: int) -> None:
     assert client.get(f"{PODS}/other:{port}/proxy/").status_code == 404
     with pytest.raises(httpx.RemoteProtocolError):
         client.get(f"{PODS}/web:{port}/proxy/cut")
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
     not_tls = client.get(f"{PODS}/https:web:{port}/proxy/")
     assert not_tls.status_code == 503
 
@@ -286,6 +291,30 @@ def exchanged(served: Served, request: str, answer: bytes) -> tuple[bytes, bytes
 def test_pods_get_one_request(served: Served, request_head: str, inside: bytes, missing: bytes) -> None:
     got, said = exchanged(served, request_head, EMPTY)
     assert inside in got and missing not in got and b" 200 OK" in said
+
+
+async def test_a_body_that_is_refused_after_the_answer_has_begun_ends_the_connection() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def pod(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nonly")
+        await reader.read()
+        writer.close()
+
+    async def receive() -> Message:
+        await begun.wait()
+        raise ApiError("RequestEntityTooLarge", "too much")
+
+    async def send(message: Message) -> None:
+        begun.set()
+
+    async with await asyncio.start_server(pod, "127.0.0.1", 0) as server:
+        where = Location("http", *server.sockets[0].getsockname())
+        scope: Scope = {"method": "POST", "headers": [(b"host", b"a"), (b"transfer-encoding", b"chunked")]}
+        scope["extensions"] = {upgrade._HANG_UP: ended.set}
+        await Exchange(where, "", "/")(scope, receive, send)
+    assert ended.is_set()
 
 
 def test_answers_of_odd_pods(served: Served) -> None:

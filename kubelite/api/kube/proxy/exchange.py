@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from kubelite.api.kube.proxy.location import Location
+from kubelite.api.upgrade import hang_up
 from kubelite.kube.errors import ApiError
 
 DIAL = 10.0  # seconds for a pod to take the connection
@@ -61,6 +62,10 @@ class Exchange(Response):
                 await asyncio.wait((sending, answering), return_when=asyncio.FIRST_COMPLETED)
                 if not answering.done() and not sending.result():
                     await asyncio.wait((answering,))  # the pod takes no more of the body, and may answer
+            except ApiError:  # the body is too large, or late
+                if not self._begun:
+                    raise
+                hang_up(scope)
             finally:
                 for task in (sending, answering):
                     task.cancel()
@@ -70,7 +75,7 @@ class Exchange(Response):
                 raise error
             if not self._begun:
                 raise _unreachable(str(error)) from error
-            # The pod has left in the middle: without an end of the answer, the server closes the client's connection.
+            hang_up(scope)  # the pod has left in the middle
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         scheme, address, port = self._location
