@@ -14,7 +14,7 @@ from kubelite.api.upgrade import upgrades
 from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 
-_OF_MANY = frozenset({"deletecollection", "list", "watch"})
+_OF_MANY = frozenset({"list", "watch"})  # not deletecollection, as on a cluster
 _STREAMS = frozenset({"attach", "exec", "portforward"})
 _WRITES = frozenset({"create", "delete", "deletecollection", "patch", "update"})
 

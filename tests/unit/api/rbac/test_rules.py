@@ -217,7 +217,8 @@ def test_a_list_of_one_name_is_about_that_name(fields: str, name: str) -> None:
     path = "/api/v1/namespaces/default/secrets"
     scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
     assert attributes_of(scope) == Attributes("list", "", "secrets", "", "default", name)
-    assert attributes_of({**scope, "method": "POST"}).name == ""
+    for method in ("DELETE", "POST"):  # resourceNames restrict neither deletecollection nor create
+        assert attributes_of({**scope, "method": method}).name == ""
 
 
 def test_the_words_of_a_refusal() -> None:
