@@ -20,7 +20,7 @@ from kubelite.api.kube.resources import Resource, complete, read_list
 from kubelite.api.node import ChangeLike, NodeApi, WatchLike
 from kubelite.api.stream import Stream
 from kubelite.kube.json import Json
-from state.errors import StoreError
+from state.errors import Expired, StoreError
 
 LIMIT = 4096  # pending changes of one client
 BOOKMARK_SECONDS = 60.0  # between two bookmarks, as on a cluster
@@ -40,11 +40,15 @@ class WatchRequest:
 
 
 def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
-    """Subscribe to changes and return the answer. Raises Expired before the answer starts."""
+    """Subscribe to changes and return the answer. A version that the store no longer has is an event of the watch, not
+    a failure of the request (apiserver pkg/storage/cacher/cacher.go, newErrWatcher)."""
     if not request.resource.stored:
         return Stream(_watch_derived(node, request), media_type="application/json")
     now = node.store.resource_version
-    watch = node.store.watch(request.resource.kind, request.since, LIMIT)
+    try:
+        watch = node.store.watch(request.resource.kind, request.since, LIMIT)
+    except Expired as error:
+        return Stream(_only(_failure(error)), media_type="application/json")
     initial = [
         complete(request.resource, record.doc)
         for record in node.store.list(request.resource.kind, request.namespace)
@@ -72,7 +76,7 @@ async def _events(
             change = await watch.next(None if wait == math.inf else wait)
         except StoreError as error:
             # The client is too far behind. It lists again, as after an expired resourceVersion.
-            yield _line("ERROR", status(from_exception(error)))
+            yield _failure(error)
             return
         if change is not None:
             version = change.record.resource_version
@@ -84,6 +88,10 @@ async def _events(
         if time.monotonic() >= min(due, deadline) and request.bookmarks:
             yield _line("BOOKMARK", _bookmark(request.resource, version))
             due = time.monotonic() + BOOKMARK_SECONDS
+
+
+async def _only(line: bytes) -> AsyncGenerator[bytes, None]:
+    yield line
 
 
 async def _watch_derived(node: NodeApi, request: WatchRequest) -> AsyncGenerator[bytes, None]:
@@ -140,6 +148,10 @@ def _bookmark(resource: Resource, version: int, *, initial: bool = False) -> Jso
     if initial:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
     return {"kind": resource.kind, "apiVersion": resource.group_version, "metadata": metadata}
+
+
+def _failure(error: StoreError) -> bytes:
+    return _line("ERROR", status(from_exception(error)))
 
 
 def _line(kind: str, document: Json) -> bytes:

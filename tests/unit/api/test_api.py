@@ -355,7 +355,7 @@ def test_watch_from_a_version_as_table(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_watch_of_a_forgotten_version_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_of_a_forgotten_version_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with served(tmp_path) as (node, socket):
             for _ in range(3):
@@ -363,7 +363,10 @@ def test_watch_of_a_forgotten_version_is_gone(tmp_path: Path, monkeypatch: pytes
                 await node.store.delete("uid-default-web")
             node.store._history.clear()
             async with watching(socket, "/api/v1/pods?watch=1&resourceVersion=1") as stream:
-                assert stream.status == 410
+                event = await stream.event()
+                assert (stream.status, event["type"], event["object"]["code"]) == (200, "ERROR", 410)
+                assert event["object"]["reason"] == "Expired"
+                assert event["object"]["message"].startswith("too old resource version: 1 (")
 
     asyncio.run(scenario())
 
