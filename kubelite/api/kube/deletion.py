@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from kubelite.sources.edits import Plan
 
 _CLAIM, _SERVICE = "PersistentVolumeClaim", "Service"
+#: Kinds whose deletion is answered with the object (ReturnDeletedObject in Kubernetes pkg/registry/*/*/storage).
+_ANSWERED = frozenset(
+    {
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "Pod",
+        "ResourceQuota",
+        "Service",
+        "ServiceAccount",
+        "StorageClass",
+    }
+)
 _POLICIES: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
 
 
@@ -53,7 +65,26 @@ async def deleted(request: Request, node: NodeApi, resource: Resource, namespace
     if record is None:
         raise not_found(resource.plural, name)
     headers = warning_header([recreated(kind, metadata, source)])
-    return JSONResponse(complete(resource, record.doc), headers=headers)
+    left = read_one(node, resource, namespace, name)
+    answer = outcome(resource, complete(resource, record.doc), left)
+    if request.query_params.get("manifest") == "keep":  # of kubelite's own commands
+        answer = complete(resource, record.doc)
+    return JSONResponse(answer, headers=headers)
+
+
+def outcome(resource: Resource, deleted: Json, left: Json | None) -> Json:
+    """Return the answer to a deletion: what is left of the object while it ends; after its end the object as it was, or
+    for most kinds a Status (apiserver pkg/registry/generic/registry/store.go, finalizeDelete). `left`: the object of
+    that name now."""
+    metadata = deleted["metadata"]
+    if left is not None and left["metadata"].get("uid") == metadata.get("uid"):
+        return left
+    if resource.kind in _ANSWERED:
+        return deleted
+    details = {"name": metadata["name"], "kind": resource.plural, "uid": metadata.get("uid", "")}
+    details |= {"group": resource.group} if resource.group else {}
+    head = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
+    return {**head, "status": "Success", "details": details}
 
 
 async def delete_record(node: NodeApi, resource: Resource, doc: Json, options: Json) -> RecordLike | None:
@@ -70,8 +101,7 @@ async def delete_record(node: NodeApi, resource: Resource, doc: Json, options: J
 
 
 async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Json, source: str) -> Response:
-    """Remove the object from its manifest, and so from the node. Answer with what is left of it: a pod that terminates,
-    or a Status."""
+    """Remove the object from its manifest, and so from the node."""
     from kubelite.api.kube.writes.writing import remove
 
     options, metadata = await delete_options(request), doc["metadata"]
@@ -92,14 +122,7 @@ async def _removed(request: Request, node: NodeApi, resource: Resource, doc: Jso
     grace = options.get("gracePeriodSeconds")
     if resource.kind == "Pod" and grace is not None:
         await node.delete_pod(namespace, name, grace=grace)
-    left = read_one(node, resource, namespace, name)
-    if left is not None and left["metadata"].get("uid") == metadata.get("uid"):
-        return JSONResponse(left)
-    group = resource.group_version.rpartition("/")[0]
-    details = {"name": name, "kind": resource.plural, "uid": metadata.get("uid", "")}
-    details |= {"group": group} if group else {}
-    head = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
-    return JSONResponse({**head, "status": "Success", "details": details})
+    return JSONResponse(outcome(resource, doc, read_one(node, resource, namespace, name)))
 
 
 def refuse_orphans(options: Json, source: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from kubelite.api.kube.deletion import outcome
 from kubelite.api.kube.printers import table
+from kubelite.api.kube.resources import RESOURCES
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import selector_text
 from kubelite.kube.objects import SOURCE
@@ -159,8 +161,25 @@ def test_a_deletion_follows_its_policy(http: Http) -> None:
     assert began["metadata"]["deletionTimestamp"]
     orphaned = http.request("DELETE", path, params={"propagationPolicy": "Orphan"}).json()
     assert orphaned["metadata"]["finalizers"] == ["orphan"]
-    assert http.request("DELETE", path).status_code == 200
+    done = http.request("DELETE", path).json()
+    assert (done["kind"], done["status"]) == ("Status", "Success"), "nothing is left of it"
+    assert done["details"] == {"name": "web", "kind": "deployments", "uid": "uid-Deployment", "group": "apps"}
     assert http.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("plural", "answered"),
+    [("pods", "Pod"), ("services", "Service"), ("serviceaccounts", "ServiceAccount"), ("secrets", "Status")],
+)
+def test_what_a_finished_deletion_is_answered_with(plural: str, answered: str) -> None:
+    """The object for some kinds, a Status for the others, as the OpenAPI document of Kubernetes says."""
+    resource = RESOURCES[plural]
+    gone = {"kind": resource.kind, "metadata": {"name": "a", "uid": "1"}}
+    again = {"kind": resource.kind, "metadata": {"name": "a", "uid": "2"}}
+    for left in (None, again):
+        assert outcome(resource, gone, left)["kind"] == answered
+    ending = {"kind": resource.kind, "metadata": {"name": "a", "uid": "1", "deletionTimestamp": CREATED}}
+    assert outcome(resource, gone, ending) == ending
 
 
 def test_a_deletion_says_what_is_created_again(http: Http) -> None:
