@@ -107,11 +107,13 @@ NOT_IN_UML := $(wildcard tests/kernel/test_images_*.py) tests/kernel/test_oci_ex
 IN_UML := $(patsubst %,tests/e2e/test_%.py,$(OF_CGROUPS) $(if $(WHOLE),$(SELDOM))) \
 	$(filter-out $(NOT_IN_UML),$(wildcard tests/conformance/test_*.py tests/kernel/test_*.py))
 
-test-uml: setup  ## (root) on cgroup v2, inside User Mode Linux, what that can change; WHOLE=1: the rest, too
+test-uml: setup  ## (root) on cgroup v2, inside User Mode Linux, what that can change, and AppArmor; WHOLE=1: the rest, too
 	$(COMPILE)
 	tests/uml/run --skips tests/uml/skips --env TEST_PATIENCE=5 --env TEST_ALONE=1 \
 		--share 3 --mem 3G --each $(IN_UML) -- $(BIN)/python -m \
 		$(if $(TEST_RERUN),tests.rerun_failures $(TEST_RERUN),pytest -p no:cacheprovider) -rs --timeout=600 $(if $(WHOLE),,-m 'not either_cgroup')
+	tests/uml/run --boot apparmor=1 --boot security=apparmor --env TEST_PATIENCE=5 --env TEST_ALLOWED_SKIPS=none \
+		-- $(BIN)/python -m pytest -p no:cacheprovider -rs --timeout=600 tests/e2e/test_apparmor.py
 
 chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… BLOWS=… to choose
 	$(COMPILE)

@@ -36,7 +36,7 @@ def main() -> None:
         "Maintainer": maintainer(project),
         "Installed-Size": str(size(tree)),
         "Depends": ", ".join(depends()),
-        "Recommends": "ca-certificates, e2fsprogs, tzdata",
+        "Recommends": "apparmor, ca-certificates, e2fsprogs, tzdata",
         "Suggests": "busybox-static, git, uidmap, xfsprogs",
         "Section": "admin",
         "Priority": "optional",

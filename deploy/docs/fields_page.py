@@ -31,7 +31,8 @@ names the field. If the program could not run as intended without it, the contai
 """
 MACHINE: Final = """
 Depending on the kernel: a pod with an `appArmorProfile` of `type: Localhost` stays Pending, with the reason `AppArmor`,
-where the kernel has no AppArmor; `seLinuxOptions` are left out where it has no SELinux, and an event says so.
+where the kernel has no AppArmor; a container with `type: RuntimeDefault` waits where the kernel has AppArmor, but the
+default profile could not be loaded; `seLinuxOptions` are left out where it has no SELinux, and an event says so.
 """
 _CONTAINER: Final[dict[str, Any]] = {"name": "app", "image": "app:1"}
 #: A pod for each field that `unsupported_fields` may name, whatever the machine.

@@ -185,7 +185,7 @@ class BuildsApi(Protocol):
 
     def about(self) -> Json:
         """Return {"images": the store's directory, "cgroupParent", "memory": bytes that a RUN may use, None: no limit,
-        "socketcall": whether a RUN may call socketcall(2)}."""
+        "socketcall": whether a RUN may call socketcall(2), "apparmor": the profile of a RUN, "": none}."""
         ...
 
     def attach(self, pid: int) -> AsyncGenerator[Json, None]:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeAlias
 
 from kubelite.daemon.api_server import serve_api
+from kubelite.daemon.apparmor import load_default_profile
 from kubelite.daemon.cluster.node_cluster import run_cluster
 from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
@@ -96,6 +97,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         meters = Meters(partial(_container_type, store))
         tracer = make_tracer(settings, meters, exporter, stack)
         config = replace(node_config(settings), cluster_dns=cluster_dns(settings, store))
+        await load_default_profile(events)
         warm_up(config)
         forkserver, own = _launched(await launch)
         images = _image_client(settings)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kubelite.node.spec import lsm
 from kubelite.settings import Settings
 from runtime.builder.run import leftovers
 from runtime.cgroups import open_cgroup
@@ -75,6 +76,7 @@ def examine(
     for sentence in images:
         error("images", sentence, "kubelite doctor --repair")
     findings.extend(_check_manifests(settings.manifests, *rejected))
+    findings.extend(_check_apparmor())
     if store.set_aside:
         findings.append(
             Finding(
@@ -244,6 +246,16 @@ def _check_manifests(directory: str, total: int, rejected: Sequence[str]) -> Ite
         be = "is" if len(rejected) == 1 else "are"
         words = f"{len(rejected)} of {total} manifests {be} not applied because of errors: {some}{more}"
         yield Finding("warning", "manifests", words, "kubelite get manifests shows the lines and fields")
+
+
+def _check_apparmor() -> Iterator[Finding]:
+    """Report an AppArmor without the default profile. The event of the daemon's start says why."""
+    if lsm.apparmor() and not lsm.default_profile():
+        words = (
+            f"the kernel has AppArmor, but not the profile {lsm.DEFAULT_PROFILE}: containers run without it"
+        )
+        fix = "install apparmor_parser (Debian and Ubuntu: apt install apparmor), then restart kubelite"
+        yield Finding("warning", "apparmor", words, fix)
 
 
 def _names(directory: str) -> list[str]:

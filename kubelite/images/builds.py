@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from kubelite.kube.json import Json
 from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.model.capacity import machine_memory, memory_limit
+from kubelite.node.spec import lsm
 from kubelite.settings import Settings
 from runtime.errors import StateError
 from runtime.images.client import ImageClient
@@ -33,6 +34,7 @@ class NodeBuilds:
             "cgroupParent": f"/{self.settings.cgroup_parent}",
             "memory": memory_limit(self.settings.build_memory, machine_memory()),
             "socketcall": self.settings.socketcall,
+            "apparmor": lsm.default_profile(),
         }
 
     async def attach(self, pid: int) -> AsyncGenerator[Json, None]:

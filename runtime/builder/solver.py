@@ -94,6 +94,7 @@ class Services:
     #: OCI linux.resources of a RUN; those of the request take precedence.
     resources: Json = field(default_factory=dict)
     socketcall: bool = True  # the seccomp profile of a RUN allows socketcall(2)
+    apparmor: str = ""  # the AppArmor profile of a RUN
 
 
 @dataclass(frozen=True, slots=True)

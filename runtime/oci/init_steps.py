@@ -332,7 +332,10 @@ def set_label(proc: int, process: Process) -> None:
             raise CapabilityError(
                 f"process.apparmorProfile: cannot apply {profile!r}: this kernel has no AppArmor"
             )
-        write_proc(proc, "self/attr/apparmor/exec", f"exec {profile}")
+        try:
+            write_proc(proc, "self/attr/apparmor/exec", f"exec {profile}")
+        except SyscallError as error:  # ENOENT: there is no such profile
+            raise CapabilityError(f"process.apparmorProfile: {error}: is the profile loaded?") from error
     elif label := process.get("selinuxLabel", ""):
         if not os.path.isdir("/sys/fs/selinux"):
             raise CapabilityError(f"process.selinuxLabel: cannot apply {label!r}: this kernel has no SELinux")

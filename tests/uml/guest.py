@@ -95,6 +95,8 @@ def make_machine(work: str) -> list[str]:
     missing = load_modules(MODULES)
     writable_root()
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    with contextlib.suppress(OSError):
+        mount("securityfs", "/sys/kernel/security", "securityfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     kept = os.open(work, os.O_PATH | os.O_DIRECTORY)
     for place, mode in (("/tmp", "1777"), ("/run", "755"), ("/dev/shm", "1777")):
         Path(place).mkdir(exist_ok=True)

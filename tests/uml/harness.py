@@ -51,7 +51,7 @@ _HERE = Path(__file__).resolve().parent
 class Boot:
     """One guest: its process, its three channels, and what came out of them."""
 
-    def __init__(self, kernel: str, mem: str, job: dict[str, object], workdir: str) -> None:
+    def __init__(self, kernel: str, mem: str, job: dict[str, object], workdir: str, boot: list[str]) -> None:
         self.log = bytearray()
         self.status = bytearray()
         self._selector = selectors.DefaultSelector()
@@ -73,6 +73,7 @@ class Boot:
             *(f"con{number}=null,fd:{fd}" for number, fd in enumerate(theirs)),
             "ssl=null",
             "quiet",
+            *boot,
             f"uml_dir={workdir}",
             "umid=guest",
             f"init={sys.executable}",
@@ -166,10 +167,11 @@ def run(
     env: dict[str, str],
     verbose: bool,
     retries: int = RETRIES,
+    boot: list[str],
 ) -> int:
     """One guest, one command; its exit code. A guest that dies of the kernel's own known bug is booted again."""
     for attempt in range(1 + retries):
-        code, log = boot_once(command, mem=mem, timeout=timeout, env=env)
+        code, log = boot_once(command, mem=mem, timeout=timeout, env=env, boot=boot)
         known = code == GUEST_DIED and KNOWN_PANIC in log
         if verbose or (code in (GUEST_DIED, TIMED_OUT) and not known):
             sys.stderr.write(log)
@@ -186,19 +188,21 @@ def run(
     return code
 
 
-def boot_once(command: list[str], *, mem: str, timeout: float, env: dict[str, str]) -> tuple[int, str]:
+def boot_once(
+    command: list[str], *, mem: str, timeout: float, env: dict[str, str], boot: list[str]
+) -> tuple[int, str]:
     job: dict[str, object] = {"command": command, "cwd": str(Path.cwd()), "env": env, "timeout": timeout}
     kernel = shutil.which(KERNEL) or KERNEL
     with tempfile.TemporaryDirectory(prefix="kubelite-uml-") as workdir:
-        boot = Boot(kernel, mem, job, workdir)
+        guest = Boot(kernel, mem, job, workdir, boot)
         try:
-            ended = boot.pump(time.monotonic() + timeout + GRACE)
-            code = boot.exit_code()
+            ended = guest.pump(time.monotonic() + timeout + GRACE)
+            code = guest.exit_code()
         finally:
-            boot.end()
+            guest.end()
     if code is None:
         code = GUEST_DIED if ended else TIMED_OUT
-    return code, (boot.log + boot.status).decode(errors="replace")
+    return code, (guest.log + guest.status).decode(errors="replace")
 
 
 def shares(paths: list[str], most: int) -> list[list[str]]:
@@ -290,6 +294,9 @@ def main() -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="with --each: guests at a time (%(default)s)"
     )
+    parser.add_argument(
+        "--boot", action="append", default=[], metavar="WORD", help="a parameter of the guest's kernel"
+    )
     parser.add_argument("--skips", metavar="FILE", help="the skips that are expected, as TEST_ALLOWED_SKIPS")
     parser.add_argument(
         "--retries", type=int, default=RETRIES, help="after the kernel's known panic (%(default)s)"
@@ -313,12 +320,14 @@ def main() -> int:
         "env": dict(entry.split("=", 1) for entry in options.env),
         "verbose": options.verbose,
         "retries": options.retries,
+        "boot": options.boot,
     }
     if options.skips:
         how["env"]["TEST_ALLOWED_SKIPS"] = reasons(options.skips)
     if options.each:
         arguments = ["--mem", options.mem, "--timeout", f"{options.timeout * options.share:g}"]
         arguments += [f"--env={key}={value}" for key, value in how["env"].items()]
+        arguments += [f"--boot={word}" for word in options.boot]
         arguments += ["--verbose"] if options.verbose else []
         return run_each(options.each, arguments, options.command, options.jobs, options.share)
     return run(options.command, **how)

@@ -437,7 +437,7 @@ def _services(server: Client, about: Json, report: Any) -> Services:
         with closing(response), cancellable(response.fileno()):
             _follow(server, response, report)
 
-    limit = about.get("memory")  # a daemon of an older version sends neither
+    limit = about.get("memory")  # a daemon of an older version sends none of these
     return Services(
         about["cgroupParent"],
         pull,
@@ -445,6 +445,7 @@ def _services(server: Client, about: Json, report: Any) -> Services:
         report,
         resources={"memory": {"limit": limit}} if limit else {},
         socketcall=about.get("socketcall", True),
+        apparmor=about.get("apparmor", ""),
     )
 
 

@@ -42,6 +42,7 @@ WORKING_VOLUMES = frozenset(
 )
 NO_CLAIMS = "this node has no driver that allocates ResourceClaims (dynamic resource allocation)"
 NO_APPARMOR = "AppArmor is not enabled on the host"
+NO_DEFAULT_PROFILE = "the default AppArmor profile is not loaded; kubelite doctor says why"
 _SPEC_FIELDS = {  # fields of PodSpec without effect here, and what that means
     "resourceClaims": NO_CLAIMS,
     "schedulingGroup": "the pods of a group are scheduled one by one",
@@ -77,7 +78,7 @@ def unenforceable(pod: Pod) -> str:
     """Return kubelet's message if the host has no AppArmor to enforce a profile that the pod loads, else "".
 
     kubelet does not run such a pod (Kubernetes pkg/security/apparmor/validate.go). It refuses `RuntimeDefault`, too;
-    here that profile exists on no node, so a pod that names it runs without."""
+    here a pod that names it runs without, as one that names no profile does."""
     fields = [found for found in unsupported_fields(pod) if found.sentence == NO_APPARMOR]
     return f"Cannot enforce AppArmor: {NO_APPARMOR}" if fields else ""
 
@@ -151,9 +152,13 @@ def _of_profiles(path: str, security: Any) -> Iterator[Unsupported]:
     profile = security.app_armor_profile
     if profile is not None and profile.type == "Localhost" and not lsm.apparmor():
         yield Unsupported(f"{path}.appArmorProfile", NO_APPARMOR, True)
-    if profile is not None and profile.type == "RuntimeDefault" and lsm.apparmor():
-        sentence = "this node has no default AppArmor profile, so that none confines the container"
-        yield Unsupported(f"{path}.appArmorProfile", sentence, False)
+    if (
+        profile is not None
+        and profile.type == "RuntimeDefault"
+        and lsm.apparmor()
+        and not lsm.default_profile()
+    ):
+        yield Unsupported(f"{path}.appArmorProfile", NO_DEFAULT_PROFILE, True)
     if security.se_linux_options is not None:
         on = "only processes get the label: volumes keep their own labels"
         off = "SELinux is not enabled on the host"

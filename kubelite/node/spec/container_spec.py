@@ -178,7 +178,7 @@ def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeCon
         "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in config.rlimits],
         "oomScoreAdj": oom_score_adj(pod, container, config.memory_bytes),
     }
-    process |= lsm.process_labels(pod, container)
+    process |= lsm.process_labels(pod, container, privileged=is_privileged(container))
     process["noNewPrivileges"] = no_new_privileges(container, default=config.no_new_privileges)
     return process
 

@@ -1,7 +1,7 @@
 """RUN: its OCI config.json (pure), and the builder's side of the runner.
 
-The container gets what docker build gives: the default capabilities and seccomp profile, no terminal, and nothing of
-the host except its resolver configuration. Mount points created for the RUN do not remain in the layer.
+The container gets what docker build gives: the default capabilities, seccomp and AppArmor profile, no terminal, and
+nothing of the host except its resolver configuration. Mount points created for the RUN do not remain in the layer.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class RunJob:
     secrets_at: str = ""
     resources: Json = field(default_factory=dict)
     socketcall: bool = True  # see seccomp_default.resolve
+    apparmor: str = ""  # the name of a profile that is loaded
     shm_size: int = 64 << 20
 
 
@@ -109,6 +110,7 @@ def spec(job: RunJob, caps: Sequence[str], machine: str, kernel: tuple[int, int]
             "capabilities": capabilities,
             "rlimits": [],
             "noNewPrivileges": False,
+            **({"apparmorProfile": job.apparmor} if job.apparmor else {}),
         },
         "hostname": HOSTNAME,
         "root": {"path": "merged", "readonly": False},

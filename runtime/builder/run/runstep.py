@@ -235,6 +235,7 @@ class RunStep:
                 secrets_at=secrets,
                 resources={**self.build.services.resources, **self.build.request.resources},
                 socketcall=self.build.services.socketcall,
+                apparmor=self.build.services.apparmor,
             )
             running.run(job, self.build.services.attach, output, self.build.cancellable)
 

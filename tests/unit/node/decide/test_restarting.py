@@ -216,6 +216,54 @@ def test_security_modules_are_used_if_the_kernel_has_them(monkeypatch: pytest.Mo
         monkeypatch.setattr(lsm, "apparmor", lambda there=there: there)
         monkeypatch.setattr(lsm, "selinux", lambda there=there: there)
         labels = {"apparmorProfile": "mine", "selinuxLabel": "system_u:system_r:spc_t:s0:c1"} if there else {}
-        assert lsm.process_labels(pod, pod.spec.containers[0]) == labels
+        assert lsm.process_labels(pod, pod.spec.containers[0], privileged=False) == labels
         assert bool(blocked_containers(pod)) is not there
         assert any(f.path.endswith("seLinuxOptions") for f in unsupported_fields(pod))
+
+
+@pytest.mark.parametrize(
+    ("of_pod", "of_container", "privileged", "expected"),
+    [
+        ("", "", False, "kubelite-default"),
+        ("RuntimeDefault", "", False, "kubelite-default"),
+        ("", "RuntimeDefault", False, "kubelite-default"),
+        ("Unconfined", "", False, "unconfined"),
+        ("Unconfined", "RuntimeDefault", False, "kubelite-default"),
+        ("RuntimeDefault", "Unconfined", False, "unconfined"),
+        ("Localhost", "", False, "mine"),
+        ("Localhost", "", True, "mine"),
+        ("", "", True, None),
+        ("", "RuntimeDefault", True, None),
+    ],
+)
+def test_the_apparmor_profile_of_a_container(
+    of_pod: str, of_container: str, privileged: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """containerd's rules (generateApparmorSpecOpts); the container's field replaces the pod's."""
+
+    def context(kind: str) -> dict[str, Any]:
+        named = {"localhostProfile": "mine"} if kind == "Localhost" else {}
+        return {"appArmorProfile": {"type": kind, **named}} if kind else {}
+
+    own = {**context(of_container), "privileged": privileged}
+    pod = make_pod(container("a", securityContext=own), securityContext=context(of_pod))
+    monkeypatch.setattr(lsm, "apparmor", lambda: True)
+    for loaded in (lsm.DEFAULT_PROFILE, ""):
+        monkeypatch.setattr(lsm, "default_profile", lambda loaded=loaded: loaded)
+        there = expected if loaded or expected != lsm.DEFAULT_PROFILE else None
+        labels = lsm.process_labels(pod, pod.spec.containers[0], privileged=privileged)
+        assert labels == ({"apparmorProfile": there} if there else {})
+    monkeypatch.setattr(lsm, "apparmor", lambda: False)
+    assert lsm.process_labels(pod, pod.spec.containers[0], privileged=privileged) == {}
+
+
+def test_a_container_waits_for_a_default_profile_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = make_pod(
+        container("a", securityContext={"appArmorProfile": {"type": "RuntimeDefault"}}), container("b")
+    )
+    monkeypatch.setattr(lsm, "apparmor", lambda: True)
+    monkeypatch.setattr(lsm, "default_profile", lambda: "")
+    path = "spec.containers[0].securityContext.appArmorProfile"
+    assert blocked_containers(pod) == {
+        "a": f"{path}: the default AppArmor profile is not loaded; kubelite doctor says why"
+    }
