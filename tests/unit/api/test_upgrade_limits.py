@@ -95,11 +95,11 @@ def test_a_shortage_before_the_answer_is_a_refusal(
     assert '"reason":"TooManyRequests"' in answer
 
 
-def test_the_kernel_looks_for_peers_that_are_gone() -> None:
+def test_the_kernel_sends_at_once_and_looks_for_peers_that_are_gone() -> None:
     found: dict[int, int] = {}
 
     async def look(_make: Any, connection: socket.socket) -> None:
-        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        options = (*accepting.KEEPALIVE, socket.TCP_USER_TIMEOUT, socket.TCP_NODELAY)
         found.update({one: connection.getsockopt(socket.IPPROTO_TCP, one) for one in options})
         found[-1] = connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         connection.close()
@@ -114,7 +114,7 @@ def test_the_kernel_looks_for_peers_that_are_gone() -> None:
         acceptor.close()
 
     asyncio.run(run())
-    assert found == {**accepting.KEEPALIVE, socket.TCP_USER_TIMEOUT: 0, -1: 1}
+    assert found == {**accepting.KEEPALIVE, socket.TCP_USER_TIMEOUT: 0, socket.TCP_NODELAY: 1, -1: 1}
 
 
 async def test_ends_of_input_that_nobody_reads_do_not_pile_up() -> None:
