@@ -107,6 +107,12 @@ NOT_IN_UML := $(wildcard tests/kernel/test_images_*.py) tests/kernel/test_oci_ex
 IN_UML := $(patsubst %,tests/e2e/test_%.py,$(OF_CGROUPS) $(if $(WHOLE),$(SELDOM))) \
 	$(filter-out $(NOT_IN_UML),$(wildcard tests/conformance/test_*.py tests/kernel/test_*.py))
 
+.PHONY: clients
+clients: setup   ## (root) try each client of the Kubernetes API that a registry has, and write docs/reference/clients.md
+	@deploy/clients/setup .clients
+	TEST_RECORD=1 $(BIN)/python -m pytest tests/clients
+	$(BIN)/python -m deploy.docs.reference
+
 test-uml: setup  ## (root) on cgroup v2, inside User Mode Linux, what that can change, and AppArmor; WHOLE=1: the rest, too
 	$(COMPILE)
 	tests/uml/run --skips tests/uml/skips --env TEST_PATIENCE=5 --env TEST_ALONE=1 \
@@ -151,4 +157,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pythons build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients .pythons build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

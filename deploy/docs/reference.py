@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from deploy.docs import annotations_page, exit_codes_page, fields_page, settings_page
+from deploy.docs import annotations_page, clients_page, exit_codes_page, fields_page, settings_page
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "reference"
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "annotations.md": annotations_page.page,
+    "clients.md": clients_page.page,
     "exit-codes.md": exit_codes_page.page,
     "manifest-fields.md": fields_page.page,
     "settings.md": settings_page.page,

@@ -1,0 +1,42 @@
+"""docs/reference/clients.md: which clients were tried, and with which calls. tests/clients writes the results."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from deploy.docs.tables import table, titled
+from tests.clients import results
+from tests.clients.operations import OPERATIONS
+
+NOTES: Final = (
+    "`kr8s`: its `exec` takes no input. It offers the protocol `v4.channel.k8s.io`, and refuses input with that. Its "
+    "lists have pages of the size that it chooses.",
+    "`lightkube`: its `deletecollection` takes no selector, so that it deletes the objects of a whole namespace.",
+    "`pykube-ng`: its `patch` and `update` are merge patches; `update`, `scale` and `cordon` send the whole object.",
+    "`kubectl`: `delete --all` and `delete -l` delete one object after the other; the verb `deletecollection` is of "
+    "client libraries. `evict` is `kubectl drain`.",
+)
+
+
+def page() -> str:
+    lines = results.read()
+    clients = [*dict.fromkeys((line.client, line.version) for line in lines if line.what in OPERATIONS)]
+    works = {(line.client, line.what) for line in lines}
+    rows = [
+        (f"{name}: {meaning}", *("✓" if (client, name) in works else "–" for client, _ in clients))
+        for name, meaning in OPERATIONS.items()
+    ]
+    heads = ("operation", *(f"`{client.partition(' ')[0]}` {version}" for client, version in clients))
+    notes = "\n".join(f"- {note}" for note in NOTES)
+    return titled(f"""\
+# Clients of the API
+
+Programs that use the Kubernetes API work with the [API of the node](../how-to/kubectl.md) unchanged. Each of the
+following was run against a node, over TLS, with the kubeconfig that `kubelite kubeconfig` prints. `make clients`
+repeats it; tests compare what works with this page.
+
+✓: it works. –: the client has no such call of its own.
+
+{table(heads, rows)}
+{notes}
+""")
