@@ -6,11 +6,12 @@ Every request has a deadline. A failure is an `Unreachable`, after which the sam
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -60,13 +61,34 @@ def context(access: Access, login: str = "") -> ssl.SSLContext:
     return made
 
 
+class _Connections:
+    """The connections with one TLS context, and whether requests other than watches are under way on them."""
+
+    def __init__(self, inner: httpx.AsyncClient) -> None:
+        self.inner = inner
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._requests = 0
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[httpx.AsyncClient]:
+        self._requests += 1
+        self.idle.clear()
+        try:
+            yield self.inner
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self.idle.set()
+
+
 class ClusterClient:
     """A client of one API server. `verify`: the TLS context; `token`: a bearer token, "" with a client certificate."""
 
     def __init__(self, server: str, verify: ssl.SSLContext, token: str = "") -> None:
         self.server = server
         self._token = token
-        self._inner = self._made(verify)
+        self._using = _Connections(self._made(verify))
 
     def _made(self, verify: ssl.SSLContext) -> httpx.AsyncClient:
         headers = {"User-Agent": f"kubelite/{version()}", "Accept": "application/json"}
@@ -81,12 +103,16 @@ class ClusterClient:
         )
 
     async def renew(self, verify: ssl.SSLContext) -> None:
-        """Use another TLS context from now on. Watches that are open end, and their readers begin anew."""
-        old, self._inner = self._inner, self._made(verify)
-        await old.aclose()
+        """Use another TLS context from now on. Return when the requests under way are answered; then, watches that are
+        open end as if the API server had ended them."""
+        old, self._using = self._using, _Connections(self._made(verify))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REQUEST):
+                await old.idle.wait()
+        await old.inner.aclose()
 
     async def close(self) -> None:
-        await self._inner.aclose()
+        await self._using.inner.aclose()
 
     async def get(self, path: str, **params: str) -> Json:
         return await self.request("GET", path, params=params)
@@ -117,8 +143,9 @@ class ClusterClient:
         content = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": content_type} if body is not None else {}
         try:
-            answer = await self._inner.request(method, path, content=content, params=params, headers=headers)
-        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed by `renew`
+            with self._using.busy() as inner:
+                answer = await inner.request(method, path, content=content, params=params, headers=headers)
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed, because the node leaves
             raise Unreachable(f"{method} {path}: {_words(error)}") from error
         return _document(answer.status_code, answer.content, f"{method} {path}")
 
@@ -127,8 +154,9 @@ class ClusterClient:
         them), Unreachable."""
         asked = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH), **params}
         timeout = httpx.Timeout(REQUEST, read=WATCH + REQUEST)
+        using = self._using
         try:
-            async with self._inner.stream("GET", path, params=asked, timeout=timeout) as answer:
+            async with using.inner.stream("GET", path, params=asked, timeout=timeout) as answer:
                 if answer.status_code != httpx.codes.OK:
                     _document(answer.status_code, await answer.aread(), f"watch {path}")
                 async for line in answer.aiter_lines():
@@ -138,6 +166,8 @@ class ClusterClient:
                             raise _refusal(int(event["object"].get("code") or 500), event["object"])
                         yield str(event.get("type")), event["object"]
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
+            if using is not self._using:  # closed by `renew`
+                return
             raise Unreachable(f"watch {path}: {_words(error)}") from error
 
 

@@ -61,7 +61,7 @@ CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubelet-config"
 
 class Member:
     """`node`: the node that has joined; `content_changed(uid)` tells its worker about an object that a pod uses;
-    `pages()` measures the node."""
+    `pages()` measures the node; `mirrored` gets the number of mirror pods."""
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class Member:
         settings: Settings,
         pages: Callable[[], Measured],
         port: int,
+        mirrored: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._node, self._store, self._events, self._root = node, store, events, root
         self._settings, self._pages = settings, pages
@@ -105,7 +106,7 @@ class Member:
         self.heartbeat = Heartbeat(self.client, membership.node, node.node, port)
         self.mirrors = Mirrors(
             store, self.client, self.pods, membership.node,
-            node_uid=self.heartbeat.node_uid, warn=self._warn,
+            node_uid=self.heartbeat.node_uid, warn=self._warn, counted=mirrored,
         )  # fmt: skip
 
     def _look(self, uid: str) -> None:

@@ -40,7 +40,8 @@ class _Refused:
 
 class Mirrors:
     """`node_uid()` returns the uid of the Node on the API server, "" while it is not registered; `warn` gets a pod of
-    the node, the reason and the message of an event about it."""
+    the node, the reason and the message of an event about it; `counted` gets the number of mirrors on the API server at
+    each look."""
 
     def __init__(
         self,
@@ -51,9 +52,10 @@ class Mirrors:
         *,
         node_uid: Callable[[], str],
         warn: Callable[[Json, str, str], None],
+        counted: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._store, self._client, self._pods, self._node = store, client, pods, node
-        self._node_uid, self._warn = node_uid, warn
+        self._node_uid, self._warn, self._counted = node_uid, warn, counted
         self._wake = asyncio.Event()
         self._refused: dict[str, _Refused] = {}  # by the uid of the node's pod
 
@@ -71,6 +73,7 @@ class Mirrors:
                 if begun := bool(uid and self._pods.complete):
                     own = [record.doc for record in self._store.list("Pod")]
                     there = [pod for pod in self._pods.all() if is_mirror(pod)]
+                    self._counted(len(there))
                     await self._carry_out(plan(own, there, self._node, uid))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause() if begun else UNREGISTERED):

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
-from kubelite.kube.objects import mark_deleting
+from kubelite.kube.objects import belongs_to_cluster, mark_deleting
 from kubelite.node.decide.shutdown_order import SHUTDOWN_REASONS, Group, group_pods, shutdown_groups
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
@@ -150,6 +150,8 @@ async def recreate_pods(agent: NodeAgent) -> None:
 def terminated_by_shutdown(doc: dict[str, Any]) -> bool:
     """Whether a shutdown terminated the pod of this document, and it must be recreated."""
     status = doc.get("status") or {}
+    if belongs_to_cluster(doc):  # its end is the cluster's to know; what created the pod replaces it
+        return False
     ended = status.get("phase") == "Failed" and status.get("reason") in SHUTDOWN_REASONS
     return ended and (doc.get("spec") or {}).get("restartPolicy") != "Never"
 

@@ -101,7 +101,8 @@ def _bare(status: Json) -> Json:
 
 
 def lease(node: Json, old: Json | None, now: float) -> Json:
-    """Return the Lease of the node, renewed. `node`: the Node as the API server has it."""
+    """Return the Lease of the node, renewed. `node`: the Node as the API server has it. Nobody else ever holds the
+    Lease, so it has neither acquireTime nor leaseTransitions, like kubelet's."""
     metadata = node["metadata"]
     owner = {"apiVersion": "v1", "kind": "Node", "name": metadata["name"], "uid": metadata["uid"]}
     fresh = {"name": metadata["name"], "namespace": "kube-node-lease", "ownerReferences": [owner]}

@@ -73,7 +73,11 @@ class NodeCluster:
             agent, agent.store, agent.events,
             root=self._root, membership=membership, content_changed=agent.worker.content_changed,
             settings=agent.settings, pages=agent.pages, port=agent.settings.cluster_port,
+            mirrored=self._mirrored,
         )  # fmt: skip
+
+    def _mirrored(self, number: int) -> None:
+        self._agent.meters.mirror_pods = number
 
     def _begin(self, member: Member) -> None:
         self._member, self._failure = member, ""
@@ -96,6 +100,7 @@ class NodeCluster:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         self._member = self._running = None
+        self._mirrored(0)
 
     def status(self) -> Json:
         """Return {"member": whether the node has joined} and, if so, "server", "node", "joined" (Unix seconds),

@@ -5,18 +5,26 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kubelite.kube.objects import belongs_to_cluster
 from kubelite.node.spec.volume_plans import PLUGINS
 from kubelite.telemetry.metrics.exposition import Page, counter, gauge, labels, number
 from kubelite.telemetry.metrics.meters import Histogram
 from kubelite.telemetry.node_view import NodeView
 from kubelite.version import version
 from runtime.cgroups.layout import Mode, layout
+from state.store import Record
 
 _STATES = ("running", "exited", "created", "unknown")
 _PER_POD = (1, 2, 4, 8, 16)
+
+
+def _by_source(pods: Sequence[Record]) -> dict[str, int]:
+    """Return the number of the node's own pods ("true") and of those that a cluster has bound to it."""
+    bound = sum(belongs_to_cluster(pod.doc) for pod in pods)
+    return {"true": len(pods) - bound, "false": bound}
 
 
 def write_agent(page: Page, agent: NodeView) -> None:
@@ -40,13 +48,13 @@ def write_agent(page: Page, agent: NodeView) -> None:
         "The number of pods the kubelet is being instructed to run. "
         "static is true if the pod is not from the apiserver."
     )
-    _by(page, "kubelet_desired_pods", text, "static", {"true": len(pods), "false": 0})
-    active = sum(p.doc.get("status", {}).get("phase") not in ("Succeeded", "Failed") for p in pods)
+    _by(page, "kubelet_desired_pods", text, "static", _by_source(pods))
+    active = [pod for pod in pods if pod.doc.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
     text = (
         "The number of pods the kubelet considers active and which are being considered when admitting new pods. "
         "static is true if the pod is not from the apiserver."
     )
-    _by(page, "kubelet_active_pods", text, "static", {"true": active, "false": 0})
+    _by(page, "kubelet_active_pods", text, "static", _by_source(active))
     running = [pod.doc for pod in pods if pod.uid in sandboxes]
     _volumes(page, {"desired_state_of_world": [pod.doc for pod in pods], "actual_state_of_world": running})
     _working(page, [pod.doc for pod in pods], sum(uid not in {pod.uid for pod in pods} for uid in sandboxes))
@@ -61,7 +69,8 @@ def write_agent(page: Page, agent: NodeView) -> None:
         gauge("kubelet_node_startup_duration_seconds", "Duration in seconds of node startup in total."),
         agent.startup_took,
     )
-    page.one(gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create."), 0)
+    text = "The number of mirror pods the kubelet will try to create."
+    page.one(gauge("kubelet_mirror_pods", text), agent.meters.mirror_pods)
     page.one(
         gauge("kubelet_cgroup_version", "cgroup version on the hosts."), 2 if layout().mode is Mode.V2 else 1
     )

@@ -182,6 +182,7 @@ class Meters(Observer):
         self._first_seen: dict[str, float] = {}  # uid of a starting pod → Unix seconds when it was first seen
         self._known: set[str] = set()  # pods that a worker has synced
         self.last_relist = 0.0
+        self.mirror_pods = 0  # on the API server of the cluster that the node has joined
         self._pulling: dict[str, float] = {}  # uid of a starting pod → seconds of its image pulls
         self.probes = ProbeMeter()
         self._pods()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -221,7 +221,7 @@ def machine() -> Machine:
     places = [_topology(cpu) for cpu in cpus]
     return Machine(
         read_or("/etc/machine-id").strip(),
-        read_or("/sys/class/dmi/id/product_uuid").strip().lower(),
+        _system_uuid(),
         read_or("/proc/sys/kernel/random/boot_id").strip(),
         os.cpu_count() or 1,
         len({place for place in places if place}) or len(cpus),
@@ -229,6 +229,20 @@ def machine() -> Machine:
         platform.release(),
         _os_image(),
     )
+
+
+#: Where cAdvisor looks (utils/sysfs/sysfs.go, GetSystemUUID): firmware of PCs and ARM servers; Power without and under
+#: KVM; a machine that has neither.
+_UUIDS = (
+    "/sys/class/dmi/id/product_uuid",
+    "/proc/device-tree/system-id",
+    "/proc/device-tree/vm,uuid",
+    "/etc/machine-id",
+)
+
+
+def _system_uuid(paths: Sequence[str] = _UUIDS) -> str:
+    return next((found for path in paths if (found := read_or(path).strip("\0 \n").lower())), "")
 
 
 def _topology(cpu: str) -> tuple[str, str] | None:

@@ -179,3 +179,42 @@ async def test_events_go_on_after_an_answer_that_is_no_json(store: Store) -> Non
             recorder.event(reference({"kind": "Pod", "apiVersion": "v1", **POD}), "Normal", reason, "so")
         await until_async(lambda: len(asked) == 2, "both events are sent")
         assert not task.done()
+
+
+async def test_a_new_certificate_is_no_failure(
+    api: FakeApi, client: ClusterClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests under way are answered, and watches go on by the new certificate: nothing is told as a failure."""
+    monkeypatch.setattr("kubelite.cluster.reflector.FIRST", 0.05)
+    asked, answers = asyncio.Event(), asyncio.Event()
+    answer = api._answer
+
+    async def slowly(writer: Any, method: str, *rest: Any) -> None:
+        if method == "PUT":
+            asked.set()
+            await answers.wait()
+        await answer(writer, method, *rest)
+
+    monkeypatch.setattr(api, "_answer", slowly)
+    seen: list[str] = []
+    reflector = Reflector(
+        client, CONF.rpartition("/")[0], changed=lambda kind, doc: seen.append(doc["data"]["a"]),
+        listed=lambda docs: seen.extend(doc["data"]["a"] for doc in docs),
+    )  # fmt: skip
+    made = api.put(CONF, {"data": {"a": "1"}})
+    async with _running(reflector.run()):
+        await until_async(lambda: seen == ["1"], "the object")
+        written = asyncio.create_task(client.put(CONF, {**made, "data": {"a": "2"}}))
+        await asyncio.wait_for(asked.wait(), 10.0)
+        before = len(api.requests)
+        renewed = asyncio.create_task(client.renew(context(Access(api.url, api.authority.pem))))
+        await asyncio.sleep(0)
+        assert (await client.get(CONF))["data"] == {"a": "1"}, "new requests do not wait"
+        assert not renewed.done()
+        answers.set()
+        assert (await asyncio.wait_for(written, 10.0))["data"] == {"a": "2"}
+        await asyncio.wait_for(renewed, 10.0)
+        await until_async(lambda: len(api.requests) > before + 1, "the next watch")
+        api.put(CONF, {"data": {"a": "3"}})
+        await until_async(lambda: seen[-1] == "3", "the object to be followed")
+    assert "cannot follow" not in caplog.text and not reflector.error

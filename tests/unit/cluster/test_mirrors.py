@@ -108,6 +108,7 @@ class Server:
 
     answers: list[Refusal]
     posts: list[Json] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # numbers of mirrors that were seen
 
     async def post(self, _path: str, made: Json) -> Json:
         self.posts.append(made)
@@ -119,7 +120,7 @@ async def keeping(store: Store, server: Server, pods: ApiPods) -> AsyncIterator[
     said: list[str] = []
     kept = mirrors.Mirrors(
         store, cast(ClusterClient, server), pods, "here",
-        node_uid=lambda: "n1", warn=lambda _pod, reason, _message: said.append(reason),
+        node_uid=lambda: "n1", warn=lambda _pod, reason, _message: said.append(reason), counted=server.counts.append,
     )  # fmt: skip
     task = asyncio.create_task(kept.run())
     try:
@@ -156,3 +157,13 @@ async def test_mirrors_do_not_wait_for_a_pod_of_the_cluster(
         await asyncio.sleep(0.05)
         pods.listed([])
         await until_async(lambda: server.posts)
+
+
+async def test_mirrors_of_the_api_server_are_counted(store: Store) -> None:
+    """kubelet_mirror_pods: those that are there, not the cluster's other pods."""
+    await store.create("Pod", pod())
+    server, pods = Server([Refusal(403, "Forbidden", "no")]), ApiPods(lambda _uid: None)
+    pods.listed([on_server(pod()), {"metadata": {"name": "other", "namespace": "shop", "uid": "o"}}])
+    async with keeping(store, server, pods):
+        await until_async(lambda: server.counts)
+    assert server.counts[0] == 1

@@ -11,6 +11,7 @@ import pytest
 from kubelite.daemon import logind as module
 from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
 from kubelite.daemon.node_shutdown import terminated_by_shutdown
+from kubelite.kube.objects import CLUSTER
 from kubelite.node.decide.shutdown_order import MESSAGE, group_pods, shutdown_groups
 from kubelite.node.model.cri import ContainerState
 from kubelite.node.model.priority import CRITICAL
@@ -138,8 +139,11 @@ def test_the_status_of_a_pod_that_a_shutdown_terminated(run: Run) -> None:
         assert node.status["message"] == MESSAGE
         found = {c["type"]: c for c in node.status["conditions"]}
         assert found["DisruptionTarget"]["reason"] == "TerminationByKubelet"
-        assert terminated_by_shutdown({"spec": {"restartPolicy": "Always"}, "status": node.status})
-        assert not terminated_by_shutdown({"spec": {"restartPolicy": "Never"}, "status": node.status})
+        doc: dict[str, Any] = {"metadata": {}, "status": node.status}
+        assert terminated_by_shutdown({**doc, "spec": {"restartPolicy": "Always"}})
+        assert not terminated_by_shutdown({**doc, "spec": {"restartPolicy": "Never"}})
+        bound = {"annotations": {CLUSTER: "https://127.0.0.1:6443"}}
+        assert not terminated_by_shutdown({**doc, "metadata": bound, "spec": {"restartPolicy": "Always"}})
 
     run(story)
 
