@@ -86,7 +86,7 @@ class ClusterDns:
             from kubelite.services.dns_zone import ZoneBuilder
             from runtime.dns.client import DnsClient
 
-            networks = (settings.pod_networks[0], settings.service_cidr)
+            networks = tuple(filter(None, (*settings.pod_networks, *settings.service_networks)))
             zone = ZoneBuilder(settings.cluster_domain, networks, custom_names(settings.dns_records))
             for record in store.list("Service"):
                 zone.set_service(record.doc)

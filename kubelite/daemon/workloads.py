@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubelite.daemon.dns import own_address
-from kubelite.daemon.node_config import host_address
+from kubelite.daemon.node_config import host_address, host_address6
 from kubelite.kube.json import Json
 from kubelite.kube.objects import CONTROLLED, NAMESPACE, REPLICAS, WORKLOADS, is_ending, source_of
 from kubelite.kube.workqueue import WorkQueue
@@ -182,7 +182,8 @@ def allocator(settings: Settings) -> Allocate:
     def allocated(wanted: Mapping[Name, Json], held: Mapping[Name, Json]) -> Allocation:
         from kubelite.services.allocation import Ranges, allocate
 
-        return allocate(wanted, held, Ranges(settings.service_cidr, node_ports(settings)))
+        cidr, cidr6 = settings.service_networks
+        return allocate(wanted, held, Ranges(cidr, node_ports(settings), cidr6))
 
     return allocated
 
@@ -191,16 +192,20 @@ async def run_services(agent: NodeAgent) -> None:
     """Wait for a Service, then run the controller until this is cancelled."""
     await _services_needed(agent.store)
 
-    from kubelite.services.controller import ServiceController
+    from kubelite.services.controller import ServiceController, no_address
     from kubelite.services.data_path import DataPath
     from runtime.network.services.plan import ServiceNetwork
 
     settings = agent.settings
-    network = ServiceNetwork(settings.service_cidr, node_ports(settings), counted=settings.service_counters)
+    cidr, cidr6 = settings.service_networks
+    network = ServiceNetwork(
+        cidr, node_ports(settings), counted=settings.service_counters, service_cidr6=cidr6
+    )
     queue: WorkQueue[Name] = WorkQueue()
     controller = ServiceController(
         agent.store, agent.events, queue, DataPath(agent.own_network, network),
-        node=settings.node_name, address=host_address, deleted=agent.sources.deleted,
+        node=settings.node_name, address=host_address, address6=host_address6 if cidr6 else no_address,
+        deleted=agent.sources.deleted,
     )  # fmt: skip
     queue.start(controller.reconcile)
     try:

@@ -245,8 +245,8 @@ class IngressController:
         ports = [{"port": port["hostPort"]} for port in pod["spec"]["containers"][0]["ports"]]
         holders = (
             *service_holders((record.doc for record in self._store.list("Service")), ""),
-            *pod_holders((record.doc for record in self._store.list("Pod")), address),
-            *process_holders(tables(), address),
+            *pod_holders((record.doc for record in self._store.list("Pod")), (address,)),
+            *process_holders(tables(), (address,)),
         )
         said = refusal({"spec": {"ports": ports}}, holders).partition(":")[0]
         return f"{said}: set ingress_http_port or ingress_https_port, or free it" if said else ""

@@ -161,7 +161,7 @@ class _Routing:
         name = f"{namespace}_{wanted['name']}_{port['port']}"
         if name not in self._backends:
             slices = self._view.slices.get((namespace, wanted["name"]), ())
-            ready = ready_endpoints(port, slices, self._view.node)
+            ready = ready_endpoints(service, port, slices, self._view.node)
             self._backends[name] = Backend(
                 name,
                 tuple(Endpoint(one.ip, one.port) for one in ready),

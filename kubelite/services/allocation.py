@@ -1,5 +1,5 @@
 """Pure: addresses and node ports of Services. What a Service has, it keeps; what it asks for, it gets if it is free;
-the rest is chosen.
+the rest is chosen. Each IP family has its own range.
 
 Source: Kubernetes pkg/registry/core/service (storage/alloc.go, ipallocator, portallocator; patchAllocatedValues).
 """
@@ -8,29 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from kubelite.kube.json import Json
+from kubelite.services.families import (
+    EXTERNAL_NAME,
+    IPV4,
+    IPV6,
+    NO_ADDRESS,
+    Refusal,
+    canonical,
+    cluster_ips,
+    families_of,
+    family_of,
+    with_families,
+)
 
-NO_ADDRESS = "None"
 Name = tuple[str, str]  # namespace and name
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """`cidr`: the IPv4 network of cluster IPs. `node_ports`: the first and the last node port."""
+    """`cidr`: the IPv4 network of cluster IPs. `node_ports`: the first and the last node port. `cidr6`: the IPv6
+    network of cluster IPs, "" if Services have IPv4 alone."""
 
     cidr: str
     node_ports: tuple[int, int] = (30000, 32767)
+    cidr6: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a Service cannot have what it asks for. `field`: as in `spec.ports[0].nodePort`."""
-
-    field: str
-    message: str
+    @property
+    def networks(self) -> dict[str, Network]:
+        """The networks by family, the default family first."""
+        found: dict[str, Network] = {IPV4: ipaddress.IPv4Network(self.cidr)}
+        return {**found, IPV6: ipaddress.IPv6Network(self.cidr6)} if self.cidr6 else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +55,6 @@ class Allocation:
     refused: Mapping[Name, Refusal] = field(default_factory=dict)
 
 
-def needs_address(spec: Json) -> bool:
-    return spec.get("type") != "ExternalName" and spec.get("clusterIP") != NO_ADDRESS
-
-
 def needs_node_ports(spec: Json) -> bool:
     """Kubernetes: shouldAllocateNodePorts (pkg/registry/core/service/storage/alloc.go)."""
     if spec.get("type") == "LoadBalancer":
@@ -52,15 +62,23 @@ def needs_node_ports(spec: Json) -> bool:
     return spec.get("type") == "NodePort"
 
 
+#: Fields that a Service keeps when its manifest does not name them.
+_SERVERS_CHOICE = ("clusterIP", "ipFamilies", "ipFamilyPolicy")
+
+
 def with_allocated(old: Json, new: Json) -> Json:
     """Return the spec of an edited Service with what it already has and does not name anew. `old`, `new`: specs.
 
     Kubernetes: patchAllocatedValues (pkg/registry/core/service/storage/storage.go)."""
     kept = dict(new)
-    if old.get("type") != "ExternalName" and new.get("type") != "ExternalName" and not new.get("clusterIP"):
-        for key in ("clusterIP", "clusterIPs"):
-            if key in old:
-                kept[key] = old[key]
+    if EXTERNAL_NAME not in (old.get("type"), new.get("type")):
+        kept |= {key: old[key] for key in _SERVERS_CHOICE if old.get(key) and not new.get(key)}
+        if (
+            not new.get("clusterIPs")
+            and old.get("clusterIPs")
+            and kept.get("clusterIP") == old.get("clusterIP")
+        ):
+            kept["clusterIPs"] = old["clusterIPs"]
     if _uses_node_ports(old) and _uses_node_ports(new):
         kept["ports"] = list(_with_node_ports(old.get("ports") or (), new.get("ports") or ()))
     return kept
@@ -83,15 +101,21 @@ def allocate(wanted: Mapping[Name, Json], held: Mapping[Name, Json], ranges: Ran
     none loses what it has to another one."""
     pool = _Pool(ranges, held)
     refused: dict[Name, Refusal] = {}
-    done: dict[Name, Json] = {}
+    specs: dict[Name, Json] = {}
+    configured = tuple(ranges.networks)
     # First what manifests name, so that nothing is chosen that another manifest asks for.
     for name in sorted(wanted):
-        if (refusal := pool.claim(name, wanted[name]["spec"])) is not None:
+        old = held[name].get("spec") if name in held else None
+        spec = with_families(old, wanted[name]["spec"], configured)
+        if isinstance(spec, Refusal):
+            refused[name] = spec
+        elif (refusal := pool.claim(name, spec)) is not None:
             refused[name] = refusal
-    for name in sorted(wanted):
-        if name in refused:
-            continue
-        spec = pool.complete(name, wanted[name]["spec"])
+        else:
+            specs[name] = spec
+    done: dict[Name, Json] = {}
+    for name, given in specs.items():
+        spec = pool.complete(name, given)
         if isinstance(spec, Refusal):
             refused[name] = spec
         else:
@@ -104,41 +128,45 @@ class _Pool:
 
     def __init__(self, ranges: Ranges, held: Mapping[Name, Json]) -> None:
         self._ranges = ranges
-        self._network = ipaddress.IPv4Network(ranges.cidr)
+        self._networks = ranges.networks
         self._addresses: dict[str, Name] = {}
         self._ports: dict[int, Name] = {}
         for name, doc in held.items():
             spec = doc.get("spec") or {}
-            if address := _address(spec):
-                self._addresses.setdefault(address, name)
+            for address in _addresses(spec):
+                self._addresses.setdefault(canonical(address), name)
             for port in _node_ports(spec):
                 self._ports.setdefault(port, name)
 
     def claim(self, name: Name, spec: Json) -> Refusal | None:
         """Reserve what a Service names. Nothing is reserved if anything of it cannot be had."""
-        address = _address(spec)
-        if address and (said := self._address_refused(name, address)):
-            return Refusal(
-                "spec.clusterIPs", f'Invalid value: ["{address}"]: failed to allocate IP {address}: {said}'
-            )
+        addresses = _addresses(spec)
+        for address in addresses:
+            if said := self._address_refused(name, address):
+                listed = json.dumps(addresses, separators=(",", ":"))
+                message = f"Invalid value: {listed}: failed to allocate IP {address}: {said}"
+                return Refusal("spec.clusterIPs", message)
         for index, port in enumerate(spec.get("ports") or ()):
             number = port.get("nodePort")
             if number and (said := self._port_refused(name, number)):
                 return Refusal(f"spec.ports[{index}].nodePort", f"Invalid value: {number}: {said}")
-        if address:
-            self._addresses[address] = name
+        self._addresses.update((canonical(address), name) for address in addresses)
         self._ports.update(dict.fromkeys(_node_ports(spec), name))
         return None
 
     def complete(self, name: Name, spec: Json) -> Json | Refusal:
-        """Return the spec with an address and node ports, the same spec if it lacks nothing."""
-        if needs_address(spec) and not spec.get("clusterIP"):
-            address = self._free_address(name)
-            if address is None:
-                message = f"Internal error: failed to allocate a serviceIP: range {self._ranges.cidr} is full"
-                return Refusal("spec.clusterIP", message)
-            self._addresses[address] = name
-            spec = {**spec, "clusterIP": address, "clusterIPs": [address]}
+        """Return the spec with an address of each family and node ports, the same spec if it lacks nothing."""
+        addresses = cluster_ips(spec)
+        if spec.get("type") != EXTERNAL_NAME and NO_ADDRESS not in addresses:
+            for family in families_of(spec)[len(addresses) :]:
+                address = self._free_address(name, self._networks[family])
+                if address is None:
+                    words = f"failed to allocate a serviceIP: range {self._networks[family]} is full"
+                    return Refusal("spec.clusterIP", f"Internal error: {words}")
+                self._addresses[address] = name
+                addresses.append(address)
+            if addresses != spec.get("clusterIPs") or not spec.get("clusterIP"):
+                spec = {**spec, "clusterIP": addresses[0], "clusterIPs": addresses}
         missing = any(not port.get("nodePort") for port in spec.get("ports") or ())
         return self._with_ports(name, spec) if needs_node_ports(spec) and missing else spec
 
@@ -167,15 +195,17 @@ class _Pool:
         return {**spec, "ports": ports}
 
     def _address_refused(self, name: Name, address: str) -> str:
-        holder = self._addresses.get(address)
+        holder = self._addresses.get(canonical(address))
         if holder not in (None, name):
             return f"provided IP is already allocated to service {'/'.join(holder or ())}"
         if holder == name:  # it has it already, perhaps from another range
             return ""
-        inside = ipaddress.IPv4Address(address) in self._network
-        if not inside or address in map(str, (self._network[0], self._network[-1])):
-            cidr = self._ranges.cidr
-            return f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {cidr}"
+        network = self._networks.get(family_of(address))
+        parsed = ipaddress.ip_address(address)
+        if network is None or parsed not in network or int(parsed) - int(network[0]) not in _usable(network):
+            return (
+                f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {network}"
+            )
         return ""
 
     def _port_refused(self, name: Name, number: int) -> str:
@@ -186,16 +216,16 @@ class _Pool:
             return f"provided port is not in the valid range. The range of valid ports is {first}-{last}"
         return ""
 
-    def _free_address(self, name: Name) -> str | None:
+    def _free_address(self, name: Name, network: Network) -> str | None:
         """Return a free address. The search begins at a place that the name decides, so a node that has lost its
         records gives the same one. Addresses that manifests are likely to name come last: the first ones, as in
         Kubernetes (KEP-3070)."""
-        size = self._network.num_addresses
-        low = min(max(16, size // 16), 256)
-        upper = range(low, size - 1) if size - 1 > low else range(0)
-        start = _number("/".join(name)) % len(upper) if upper else 0
-        for offset in (*upper[start:], *upper[:start], *range(1, min(low, size - 1))):
-            if (address := str(self._network[offset])) not in self._addresses:
+        usable = _usable(network)
+        low = min(max(16, network.num_addresses // 16), 256)
+        upper = range(low, max(low, usable.stop))
+        start = _number("/".join(name)) % (upper.stop - low) if upper else 0  # len() fails for a /64
+        for offset in chain(upper[start:], upper[:start], range(1, min(low, usable.stop))):
+            if (address := str(network[offset])) not in self._addresses:
                 return address
         return None
 
@@ -214,10 +244,16 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _address(spec: Json) -> str:
-    """Return a Service's address, "" if it has none."""
-    found = spec.get("clusterIP") or ""
-    return "" if found == NO_ADDRESS or spec.get("type") == "ExternalName" else str(found)
+def _usable(network: Network) -> range:
+    """Return the offsets of a network's addresses that Services get: not the first one, nor an IPv4 network's last,
+    which is for broadcasts (Kubernetes: ipallocator)."""
+    return range(1, network.num_addresses - (1 if network.version == 4 else 0))
+
+
+def _addresses(spec: Json) -> list[str]:
+    """Return a Service's addresses, [] if it has none."""
+    found = cluster_ips(spec)
+    return [] if NO_ADDRESS in found or spec.get("type") == EXTERNAL_NAME else found
 
 
 def _node_ports(spec: Json) -> list[int]:

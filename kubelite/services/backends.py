@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of
 from kubelite.kube.objects import TERMINAL_PHASES
+from kubelite.services.families import families_of, family_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A pod behind a Service. `ready`: it gets traffic. `serving`: it is ready, though it may terminate.
-    `missing`: names of target ports that no container of the pod has."""
+    """A pod behind a Service. `ips`: its addresses of the Service's families. `ready`: it gets traffic. `serving`: it
+    is ready, though it may terminate. `missing`: names of target ports that no container of the pod has."""
 
     uid: str
     namespace: str
     name: str
-    ip: str
+    ips: tuple[str, ...]
     ports: tuple[Port, ...]
     ready: bool
     serving: bool
@@ -49,10 +50,18 @@ class Backend:
     def target(self) -> Json:
         return {"kind": "Pod", "namespace": self.namespace, "name": self.name, "uid": self.uid}
 
-    def to_json(self) -> Json:
-        """Return the backend as an endpoint of an EndpointSlice."""
+    def address(self, family: str) -> str:
+        """Return the pod's address of a family, "" if it has none."""
+        return next((ip for ip in self.ips if family_of(ip) == family), "")
+
+    def to_json(self, family: str) -> Json:
+        """Return the backend as an endpoint of an EndpointSlice of a family of which it has an address."""
         conditions = {"ready": self.ready, "serving": self.serving, "terminating": self.terminating}
-        found: Json = {"addresses": [self.ip], "conditions": conditions, "targetRef": self.target}
+        found: Json = {
+            "addresses": [self.address(family)],
+            "conditions": conditions,
+            "targetRef": self.target,
+        }
         if self.hostname:
             found["hostname"] = self.hostname
         if self.node:
@@ -81,16 +90,13 @@ def addresses_of(pod: Json) -> tuple[str, ...]:
     return listed or tuple(filter(None, (status.get("podIP"),)))
 
 
-def address_of(pod: Json) -> str:
-    """Return a pod's IPv4 address, "" if it has none yet."""
-    return next((ip for ip in addresses_of(pod) if ":" not in ip), "")
-
-
 def backend(service: Json, pod: Json) -> Backend | None:
-    """Return a pod as a backend of a Service that selects it; None if it has no address, or has ended."""
+    """Return a pod as a backend of a Service that selects it; None if it has no address of the Service's families, or
+    has ended."""
     metadata, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
-    ip = address_of(pod)
-    if not ip or status.get("phase") in TERMINAL_PHASES:
+    families = families_of(service["spec"])
+    ips = tuple(ip for ip in addresses_of(pod) if family_of(ip) in families)
+    if not ips or status.get("phase") in TERMINAL_PHASES:
         return None
     serving, terminating = is_ready(pod), bool(metadata.get("deletionTimestamp"))
     everything = bool(service["spec"].get("publishNotReadyAddresses"))
@@ -100,7 +106,7 @@ def backend(service: Json, pod: Json) -> Backend | None:
         metadata.get("uid", ""),
         metadata.get("namespace", ""),
         metadata["name"],
-        ip,
+        ips,
         ports,
         ready=everything or (serving and not terminating),
         serving=serving,

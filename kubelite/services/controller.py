@@ -20,6 +20,7 @@ from kubelite.kube.objects import reference
 from kubelite.kube.times import rfc3339
 from kubelite.services.data_path import DataPath
 from kubelite.services.endpoints import endpoints_of, is_managed
+from kubelite.services.families import IPV4, IPV6, families_of
 from kubelite.services.index import Name, ServiceIndex
 from kubelite.services.load_balancers import (
     Holder,
@@ -66,8 +67,14 @@ class Queue(Protocol):
     def add(self, key: Name, /) -> None: ...
 
 
+def no_address() -> str:
+    """The address of a family in which the node has no Services."""
+    return ""
+
+
 class ServiceController:
-    """`run` watches until it is cancelled; the queue calls `reconcile`. `address` returns the node's IPv4 address."""
+    """`run` watches until it is cancelled; the queue calls `reconcile`. `address` and `address6` return the node's
+    addresses of IPv4 and IPv6, "" for none."""
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class ServiceController:
         *,
         node: str,
         address: Callable[[], str],
+        address6: Callable[[], str] = no_address,
         deleted: Callable[[Record], None] = lambda _record: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -86,7 +94,7 @@ class ServiceController:
         self._queue = queue
         self._data_path = data_path
         self._node = node
-        self._address = address
+        self._addresses = {IPV4: address, IPV6: address6}
         self._deleted = deleted
         self._clock = clock
         self.index = ServiceIndex()
@@ -167,7 +175,7 @@ class ServiceController:
                 await self._data_path.apply(name, ports)
             except (OSError, RuntimeFault) as error:
                 log.warning("service %s/%s still leads to a pod that terminates: %s", *name, error)
-            left = left or (one.serving and one.ip not in reached(ports))
+            left = left or (one.serving and reached(ports).isdisjoint(one.ips))
         if left:
             await asyncio.sleep(LINGER)
 
@@ -205,28 +213,40 @@ class ServiceController:
         """Give a load balancer the node's address, or say why it cannot have it."""
         if not wants_address(service):
             if has_address(service) or (service.get("status") or {}).get("loadBalancer"):
-                await self._set_status(service, status(service, ""))
+                await self._set_status(service, status(service, ()))
             return None
-        address = self._address()
+        addresses = self._addresses_of(families_of(service["spec"]))
+        if not addresses:
+            said = "the node has no IPv6 address on its default route: the service gets no address"
+            self._events.event(reference(service), "Warning", "SyncLoadBalancerFailed", said)
+            await self._set_status(service, status(service, ()))
+            return PORT_TAKEN
         if not has_address(service):
-            if said := self._refusal(service, address):
+            if said := self._refusal(service, addresses):
                 self._events.event(reference(service), "Warning", "SyncLoadBalancerFailed", said)
                 return PORT_TAKEN
-            self._events.event(
-                reference(service), "Normal", "EnsuredLoadBalancer", f"the address is {address}, the node's"
+            said = (
+                f"the address is {addresses[0]}, the node's"
+                if len(addresses) == 1
+                else f"the addresses are {' and '.join(addresses)}, the node's"
             )
-        await self._set_status(service, status(service, address))
+            self._events.event(reference(service), "Normal", "EnsuredLoadBalancer", said)
+        await self._set_status(service, status(service, addresses))
         return None
 
-    def _refusal(self, service: Json, address: str) -> str:
+    def _addresses_of(self, families: Iterable[str]) -> list[str]:
+        """Return the node's addresses of these families."""
+        return [address for family in families if (address := self._addresses[family]())]
+
+    def _refusal(self, service: Json, addresses: Sequence[str]) -> str:
         uid = service["metadata"]["uid"]
         others = service_holders(self.index.services().values(), uid)
-        return refusal(service, (*others, *self._holders(address)))
+        return refusal(service, (*others, *self._holders(addresses)))
 
-    def _holders(self, address: str) -> tuple[Holder, ...]:
-        """The ports of the node that pods and processes have."""
+    def _holders(self, addresses: Sequence[str]) -> tuple[Holder, ...]:
+        """The ports of the node that pods and processes have at these addresses."""
         pods = (record.doc for record in self._store.list("Pod"))
-        return (*pod_holders(pods, address), *process_holders(tables(), address))
+        return (*pod_holders(pods, addresses), *process_holders(tables(), addresses))
 
     def _say_shadowed(self, name: Name, service: Json) -> None:
         """Record an event when a Service gets a node port that somebody else has."""
@@ -234,7 +254,8 @@ class ServiceController:
         if ports == self._node_ports.get(name, ()):
             return
         self._node_ports[name] = ports
-        for sentence in shadowed(service, self._holders(self._address())):
+        addresses = self._addresses_of(families_of(service["spec"]))
+        for sentence in shadowed(service, self._holders(addresses)):
             self._events.event(reference(service), "Warning", "NodePortInUse", sentence)
 
     def _say_unreachable(self, service: Json) -> None:

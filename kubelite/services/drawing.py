@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from kubelite.services.families import with_port
 from kubelite.services.picture import HOST, READY, TERMINATING, DrawnPod, DrawnService, Picture, Place
 
 _ROW, _TOP, _SPACE = 22, 64, 24  # pixels: a line of text, the head of the picture, what is between boxes
@@ -24,7 +25,7 @@ def as_text(found: Picture) -> str:
         lines.append(" ".join((one.name, one.kind, *one.addresses)))
         for front in one.fronts:
             places = [
-                f"{place.address}:{place.port}  {place.pod or 'outside'}  {place.state}"
+                f"{with_port(place.address, place.port)}  {place.pod or 'outside'}  {place.state}"
                 for place in front.places
             ]
             lines += [f"  {front.port} → {places[0]}"] if places else [f"  {front.port} → nothing"]
@@ -113,6 +114,6 @@ def _way(begin: int, start: int, end: int, place: Place) -> str:
     """A curve from a port of a Service, at the right edge of its box, to a box on the right."""
     middle, stop = begin + _GAP // 2, begin + _GAP
     colour, dash = _COLOURS.get(place.state, _OTHER), "" if place.state == READY else ' class="dash"'
-    said = escape(f"{place.address}:{place.port} {place.state}")
+    said = escape(f"{with_port(place.address, place.port)} {place.state}")
     curve = f"M{begin} {start}C{middle} {start} {middle} {end} {stop} {end}"
     return f'<path{dash} stroke="{colour}" d="{curve}"><title>{said}</title></path>'

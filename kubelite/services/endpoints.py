@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from kubelite.kube.json import Json
 from kubelite.services.backends import Backend
+from kubelite.services.families import families_of
 from kubelite.services.slices import HEADLESS, SKIP_MIRROR
 
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
@@ -19,10 +20,13 @@ OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"  # annotation
 
 
 def endpoints_of(service: Json, backends: Iterable[Backend], existing: Json | None) -> Json:
-    """Return the Endpoints of a Service with a selector. `existing`: what there is of its name."""
+    """Return the Endpoints of a Service with a selector, which name addresses of its first family alone. `existing`:
+    what there is of its name."""
+    family = families_of(service["spec"])[0]
     everything = bool(service["spec"].get("publishNotReadyAddresses"))
     listed = sorted(
-        (one for one in backends if everything or not one.terminating), key=lambda one: (one.ip, one.uid)
+        (one for one in backends if one.address(family) and (everything or not one.terminating)),
+        key=lambda one: (one.address(family), one.uid),
     )
     labels = {**(service["metadata"].get("labels") or {}), MANAGED_BY: CONTROLLER, SKIP_MIRROR: "true"}
     labels.pop(HEADLESS, None)
@@ -41,7 +45,7 @@ def endpoints_of(service: Json, backends: Iterable[Backend], existing: Json | No
     if annotations:
         metadata["annotations"] = annotations
     found: Json = {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata}
-    if subsets := _subsets(listed):
+    if subsets := _subsets(listed, family):
         found["subsets"] = subsets
     return found
 
@@ -51,7 +55,7 @@ def is_managed(endpoints: Json) -> bool:
     return (endpoints["metadata"].get("labels") or {}).get(MANAGED_BY) == CONTROLLER
 
 
-def _subsets(backends: Iterable[Backend]) -> list[Json]:
+def _subsets(backends: Iterable[Backend], family: str) -> list[Json]:
     groups: dict[str, Json] = {}
     for one in backends:
         ports = [
@@ -59,7 +63,7 @@ def _subsets(backends: Iterable[Backend]) -> list[Json]:
             for port in sorted(one.ports, key=lambda port: (port.name, port.port, port.protocol))
         ]
         subset = groups.setdefault(str(ports), {"ports": ports} if ports else {})
-        address: Json = {"ip": one.ip, "targetRef": one.target}
+        address: Json = {"ip": one.address(family), "targetRef": one.target}
         if one.hostname:
             address["hostname"] = one.hostname
         if one.node:

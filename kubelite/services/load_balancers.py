@@ -3,7 +3,9 @@ servicelb opens them. Also whether somebody else has a node port of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import ipaddress
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kubelite.kube.json import Json
@@ -50,10 +52,10 @@ def shadowed(service: Json, holders: Iterable[Holder]) -> list[str]:
     ]
 
 
-def status(service: Json, address: str) -> Json:
-    """Return the Service's status with the node's address, "" for none."""
+def status(service: Json, addresses: Sequence[str]) -> Json:
+    """Return the Service's status with the node's addresses."""
     rest = {key: value for key, value in (service.get("status") or {}).items() if key != "loadBalancer"}
-    ingress = [{"ip": address, "ipMode": "VIP"}] if address else []
+    ingress = [{"ip": address, "ipMode": "VIP"} for address in addresses]
     return {**rest, "loadBalancer": {"ingress": ingress} if ingress else {}}
 
 
@@ -72,22 +74,23 @@ def service_holders(services: Iterable[Json], uid: str) -> Iterator[Holder]:
             yield Holder(port.get("protocol", "TCP"), port["port"], words)
 
 
-def pod_holders(pods: Iterable[Json], address: str) -> Iterator[Holder]:
-    """Yield the host ports of pods that run."""
+def pod_holders(pods: Iterable[Json], addresses: Collection[str]) -> Iterator[Holder]:
+    """Yield the host ports of pods that run, at these addresses of the node."""
+    everywhere = ("", *(_every(address) for address in addresses), *addresses)
     for pod in pods:
         if (pod.get("status") or {}).get("phase") in TERMINAL_PHASES:
             continue
         for container in (pod.get("spec") or {}).get("containers") or ():
             for port in container.get("ports") or ():
-                if port.get("hostPort") and port.get("hostIP", "") in ("", "0.0.0.0", address):
+                if port.get("hostPort") and port.get("hostIP", "") in everywhere:
                     words = f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
                     yield Holder(port.get("protocol", "TCP"), port["hostPort"], words)
 
 
-def process_holders(tables: Iterable[tuple[str, str]], address: str) -> Iterator[Holder]:
+def process_holders(tables: Iterable[tuple[str, str]], addresses: Iterable[str]) -> Iterator[Holder]:
     """Yield the ports at which processes of this machine wait. `tables`: protocol, and the text of /proc/net/tcp, tcp6,
-    udp or udp6 (proc(5)); `address`: the node's."""
-    theirs = {_hexadecimal(address), "00000000", "0" * 32}
+    udp or udp6 (proc(5)); `addresses`: the node's."""
+    theirs = {*map(_hexadecimal, addresses), "00000000", "0" * 32}
     for protocol, text in tables:
         for line in text.splitlines()[1:]:
             fields = line.split()
@@ -98,5 +101,12 @@ def process_holders(tables: Iterable[tuple[str, str]], address: str) -> Iterator
                 yield Holder(protocol, int(port, 16), "a process of this machine")
 
 
+def _every(address: str) -> str:
+    return "::" if ":" in address else "0.0.0.0"
+
+
 def _hexadecimal(address: str) -> str:
-    return "".join(f"{int(part):02X}" for part in reversed(address.split(".")))
+    """Return an address as proc(5) has it: words of four bytes, each in the byte order of the machine."""
+    packed = ipaddress.ip_address(address).packed
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words)

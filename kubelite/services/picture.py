@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import TERMINAL_PHASES
-from kubelite.services.backends import address_of
+from kubelite.services.backends import addresses_of
+from kubelite.services.families import cluster_ips
 from kubelite.services.ports import external_addresses
 from kubelite.services.slices import SERVICE_NAME
 
@@ -97,13 +98,13 @@ def _service(service: Json, slices: Iterable[Json]) -> DrawnService:
     if kind == "ExternalName":
         return DrawnService(name, kind, (spec.get("externalName", ""),), ())
     headless = spec.get("clusterIP") == "None"
-    addresses = () if headless else (spec.get("clusterIP", ""), *external_addresses(service))
+    addresses = () if headless else (*cluster_ips(spec), *external_addresses(service))
     listed = list(slices)
     fronts = tuple(
         Front(_words(port), tuple(sorted(_places(port, listed), key=lambda one: (one.pod, one.address))))
         for port in spec.get("ports") or ()
     )
-    return DrawnService(name, "headless" if headless else kind, tuple(filter(None, addresses)), fronts)
+    return DrawnService(name, "headless" if headless else kind, addresses, fronts)
 
 
 def _words(port: Json) -> str:
@@ -138,6 +139,6 @@ def _pod(pod: Json, restricted: Mapping[str, Mapping[str, tuple[str, ...]]]) -> 
         for port in container.get("ports") or ()
         if port.get("hostPort")
     ]
-    address = HOST if spec.get("hostNetwork") else address_of(pod)
+    address = HOST if spec.get("hostNetwork") else next(iter(addresses_of(pod)), "")
     name = f"{metadata['namespace']}/{metadata['name']}"
     return DrawnPod(name, address, tuple(ports), restricted.get(name, {}))

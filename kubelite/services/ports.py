@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kubelite.kube.json import Json
+from kubelite.services.families import IPV4, IPV6, canonical, cluster_ips, families_of, family_of
 from runtime.network.services.plan import Endpoint, ServiceCount, ServicePort
 
 AFFINITY = 10800  # seconds
+_NOBODY = {IPV4: "0.0.0.0/32", IPV6: "::/128"}  # addresses that no packet comes from
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,14 @@ def endpoint_count(counted: ServiceCount) -> EndpointCount:
 
 def _port(service: Json, port: Json, slices: Sequence[Json], node: str) -> ServicePort:
     spec = service["spec"]
-    targets = list(_targets(port, slices, node))
+    targets = list(_targets(port, slices, node, families_of(spec)))
     outside = spec.get("externalTrafficPolicy") == "Local"
     internal = _chosen(targets, local=spec.get("internalTrafficPolicy") == "Local")
     return ServicePort(
         name=port_name(service, port),
         protocol=port.get("protocol", "TCP"),
         port=port["port"],
-        addresses=tuple(ip for ip in spec.get("clusterIPs") or (spec["clusterIP"],) if ":" not in ip),
+        addresses=tuple(map(canonical, cluster_ips(spec))),
         external=external_addresses(service),
         node_port=port.get("nodePort", 0) if spec.get("type") in ("NodePort", "LoadBalancer") else 0,
         endpoints=internal,
@@ -95,19 +97,26 @@ def reached(ports: Iterable[ServicePort]) -> set[str]:
     return {one.ip for port in ports for one in (*port.endpoints, *port.external_endpoints)}
 
 
-def ready_endpoints(port: Json, slices: Iterable[Json], node: str) -> tuple[Endpoint, ...]:
-    """Return the endpoints of a Service's port that get traffic, of a headless Service, too."""
-    return _chosen(list(_targets(port, list(slices), node)), local=False)
+def ready_endpoints(service: Json, port: Json, slices: Iterable[Json], node: str) -> tuple[Endpoint, ...]:
+    """Return the endpoints of a Service's port that get traffic, of a headless Service, too. Those of its first family
+    that has any: a proxy of HTTP needs one address of each pod."""
+    listed = list(slices)
+    for family in families_of(service["spec"]):
+        if found := _chosen(list(_targets(port, listed, node, (family,))), local=False):
+            return found
+    return ()
 
 
 def external_addresses(service: Json) -> tuple[str, ...]:
-    """Return externalIPs, and the addresses of a load balancer at which traffic arrives."""
+    """Return externalIPs, and the addresses of a load balancer at which traffic arrives, of the Service's families."""
     balancer = (service.get("status") or {}).get("loadBalancer") or {}
     ingress = [
         one.get("ip", "") for one in balancer.get("ingress") or () if one.get("ipMode", "VIP") == "VIP"
     ]
     given = (service.get("spec") or {}).get("externalIPs") or ()
-    return tuple(dict.fromkeys(ip for ip in (*given, *ingress) if ip and ":" not in ip))
+    families = families_of(service.get("spec") or {})
+    listed = (canonical(ip) for ip in (*given, *ingress) if ip and family_of(ip) in families)
+    return tuple(dict.fromkeys(listed))
 
 
 def _affinity(spec: Json) -> int:
@@ -118,16 +127,21 @@ def _affinity(spec: Json) -> int:
 
 
 def _sources(spec: Json) -> tuple[str, ...]:
+    """Return the networks that may connect from outside, () for all. Ranges of one family do not open the other one,
+    as they do in kube-proxy: nobody may connect by it."""
     if spec.get("type") != "LoadBalancer":
         return ()
-    given = (text.strip() for text in spec.get("loadBalancerSourceRanges") or ())
-    return tuple(text for text in given if ":" not in text)
+    given = [text.strip() for text in spec.get("loadBalancerSourceRanges") or ()]
+    found: list[str] = []
+    for family in families_of(spec) if given else ():
+        found += [text for text in given if family_of(text) == family] or [_NOBODY[family]]
+    return tuple(found)
 
 
-def _targets(port: Json, slices: Iterable[Json], node: str) -> Iterator[_Target]:
+def _targets(port: Json, slices: Iterable[Json], node: str, families: Sequence[str]) -> Iterator[_Target]:
     name, protocol = port.get("name", ""), port.get("protocol", "TCP")
     for one in slices:
-        if one.get("addressType") != "IPv4":
+        if one.get("addressType") not in families:
             continue
         numbers = [
             found["port"]
@@ -141,13 +155,16 @@ def _targets(port: Json, slices: Iterable[Json], node: str) -> Iterator[_Target]
             local = bool(node) and endpoint.get("nodeName") == node
             terminating = bool(conditions.get("terminating"))
             for number in numbers:
-                target = Endpoint(endpoint["addresses"][0], number)
+                target = Endpoint(canonical(endpoint["addresses"][0]), number)
                 yield _Target(target, ready, serving, terminating, local)
 
 
 def _chosen(targets: Iterable[_Target], *, local: bool) -> tuple[Endpoint, ...]:
-    """Return the ready endpoints, or those that serve while they terminate if there is none."""
+    """Return the ready endpoints, or those that serve while they terminate if there is none; of each family apart."""
     usable = [one for one in targets if one.local or not local]
-    chosen = [one.endpoint for one in usable if one.ready]
-    chosen = chosen or [one.endpoint for one in usable if one.serving and one.terminating]
+    chosen: list[Endpoint] = []
+    for family in (IPV4, IPV6):
+        own = [one for one in usable if family_of(one.endpoint.ip) == family]
+        ready = [one.endpoint for one in own if one.ready]
+        chosen += ready or [one.endpoint for one in own if one.serving and one.terminating]
     return tuple(sorted(set(chosen), key=lambda one: (one.ip, one.port)))

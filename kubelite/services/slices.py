@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from kubelite.kube.json import Json
 from kubelite.services.backends import Backend, Port
+from kubelite.services.families import families_of, family_of
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -39,37 +41,44 @@ class SliceChanges:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The endpoints (in the form of an EndpointSlice, by an identity) that have the same ports."""
+    """The endpoints (in the form of an EndpointSlice, by an identity) of one family that have the same ports."""
 
+    family: str
     ports: Sequence[Json]
     endpoints: Mapping[str, Json] = field(default_factory=dict)
 
 
 def slices_of(service: Json, backends: Iterable[Backend], existing: Iterable[Json]) -> SliceChanges:
-    """Decide the slices of a Service with a selector. `existing`: all slices with its name. Endpoints stay in the slice
-    that they are in, so that the change of one pod changes one slice."""
-    groups: dict[Ports, dict[str, Json]] = {}
-    for one in sorted(backends, key=lambda found: found.uid):
-        groups.setdefault(one.ports, {})[one.uid] = one.to_json()
-    wanted = [
-        Wanted([port.to_json() for port in ports], found) for ports, found in sorted(groups.items(), key=str)
-    ]
-    return _reconcile(_Maker(service, service, CONTROLLER), wanted or [Wanted(())], existing)
+    """Decide the slices of a Service with a selector: those of each of its families. `existing`: all slices with its
+    name. Endpoints stay in the slice that they are in, so that the change of one pod changes one slice."""
+    listed = sorted(backends, key=lambda found: found.uid)
+    wanted: list[Wanted] = []
+    for family in families_of(service["spec"]):
+        groups: dict[Ports, dict[str, Json]] = {}
+        for one in listed:
+            if one.address(family):
+                groups.setdefault(one.ports, {})[one.uid] = one.to_json(family)
+        wanted += [
+            Wanted(family, [port.to_json() for port in ports], found)
+            for ports, found in sorted(groups.items(), key=str)
+        ] or [Wanted(family, ())]
+    return _reconcile(_Maker(service, service, CONTROLLER), wanted, existing)
 
 
 def mirrored(service: Json, endpoints: Json, existing: Iterable[Json]) -> SliceChanges:
-    """Decide the slices that mirror Endpoints which a manifest gives a Service without a selector."""
-    groups: dict[str, Wanted] = {}
+    """Decide the slices that mirror Endpoints which a manifest gives a Service without a selector. Endpoints may name
+    addresses of both families."""
+    groups: dict[tuple[str, str], Wanted] = {}
     for subset in endpoints.get("subsets") or ():
         ports = sorted(({"name": "", **port} for port in subset.get("ports") or ()), key=str)
-        group = groups.setdefault(str(ports), Wanted(ports, {}))
-        found = dict(group.endpoints)
+        found: dict[str, dict[str, Json]] = {}
         for address, ready in _addresses(subset):
-            if ":" not in address["ip"] and len(found) < MOST_MIRRORED:
-                found[address["ip"]] = _mirrored_endpoint(address, ready)
-        groups[str(ports)] = Wanted(ports, found)
-    filled = [one for one in groups.values() if one.endpoints]
-    return _reconcile(_Maker(service, endpoints, MIRROR), filled, existing)
+            found.setdefault(family_of(address["ip"]), {})[address["ip"]] = _mirrored_endpoint(address, ready)
+        for family, given in sorted(found.items()):
+            had = groups.get((family, str(ports)), Wanted(family, ports))
+            most = dict(islice({**had.endpoints, **given}.items(), MOST_MIRRORED))
+            groups[family, str(ports)] = Wanted(family, ports, most)
+    return _reconcile(_Maker(service, endpoints, MIRROR), list(groups.values()), existing)
 
 
 def wants_mirror(endpoints: Json) -> bool:
@@ -116,7 +125,7 @@ class _Maker:
     def new_metadata(self, taken: Collection[str]) -> Json:
         return {"name": _free_name(self.owner, taken), "namespace": self.service["metadata"]["namespace"]}
 
-    def make(self, metadata: Json, ports: Sequence[Json], endpoints: Sequence[Json]) -> Json:
+    def make(self, metadata: Json, group: Wanted, endpoints: Sequence[Json]) -> Json:
         owner = self.owner["metadata"]
         labels = {key: value for key, value in (owner.get("labels") or {}).items() if key not in _RESERVED}
         labels |= {SERVICE_NAME: self.service["metadata"]["name"], MANAGED_BY: self.manager}
@@ -134,9 +143,9 @@ class _Maker:
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {**metadata, "labels": labels, "ownerReferences": [reference]},
-            "addressType": "IPv4",
+            "addressType": group.family,
             "endpoints": list(endpoints),
-            **({"ports": list(ports)} if ports else {}),
+            **({"ports": list(group.ports)} if group.ports else {}),
         }
 
 
@@ -149,18 +158,19 @@ def _reconcile(maker: _Maker, wanted: Sequence[Wanted], existing: Iterable[Json]
         (ours if manager == maker.manager else stale if manager in (CONTROLLER, MIRROR) else others).append(
             one
         )
-    had: dict[str, list[Json]] = {}
+    had: dict[tuple[str, str], list[Json]] = {}
     for one in ours:
-        had.setdefault(str(one.get("ports") or []), []).append(one)
+        had.setdefault((one["addressType"], str(one.get("ports") or [])), []).append(one)
     taken = {one["metadata"]["name"] for one in (*ours, *others, *stale)}
     done: list[Json] = []
     create: list[Json] = []
     update: list[Json] = []
     for group in wanted:
-        for before, endpoints in _packed(group.endpoints, had.pop(str(list(group.ports)), [])):
+        same = had.pop((group.family, str(list(group.ports))), [])
+        for before, endpoints in _packed(group.endpoints, same):
             metadata = before["metadata"] if before is not None else maker.new_metadata(taken)
             taken.add(metadata["name"])
-            new = maker.make(metadata, group.ports, endpoints)
+            new = maker.make(metadata, group, endpoints)
             done.append(new)
             if before is None:
                 create.append(new)

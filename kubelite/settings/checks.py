@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo
@@ -166,8 +167,10 @@ def _dns_name(text: str) -> None:
         raise ValueError(f"{text!r} is not a DNS name")
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 #: IPv6 networks whose addresses the kernel gives no pod, or does not route (RFC 4291, 2.4).
-_NOT_FOR_PODS = {"::/8": "loopback and IPv4", "fe80::/10": "link-local", "ff00::/8": "multicast"}
+_SPECIAL = {"::/8": "loopback and IPv4", "fe80::/10": "link-local", "ff00::/8": "multicast"}
 
 
 def pod_network(value: str) -> str:
@@ -186,11 +189,8 @@ def pod_network(value: str) -> str:
         raise ValueError(
             "the IPv6 network must have a prefix between /8 and /96, for example 10.88.0.0/16,fd00:88::/64"
         )
-    for special, what in _NOT_FOR_PODS.items():
-        if networks[1:] and networks[1].overlaps(ipaddress.IPv6Network(special)):
-            raise ValueError(
-                f"the IPv6 network {networks[1]} overlaps {special} ({what}); use one from fd00::/8"
-            )
+    if networks[1:]:
+        _refuse_special(networks[1])
     return ",".join(map(str, networks))
 
 
@@ -199,16 +199,47 @@ _SERVICE_NETWORKS = ("10.96.0.0/16", "172.30.0.0/16")
 
 
 def service_network(value: str, info: ValidationInfo) -> str:
-    pods = ipaddress.ip_network(info.data.get("pod_cidr", "10.88.0.0/16").partition(",")[0])
+    """An IPv4 network, or one and an IPv6 network behind a comma, as kube-apiserver's --service-cluster-ip-range."""
+    pods = [ipaddress.ip_network(text) for text in info.data.get("pod_cidr", "10.88.0.0/16").split(",")]
     if not value:
-        free = (text for text in _SERVICE_NETWORKS if not pods.overlaps(ipaddress.ip_network(text)))
+        free = (text for text in _SERVICE_NETWORKS if not pods[0].overlaps(ipaddress.ip_network(text)))
         return next(free, _SERVICE_NETWORKS[0])
-    network = ipaddress.ip_network(value, strict=False)
-    if network.version != 4 or not 8 <= network.prefixlen <= 28:
+    networks = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",")]
+    match [network.version for network in networks]:
+        case [4] | [4, 6]:
+            pass
+        case [6] | [6, 4]:
+            raise ValueError(f"must begin with an IPv4 network, for example 10.96.0.0/16,{networks[0]}")
+        case _:
+            raise ValueError("must be one IPv4 network, or an IPv4 and an IPv6 network")
+    if not 8 <= networks[0].prefixlen <= 28:
         raise ValueError("must be an IPv4 network with 16 to 16777216 addresses, for example 10.96.0.0/16")
-    if pods.overlaps(network):
-        raise ValueError(f"must not overlap pod_cidr, which is {pods}")
-    return str(network)
+    if networks[1:]:
+        _check_service_network6(networks[1], pods)
+    if pods[0].overlaps(networks[0]):
+        raise ValueError(f"must not overlap pod_cidr, which is {pods[0]}")
+    return ",".join(map(str, networks))
+
+
+def _check_service_network6(network: Network, pods: Sequence[Network]) -> None:
+    if not 64 <= network.prefixlen <= 124:
+        raise ValueError(
+            "the IPv6 network must have a prefix between /64 and /124, for example 10.96.0.0/16,fd00:96::/112"
+        )
+    _refuse_special(network)
+    if not pods[1:]:
+        raise ValueError(
+            "Services can have IPv6 addresses only if pods have them: "
+            f"set pod_cidr to {pods[0]} and an IPv6 network, for example {pods[0]},fd00:88::/64"
+        )
+    if pods[1].overlaps(network):
+        raise ValueError(f"the IPv6 network must not overlap that of pod_cidr, which is {pods[1]}")
+
+
+def _refuse_special(network: Network) -> None:
+    for special, what in _SPECIAL.items():
+        if network.overlaps(ipaddress.IPv6Network(special)):
+            raise ValueError(f"the IPv6 network {network} overlaps {special} ({what}); use one from fd00::/8")
 
 
 def port_range(value: str) -> str:

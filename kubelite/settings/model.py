@@ -93,7 +93,8 @@ class Settings(BaseModel):
     """Let machines that have a route to `pod_cidr` connect to every port of every pod. Host ports need no route."""
     service_cidr: str = Field("", validate_default=True)
     """IPv4 range of the addresses of Services. Default: `10.96.0.0/16`, or `172.30.0.0/16` if `pod_cidr` overlaps
-    it."""
+    it. With an IPv6 range behind a comma (`10.96.0.0/16,fd00:96::/112`), Services may have addresses of both families;
+    pods then need them, too: see `pod_cidr`."""
     node_port_range: str = "30000-32767"
     """Ports of this machine that Services of the types NodePort and LoadBalancer get."""
     service_counters: bool = False
@@ -298,6 +299,12 @@ class Settings(BaseModel):
     def pod_networks(self) -> tuple[str, str]:
         """`pod_cidr` by family: IPv4, and IPv6 or ""."""
         first, _, second = self.pod_cidr.partition(",")
+        return first, second
+
+    @property
+    def service_networks(self) -> tuple[str, str]:
+        """`service_cidr` by family: IPv4, and IPv6 or ""."""
+        first, _, second = self.service_cidr.partition(",")
         return first, second
 
     @property

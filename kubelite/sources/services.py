@@ -9,7 +9,8 @@ from kubelite.kube.json import Json
 from state.store import Record
 
 if TYPE_CHECKING:
-    from kubelite.services.allocation import Allocation, Name, Refusal
+    from kubelite.services.allocation import Allocation, Name
+    from kubelite.services.families import Refusal
 
 SERVICE = "Service"
 Key = tuple[str, str, str]  # kind, namespace, name

@@ -55,6 +55,10 @@ class Answer:
     body: bytes
 
 
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 class _Elsewhere(http.client.HTTPConnection):
     """A connection with a socket that was created in another network namespace, where it stays."""
 
@@ -83,7 +87,7 @@ class _Elsewhere(http.client.HTTPConnection):
             descriptor = os.open(self._netns, os.O_RDONLY)
             try:
                 syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
-                made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                made.append(socket.socket(_family(self.host), socket.SOCK_STREAM))
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -91,7 +95,7 @@ class _Elsewhere(http.client.HTTPConnection):
 
 
 def fetch(netns: str, url: str, *, method: str, headers: Mapping[str, str], timeout: float) -> Answer:
-    """Fetch an http URL with an IPv4 address in the network namespace at the path `netns`. Raises OSError or
+    """Fetch an http URL with an IP address in the network namespace at the path `netns`. Raises OSError or
     http.client.HTTPException if no server answers; each step may take `timeout` seconds."""
     parts = urllib.parse.urlsplit(url)
     connection = _Elsewhere(netns, parts.hostname or "", parts.port, timeout)

@@ -69,6 +69,43 @@ def test_other_lists_of_networks_are_refused(given: str, words: str) -> None:
         Settings.load({"pod_cidr": given}, {})
 
 
+def test_services_may_have_networks_of_both_families() -> None:
+    dual = {"pod_cidr": "10.88.0.0/16,fd00:88::/64"}
+    both = Settings.load({**dual, "service_cidr": "10.97.0.9/16, fd00:96::9/112"}, {})
+    assert both.service_cidr == "10.97.0.0/16,fd00:96::/112"
+    assert both.service_networks == ("10.97.0.0/16", "fd00:96::/112")
+    assert Settings.load(dual, {}).service_networks == ("10.96.0.0/16", "")
+
+
+@pytest.mark.parametrize(
+    ("pods", "given", "words"),
+    [
+        (
+            "10.88.0.0/16",
+            "10.96.0.0/16,fd00:96::/112",
+            "Services can have IPv6 addresses only if pods have them",
+        ),
+        ("10.88.0.0/16,fd00::/64", "fd00:96::/112", "must begin with an IPv4 network"),
+        (
+            "10.88.0.0/16,fd00::/64",
+            "10.96.0.0/16,fd00::/112",
+            "must not overlap that of pod_cidr, which is fd00::/64",
+        ),
+        ("10.88.0.0/16,fd00::/64", "10.96.0.0/16,fd00:96::/48", "must have a prefix between /64 and /124"),
+        ("10.88.0.0/16,fd00::/64", "10.96.0.0/16,fe80::/112", "overlaps fe80::/10 \\(link-local\\)"),
+        ("10.88.0.0/16,fd00::/64", "10.96.0.0/16,10.97.0.0/16", "must be one IPv4 network, or an IPv4 and"),
+        (
+            "10.88.0.0/16,fd00::/64",
+            "10.88.0.0/17,fd00:96::/112",
+            "must not overlap pod_cidr, which is 10.88.0.0/16",
+        ),
+    ],
+)
+def test_networks_of_services_that_are_refused(pods: str, given: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Settings.load({"pod_cidr": pods, "service_cidr": given}, {})
+
+
 def test_defaults_are_consistent() -> None:
     settings = Settings.load({}, {})
     assert settings.node_name

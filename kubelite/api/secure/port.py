@@ -67,7 +67,7 @@ class ApiPort:
         self._bridge = 0  # the index of the bridge on which they listen
         self._opening = asyncio.Lock()
         self._port = self._pod_port = 0  # 0: not open
-        self._service = first_address(settings.service_cidr)
+        self._service = first_address(settings.service_networks[0])
         self._renewing: asyncio.Future[None] | None = None
         self._directory = f"{settings.root}/pki"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kubelite.cli.describe.parts import annotation_lines, label_lines, with_events
+from kubelite.services.families import with_port
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -76,7 +77,7 @@ def ready_endpoints(name: str, slices: Iterable[Json]) -> Iterator[str]:
         numbers = [port.get("port") for port in one.get("ports") or () if port.get("name", "") == name]
         for endpoint in one.get("endpoints") or ():
             if (endpoint.get("conditions") or {}).get("ready") is not False:
-                yield from (f"{endpoint['addresses'][0]}:{number}" for number in numbers)
+                yield from (with_port(endpoint["addresses"][0], number) for number in numbers)
 
 
 def describe_endpoints(doc: Json, events: Events, now: float) -> str:

@@ -8,6 +8,7 @@ from kubelite.cli.names import PODS, path_of, resource_type
 from kubelite.cli.output.foreign import harmless
 from kubelite.kube.objects import SOURCE
 from kubelite.services.explanation import explain
+from kubelite.services.families import cluster_ips
 from kubelite.services.slices import SERVICE_NAME
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def why_service(server: Client, namespace: str, name: str) -> Json:
     events = server.get(f"/api/v1/namespaces/{namespace}/events", query={"fieldSelector": about})["items"]
     return {
         "object": f"Service {namespace}/{name}",
-        "address": doc["spec"].get("clusterIP") or "none",
+        "address": ",".join(cluster_ips(doc["spec"])) or "none",
         "manifest": (doc["metadata"].get("annotations") or {}).get(SOURCE, ""),
         "reasons": explain(doc, pods, slices_of(server, doc)),
         "events": [one["message"] for one in events if one["type"] == "Warning"],

@@ -76,7 +76,7 @@ class PodApi:
             return str(address)
         from kubelite.api.secure.port import first_address
 
-        for address in (first_address(self._agent.settings.service_cidr), ""):
+        for address in (first_address(self._agent.settings.service_networks[0]), ""):
             found = self._allocate({NAME: service(address, 0)}, held).services.get(NAME)
             if found is not None:
                 return str(found["spec"]["clusterIP"])

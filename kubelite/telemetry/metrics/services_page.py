@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from kubelite.kube.json import Json
+from kubelite.services.families import with_port
 from kubelite.services.ports import EndpointCount
 from kubelite.services.slices import SERVICE_NAME
 from kubelite.telemetry.metrics.exposition import Page, counter, gauge, labels
@@ -21,16 +22,18 @@ COUNTERS = (
 
 
 def write_endpoints(page: Page, services: Iterable[Json], slices: Iterable[Json]) -> None:
-    """Write how many endpoints each Service has, by readiness. An address in several slices counts once."""
+    """Write how many endpoints each Service has, by readiness. A pod counts once, though each of its
+    addresses is in a slice; so does an address in several slices."""
     found: dict[Name, dict[str, bool]] = {_name(doc): {} for doc in services}
     for one in slices:
         metadata = one["metadata"]
         service = metadata.get("namespace", ""), (metadata.get("labels") or {}).get(SERVICE_NAME, "")
-        if (addresses := found.get(service)) is None:
+        if (counted := found.get(service)) is None:
             continue
         for endpoint in one.get("endpoints") or ():
             ready = (endpoint.get("conditions") or {}).get("ready") is not False
-            addresses[endpoint["addresses"][0]] = ready or addresses.get(endpoint["addresses"][0], False)
+            key = (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
+            counted[key] = ready or counted.get(key, False)
     for word, text, wanted in (
         ("kubelite_service_endpoints_ready", "Endpoints of the Service that are ready.", True),
         ("kubelite_service_endpoints_not_ready", "Endpoints that are not ready, or terminate.", False),
@@ -38,8 +41,8 @@ def write_endpoints(page: Page, services: Iterable[Json], slices: Iterable[Json]
         family = gauge(word, text)
         lines = (
             f"{family.name}{{{labels({'namespace': namespace, 'service': name})}}} "
-            f"{sum(ready is wanted for ready in addresses.values())}\n"
-            for (namespace, name), addresses in found.items()
+            f"{sum(ready is wanted for ready in counted.values())}\n"
+            for (namespace, name), counted in found.items()
         )
         page.family(family, "".join(lines))
 
@@ -60,7 +63,7 @@ def _head(count: EndpointCount, pods: Mapping[tuple[str, str], str]) -> str:
         "service": count.service,
         "port": count.port,
         "protocol": count.protocol,
-        "endpoint": f"{count.address}:{count.number}",
+        "endpoint": with_port(count.address, count.number),
         "pod": pods.get((count.namespace, count.address), ""),
     }
     return labels(pairs)

@@ -7,14 +7,14 @@ Service
 ServiceSpec
   allocateLoadBalancerNodePorts  false: a LoadBalancer gets no node ports, only those that its ports name.
   clusterIP  The Service's address. Default: a free one of the range for Services. None: no address (headless).
-  clusterIPs  The same as a list. This node has IPv4 alone, so it has one item.
+  clusterIPs  The addresses of a Service, one of each of its families. The first one is clusterIP.
   externalIPs  Further addresses at which this node accepts the Service's traffic.
   externalName  The DNS name that a Service of type ExternalName stands for.
   externalTrafficPolicy  Cluster, or Local: keep the client's address. On one node all pods are local.
   healthCheckNodePort  Accepted, without effect: no load balancer asks for this node's health.
   internalTrafficPolicy  Cluster or Local. On one node all pods are local.
-  ipFamilies  IPv4.
-  ipFamilyPolicy  SingleStack, or PreferDualStack, which means the same on a node with IPv4 alone.
+  ipFamilies  IPv4, IPv6 or both; the first one is that of clusterIP. Default: the policy decides, IPv4 first.
+  ipFamilyPolicy  SingleStack, PreferDualStack (both families, if the node has them) or RequireDualStack.
   loadBalancerClass  A LoadBalancer of a class is left to others and gets no address.
   loadBalancerIP  Ignored: the address of a LoadBalancer is the node's.
   loadBalancerSourceRanges  Networks whose clients may use a LoadBalancer.
@@ -74,7 +74,7 @@ EndpointsPort
   port  Port.
   protocol  TCP, UDP or SCTP.
 EndpointSlice
-  addressType  IPv4. Slices of other types are stored and have no effect on this node.
+  addressType  IPv4 or IPv6. Slices of type FQDN are stored and have no effect on this node.
   endpoints  Endpoints.
   ports  Ports. Each endpoint has each of them.
 Endpoint

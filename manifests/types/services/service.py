@@ -1,4 +1,6 @@
-"""core/v1 Service (Kubernetes 1.36), with Kubernetes' defaults for a cluster with IPv4 alone."""
+"""core/v1 Service (Kubernetes 1.36), with Kubernetes' defaults.
+
+Addresses and IP families depend on the node, which chooses them: see `kubelite.services.allocation`."""
 
 from typing import Literal
 
@@ -21,7 +23,6 @@ from manifests.types.meta import (
 
 NO_ADDRESS = "None"  # clusterIP of a headless Service
 AFFINITY_SECONDS = 10800
-DUAL_STACK = "RequireDualStack"
 
 
 class ServicePort(Model):
@@ -66,6 +67,11 @@ class ServiceSpec(Model):
     @property
     def headless(self) -> bool:
         return self.cluster_ips[:1] == [NO_ADDRESS] or self.cluster_ip == NO_ADDRESS
+
+    @property
+    def addresses(self) -> list[str]:
+        """clusterIPs, of which a manifest may name only the first one as clusterIP."""
+        return self.cluster_ips or ([self.cluster_ip] if self.cluster_ip else [])
 
     @property
     def externally_accessible(self) -> bool:
@@ -114,8 +120,7 @@ class Service(Object):
     status: ServiceStatus = Field(default_factory=ServiceStatus)
 
     def set_defaults(self) -> None:
-        """Kubernetes: SetDefaults_Service (pkg/apis/core/v1/defaults.go), NormalizeClusterIPs
-        (pkg/registry/core/service/storage/storage.go) and initIPFamilyFields (alloc.go)."""
+        """Kubernetes: SetDefaults_Service (pkg/apis/core/v1/defaults.go)."""
         spec = self.spec
         spec.type = spec.type or "ClusterIP"
         _default_affinity(spec)
@@ -128,10 +133,6 @@ class Service(Object):
             spec.internal_traffic_policy = spec.internal_traffic_policy or "Cluster"
         if spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports is None:
             spec.allocate_load_balancer_node_ports = True
-        if spec.cluster_ip and not spec.cluster_ips:
-            spec.cluster_ips = [spec.cluster_ip]
-        if spec.type != "ExternalName":
-            _default_families(spec)
 
 
 def _default_affinity(spec: ServiceSpec) -> None:
@@ -143,18 +144,3 @@ def _default_affinity(spec: ServiceSpec) -> None:
         if config is None or config.client_ip is None or config.client_ip.timeout_seconds is None:
             client = ClientIPConfig(timeout_seconds=AFFINITY_SECONDS)
             spec.session_affinity_config = SessionAffinityConfig(client_ip=client)
-
-
-def _default_families(spec: ServiceSpec) -> None:
-    """The endpoints of a headless Service without a selector are none of the cluster's addresses, so both families are
-    allowed for it, and the default."""
-    if spec.headless and not spec.selector:
-        spec.ip_family_policy = spec.ip_family_policy or DUAL_STACK
-        if not spec.ip_families:
-            both = spec.ip_family_policy == DUAL_STACK
-            spec.ip_families = ["IPv4", "IPv6"] if both else ["IPv4"]
-        return
-    if not spec.ip_family_policy:
-        two = len(spec.ip_families) > 1 or len(spec.cluster_ips) > 1
-        spec.ip_family_policy = DUAL_STACK if two else "SingleStack"
-    spec.ip_families = spec.ip_families or ["IPv4"]

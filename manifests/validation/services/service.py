@@ -1,11 +1,11 @@
-"""Rules of Services (Kubernetes pkg/apis/core/validation/validation.go: ValidateService, ValidateServiceUpdate), and
-what a cluster with IPv4 alone refuses (pkg/registry/core/service/storage/alloc.go: initIPFamilyFields)."""
+"""Rules of Services (Kubernetes pkg/apis/core/validation/validation.go: ValidateService, ValidateServiceUpdate,
+ValidateServiceClusterIPsRelatedFields). What depends on the families of the node is in `kubelite.services.families`."""
 
 from collections.abc import Iterator
 
 from manifests.names import dns_subdomain, qualified_name
 from manifests.problems import Path, Problem, duplicate, forbidden, invalid, not_supported, required
-from manifests.types.services.service import DUAL_STACK, NO_ADDRESS, Service, ServicePort, ServiceSpec
+from manifests.types.services.service import NO_ADDRESS, Service, ServicePort, ServiceSpec
 from manifests.validation.meta import validate_meta
 from manifests.validation.pod import validate_labels
 from manifests.validation.rules import formatted, port_in_range, port_or_name
@@ -23,6 +23,7 @@ POLICIES = ("Cluster", "Local")
 AFFINITIES = ("ClientIP", "None")
 FAMILIES = ("IPv4", "IPv6")
 FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
+SINGLE_STACK = "SingleStack"
 DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 MOST_AFFINITY = 86400  # seconds
 _ONLY_LOAD_BALANCERS = "may only be used when `type` is 'LoadBalancer'"
@@ -53,11 +54,9 @@ def service_problems(found: Service) -> Iterator[Problem]:
 
 def service_update_problems(old: Service, new: Service) -> Iterator[Problem]:
     before, after = old.spec, new.spec
-    kept = "ExternalName" not in (before.type, after.type)
-    if kept and before.cluster_ips and after.cluster_ips[:1] != before.cluster_ips[:1]:
-        yield invalid((*_SPEC, "clusterIPs", 0), (after.cluster_ips or [""])[0], "may not change once set")
-    if kept and before.ip_families and after.ip_families[:1] != before.ip_families[:1]:
-        yield invalid((*_SPEC, "ipFamilies", 0), (after.ip_families or [""])[0], "may not change once set")
+    if "ExternalName" not in (before.type, after.type):
+        yield from _cluster_ips_update(before, after)
+        yield from _families_update(before, after)
     if (
         before.type == after.type == "LoadBalancer"
         and before.load_balancer_class != after.load_balancer_class
@@ -69,9 +68,34 @@ def service_update_problems(old: Service, new: Service) -> Iterator[Problem]:
             yield forbidden((*_SPEC, "healthCheckNodePort"), "field is immutable")
 
 
+def _cluster_ips_update(before: ServiceSpec, after: ServiceSpec) -> Iterator[Problem]:
+    """Kubernetes: validateUpgradeDowngradeClusterIPs."""
+    path, had, has = (*_SPEC, "clusterIPs"), before.addresses, after.addresses
+    if had and not has:
+        yield invalid((*path, 0), has, "primary clusterIP can not be unset")
+    for index, (old, new) in enumerate(zip(had, has, strict=False)):
+        if old != new:
+            yield invalid((*path, index), new, "may not change once set")
+    if len(had) > len(has) == 1 and after.ip_family_policy != SINGLE_STACK:
+        sentence = "must be set to 'SingleStack' when releasing the secondary clusterIP"
+        yield invalid((*_SPEC, "ipFamilyPolicy"), after.ip_family_policy or "", sentence)
+
+
+def _families_update(before: ServiceSpec, after: ServiceSpec) -> Iterator[Problem]:
+    """Kubernetes: validateUpgradeDowngradeIPFamilies. A headless Service may change its families."""
+    had, has = before.ip_families, after.ip_families
+    if before.headless or after.headless:
+        return
+    if any(old != new for old, new in zip(had, has, strict=False)):
+        yield invalid((*_SPEC, "ipFamilies", 0), has[0], "may not change once set")
+    if len(had) > len(has) == 1 and after.ip_family_policy != SINGLE_STACK:
+        sentence = "must be set to 'SingleStack' when releasing the secondary ipFamily"
+        yield invalid((*_SPEC, "ipFamilyPolicy"), after.ip_family_policy or "", sentence)
+
+
 def _external_name(spec: ServiceSpec) -> Iterator[Problem]:
     given = {
-        "clusterIPs": spec.cluster_ips,
+        "clusterIPs": spec.addresses,
         "ipFamilies": spec.ip_families,
         "ipFamilyPolicy": spec.ip_family_policy,
     }
@@ -87,44 +111,43 @@ def _external_name(spec: ServiceSpec) -> Iterator[Problem]:
 
 def _families(spec: ServiceSpec) -> Iterator[Problem]:
     path, policy = (*_SPEC, "ipFamilies"), spec.ip_family_policy
-    anything = spec.headless and not spec.selector
     if policy and policy not in FAMILY_POLICIES:
         yield not_supported((*_SPEC, "ipFamilyPolicy"), policy, FAMILY_POLICIES)
-    elif policy == DUAL_STACK and not anything:
-        sentence = "this cluster is not configured for dual-stack services"
-        yield invalid((*_SPEC, "ipFamilyPolicy"), policy, sentence)
     for index, family in enumerate(spec.ip_families):
         if family not in FAMILIES:
             yield not_supported((*path, index), family, FAMILIES)
         elif family in spec.ip_families[:index]:
             yield duplicate((*path, index), family)
-        elif family == "IPv6" and not anything and policy != DUAL_STACK:
-            yield invalid((*path, index), family, "not configured on this cluster")
 
 
 def _cluster_ips(spec: ServiceSpec) -> Iterator[Problem]:
-    path, given = (*_SPEC, "clusterIPs"), spec.cluster_ips
+    path, given = (*_SPEC, "clusterIPs"), spec.addresses
     if spec.headless and spec.type in ("LoadBalancer", "NodePort"):
         yield invalid((*path, 0), NO_ADDRESS, f"may not be set to 'None' for {spec.type} services")
     if not spec.cluster_ip and given:
         yield invalid(path, given, "must be empty when `clusterIP` is not specified")
     elif given and given[0] != spec.cluster_ip:
         yield invalid(path, given, "first value must match `clusterIP`")
-    for index, value in enumerate(given):
-        if value == NO_ADDRESS:
-            if len(given) > 1:
-                yield invalid(path, given, "'None' must be the first and only value")
-                return
-            continue
-        address = address_of(value)
-        if address is None:
-            sentence = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-            yield invalid((*path, index), value, sentence)
-        elif address.version == 6 and spec.ip_family_policy != DUAL_STACK:
-            sentence = "expected an IPv4 value as indicated by `ipFamilies[0]`"
-            yield invalid((*path, index), value, sentence)
     if len(given) > 2:
         yield invalid(path, given, "may only hold up to 2 values")
+    if given[:1] == [NO_ADDRESS]:
+        if len(given) > 1:
+            yield invalid(path, given, "'None' must be the first and only value")
+        return
+    addresses = [address_of(value) for value in given]
+    if None in addresses:
+        for index, value in enumerate(given):
+            if addresses[index] is None:
+                sentence = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+                yield invalid((*path, index), value, sentence)
+        return
+    versions = [address.version for address in addresses if address is not None]
+    if len(versions) > 1 and len(set(versions)) == 1:
+        yield invalid(path, given, "may specify no more than one IP for each IP family")
+    for index, (version, family) in enumerate(zip(versions, spec.ip_families, strict=False)):
+        if f"IPv{version}" != family and family in FAMILIES:
+            sentence = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
+            yield invalid((*path, index), given[index], sentence)
 
 
 def _ports(spec: ServiceSpec) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.services.allocation import Name, Ranges, Refusal, allocate, with_allocated
+from kubelite.services.allocation import Name, Ranges, allocate, with_allocated
+from kubelite.services.families import Refusal
 
 Doc = dict[str, Any]
 RANGES = Ranges("10.96.0.0/16", (30000, 32767))
@@ -37,10 +38,10 @@ def test_a_service_gets_an_address_and_the_same_one_from_a_node_without_records(
     assert "nodePort" not in first["ports"][0]
 
 
-@pytest.mark.parametrize("spec", [{"clusterIP": "None"}, {"type": "ExternalName", "externalName": "x"}])
-def test_a_service_that_needs_none_gets_none(spec: Doc) -> None:
-    doc = service(**spec)
-    assert allocate({WEB: doc}, {}, RANGES).services[WEB] is doc
+def test_a_service_that_needs_none_gets_none() -> None:
+    external = service(type="ExternalName", externalName="x")
+    assert allocate({WEB: external}, {}, RANGES).services[WEB] is external
+    assert only(service(clusterIP="None"))["clusterIPs"] == ["None"]
 
 
 def test_what_it_names_it_gets() -> None:
@@ -111,7 +112,8 @@ def test_a_refused_service_keeps_nothing_from_others() -> None:
 
 def test_what_it_has_it_keeps_though_the_ranges_have_changed() -> None:
     held = service({"port": 80, "nodePort": 30080}, type="NodePort", clusterIP="10.1.0.9")
-    assert only(held, {WEB: held}, Ranges("10.96.0.0/16", (31000, 31999))) == held["spec"]
+    again = only(held, {WEB: held}, Ranges("10.96.0.0/16", (31000, 31999)))
+    assert again["clusterIPs"] == ["10.1.0.9"] and again["ports"] == held["spec"]["ports"]
 
 
 def test_full_ranges() -> None:
@@ -199,3 +201,52 @@ def test_no_two_services_have_the_same_and_none_loses_what_it_had(seed: int) -> 
         assert len(set(addresses)) == len(addresses) and len(set(ports)) == len(ports)
         for name in dice.sample(sorted(held), len(held) // 3):
             del held[name]
+
+
+BOTH = Ranges("10.96.0.0/16", cidr6="fd00:96::/112")
+
+
+def test_an_address_of_each_family_and_the_same_ones_from_a_node_without_records() -> None:
+    spec = only(service(ipFamilyPolicy="RequireDualStack"), ranges=BOTH)
+    first, second = spec["clusterIPs"]
+    assert spec["clusterIP"] == first and first.startswith("10.96.") and second.startswith("fd00:96::")
+    assert only(service(ipFamilyPolicy="RequireDualStack"), ranges=BOTH) == spec
+    turned = only(service(ipFamilyPolicy="PreferDualStack", ipFamilies=["IPv6"]), ranges=BOTH)
+    assert turned["clusterIPs"] == [second, first] and turned["clusterIP"] == second
+
+
+def test_two_static_addresses() -> None:
+    given = ["fd00:96::A", "10.96.0.10"]
+    asks = service(clusterIP=given[0], clusterIPs=given, ipFamilyPolicy="RequireDualStack")
+    assert only(asks, ranges=BOTH)["clusterIPs"] == given
+    other = service(clusterIP="fd00:96::000a", ipFamilies=["IPv6"])
+    found = refused(asks, {("default", "other"): other}, BOTH)
+    assert found == Refusal(
+        "spec.clusterIPs",
+        'Invalid value: ["fd00:96::A","10.96.0.10"]: failed to allocate IP fd00:96::A: provided IP is already '
+        "allocated to service default/other",
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "fits"),
+    [("fd00:96::", False), ("fd00:96::1", True), ("fd00:96::ffff", True), ("fd00:97::1", False)],
+)
+def test_which_ipv6_addresses_are_in_the_range(address: str, fits: bool) -> None:
+    done = allocate({WEB: service(clusterIP=address)}, {}, BOTH)
+    assert (WEB in done.services) is fits
+    if not fits:
+        assert "The range of valid IPs is fd00:96::/112" in done.refused[WEB].message
+
+
+def test_a_full_range_of_ipv6_and_a_very_large_one() -> None:
+    small = Ranges("10.96.0.0/16", cidr6="fd00:96::/124")
+    held = {
+        ("default", f"s{n}"): service(clusterIP=f"fd00:96::{n:x}", ipFamilies=["IPv6"]) for n in range(1, 16)
+    }
+    asks = service(ipFamilyPolicy="RequireDualStack")
+    assert refused(asks, held, small).message == (
+        "Internal error: failed to allocate a serviceIP: range fd00:96::/124 is full"
+    )
+    large = only(asks, ranges=Ranges("10.96.0.0/16", cidr6="fd00:96::/64"))
+    assert large["clusterIPs"][1].startswith("fd00:96::")

@@ -137,3 +137,35 @@ def test_what_a_load_balancer_has() -> None:
     found = only(doc)
     assert found.external == ("203.0.113.9", "198.51.100.1")
     assert (found.node_port, found.affinity, found.sources) == (30080, 60, ("192.0.2.0/24",))
+
+
+SIX = {"addresses": ["fd00:88::5"], "conditions": {"ready": True}}
+DUAL: dict[str, Any] = {"clusterIPs": ["10.96.0.7", "FD00:96::07"], "ipFamilies": ["IPv4", "IPv6"]}
+
+
+def test_both_families_of_a_service() -> None:
+    pieces = piece(endpoint(5)), piece(SIX, addressType="IPv6")
+    found = only(service(**DUAL, externalIPs=["2001:db8::1"]), *pieces)
+    assert found.addresses == ("10.96.0.7", "fd00:96::7")
+    assert found.endpoints == (Endpoint("10.88.0.5", 8080), Endpoint("fd00:88::5", 8080))
+    six = found.of_family(ipv6=True)
+    assert six is not None and six.external == ("2001:db8::1",) and six.endpoints == (found.endpoints[1],)
+    assert only(service(), *pieces).endpoints == (Endpoint("10.88.0.5", 8080),), (
+        "a family that it does not have"
+    )
+
+
+def test_endpoints_that_terminate_serve_where_their_family_has_no_others() -> None:
+    ending = {
+        "addresses": ["fd00:88::6"],
+        "conditions": {"ready": False, "serving": True, "terminating": True},
+    }
+    found = only(service(**DUAL), piece(endpoint(5)), piece(ending, addressType="IPv6"))
+    assert [one.ip for one in found.endpoints] == ["10.88.0.5", "fd00:88::6"]
+
+
+def test_ranges_of_one_family_do_not_open_the_other() -> None:
+    balancer: dict[str, Any] = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}
+    assert only(service(**balancer)).sources == ("192.0.2.0/24",)
+    found = only(service(**balancer, **DUAL)).of_family(ipv6=True)
+    assert found is not None and found.sources == ("::/128",)

@@ -7,6 +7,7 @@ pkg/controller/endpoint/endpoints_controller_test.go.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,29 @@ def test_a_pod_without_an_address_or_an_end_is_no_backend(given: Doc) -> None:
     assert backend(service(), given) is None
 
 
-def test_an_ipv6_address_is_passed_over() -> None:
-    both = pod(1)
-    both["status"]["podIPs"] = [{"ip": "fd00::1"}, {"ip": "10.88.0.9"}]
-    found = backend(service(), both)
-    assert found is not None and found.ip == "10.88.0.9"
+def dual(number: int, **changes: Any) -> Doc:
+    """A pod with an address of each family."""
+    found = pod(number, **changes)
+    found["status"]["podIPs"] = [{"ip": f"10.88.0.{number}"}, {"ip": f"fd00:88::{number}"}]
+    return found
+
+
+BOTH: dict[str, Any] = {"ipFamilies": ["IPv4", "IPv6"], "clusterIPs": ["10.96.0.7", "fd00:96::7"]}
+
+
+@pytest.mark.parametrize(
+    ("families", "addresses"),
+    [
+        (["IPv4"], ("10.88.0.9",)),
+        (["IPv6"], ("fd00:88::9",)),
+        (["IPv4", "IPv6"], ("10.88.0.9", "fd00:88::9")),
+    ],
+)
+def test_addresses_of_other_families_are_passed_over(families: list[str], addresses: tuple[str, ...]) -> None:
+    found = backend(service(ipFamilies=families), dual(9))
+    assert found is not None and found.ips == addresses
+    alone = backend(service(ipFamilies=["IPv6"]), pod(9))
+    assert alone is None
 
 
 def test_named_ports_are_those_of_each_pod() -> None:
@@ -114,6 +133,28 @@ def test_the_slice_of_a_service() -> None:
             "nodeName": "node",
         }
     ]
+
+
+def test_a_slice_of_each_family() -> None:
+    web = service(**BOTH)
+    done = decided(web, [dual(1), dual(2), pod(3)], [])
+    four, six = done.create
+    assert (four["addressType"], six["addressType"]) == ("IPv4", "IPv6")
+    assert [one["addresses"] for one in four["endpoints"]] == [["10.88.0.1"], ["10.88.0.2"], ["10.88.0.5"]]
+    assert [one["addresses"] for one in six["endpoints"]] == [["fd00:88::1"], ["fd00:88::2"]]
+    assert four["metadata"]["name"] != six["metadata"]["name"]
+    again = decided(web, [dual(1), dual(2), pod(3)], list(done.slices))
+    assert not again.create and not again.update and not again.delete
+    downgraded = decided(service(), [dual(1), dual(2), pod(3)], list(done.slices))
+    assert downgraded.delete == [six] and not downgraded.create and not downgraded.update
+    assert [one["addressType"] for one in decided(web, [], []).create] == ["IPv4", "IPv6"], "empty ones"
+
+
+def test_endpoints_are_of_the_first_family() -> None:
+    for families, first in ((["IPv4", "IPv6"], "10.88.0.1"), (["IPv6", "IPv4"], "fd00:88::1")):
+        web = service(ipFamilies=families)
+        (subset,) = endpoints_of(web, backends(web, dual(1)), None)["subsets"]
+        assert [one["ip"] for one in subset["addresses"]] == [first]
 
 
 def test_deciding_twice_changes_nothing() -> None:
@@ -204,7 +245,9 @@ def test_endpoints_of_a_manifest_are_mirrored() -> None:
         labels={"team": "db"},
     )
     done = mirrored(service(selector=None), own, [])
-    (found,) = done.create
+    found, six = done.create
+    assert (found["addressType"], six["addressType"]) == ("IPv4", "IPv6")
+    assert six["endpoints"] == [{"addresses": ["fd00::1"], "conditions": {"ready": True}}]
     assert found["metadata"]["labels"] == {
         "team": "db",
         "kubernetes.io/service-name": "web",
@@ -216,7 +259,7 @@ def test_endpoints_of_a_manifest_are_mirrored() -> None:
         {"addresses": ["192.0.2.2"], "conditions": {"ready": False}},
     ]
     assert not mirrored(service(selector=None), own, list(done.slices)).update
-    assert mirrored(service(selector=None), custom(), list(done.slices)).delete == [found]
+    assert mirrored(service(selector=None), custom(), list(done.slices)).delete == [found, six]
 
 
 def test_which_endpoints_are_not_mirrored() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from kubelite.api.kube.columns import AGE, NAME, NONE, Cells, Column
 from kubelite.kube.durations import age_of
 from kubelite.kube.json import Json
+from kubelite.services.families import with_port
 
 _UNSET = "<unset>"
 _SHOWN = 3  # ports and endpoints before "+ 2 more..."
@@ -73,7 +74,7 @@ def endpoints_text(subsets: Iterable[Json]) -> str:
     for subset in subsets:
         ports = subset.get("ports") or ()
         for address in subset.get("addresses") or ():
-            found += [f"{address['ip']}:{port['port']}" for port in ports] or [address["ip"]]
+            found += [with_port(address["ip"], port["port"]) for port in ports] or [address["ip"]]
     return _listed(found, NONE)
 
 

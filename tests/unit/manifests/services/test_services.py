@@ -41,8 +41,6 @@ def test_defaults_of_a_service() -> None:
         "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
         "sessionAffinity": "None",
         "internalTrafficPolicy": "Cluster",
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
     }
 
 
@@ -60,11 +58,6 @@ def test_defaults_of_a_service() -> None:
         ),
         ({"sessionAffinity": "ClientIP"}, "sessionAffinityConfig", {"clientIP": {"timeoutSeconds": 10800}}),
         ({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}, "sessionAffinityConfig", None),
-        ({"clusterIP": "10.89.0.9"}, "clusterIPs", ["10.89.0.9"]),
-        ({"clusterIP": "None"}, "clusterIPs", ["None"]),
-        ({"ipFamilyPolicy": "PreferDualStack"}, "ipFamilies", ["IPv4"]),
-        ({"clusterIP": "None", "selector": None}, "ipFamilyPolicy", "RequireDualStack"),
-        ({"clusterIP": "None", "selector": None}, "ipFamilies", ["IPv4", "IPv6"]),
         ({"ports": [{"port": 80, "targetPort": "http"}]}, "ports", "http"),
         ({"ports": [{"port": 80, "targetPort": 0}]}, "ports", 80),
     ],
@@ -143,20 +136,20 @@ def test_an_external_name_has_neither_address_nor_family() -> None:
             {"clusterIP": "None", "type": "NodePort"},
             "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
         ),
-        ({"clusterIP": "fd00::1"}, 'spec.clusterIPs[0]: Invalid value: "fd00::1": expected an IPv4 value'),
         (
-            {"ipFamilies": ["IPv6"]},
-            'spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster',
+            {"clusterIP": "fd00::1", "ipFamilies": ["IPv4"]},
+            'spec.clusterIPs[0]: Invalid value: "fd00::1": expected an IPv4 value as indicated by `ipFamilies[0]`',
         ),
         (
-            {"ipFamilyPolicy": "RequireDualStack"},
-            'spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for '
-            "dual-stack services",
+            {"clusterIP": "10.89.0.3", "clusterIPs": ["10.89.0.3", "10.89.0.4"]},
+            'spec.clusterIPs: Invalid value: ["10.89.0.3","10.89.0.4"]: may specify no more than one IP for each',
         ),
         (
-            {"ipFamilies": ["IPv4", "IPv6"]},
-            'spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured',
+            {"clusterIP": "10.89.0.3", "clusterIPs": ["10.89.0.3", "fd00::1", "fd00::2"]},
+            "spec.clusterIPs: Invalid value:",
         ),
+        ({"ipFamilies": ["IPv5"]}, 'spec.ipFamilies[0]: Unsupported value: "IPv5"'),
+        ({"ipFamilies": ["IPv6", "IPv6"]}, 'spec.ipFamilies[1]: Duplicate value: "IPv6"'),
         ({"ipFamilyPolicy": "Both"}, 'spec.ipFamilyPolicy: Unsupported value: "Both"'),
         (
             {"externalIPs": ["127.0.0.1"]},
@@ -204,12 +197,25 @@ def test_the_name_of_a_service_is_a_dns_1035_label() -> None:
     )
 
 
+BOTH: Doc = {
+    "clusterIP": "10.89.0.3",
+    "clusterIPs": ["10.89.0.3", "fd00::3"],
+    "ipFamilyPolicy": "RequireDualStack",
+    "ipFamilies": ["IPv4", "IPv6"],
+}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
         ({"clusterIP": "10.89.0.3"}, {"clusterIP": "10.89.0.4"}, "spec.clusterIPs[0]: Invalid value"),
         ({"clusterIP": "None"}, {"clusterIP": "10.89.0.4"}, "spec.clusterIPs[0]: Invalid value"),
         ({"clusterIP": "10.89.0.3"}, {"type": "ExternalName", "externalName": "x"}, ""),
+        (BOTH, {"clusterIP": "10.89.0.3"}, "spec.ipFamilyPolicy: Invalid value"),
+        (BOTH, {"clusterIP": "10.89.0.3", "ipFamilyPolicy": "SingleStack"}, ""),
+        (BOTH, {**BOTH, "clusterIPs": ["10.89.0.3", "fd00::4"]}, "spec.clusterIPs[1]: Invalid value"),
+        ({"clusterIP": "10.89.0.3"}, BOTH, ""),
+        (BOTH, {**BOTH, "ipFamilies": ["IPv6", "IPv4"]}, "spec.ipFamilies[0]: Invalid value"),
         ({"clusterIP": "10.89.0.3"}, {"clusterIP": "10.89.0.3", "type": "NodePort"}, ""),
         ({}, {"clusterIP": "10.89.0.4"}, ""),
     ],
