@@ -73,6 +73,7 @@ SETTLE = 0.1  # seconds that a document must be gone before its objects are remo
 SETTLE_UNLINKED = 0.03  # the same, if the document's file was unlinked
 WRITER_POLL = 0.02  # seconds between checks of a file that is being written
 WRITER_PATIENCE = 5.0  # seconds after which such a file is read nevertheless
+LARGE = 32 * 1024  # characters from which a file is parsed in a thread; 50 ms of parsing
 AFTER_SHORTAGE = (
     2.0  # seconds until a file is read again that could not be opened for lack of descriptors or memory
 )
@@ -290,7 +291,7 @@ class Sources:
             known = self._files.get(file)
             if known and known.signature == signature and file not in self._writers:
                 continue
-            state = self._load(file, signature, known)
+            state = await self._load(file, signature, known)
             if state is None:
                 if known is None:  # the file's recorded objects are retained until it can be read
                     self._files[file] = ManifestState(file, status="Writing")
@@ -300,7 +301,7 @@ class Sources:
                 self._report(state)
             await asyncio.sleep(0)
 
-    def _load(
+    async def _load(
         self, file: str, signature: tuple[int, ...], known: ManifestState | None
     ) -> ManifestState | None:
         """Return the file's new state, or None if it is being written and must be read later."""
@@ -320,7 +321,9 @@ class Sources:
             return failed(file, signature, known, (problem,), "Unreadable")
         if text is None:
             return None
-        loaded = load_text(text, file=file)
+        # A thousand pods take a third of a second, during which nothing else would be answered.
+        parse = partial(load_text, text, file=file)
+        loaded = parse() if len(text) < LARGE else await asyncio.to_thread(parse)
         if all(error.kind == "unsupported" for error in loaded.errors):
             self._labels.note(file, loaded.documents)
         found = (*loaded.errors, *loaded.ignored)

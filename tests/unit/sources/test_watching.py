@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from kubelite.sources import directory as directory_module
 from kubelite.sources.directory import Sources
 from kubelite.sources.tree_watch import link_directories
+from manifests.yaml.loader import Loaded, load_text
 from state.store import Store
 from tests.unit.sources.kit import directory, image, names, pod, sources, web
 from tests.waiting import until_async as until
@@ -257,3 +259,22 @@ async def test_a_watch_that_fails_ends_the_run(sources: Sources, monkeypatch: py
     monkeypatch.setattr(directory_module, "follow", short_of_memory)
     with pytest.raises(MemoryError):
         await asyncio.wait_for(sources.run(), 10)
+
+
+async def test_a_large_file_is_parsed_beside_the_event_loop(
+    directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parser waits here until the event loop has run something else."""
+    ran = threading.Event()
+    parse = load_text
+
+    def waiting(text: str, *, file: str) -> Loaded:
+        assert ran.wait(10), "the event loop stands still"
+        return parse(text, file=file)
+
+    monkeypatch.setattr(directory_module, "load_text", waiting)
+    comment = "# a line of a large file\n" * (directory_module.LARGE // 25 + 1)
+    (directory / "web.yaml").write_text(comment + pod())
+    asyncio.get_running_loop().call_later(0.01, ran.set)
+    await sources.scan()
+    assert names(store) == ["web"]
