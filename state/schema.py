@@ -103,7 +103,15 @@ SCHEMA_VERSION = len(MIGRATIONS)
 #: The oldest schema version whose code may open a file written by this one; also recorded in the file.
 OLDEST_READER = 1
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
+#: The cache of pages is small, because nothing is read from the file while the daemon runs: the store has the objects
+#: in memory, and history has connections of its own.
+PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+    "cache_size=-256",  # KiB
+)
 BUSY = 5.0  # seconds to wait while another process, such as a backup, locks the file
 
 RESOURCE_VERSION, OLDEST_READER_KEY = "resource_version", "oldest_reader"

@@ -9,8 +9,6 @@ from kubelite.controllers.references import controller_of
 from kubelite.kube.objects import belongs_to_cluster, source_of
 from state.records import Record
 
-_Key = tuple[str, str, str]
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -21,16 +19,8 @@ class Place:
     kind: str
     namespace: str
     controller: str
-    owners: frozenset[str]
+    owners: tuple[str, ...]
     adoptable: bool
-
-    def lists(self) -> list[_Key]:
-        found = [("dependents", owner, "") for owner in self.owners]
-        if self.controller:
-            found.append(("controlled", self.controller, self.kind))
-        elif self.adoptable:
-            found.append(("orphans", self.namespace, self.kind))
-        return found
 
 
 class Index:
@@ -38,32 +28,57 @@ class Index:
 
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}
-        self._lists: dict[_Key, set[str]] = {}
+        self._dependents: dict[str, str | set[str]] = {}  # by owner; a set only if there are several
+        self._orphans: dict[tuple[str, str], set[str]] = {}  # by namespace and kind
 
     def put(self, record: Record) -> Place | None:
         """List an object as it is now. Return its previous place, None if it is new."""
         reference = controller_of(record.doc)
+        owners = (str(ref.get("uid", "")) for ref in record.metadata.get("ownerReferences") or ())
         place = Place(
             record.kind,
             record.namespace,
             str(reference.get("uid", "")) if reference is not None else "",
-            frozenset(str(ref.get("uid", "")) for ref in record.metadata.get("ownerReferences") or ()),
+            tuple(dict.fromkeys(owners)),
             not source_of(record) and not belongs_to_cluster(record.doc),
         )
         old = self._places.get(record.uid)
         if old != place:
             self.remove(record.uid)
             self._places[record.uid] = place
-            for key in place.lists():
-                self._lists.setdefault(key, set()).add(record.uid)
+            for owner in place.owners:
+                self._add_dependent(owner, record.uid)
+            if not place.controller and place.adoptable:
+                self._orphans.setdefault((place.namespace, place.kind), set()).add(record.uid)
         return old
 
     def remove(self, uid: str) -> None:
         place = self._places.pop(uid, None)
-        for key in place.lists() if place is not None else ():
-            self._lists[key].discard(uid)
-            if not self._lists[key]:
-                del self._lists[key]
+        if place is None:
+            return
+        for owner in place.owners:
+            self._remove_dependent(owner, uid)
+        if not place.controller and place.adoptable:
+            found = self._orphans[place.namespace, place.kind]
+            found.discard(uid)
+            if not found:
+                del self._orphans[place.namespace, place.kind]
+
+    def _add_dependent(self, owner: str, uid: str) -> None:
+        found = self._dependents.get(owner)
+        if found is None:
+            self._dependents[owner] = uid
+        elif isinstance(found, str):
+            self._dependents[owner] = {found, uid}
+        else:
+            found.add(uid)
+
+    def _remove_dependent(self, owner: str, uid: str) -> None:
+        found = self._dependents[owner]
+        if isinstance(found, set):
+            found.discard(uid)
+        if not found or found == uid:
+            del self._dependents[owner]
 
     def place(self, uid: str) -> Place | None:
         return self._places.get(uid)
@@ -73,17 +88,19 @@ class Index:
         place = self._places.get(uid)
         return place.controller if place is not None else ""
 
-    def controlled(self, uid: str, kind: str) -> Collection[str]:
+    def controlled(self, uid: str, kind: str) -> list[str]:
         """Return the uids of the objects of a kind that an owner controls."""
-        return self._lists.get(("controlled", uid, kind), ())
+        places = ((one, self._places[one]) for one in self.dependents(uid))
+        return [one for one, place in places if place.kind == kind and place.controller == uid]
 
     def orphans(self, namespace: str, kind: str) -> Collection[str]:
         """Return the uids of the objects of a kind that nothing controls."""
-        return self._lists.get(("orphans", namespace, kind), ())
+        return self._orphans.get((namespace, kind), ())
 
     def dependents(self, uid: str) -> list[str]:
         """Return the uids of the objects that refer to an owner, as their controller or not."""
-        return list(self._lists.get(("dependents", uid, ""), ()))
+        found = self._dependents.get(uid, ())
+        return [found] if isinstance(found, str) else list(found)
 
     def owned(self) -> list[str]:
         """Return the uids of all objects that have an owner."""

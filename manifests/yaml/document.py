@@ -9,6 +9,7 @@ its `---` lines first, so that a document that cannot be parsed does not hide th
 import base64
 import math
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +24,7 @@ from manifests.problems import Path
 MAX_ALIASED = 100_000  # nodes that aliases expand to in a document; stops alias bombs
 MAX_EVENTS = 500_000  # parser events in a document; limits the time that one file takes
 MAX_DEPTH = 200  # nesting levels; the API's own objects stay below 40
+SHARED = 64  # characters of the longest text that documents share
 _MAX_REPAIRS = 500
 _REPAIR_WORK = 32 << 20  # maximum of characters that are parsed again
 _SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
@@ -306,7 +308,7 @@ class _Builder:
         raise SyntaxProblem("a map's key must not be null", self._line(node))
 
     def _scalar(self, node: Any) -> Any:
-        text, tag = str(node.value), str(node.tag)
+        text, tag = shared(str(node.value)), str(node.tag)
         if tag == "?":
             return resolve(text)
         if not tag.startswith(_TAG):
@@ -325,6 +327,12 @@ class _Builder:
                     raise SyntaxProblem(f"cannot decode `{text}` as a !!{name}", self._line(node))
                 return value
         return text
+
+
+def shared(text: str) -> str:
+    """Return the interned copy of a short text. Documents of many files have the same names, paths and images, and the
+    store keeps these documents."""
+    return sys.intern(text) if len(text) <= SHARED else text
 
 
 def _has_tag(value: Any, name: str) -> bool:

@@ -216,3 +216,11 @@ def test_no_text_breaks_the_reader(text: str) -> None:
     for read in read_documents(text):
         if isinstance(read, SyntaxProblem):
             assert 1 <= read.line <= len(text.splitlines()) + 2
+
+
+def test_documents_of_two_files_share_short_texts() -> None:
+    """The store keeps them all. A long text, such as a script in a ConfigMap, is not looked up."""
+    long = "x" * 65
+    first, second = (one(f"image: registry.example/app\nscript: {long}").data for _ in range(2))
+    assert first["image"] is second["image"]
+    assert first["script"] == second["script"] == long and first["script"] is not second["script"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from state.database import TOGETHER
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
 from state.store import ContainerRow, Store
 from tests.unit.state.store_kit import commits_of
@@ -64,6 +66,34 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     assert [r.name for r in again.list("Pod")] == ["web"]
     assert [c.id for c in again.containers("uid-web")] == ["c2"]
     assert again.resource_version == 3, "a deletion counts, also after a restart"
+    await again.close()
+
+
+async def test_objects_that_are_read_share_their_keys(tmp_path: Path) -> None:
+    """Beyond the number that is decoded together, too, as far as it goes."""
+    path = str(tmp_path / "state.db")
+    store = Store.open(path)
+    count = TOGETHER + 3
+    await asyncio.gather(*(store.create("Pod", pod(f"p{i:04}", terminationGrace=i)) for i in range(count)))
+    await store.close()
+    again = Store.open(path)
+    found = [record.doc["spec"] for record in again.list("Pod")]
+    assert [spec["terminationGrace"] for spec in found] == list(range(count))
+    assert len({id(key) for spec in found for key in spec}) <= 2
+    await again.close()
+
+
+@pytest.mark.parametrize("damage", ["{", "{},{}", "", "null]"])
+async def test_one_document_that_is_not_json_sets_the_file_aside(tmp_path: Path, damage: str) -> None:
+    path = str(tmp_path / "state.db")
+    store = Store.open(path)
+    await asyncio.gather(*(store.create("Pod", pod(f"p{i}")) for i in range(3)))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE objects SET doc = ? WHERE name = 'p1'", (damage,))
+        connection.commit()
+    again = Store.open(path)
+    assert again.set_aside and again.list("Pod") == []
     await again.close()
 
 
