@@ -43,34 +43,34 @@ def supported() -> bool:
 def immortalise() -> int:
     """Make all existing objects immortal; returns how many. Call it after a collection, just before gc.freeze().
 
-    The interpreter must then end with os._exit, because finalization requires that objects can be freed.
+    The count itself marks what has been visited. A set of visited objects would take megabytes, in pages that the
+    heap keeps afterwards. The interpreter must then end with os._exit, because finalization requires that objects can
+    be freed.
     """
     if not supported():
         return 0
-    known = _reachable(gc.get_objects())
-    for address in known:
-        references = ctypes.c_uint32.from_address(address)
-        # a repeated call must not write to pages that are already shared with shims
-        if references.value < _LEAST:
-            references.value = _IMMORTAL
-    count = len(known)
-    known.clear()
+    count = 0
+    todo = gc.get_objects()
+    for item in todo:
+        count += _make_immortal(item)
+    while todo:
+        todo = [item for container in todo for item in _referents(container) if _make_immortal(item)]
+        count += len(todo)
     return count
 
 
-def _reachable(roots: list[object]) -> dict[int, object]:
-    """All objects reachable from `roots`, by address. The references keep them alive, so that the addresses stay
-    valid."""
-    known: dict[int, object] = {}
-    todo = roots
-    while todo:
-        found: list[object] = []
-        for item in todo:
-            if id(item) in known:
-                continue
-            known[id(item)] = item
-            found += gc.get_referents(item)
-            if isinstance(item, types.CodeType):  # the collector does not traverse code objects
-                found += (item.co_consts, item.co_names)
-        todo = found
-    return known
+def _make_immortal(item: object) -> bool:
+    """Whether it was mortal. One that is immortal already is not written to: its page may be shared with shims."""
+    references = ctypes.c_uint32.from_address(id(item))
+    if references.value >= _LEAST:
+        return False
+    references.value = _IMMORTAL
+    return True
+
+
+def _referents(item: object) -> list[object]:
+    """The objects that `item` refers to. What was immortal from the start, such as an interned string, refers to
+    nothing that gc.get_objects() would not return."""
+    if isinstance(item, types.CodeType):  # the collector does not traverse code objects
+        return [*gc.get_referents(item), item.co_consts, item.co_names]
+    return gc.get_referents(item)

@@ -31,15 +31,16 @@ _BYTES_HEADER = 33  # of a bytes object
 
 _filling: list[object] = []
 
-Snapshot = list[tuple[types.FunctionType, bytes]]
+Snapshot = list[tuple[types.FunctionType, int]]
 
 
 def snapshot() -> Snapshot:
-    """All functions with their present byte code, including its specializations. Freezes all objects (gc.freeze)."""
+    """All functions with a hash of their present byte code, including its specializations. (The byte code itself would
+    take a megabyte, which the heap keeps.) Freezes all objects (gc.freeze)."""
     gc.unfreeze()  # get_objects does not return frozen objects
     found = [item for item in gc.get_objects() if type(item) is types.FunctionType]
     gc.freeze()
-    return [(item, _adaptive(item.__code__)) for item in found]
+    return [(item, hash(_adaptive(item.__code__))) for item in found]
 
 
 def _adaptive(code: types.CodeType) -> bytes:
@@ -50,7 +51,7 @@ def _adaptive(code: types.CodeType) -> bytes:
 
 def pack(before: Snapshot) -> int:
     """Copy the functions that have run since `before` to one place; returns how many."""
-    ran = [item for item, code in before if _adaptive(item.__code__) != code]
+    ran = [item for item, code in before if hash(_adaptive(item.__code__)) != code]
     fill_gaps()
     for item in ran:
         item.__code__ = _copy(item.__code__)
