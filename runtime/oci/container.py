@@ -313,6 +313,7 @@ def create(
     command: Command | None = None,
     procfs: Procfs | None = None,
     note_calls: Callable[[], None] | None = None,
+    parent: int | None = None,
 ) -> Container:
     """Create the container, with its init waiting before execve.
 
@@ -326,9 +327,10 @@ def create(
 
     `procfs`: a procfs of the pid namespace that the container joins, if processes in that namespace must not be able to
     access its init (pid_entry.py). `note_calls`: called in the init to record its system calls (optional.calls), for
-    the trace of a start.
+    the trace of a start. `parent`: a pidfd of our parent, if the init is to be its child instead of ours.
     """
     given = {"stdio": stdio, "console": console_slave, "note_calls": note_calls}
+    given |= {"parent": parent, "adopted": True} if parent is not None else {}
     given |= {"pdeathsig": parent_death_signal, **from_command(command)}
     with ExitStack() as always, ExitStack() as undo:
         always.callback(setattr, sc, "noted", None)
@@ -415,8 +417,8 @@ def _init_job(
     spaces = spaces.entered_last() if last else spaces
     change = prepare.root_change(spec, spaces.join, pivot=command is None or command.pivot)
     plan, mounted = decided.open_mounts(change, users, undo, always)
+    given = given if "parent" in given else {**given, "parent": spawn.own_pidfd(always)}
     job = Job(
-        parent=spawn.own_pidfd(always),
         plan=plan,
         root_change=change,
         enters_pid_namespace=last,

@@ -92,6 +92,7 @@ class Job:
     caps: CapSets
     available_caps: int  # our present bounding set
     cgroup: Place
+    adopted: bool = False  # `parent` is our own parent: clone the child as a child of it (CLONE_PARENT)
     join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
     enters_pid_namespace: bool = (
         False  # `join` includes a pid namespace, which only the program's process enters, as the last step

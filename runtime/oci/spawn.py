@@ -231,7 +231,11 @@ def clone(
         sc.setns(*pid_namespace, about="pid namespace")
     mask = _signal.pthread_sigmask(SIG_BLOCK, _ALL_SIGNALS)
     try:
-        pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD, cgroup=into)
+        flags |= sc.CLONE_CLEAR_SIGHAND
+        if job.adopted:  # then the kernel takes our own exit signal
+            pid, pidfd = sc.clone3(flags | sc.CLONE_PARENT, exit_signal=0, cgroup=into)
+        else:
+            pid, pidfd = sc.clone3(flags, exit_signal=SIGCHLD, cgroup=into)
         if pid == 0:
             init.run(job)
         undo.callback(kill_and_reap, pidfd)

@@ -20,15 +20,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError, SyscallError
+from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci.config import shape
-from runtime.oci.optional import calls
-from runtime.shim import foreign, logs, streams
+from runtime.shim import creator, foreign, logs, streams
 from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContainer, RootfsOverlay
-from runtime.shim.state import process_start, read_bytes
+from runtime.shim.state import process_start
 
 if TYPE_CHECKING:
     from runtime.cgroups import Cgroup
@@ -158,10 +156,13 @@ class Supervisor:
     def create(self, request: CreateContainer) -> Supervised:
         if request.container_id in self.containers:
             raise StateError(f"container {request.container_id} already exists", reason="AlreadyExists")
-        spec = _read_spec(request.bundle)
+        spec = _spec_for(request)
         try:
             made = self._make(request, spec)
-        except StartError as fault:  # another runtime reports at create that the program cannot be executed
+        except StartError as fault:
+            if spec is None or not request.runtime:
+                raise
+            # another runtime reports at create that the program cannot be executed
             made = Supervised(
                 request, foreign.not_created(request.runtime, request.container_id, request.bundle, spec)
             )
@@ -172,19 +173,35 @@ class Supervisor:
         self._changed(made)
         return made
 
-    def _make(self, request: CreateContainer, spec: dict[str, Any]) -> Supervised:
+    def _make(self, request: CreateContainer, spec: dict[str, Any] | None) -> Supervised:
         with ExitStack() as undo:
-            log = _open_log(request, undo)
+            log = open_log(request, undo)
             ends = _stdio(request, spec)
             undo.callback(ends.close)
             handle = _engine_create(request, spec, ends, self._procfs)
             undo.callback(handle.delete)  # kills it too; the SIGCHLD handler reaps it
+            made = self.adopt(request, handle, ends, log)
+            undo.pop_all()
+        ends.close()  # the container's ends, of which it has copies
+        return made
+
+    def adopt(
+        self,
+        request: CreateContainer,
+        handle: creator.Container | foreign.Foreign,
+        ends: streams.Ends,
+        log: LogFile | None,
+    ) -> Supervised:
+        """Take over a created container, its stdio and its log."""
+        with ExitStack() as undo:
             made = Supervised(request, handle)
             undo.callback(made.release_stdio)
             self._take_ends(made, ends, log)
             undo.pop_all()
-        ends.close()  # the container's ends, of which it has copies
-        made.own_pid_namespace = _has_own_pid_namespace(spec)
+        if isinstance(handle, creator.Container):
+            made.own_pid_namespace = handle.own_pid_namespace
+        else:
+            made.own_pid_namespace = _has_own_pid_namespace(handle.spec)
         if request.termination_message_path:
             made.labels.setdefault("kubelite.io/termination-message-path", request.termination_message_path)
         return made
@@ -358,57 +375,38 @@ class Supervisor:
         self._changed(found)
 
 
-def _stdio(request: CreateContainer, spec: dict[str, Any]) -> streams.Ends:
+def _stdio(request: CreateContainer, spec: dict[str, Any] | None) -> streams.Ends:
     """Pipes or a terminal. If the container has a devpts, the terminal is opened there, so that `tty` prints
     /dev/pts/0."""
     if not request.tty:
         return streams.Pipes(request.stdin)
+    assert spec is not None  # _spec_for has read it
     if request.runtime or any(mount.get("type") == "devpts" for mount in spec.get("mounts") or ()):
         return streams.GivenTerminal()
     return streams.Terminal(0, log=True)
 
 
 def _engine_create(
-    request: CreateContainer, spec: dict[str, Any], ends: streams.Ends, procfs: Procfs | None
-) -> engine.Container | foreign.Foreign:
-    cgroup_path = (spec.get("linux") or {}).get("cgroupsPath") or ""
-    if not cgroup_path:
-        raise SpecError(f"linux.cgroupsPath is missing in {request.bundle}/config.json")
-    _set_oom_group(spec)
+    request: CreateContainer, spec: dict[str, Any] | None, ends: streams.Ends, procfs: Procfs | None
+) -> creator.Container | foreign.Foreign:
+    if not request.runtime:
+        return creator.create(request, ends, procfs)
+    assert spec is not None  # _spec_for has read it
+    creator.cgroup_path(spec, request.bundle)
+    creator.set_oom_group(spec)
     given = ends.take if isinstance(ends, streams.GivenTerminal) else None
-    stdio = engine.Stdio(ends.stdin, ends.stdout, ends.stderr) if given is None else None
-    if request.runtime:
-        return foreign.create(
-            spec,
-            runtime=request.runtime,
-            container_id=request.container_id,
-            bundle=request.bundle,
-            stdio=stdio,
-            overlay=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
-            console=given,
-        )
-    return engine.create(
-        spec,  # type: ignore[arg-type]
+    return foreign.create(
+        spec,
+        runtime=request.runtime,
         container_id=request.container_id,
         bundle=request.bundle,
-        stdio=stdio,
-        console_slave=ends.stdin if request.tty and given is None else None,
+        stdio=engine.Stdio(ends.stdin, ends.stdout, ends.stderr) if given is None else None,
+        overlay=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
         console=given,
-        rootfs=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
-        cgroup_path=cgroup_path,
-        procfs=procfs,
-        note_calls=calls.note_in_init,
     )
 
 
-def _set_oom_group(spec: dict[str, Any]) -> None:
-    """Make the OOM killer kill the whole container instead of one process (memory.oom.group), as kubelet does on cgroup
-    v2. The engine ignores the setting on v1."""
-    resources = spec["linux"].setdefault("resources", {})
-    resources["unified"] = {"memory.oom.group": "1", **(resources.get("unified") or {})}
-
-
-def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
+def open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
     if not request.log_path:
         return None
     existed = os.path.exists(request.log_path)
@@ -424,14 +422,9 @@ def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
     return log
 
 
-def _read_spec(bundle: str) -> dict[str, Any]:
-    try:
-        spec = shape.parse(read_bytes(f"{bundle}/config.json"), f"{bundle}/config.json")
-    except OSError as error:
-        raise SpecError(f"{bundle}/config.json cannot be read: {error.strerror}") from error
-    if not isinstance(spec, dict):
-        raise SpecError(f"{bundle}/config.json is not a JSON object")
-    return spec
+def _spec_for(request: CreateContainer) -> dict[str, Any] | None:
+    """config.json, if the shim itself needs it. Otherwise the child that creates the container reads it."""
+    return creator.read_spec(request.bundle) if request.runtime or request.tty else None
 
 
 def _has_own_pid_namespace(spec: dict[str, Any]) -> bool:

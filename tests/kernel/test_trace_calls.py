@@ -65,6 +65,10 @@ class Strace:
                     break
         return seen
 
+    def creator(self) -> int:
+        """The child of the shim that clones the container's first process."""
+        return next(by for by, _, call, rest in self.calls if call == "clone3" and "CLONE_PARENT" in rest)
+
     @staticmethod
     def _is_quiet(call: str, rest: str) -> bool:
         if call in ("open", "openat"):
@@ -224,7 +228,8 @@ def compare(strace: Strace, shim: int, init: int, texts: list[str], zero: int) -
         if not name:
             continue
         parents = name in ("config.json", "cgroup made", "clone3", "start")
-        seen = strace.between(shim if parents else init, begin + zero, end + zero)
+        by = (shim if name == "start" else strace.creator()) if parents else init
+        seen = strace.between(by, begin + zero, end + zero)
         if name == "start":
             seen["sendto"] += 1  # quiet elsewhere, where the shim answers its clients
         if not parents and name != "gate":

@@ -131,9 +131,13 @@ class Forkserver:
     def _rehearse(self, cgroup: str) -> None:
         """Run the rehearsal once. Only with immortal objects: without them a shim copies the pages anyway."""
         if not self._rehearsed and supported():
+            # What shims keep and what their children free again must not share pages.
+            before = snapshot()
+            rehearse(cgroup, self._warn, shim_only=True)
+            packed = pack(before)
             before = snapshot()
             rehearse(cgroup, self._warn)
-            pack(before)
+            pack(before, but=packed)
             rehearse(cgroup, self._warn)
             share()
         self._rehearsed = True

@@ -15,7 +15,7 @@ import ctypes
 import gc
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from opcode import opmap
 
 # Bytes of a pymalloc pool, which is aligned to its size, and of its header (obmalloc.h, 64 bit).
@@ -49,13 +49,13 @@ def _adaptive(code: types.CodeType) -> bytes:
     return own + b"".join(_adaptive(item) for item in code.co_consts if isinstance(item, types.CodeType))
 
 
-def pack(before: Snapshot) -> int:
-    """Copy the functions that have run since `before` to one place; returns how many."""
-    ran = [item for item, code in before if hash(_adaptive(item.__code__)) != code]
+def pack(before: Snapshot, *, but: Set[types.FunctionType] = frozenset()) -> frozenset[types.FunctionType]:
+    """Copy the functions that have run since `before`, except `but`, to one place; returns them."""
+    ran = [item for item, code in before if item not in but and hash(_adaptive(item.__code__)) != code]
     fill_gaps()
     for item in ran:
         item.__code__ = _copy(item.__code__)
-    return len(ran)
+    return frozenset(ran)
 
 
 def _copy(code: types.CodeType) -> types.CodeType:

@@ -23,28 +23,31 @@ from typing import Any
 from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError
-from runtime.oci import container as engine
 from runtime.oci.rootfs.operations import DeviceNode, DevLinks, MakeDirectory
 from runtime.oci.rootfs.root import Root
 from runtime.oci.rootfs.rootfs import plan
 from runtime.security import paths, seccomp
 from runtime.security.capability_names import DEFAULT_CAPS
+from runtime.shim import creator, streams
 from runtime.shim.loop import Loop
 from runtime.shim.protocol import CreateContainer, Op, RootfsOverlay, SandboxConfig, SandboxRecord
 from runtime.shim.sandbox import Place
 from runtime.shim.shim import Shim
-from runtime.shim.supervisor import Supervised, Supervisor
+from runtime.shim.supervisor import Supervisor, open_log
 
 ROUNDS = 4  # since 3.12 byte code is specialized on its second run; some code runs only every other round
 
 
-def rehearse(cgroup: str, warn: Callable[[str], None], *, rounds: int = ROUNDS) -> None:
-    """Run the rehearsal. `cgroup`: the caller's own. A failure is passed to `warn`; its only effect is slower shims."""
+def rehearse(
+    cgroup: str, warn: Callable[[str], None], *, rounds: int = ROUNDS, shim_only: bool = False
+) -> None:
+    """Run the rehearsal. `cgroup`: the caller's own. `shim_only`: without what a shim's children do, whose memory is
+    freed when they exit. A failure is passed to `warn`; its only effect is slower or larger shims."""
     before = signal.getsignal(signal.SIGCHLD)
     try:
         for _ in range(rounds):
             with ExitStack() as stack:
-                _run_once(cgroup, stack)
+                _run_once(cgroup, stack, shim_only=shim_only)
     except (RuntimeFault, OSError) as error:
         warn(f"the rehearsal failed: {error}")
     finally:
@@ -62,20 +65,22 @@ def _reap_children() -> None:
             pass
 
 
-def _run_once(cgroup: str, stack: ExitStack) -> None:
+def _run_once(cgroup: str, stack: ExitStack, *, shim_only: bool) -> None:
     directory = _detached_tmpfs(stack)
-    _rehearse_create(cgroup, directory, stack)
-    root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    stack.callback(os.close, root.fd)
-    stack.callback(lambda: os.close(root.cached_directory("/dev")))
-    overlay = RootfsOverlay(["/lower"], "/upper", "/work")
-    for operation in plan(_spec(cgroup), bundle="/bundle", overlay=overlay).operations:  # type: ignore[arg-type]
-        operation.describe()
-        if isinstance(operation, DeviceNode | DevLinks | MakeDirectory):
-            operation.execute(root)
-    _rehearse_requests(
-        cgroup, directory, stack
-    )  # last, so that its type lookups remain in the interpreter's cache
+    request = _request(cgroup, directory)
+    if not shim_only:
+        _rehearse_create(cgroup, request, stack)
+        root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        stack.callback(os.close, root.fd)
+        stack.callback(lambda: os.close(root.cached_directory("/dev")))
+        overlay = RootfsOverlay(["/lower"], "/upper", "/work")
+        for operation in plan(_spec(cgroup), bundle="/bundle", overlay=overlay).operations:  # type: ignore[arg-type]
+            operation.describe()
+            if isinstance(operation, DeviceNode | DevLinks | MakeDirectory):
+                operation.execute(root)
+    # last, so that its type lookups remain in the interpreter's cache
+    _rehearse_container(cgroup, directory, request, stack)
+    _rehearse_requests(cgroup, directory, stack)
 
 
 def _detached_tmpfs(stack: ExitStack) -> str:
@@ -116,33 +121,67 @@ def _rehearse_requests(cgroup: str, directory: str, stack: ExitStack) -> None:
             SandboxRecord.from_json(answer["ok"]["sandbox"])
 
 
-def _rehearse_create(cgroup: str, directory: str, stack: ExitStack) -> None:
-    """Create a container, which fails at its cgroup, and make the record of a container."""
+def _request(cgroup: str, directory: str) -> CreateContainer:
+    """A request to create a container, with its config.json in `directory`."""
+    with open(f"{directory}/config.json", "w", encoding="ascii") as file:
+        json.dump(_spec(cgroup), file)
+    places = {name: f"{directory}/{name}" for name in ("upper", "work")}
+    request = CreateContainer(
+        container_id="id",
+        name="main",
+        attempt=0,
+        bundle=directory,
+        rootfs={"lower": ["/lower"], **places},
+        log_path=f"{directory}/pod/main/0.log",
+    )
+    return CreateContainer.from_json(json.loads(json.dumps(request.to_json())))
+
+
+def _rehearse_create(cgroup: str, request: CreateContainer, stack: ExitStack) -> None:
+    """What the child of a shim does: create a container, which fails at its cgroup."""
+    ends = streams.Pipes(stdin=False)
+    stack.callback(ends.close)
+    shim = os.pidfd_open(os.getpid())
+    stack.callback(os.close, shim)
+    with contextlib.suppress(StateError):  # the expected failure
+        creator.create_here(request, creator.read_spec(request.bundle), ends, None, parent=shim)
+
+
+def _rehearse_container(cgroup: str, directory: str, request: CreateContainer, stack: ExitStack) -> None:
+    """What the shim itself does for a container: have it created, which fails at its cgroup; start it, read its output
+    and write its record."""
     loop = Loop(lambda: None, lambda: None)
     stack.callback(loop.close)
     supervisor = Supervisor(loop, lambda _: None, lambda _: None, lambda *_: None)
-    spec = _spec(cgroup)
-    with open(f"{directory}/config.json", "w", encoding="ascii") as file:
-        json.dump(spec, file)
-    places = {name: f"{directory}/{name}" for name in ("upper", "work")}
-    request = CreateContainer.from_json(
-        json.loads(
-            json.dumps(
-                CreateContainer(
-                    container_id="id",
-                    name="main",
-                    attempt=0,
-                    bundle=directory,
-                    rootfs={"lower": ["/lower"], **places},
-                    log_path=f"{directory}/pod/main/0.log",
-                ).to_json()
-            )
-        )
-    )
     with contextlib.suppress(StateError):  # the expected failure
         supervisor.create(request)
-    handle = engine.Container("id", os.getpid(), -1, open_cgroup(cgroup), spec)  # type: ignore[arg-type]
-    json.dumps(Supervised(request, handle).record().to_json())
+    with ExitStack() as undo:
+        ends = streams.Pipes(stdin=False)
+        undo.callback(ends.close)
+        ours, init = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(init.close)
+        told = {
+            "pid": os.getpid(),
+            "cgroup": cgroup,
+            "program": "/program",
+            "warnings": [],
+            "times": "",
+            "mounted": "",
+            "own_pid_namespace": True,
+        }
+        fds = [os.pidfd_open(os.getpid()), ours.detach()]
+        handle = creator.received(request, ends, json.loads(json.dumps(told)), fds)
+        undo.callback(os.close, handle.pidfd)
+        made = supervisor.adopt(request, handle, ends, open_log(request, undo))
+        supervisor.containers["id"] = made
+        undo.callback(made.release_stdio)
+        init.send(b'{"steps": "1 exec\\n execve\\n"}')
+        init.shutdown(socket.SHUT_WR)
+        supervisor.start("id")
+        os.write(ends.stdout, b"a line\n")
+        loop.run_once()
+        json.dumps(made.record().to_json())
+        undo.callback(supervisor.containers.clear)
 
 
 def _spec(cgroup: str) -> dict[str, Any]:

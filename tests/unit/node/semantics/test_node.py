@@ -20,8 +20,8 @@ from kubelite.node.spec import limits
 from kubelite.node.spec.oom_score import oom_score_adj
 from kubelite.settings import Settings
 from runtime.cgroups.resources_v2 import weight
+from runtime.shim.creator import set_oom_group
 from runtime.shim.logs import LineSplitter, LogFile
-from runtime.shim.supervisor import _set_oom_group
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.node.semantics.pod_rows import Row, defaulted
 
@@ -77,7 +77,7 @@ def _oom_group(**config: Any) -> str:
     pod = make_pod("app")
     limited = limits.container_limits(pod, pod.spec.containers[0], replace(V2, **config))
     spec: dict[str, Any] = {"linux": {"resources": limited}}
-    _set_oom_group(spec)
+    set_oom_group(spec)
     return str(spec["linux"]["resources"]["unified"]["memory.oom.group"])
 
 

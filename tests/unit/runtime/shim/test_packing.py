@@ -61,7 +61,9 @@ STORY = textwrap.dedent("""
     old, still = [f.__code__ for f in functions], never.__code__
     before = snapshot()
     first = [story() for _ in range(8)]
-    assert pack(before) >= len(functions)
+    assert pack(before, but={never, story}) >= {*functions} - {story}
+    assert story.__code__ is old[-1]
+    assert story in pack(before)
     assert not any(f.__code__ is code for f, code in zip(functions, old))
     assert never.__code__ is still
     assert all(sys.getsizeof(f.__code__) > 512 for f in functions)
