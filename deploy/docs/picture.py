@@ -85,6 +85,7 @@ FLOORS: Final = (
         ("history", "versions, undo"),
         ("images", "pulls, builds"),
         ("streaming", "SPDY/3.1"),
+        ("plugins", "gRPC of device plugins"),
         ("ingress", "HTTP from outside"),
         ("network_policies", "NetworkPolicy"),
         ("settings", "flags, file"),

@@ -93,6 +93,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "kube_reserved",
         "system_reserved",
         "extended_resources",
+        "plugin_dir",
         "pod_pids_limit",
         "cpu_manager_policy",
         "reserved_cpus",

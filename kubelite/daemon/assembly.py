@@ -22,6 +22,7 @@ from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config, worker_memory
 from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
+from kubelite.daemon.plugins.node_devices import NodeDevices
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
 from kubelite.daemon.serving.pod_access import PodAccess
 from kubelite.daemon.workloads import (
@@ -117,7 +118,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await keep_classes(store, settings.priority_classes)
         parsed, qos_cgroups = ParsedPods(), _qos_cgroups(settings, config, tracer)
         access = PodAccess(settings, store)
-        worker, claims = _worker(
+        worker, claims, devices = _worker(
             settings, store, events, cri, config,
             parsed=parsed, queue=queue, meters=meters, qos_cgroups=qos_cgroups, access=access,
         )  # fmt: skip
@@ -135,6 +136,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             ClusterDns(settings, store, worker.use_cluster_dns, events.node_event),
             access, meters,
         )  # fmt: skip
+        await devices.start(stack)
         await _read_manifests(agent, stack)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
@@ -197,19 +199,21 @@ def _worker(
     meters: Meters,
     qos_cgroups: QosCgroups,
     access: PodAccess,
-) -> tuple[PodWorker, Claims]:
-    """Create the pod worker, with its scheduler, and the claims of pods."""
+) -> tuple[PodWorker, Claims, NodeDevices]:
+    """Create the pod worker, with its scheduler, and the claims and devices of pods."""
     facts = node_state(store, config)
     scheduler = Scheduler(
         store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=qos_cgroups.changed
     )
     volumes = Volumes(store, config, events, facts)
     claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
+    devices = NodeDevices(store, scheduler, events, settings.device_plugins)
     worker = PodWorker(
         store, cri, events, config, scheduler, parsed=parsed, queue=queue,
         provide=claims.provide, decided=_decided(settings, store), observer=meters, tokens=access,
+        devices=devices,
     )  # fmt: skip
-    return worker, claims
+    return worker, claims, devices
 
 
 def _sources(

@@ -76,8 +76,8 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
         "metadata": metadata,
         "spec": spec,
         "status": {
-            "capacity": amounts(config.capacity),
-            "allocatable": amounts(config.allocatable),
+            "capacity": amounts({**config.capacity, **facts.devices}),
+            "allocatable": amounts(facts.allocatable),
             "addresses": [
                 *({"type": "InternalIP", "address": ip} for ip in config.host_ips),
                 {"type": "Hostname", "address": config.node_name},

@@ -16,6 +16,8 @@ from pydantic import ValidationInfo
 
 from kubelite.kube.pod_security import Levels, parse_levels
 
+DEFAULT_ROOT = "/var/lib/kubelite"
+
 
 def absolute_path(value: str) -> str:
     if not value:
@@ -240,6 +242,13 @@ def _refuse_special(network: Network) -> None:
     for special, what in _SPECIAL.items():
         if network.overlaps(ipaddress.IPv6Network(special)):
             raise ValueError(f"the IPv6 network {network} overlaps {special} ({what}); use one from fd00::/8")
+
+
+def plugin_directory(value: str, info: ValidationInfo) -> str:
+    if not value:
+        root = info.data.get("root", DEFAULT_ROOT)
+        return "/var/lib/kubelet" if root == DEFAULT_ROOT else f"{root}/kubelet"
+    return "" if value == "none" else absolute_path(value)
 
 
 def port_range(value: str) -> str:

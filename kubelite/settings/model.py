@@ -36,7 +36,7 @@ class Settings(BaseModel):
     # Each field is followed by its description, which the reference page of the settings shows.
     manifests: str = "/etc/kubelite/manifests"
     """The directory of manifests that the node watches."""
-    root: str = "/var/lib/kubelite"
+    root: str = checks.DEFAULT_ROOT
     """State, images, and the directories of pods and claims."""
     run_dir: str = "/run/kubelite"
     """Sockets, and state that does not outlive a reboot."""
@@ -212,7 +212,10 @@ class Settings(BaseModel):
     allocatable by pods."""
     extended_resources: Amounts = ""
     """Extended resources that the node offers, for example `example.com/gpu=2`. They are counted; no device is passed
-    to a container."""
+    to a container. The devices of a device plugin replace the number."""
+    plugin_dir: str = Field("", validate_default=True)
+    """The directory in which plugins find the node: the socket of device plugins is `device-plugins/kubelet.sock` in
+    it. `none`: no plugins. Default: `/var/lib/kubelet`, where plugins look; with another `root`, `kubelet` in it."""
     system_reserved: Amounts = ""
     """Resources reserved for other programs on the machine, in the form of `kube_reserved`."""
     no_new_privileges: bool = False
@@ -287,6 +290,7 @@ class Settings(BaseModel):
     _node = field_validator("node_name")(checks.node_name)
     _below_high = field_validator("image_gc_low_threshold_percent")(checks.below_high_threshold)
     _reservation = field_validator("kube_reserved", "system_reserved")(checks.reservation)
+    _plugin_directory = field_validator("plugin_dir")(checks.plugin_directory)
     _extended = field_validator("extended_resources")(checks.extended_resources)
     _memory = field_validator("image_worker_memory", "build_memory")(checks.memory_limit)
     _processors = field_validator("reserved_cpus")(checks.processors)
@@ -333,6 +337,11 @@ class Settings(BaseModel):
         return {"": f"{self.log_dir}/kubelite-audit.log", "none": ""}.get(
             self.audit_log_path, self.audit_log_path
         )
+
+    @property
+    def device_plugins(self) -> str:
+        """Directory of the sockets of device plugins; "" if there are no plugins."""
+        return f"{self.plugin_dir}/device-plugins" if self.plugin_dir else ""
 
     @property
     def socket(self) -> str:

@@ -59,6 +59,7 @@ def required(pyproject: dict[str, Any], file: str) -> list[Requirement]:
         *pyproject["build-system"]["requires"],
         *extras["ui"],
         *extras.get("signatures", []),
+        *extras.get("plugins", []),
     ]
     lines += extras["dev"] if file == DEV else []
     return [found for line in lines if (found := Requirement(line)).name != project["name"]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time, rfc3339, unix
@@ -24,6 +24,16 @@ PRESSURE_TAINTS = {
     "DiskPressure": "node.kubernetes.io/disk-pressure",
     "PIDPressure": "node.kubernetes.io/pid-pressure",
 }
+
+
+class Offer(NamedTuple):
+    """The number of devices of each resource that device plugins offer: all of them, and the healthy ones."""
+
+    all: Mapping[str, int]
+    healthy: Mapping[str, int]
+
+
+NO_DEVICES = Offer({}, {})
 
 
 def architecture() -> str:
@@ -44,10 +54,13 @@ def own_labels(node_name: str) -> dict[str, str]:
 
 
 def node_facts(
-    config: NodeConfig, doc: Mapping[str, Any], pressure: frozenset[str] = frozenset()
+    config: NodeConfig,
+    doc: Mapping[str, Any],
+    pressure: frozenset[str] = frozenset(),
+    devices: Offer = NO_DEVICES,
 ) -> NodeFacts:
-    """Pure: the facts from the node's settings, the object that users change, and its conditions (MemoryPressure,
-    …)."""
+    """Pure: the facts from the node's settings, the object that users change, its conditions (MemoryPressure, …) and
+    the devices of its plugins."""
     spec, metadata = doc.get("spec") or {}, doc.get("metadata") or {}
     taints = [
         Taint(t["key"], t.get("value") or "", t["effect"], unix(t.get("timeAdded")))
@@ -59,25 +72,28 @@ def node_facts(
         labels={**(metadata.get("labels") or {}), **own_labels(config.node_name)},
         taints=tuple(taints),
         unschedulable=bool(spec.get("unschedulable")),
-        allocatable=config.allocatable,
+        allocatable={**config.allocatable, **devices.healthy},
+        devices=devices.all,
     )
 
 
 class NodeState:
-    """The facts, recomputed when the object or the pressure has changed. `find` reads the node's object."""
+    """The facts, recomputed when the object, the pressure or the devices have changed. `find` reads the object."""
 
     def __init__(self, config: NodeConfig, find: Callable[[], tuple[int, Mapping[str, Any]] | None]) -> None:
         self._config = config
         self._find = find
-        self._kept: tuple[int, frozenset[str], NodeFacts] | None = None
+        self._kept: tuple[int, frozenset[str], Offer, NodeFacts] | None = None
         self.pressure: frozenset[str] = frozenset()
+        self.devices = NO_DEVICES
 
     def facts(self) -> NodeFacts:
         version, doc = self._find() or (0, {})
         kept = self._kept
-        if kept is None or kept[0] != version or kept[1] != self.pressure:
-            self._kept = kept = (version, self.pressure, node_facts(self._config, doc, self.pressure))
-        return kept[2]
+        if kept is None or kept[:3] != (version, self.pressure, self.devices):
+            facts = node_facts(self._config, doc, self.pressure, self.devices)
+            self._kept = kept = (version, self.pressure, self.devices, facts)
+        return kept[3]
 
 
 # -- what users may change ----------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class NodeFacts:
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
     allocatable: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, int] = field(default_factory=dict)  # of device plugins, unhealthy ones included
 
 
 class Port(NamedTuple):

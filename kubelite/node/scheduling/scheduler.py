@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +18,12 @@ from kubelite.kube.objects import TERMINAL_PHASES, is_of_cluster, mark_deleting
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import ObservedPod
+from kubelite.node.model.devices import ALLOCATION
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.model.node_facts import NodeState
+from kubelite.node.model.node_facts import NodeState, Offer
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reservation, Resize, ScheduleResult
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
+from kubelite.node.scheduling.devices import DeviceBook, assignment_of
 from kubelite.node.scheduling.filters import admit_pod, evicted_at, resize, schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
 from kubelite.node.scheduling.preemption import BUDGET
@@ -52,6 +54,21 @@ def disrupted(doc: Json, reason: str, message: str, now: float, *, grace: int | 
     status = deleting.get("status") or {}
     others = [c for c in status.get("conditions") or () if c.get("type") != "DisruptionTarget"]
     return {**deleting, "status": {**status, "conditions": [*others, condition]}}
+
+
+def not_allocated(why: str) -> ScheduleResult:
+    """Pure: the rejection of a pod for which something fails that its requests promised (Kubernetes
+    pkg/kubelet/cm/admission/errors.go, GetPodAdmitResult)."""
+    words = f"Pod was rejected: Allocate failed due to {why}, which is unexpected"
+    return ScheduleResult("UnexpectedAdmissionError", words, rejected=True)
+
+
+@contextlib.contextmanager
+def log_store_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        log.error("%s: %s", what, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +107,7 @@ class Scheduler:
         parse: Callable[[Record], Pod],
         wake: Callable[[str], None],
         on_reservations: Callable[[], None] = lambda: None,
+        devices: DeviceBook | None = None,
     ) -> None:
         self._store = store
         self._config = config
@@ -103,6 +121,7 @@ class Scheduler:
         self._saving: set[asyncio.Task[None]] = set()
         self._on_reservations = on_reservations
         self.node = node
+        self.devices = devices or DeviceBook()
         self._node_name = config.node_name
 
     def _open(self) -> Ledger:
@@ -128,6 +147,7 @@ class Scheduler:
             for pod in pending:
                 self._reserve_again(pod)
             self._release_strangers(ledger)
+            self._open_devices(ledger)
             self._on_reservations()
         return self._ledger
 
@@ -158,12 +178,41 @@ class Scheduler:
         if self._cpus is not None and self._cpus.assign(pod):
             self._pool_changed(pod.metadata.uid or "")
 
+    # -- devices of plugins, which kubelite/daemon/plugins records ------------------------------------------------
+
+    def _open_devices(self, ledger: Ledger) -> None:
+        for record in self._store.list(ALLOCATION):
+            if record.name in ledger:
+                self.devices.load(record.name, assignment_of(record.doc))
+            else:
+                self._forget_devices(record.name)
+
+    def offers_changed(self) -> None:
+        """Count the devices that plugins offer, and retry the pods that wait for more."""
+        offer = Offer(self.devices.capacity(), self.devices.allocatable())
+        if offer != self.node.devices:
+            self.node.devices = offer
+            self.retry_waiting()
+
+    def _forget_devices(self, uid: str) -> None:
+        self._keep(self._delete_allocation(uid))
+
+    async def _delete_allocation(self, uid: str) -> None:
+        if self.devices.of(uid):  # it has got devices again meanwhile
+            return
+        with log_store_errors(f"cannot delete the record of the devices of pod {uid}"):
+            if (record := self._store.get(ALLOCATION, "", uid)) is not None:
+                await self._store.delete(record.uid)
+
     def _pool_changed(self, uid: str) -> None:
         """Update all other pods, which now share other processors, and save the assignment for restarts."""
         for reservation in self._ledger or ():
             if reservation.uid != uid:
                 self._wake(reservation.uid)
-        task = asyncio.get_running_loop().create_task(self._save_cpus())
+        self._keep(self._save_cpus())
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._saving.add(task)
         task.add_done_callback(self._saving.discard)
 
@@ -171,13 +220,11 @@ class Scheduler:
         assert self._cpus is not None
         identity = {"name": self._node_name, "uid": f"cpus:{self._node_name}"}
         doc = {"metadata": identity, "entries": self._cpus.to_json()}
-        try:
+        with log_store_errors("cannot save the assignment of processors"):
             if self._store.get(CPU_STATE, "", self._node_name) is None:
                 await self._store.create(CPU_STATE, doc)
             else:
                 await self._store.update(CPU_STATE, doc)
-        except StoreError as error:
-            log.error("cannot save the assignment of processors: %s", error)
 
     def schedule(self, pod: Pod, observed: ObservedPod, *, reserve: bool = True) -> ScheduleResult:
         """Whether the pod may run on this node. If so, and with `reserve`, reserve its resources."""
@@ -194,10 +241,11 @@ class Scheduler:
                 self._nominated[uid] = reservation
         if reserve and not found.reason:
             try:
+                self.devices.assign(pod)
                 self._assign(pod)
             except NotEnough as error:
-                words = f"Allocate failed due to {error}, which is unexpected"
-                return ScheduleResult("UnexpectedAdmissionError", f"Pod was rejected: {words}", rejected=True)
+                self.devices.release(uid)
+                return not_allocated(str(error))
             ledger.add(reservation)
             self._waiting.pop(uid, None)
             self._on_reservations()
@@ -327,6 +375,8 @@ class Scheduler:
         if self._ledger is not None and self._ledger.remove(uid):
             if self._cpus is not None and self._cpus.release(uid):
                 self._pool_changed(uid)
+            if self.devices.release(uid):
+                self._forget_devices(uid)
             self._on_reservations()
             self.retry_waiting()
         elif held is not None:

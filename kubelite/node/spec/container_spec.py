@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubelite.kube.expansion import expand
 from kubelite.node.model import resources
 from kubelite.node.model.cri import ObservedImage, ObservedSandbox
+from kubelite.node.model.devices import DeviceMount
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import lsm
@@ -65,6 +66,13 @@ class Device:
     read_only: bool = False
 
 
+class HostNode(NamedTuple):
+    """A device of the host that a device plugin passes to a container."""
+
+    node: Mapping[str, Any]  # as in OCI's linux.devices
+    access: str  # of r, w and m
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The values that were looked up or created for this container before its config.json is written."""
@@ -86,6 +94,9 @@ class Prepared:
     masked_paths: Sequence[str] = ()
     devices: Sequence[Mapping[str, Any]] = ()  # the host's, for a privileged container
     block_devices: Sequence[Device] = ()
+    plugin_mounts: Sequence[DeviceMount] = ()
+    plugin_devices: Sequence[HostNode] = ()
+    plugin_annotations: Mapping[str, str] = field(default_factory=dict)
     seccomp: Mapping[str, Any] | None = None  # the default profile for its capabilities
 
 
@@ -150,6 +161,7 @@ def container_spec(pod: Pod, container: Container, prepared: Prepared, config: N
         "mounts": mounts(pod, container, prepared, config),
         "linux": _linux(pod, container, prepared),
         "annotations": {
+            **prepared.plugin_annotations,
             "io.kubernetes.pod.name": pod.metadata.name or "",
             "io.kubernetes.pod.namespace": pod.metadata.namespace or "default",
             "io.kubernetes.pod.uid": pod.metadata.uid or "",
@@ -195,7 +207,9 @@ def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]
         "cgroupsPath": f"{prepared.sandbox.cgroup}/{prepared.container_id}",
         "resources": {
             **(prepared.limits or resources.container_resources(container)),
-            "devices": device_rules(privileged=privileged, block=prepared.block_devices),
+            "devices": device_rules(
+                privileged=privileged, block=prepared.block_devices, passed=prepared.plugin_devices
+            ),
         },
         "maskedPaths": [] if unmasked else list(prepared.masked_paths),
         "readonlyPaths": [] if unmasked else list(READONLY_PATHS),
@@ -204,7 +218,10 @@ def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]
         maps = [{"containerID": 0, "hostID": prepared.id_base, "size": ID_RANGE}]
         linux |= {"uidMappings": maps, "gidMappings": maps}
     devices = [dict(device) for device in prepared.devices] if privileged else []
-    if devices := devices + [_block_device(device, prepared.user) for device in prepared.block_devices]:
+    own = [_block_device(device, prepared.user) for device in prepared.block_devices]
+    own += [dict(passed.node) for passed in prepared.plugin_devices]
+    paths = {device["path"] for device in own}
+    if devices := [device for device in devices if device["path"] not in paths] + own:
         linux["devices"] = devices
     wanted = {_PROPAGATION.get(m.mount_propagation or "", "") for m in container.volume_mounts}
     if propagation := next((p for p in ("rshared", "rslave") if p in wanted), ""):
@@ -246,7 +263,9 @@ def _block_device(device: Device, user: ResolvedUser) -> dict[str, Any]:
     return {**numbers, "fileMode": 0o660, "uid": user.uid, "gid": user.gid}
 
 
-def device_rules(*, privileged: bool, block: Sequence[Device] = ()) -> list[dict[str, Any]]:
+def device_rules(
+    *, privileged: bool, block: Sequence[Device] = (), passed: Sequence[HostNode] = ()
+) -> list[dict[str, Any]]:
     if privileged:
         return [{"allow": True, "access": "rwm"}]
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
@@ -259,6 +278,9 @@ def device_rules(*, privileged: bool, block: Sequence[Device] = ()) -> list[dict
         access = "mr" if device.read_only else "mrw"  # as kubelet requests them
         numbers = {"major": device.major, "minor": device.minor}
         rules.append({"allow": True, "type": "b", **numbers, "access": access})
+    for one in passed:
+        rule = {name: one.node[name] for name in ("type", "major", "minor")}
+        rules.append({"allow": True, **rule, "access": one.access})
     return rules
 
 
@@ -270,6 +292,9 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
         raise CreateError(f'volumeMount "{taken["/"]}": mountPath / is the container\'s root')
     made = [m for m in _defaults(pod, container, prepared, config) if m["destination"] not in taken]
     made += [m for m in _pod_files(container, prepared) if m["destination"] not in taken]
+    plugins = {_clean(one.path): one for one in prepared.plugin_mounts}
+    made = [m for m in made if m["destination"] not in plugins]
+    made += [_plugin_mount(path, one) for path, one in plugins.items() if path not in taken]
     fixed = fixed_volumes(pod)
     made += [_volume(mount, prepared, fixed=mount.name in fixed) for mount in container.volume_mounts]
     if prepared.id_base:  # files from the host keep their owners
@@ -277,6 +302,10 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
         for mount in made:
             mount["options"] += ["idmap"] * (mount["type"] == "bind" and mount["destination"] not in mapped)
     return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
+
+
+def _plugin_mount(path: str, one: DeviceMount) -> dict[str, Any]:
+    return _mount(path, "bind", one.host_path, _bind_options("rprivate", read_only=one.read_only))
 
 
 def _clean(path: str) -> str:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from kubelite.kube.jobs import TRACKING_FINALIZER, awaits_counting, controlling_job
@@ -30,6 +31,7 @@ from kubelite.node.model.actions import (
 )
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.cri import ContainerState, Cri, ObservedPod
+from kubelite.node.model.devices import DeviceSource, NoDevices
 from kubelite.node.model.ephemeral import every_container
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
@@ -47,6 +49,7 @@ from kubelite.node.spec.image_verification import Policy
 from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
+from kubelite.node.worker.allocation import with_devices
 from kubelite.node.worker.hooks import Hooks
 from kubelite.node.worker.memory import RETRY, Memory, Turn, timeless
 from kubelite.node.worker.parsed_pods import ParsedPods
@@ -104,6 +107,7 @@ class PodWorker:
         decided: Callable[[Decided], None] = lambda _decided: None,
         observer: Observer | None = None,
         tokens: TokenSource | None = None,
+        devices: DeviceSource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         observer = self._observer = observer or Observer()
@@ -119,6 +123,7 @@ class PodWorker:
         self._decided = decided
         self._clock = clock
         self._tokens = tokens or NoTokens()
+        self._devices = devices or NoDevices()
         policy = Policy(config.image_verification, config.images_not_verified)
         self.pull_records = PullRecords(config.root, policy, cri.image, clock)
         puller = Puller(
@@ -128,7 +133,7 @@ class PodWorker:
         self.traffic = Traffic()
         self._node = Node(
             cri, config, puller, hooks, self._find, clock, observer, self.traffic, store.docs,
-            self._tokens,
+            self._tokens, self._devices,
         )  # fmt: skip
         self._usage = Usage(config, clock=clock, wake=queue.add)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=queue.add, observer=observer)
@@ -210,6 +215,9 @@ class PodWorker:
         if claim_names(pod) and not self.scheduler.is_scheduled(uid):
             await self._provide(pod)  # scheduling depends on the volumes its claims are bound to
         facts = self._facts(pod, observed, memory)
+        if self._devices.waiting(uid):
+            again = partial(self._facts, pod, observed, memory)
+            facts = await with_devices(self._devices, self.scheduler, pod, facts, again)
         settled = memory.settled
         if memory.look is not None and settled is not None and settled == (pod, observed, timeless(facts)):
             memory.look = explanation.Look(facts.now, settled[1], memory.look.actions)

@@ -29,6 +29,7 @@ from kubelite.node.model.cri import (
     SandboxRequest,
     host_ports,
 )
+from kubelite.node.model.devices import ContainerDevices, DeviceSource, NoDevices
 from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.model.node_config import NodeConfig
@@ -45,6 +46,7 @@ from kubelite.node.storage.container_volumes import (
     missing_content,
     mount_slow,
 )
+from kubelite.node.storage.host_nodes import host_nodes
 from kubelite.node.storage.slow_mounts import SlowMounts
 from kubelite.node.worker import userns
 from kubelite.node.worker.content import sources_of
@@ -89,6 +91,7 @@ class Node:
     traffic: Traffic = field(default_factory=Traffic)
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
     tokens: TokenSource = field(default_factory=NoTokens)
+    devices: DeviceSource = field(default_factory=NoDevices)
     slow: SlowMounts = field(default_factory=SlowMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
@@ -345,7 +348,7 @@ async def _start(one: _Starting, results: Results) -> None:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
         await mount_slow(one.pod, one.container, sources_of(one.node, one.pod), one.node.slow)
-        request = _request(one)
+        request = _request(one, await one.node.devices.prepare(one.pod, one.container))
         _announce(one)
         failed = "RunContainerError"
         await one.node.cri.start_container(request)
@@ -381,13 +384,13 @@ def _announce(one: _Starting) -> None:
         one.events.container(name, NORMAL, "Pulled", text)
 
 
-def _request(one: _Starting) -> ContainerRequest:
+def _request(one: _Starting, devices: ContainerDevices) -> ContainerRequest:
     """Create everything that the start needs, and return its request."""
     config, pod, container = one.node.config, one.pod, one.container
     image = one.node.cri.image(container.image or "")
     if image is None:
         raise NotFoundError(f"image {container.image} is gone", retriable=True)
-    prepared = _prepare(one, image)
+    prepared = _prepare(one, image, devices)
     namespace, pod_name = pod.metadata.namespace or "default", pod.metadata.name or ""
     return ContainerRequest(
         uid=one.uid,
@@ -414,7 +417,7 @@ def _request(one: _Starting) -> ContainerRequest:
     )
 
 
-def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
+def _prepare(one: _Starting, image: ObservedImage, given: ContainerDevices) -> container_spec.Prepared:
     config, pod, container = one.node.config, one.pod, one.container
     ips = tuple(pod_ips(pod, one.sandbox, config))
     sources = sources_of(one.node, pod, ips)
@@ -424,14 +427,15 @@ def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
     if shm is not None:
         mounts.set_up(shm)
     directory = config.pod_dir(one.uid)
+    user = users.resolve_user(
+        pod, container, image.config.get("User") or "", image_accounts(tuple(image.layers))
+    )
     return container_spec.Prepared(
         image=image,
         sandbox=one.sandbox,
         container_id=new_id(),
-        user=users.resolve_user(
-            pod, container, image.config.get("User") or "", image_accounts(tuple(image.layers))
-        ),
-        env=variables,
+        user=user,
+        env={**given.env, **variables},
         volumes=container_volumes(
             pod,
             container,
@@ -441,6 +445,9 @@ def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
             mounted=one.node.observer.mounted,
         ),
         block_devices=block_devices(pod, container, sources),
+        plugin_mounts=given.mounts,
+        plugin_devices=host_nodes(given.nodes, user) if given.nodes else (),
+        plugin_annotations=given.annotations,
         hosts=f"{directory}/etc-hosts",
         hostname="" if pod.spec.host_network else f"{directory}/hostname",
         resolv_conf=f"{directory}/resolv.conf",

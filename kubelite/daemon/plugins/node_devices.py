@@ -1,0 +1,237 @@
+"""The devices of pods: what plugins gave to whom, recorded in the store, and the socket at which plugins register.
+
+A record (DeviceAllocation, named as the pod's uid) is written before a container of the pod starts, and deleted when
+the pod releases its reservation. A restarted daemon therefore knows who has which device before any plugin is back.
+gRPC is imported with the first connection to the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from kubelite.kube.events import EventRecorder
+from kubelite.kube.json import Json
+from kubelite.node.model.devices import (
+    ALLOCATION,
+    NOTHING,
+    ContainerDevices,
+    DeviceMount,
+    DeviceNode,
+    Refusal,
+)
+from kubelite.node.model.errors import ConfigError
+from kubelite.node.scheduling.cpu_policy import NotEnough
+from kubelite.node.scheduling.scheduler import Scheduler
+from manifests.types.core import Container, Pod
+from runtime.errors import RuntimeFault
+from state.store import Store
+
+if TYPE_CHECKING:
+    from kubelite.daemon.plugins.registry import Registry
+    from kubelite.plugins.device_messages import ContainerAllocateResponse
+
+log = logging.getLogger(__name__)
+
+SOCKET = "kubelet.sock"
+
+
+class NodeDevices:
+    """The source of devices of this node's pods. `directory`: of the plugins' sockets; "" if there are no plugins."""
+
+    def __init__(self, store: Store, scheduler: Scheduler, events: EventRecorder, directory: str) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._events = events
+        self._directory = directory
+        self._registry: Registry | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    # -- of pods --------------------------------------------------------------------------------------------------
+
+    def waiting(self, uid: str) -> bool:
+        return bool(self._scheduler.devices.of(uid)) and self._store.get(ALLOCATION, "", uid) is None
+
+    async def allocate(self, pod: Pod) -> Refusal | None:
+        """Ask the plugins, and record what they answer. Raises StoreError."""
+        from kubelite.plugins.calls import PluginError, PluginGone
+        from kubelite.plugins.wire import encode
+
+        uid = pod.metadata.uid or ""
+        entries: Json = {}
+        for container, found in self._scheduler.devices.of(uid).items():
+            for resource, ids in found.items():
+                try:
+                    if self._registry is None:
+                        raise PluginGone(f"no device plugin is registered for {resource}")
+                    response = await self._registry.allocate(resource, ids)
+                except PluginError as error:
+                    return Refusal(str(error), isinstance(error, PluginGone))
+                if cdi := _cdi_names(response):
+                    return Refusal(
+                        f"the plugin of {resource} returned CDI devices ({cdi}), which are not supported"
+                    )
+                kept = base64.b64encode(encode(response)).decode()
+                entries.setdefault(container, {})[resource] = {"ids": list(ids), "response": kept}
+        log.info("devices allocated: %s", entries_text(entries), extra={"uid": uid, "pod": pod.metadata.name})
+        await self._store.create(
+            ALLOCATION, {"metadata": {"name": uid, "uid": f"devices:{uid}"}, "entries": entries}
+        )
+        return None
+
+    async def prepare(self, pod: Pod, container: Container) -> ContainerDevices:
+        uid, book = pod.metadata.uid or "", self._scheduler.devices
+        if not book.of(uid):
+            if not any(book.wanted(container)):
+                return NOTHING
+            try:  # the pod was scheduled before a plugin offered the resource
+                book.assign(pod)
+            except NotEnough as error:
+                raise ConfigError(f"devices of container {container.name}: {error}") from error
+        if self.waiting(uid) and (refusal := await self.allocate(pod)) is not None:
+            raise ConfigError(f"devices of container {container.name}: {refusal.message}")
+        record = self._store.get(ALLOCATION, "", uid)
+        found = record.doc["entries"].get(container.name, {}) if record is not None else {}
+        if self._registry is not None:
+            for resource, one in found.items():
+                await self._before_start(resource, tuple(one["ids"]))
+        return container_devices(found)
+
+    async def _before_start(self, resource: str, ids: tuple[str, ...]) -> None:
+        from kubelite.plugins.calls import PluginError
+
+        assert self._registry is not None
+        try:
+            await self._registry.before_start(resource, ids)
+        except PluginError as error:
+            raise ConfigError(f"device plugin PreStartContainer of {resource} failed: {error}") from error
+
+    # -- the socket -----------------------------------------------------------------------------------------------
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Listen for plugins until `stack` is closed. Without a directory, or if it cannot be used, plugins cannot
+        register; pods with recorded devices keep them."""
+        if not self._directory:
+            return
+        try:
+            listening = await asyncio.to_thread(listen, self._directory)
+        except (OSError, RuntimeFault) as error:
+            self._unavailable(str(error))
+            return
+        from kubelite.daemon.plugins.known_resources import known_resources
+
+        for resource in known_resources(self._store):
+            self._scheduler.devices.offer(resource, ())
+        self._scheduler.offers_changed()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(listening, self._open, listening)
+        stack.push_async_callback(self._close, listening)
+
+    def _open(self, listening: socket.socket) -> None:
+        """Serve gRPC at the socket: its first client has come."""
+        asyncio.get_running_loop().remove_reader(listening)
+        self._opening = asyncio.create_task(self._serve(listening), name="device-plugins")
+
+    def _unavailable(self, why: str) -> None:
+        log.error("device plugins cannot register: %s", why)
+        self._events.node_event("DevicePluginsUnavailable", f"Device plugins cannot register: {why}")
+
+    async def _serve(self, listening: socket.socket) -> None:
+        try:
+            from kubelite.daemon.plugins.registry import Registry
+        except ImportError as error:  # the extra of the Python package is not installed
+            self._unavailable(f"{error}; install kubelite[plugins]")
+            listening.close()
+            return
+        self._registry = Registry(self._directory, self._store, self._scheduler)
+        await self._registry.serve(listening)
+
+    async def _close(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._directory}/{SOCKET}")
+        asyncio.get_running_loop().remove_reader(listening)
+        if self._opening is not None:
+            await self._opening
+        if self._registry is not None:
+            await self._registry.close()
+        listening.close()
+
+
+def listen(directory: str) -> socket.socket:
+    """Return the listening socket for plugins. The sockets that plugins left in the directory are removed, which tells
+    those that still run to register again (Kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1/server.go). Raises
+    RuntimeFault if another process listens."""
+    os.makedirs(directory, mode=0o750, exist_ok=True)
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A socket's address has at most 107 bytes, and the directory's path may be longer.
+        address = f"/proc/self/fd/{place}/{SOCKET}"
+        with (
+            socket.socket(socket.AF_UNIX) as probe,
+            contextlib.suppress(FileNotFoundError, ConnectionRefusedError),
+        ):
+            probe.connect(address)
+            raise RuntimeFault(f"another process, a kubelet perhaps, listens at {directory}/{SOCKET}")
+        for entry in os.scandir(directory):
+            if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                os.unlink(entry.path)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.setblocking(False)
+        listening.bind(address)
+        listening.listen(64)
+        return listening
+    finally:
+        os.close(place)
+
+
+# -- pure ---------------------------------------------------------------------------------------------------------
+
+
+def container_devices(found: Json) -> ContainerDevices:
+    """Return what a container gets, from its entry in the record. Where two plugins name the same variable, annotation
+    or path, the first by the resource's name wins."""
+    env: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    mounts: dict[str, DeviceMount] = {}
+    nodes: dict[str, DeviceNode] = {}
+    for resource in sorted(found):
+        response = _response(found[resource])
+        env = {**response.envs, **env}
+        annotations = {**response.annotations, **annotations}
+        for mount in response.mounts:
+            mounts.setdefault(
+                mount.container_path, DeviceMount(mount.container_path, mount.host_path, mount.read_only)
+            )
+        for device in response.devices:
+            node = DeviceNode(device.container_path, device.host_path, device.permissions)
+            nodes.setdefault(device.container_path, node)
+    return ContainerDevices(env, tuple(mounts.values()), tuple(nodes.values()), annotations)
+
+
+def _response(one: Json) -> ContainerAllocateResponse:
+    from kubelite.plugins.device_messages import ContainerAllocateResponse
+    from kubelite.plugins.wire import decode
+
+    return decode(base64.b64decode(one["response"]), ContainerAllocateResponse)
+
+
+def _cdi_names(response: ContainerAllocateResponse) -> str:
+    """Name the CDI devices of a response: in its own field, or in annotations, as older plugins have them."""
+    named = [one.name for one in response.cdi_devices]
+    named += [value for key, value in response.annotations.items() if key.startswith("cdi.k8s.io/")]
+    return ", ".join(named)
+
+
+def entries_text(entries: Json) -> str:
+    """Return `main: example.com/gpu=0,1` for each container and resource."""
+    return "; ".join(
+        f"{container}: {resource}={','.join(one['ids'])}"
+        for container, found in entries.items()
+        for resource, one in found.items()
+    )

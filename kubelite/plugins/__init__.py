@@ -1,0 +1,1 @@
+"""The protocols of kubelet's plugins: gRPC over unix sockets."""
