@@ -125,6 +125,7 @@ class Sources:
         self._files: dict[str, ManifestState] = {}
         self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # specs read since the last plan
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
+        self._unchanged: plans.Unchanged | None = None  # of the last plan
         # document that is no longer in any file → monotonic time when this was noticed.
         self._missing: dict[Key, float] = {}
         self._unlinked: set[str] = set()  # files that were unlinked and have not come back
@@ -366,7 +367,9 @@ class Sources:
 
     async def _apply(self, settle: float) -> None:
         now = self._clock()
-        wanted = self._plan(self._files.values(), self._recorded(), self._lost, now=now)
+        files, recorded = self._files.values(), self._recorded()
+        wanted = self._plan(files, recorded, self._lost, now=now, before=self._unchanged)
+        self._unchanged = wanted.unchanged
         self._duplicates = self._refused.located(wanted.duplicates, self._files)
         # First restore volumes and claims: a new claim that finds no volume would get a directory.
         restored = {key for key, _, _ in wanted.update if self._terminating(key)}

@@ -140,6 +140,20 @@ class ManifestState:
 
 
 @dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The objects that a plan left as they are: key → the document, the recorded object and the file. The next plan
+    decides again about an object only if one of these three, or the rules, is another."""
+
+    rules: Rules = field(default_factory=Rules)
+    objects: Mapping[Key, tuple[Json, Json, str]] = field(default_factory=dict)
+
+    def has(self, key: Key, doc: Json, record: Record, file: str) -> bool:
+        """Compare by identity: documents are never changed in place."""
+        found = self.objects.get(key)
+        return found is not None and found[0] is doc and found[1] is record.doc and found[2] == file
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The changes to make to the store, and the problems of documents whose object another document defines."""
 
@@ -152,6 +166,7 @@ class Plan:
     terminate: tuple[str, ...] = ()  # namespaces that no document names any more
     rules: Rules = field(default_factory=Rules)  # by which pods and claims are admitted
     services: Mapping[Key, Json] = field(default_factory=dict)  # of the files, with addresses and node ports
+    unchanged: Unchanged = field(default_factory=Unchanged)
 
 
 class _Step(Enum):
@@ -181,11 +196,12 @@ def plan(
     allocate: Allocate | None = None,
     ledger: Callable[[], Ledger] | None = None,
     now: float = 0.0,
+    before: Unchanged | None = None,
 ) -> Plan:
     """Return the changes that make the store match the files. Recorded objects are retained if their file has not been
     valid since the daemon started, or is in a directory that cannot be read (`lost`). `priorities`: the PriorityClasses
     of the node's settings. `automount`: which pods get a token of the API. `allocate` gives Services addresses and node
-    ports. `ledger` returns what counts the use of quotas. `now`: Unix seconds."""
+    ports. `ledger` returns what counts the use of quotas. `now`: Unix seconds. `before`: of the previous plan."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     files = sorted(files, key=lambda f: f.file)
     claims: dict[Key, list[str]] = {}
@@ -203,8 +219,13 @@ def plan(
     services, refused = allocated(owners, documents, known, allocate)
     uids = {r.uid: key for key, r in known.items()}
     verdicts: dict[Key, _Verdict] = {}
+    before = before if before is not None and before.rules == rules else Unchanged(rules)
+    unchanged: dict[Key, tuple[Json, Json, str]] = {}
     for key, file in owners.items():
         doc, record = services.get(key) or documents[file][key], known.get(key)
+        if record is not None and key not in refused and before.has(key, doc, record, file):
+            unchanged[key] = before.objects[key]
+            continue
         uid = doc["metadata"].get("uid") if key[0] == "Pod" and record is None else None
         holder = uids.setdefault(uid, key) if uid else key
         try:
@@ -219,11 +240,14 @@ def plan(
         verdicts[key] = found
         if found.problems:
             duplicates[file] = (*duplicates.get(file, ()), *found.problems)
+        elif found.step is _Step.KEEP and record is not None:
+            unchanged[key] = doc, record.doc, file
     replaced = tuple(key for key, found in verdicts.items() if found.step is _Step.REPLACE)
     create, update = (_ordered(verdicts, owners, step) for step in (_Step.CREATE, _Step.UPDATE))
     marked = (record.doc for record in known.values() if record.kind == NAMESPACE)
     ending = to_terminate(marked, (state.objects for state in files), lost)
-    return Plan(create, update, tuple(gone), replaced, duplicates, ending, rules, services)
+    kept = Unchanged(rules, unchanged)
+    return Plan(create, update, tuple(gone), replaced, duplicates, ending, rules, services, kept)
 
 
 def _gone(
