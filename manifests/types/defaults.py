@@ -60,9 +60,23 @@ def default_object(obj: Object) -> Object:
     return obj
 
 
+def default_parsed(obj: Object) -> Object:
+    """Return the object with its kind's defaults. Nobody else may hold it: a pod is not copied, because that takes
+    longer than to parse it."""
+    if not isinstance(obj, Pod):
+        return default_object(obj)
+    _set_pod_defaults(obj)
+    return obj
+
+
 def default_pod(pod: Pod) -> Pod:
     """Return a copy with all defaults: containers, ports, volumes, resources and the pod's own fields. Idempotent."""
     pod = pod.model_copy(deep=True)
+    _set_pod_defaults(pod)
+    return pod
+
+
+def _set_pod_defaults(pod: Pod) -> None:
     pod.metadata.namespace = pod.metadata.namespace or "default"
     spec = pod.spec
     default_profiles(pod)
@@ -75,7 +89,6 @@ def default_pod(pod: Pod) -> Pod:
     _pod_requests(spec)
     if spec.enable_service_links is None:
         spec.enable_service_links = True
-    return pod
 
 
 def default_template(spec: PodSpec) -> None:

@@ -9,7 +9,7 @@ import copy
 from typing import Any, get_args, get_origin
 
 from manifests.problems import InvalidObject, Path, Problem, fields_by_alias, model_at, models_in
-from manifests.types.defaults import default_object
+from manifests.types.defaults import default_parsed
 from manifests.types.meta import Object
 from manifests.validation.objects import validate_object
 
@@ -19,7 +19,7 @@ _PASSES = 5  # an empty object that a repair adds may lack required fields itsel
 def check(model: type[Object], data: Any) -> tuple[Object | None, list[Problem]]:
     """Return the object (None if its shape is wrong) and its problems."""
     try:
-        obj = default_object(model.parse(data).as_stored())
+        obj = default_parsed(model.parse(data).as_stored())
     except InvalidObject as error:
         problems = [*error.problems, *_beyond(model, data, error.problems)]
         return None, [problem for problem in problems if not _is_misspelt(problem, error.problems)]
@@ -44,7 +44,7 @@ def _beyond(model: type[Object], data: Any, shape: tuple[Problem, ...]) -> list[
                 return []
             touched.append(problem.path)
         try:
-            found = validate_object(default_object(model.parse(mended).as_stored()))
+            found = validate_object(default_parsed(model.parse(mended).as_stored()))
         except InvalidObject as error:
             shape = error.problems
         else:

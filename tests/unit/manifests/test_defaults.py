@@ -6,7 +6,13 @@ import pytest
 
 from manifests.types.annotations import APPARMOR
 from manifests.types.core import Pod, Secret
-from manifests.types.defaults import aggregate_requests, default_pod, default_pull_policy, default_secret
+from manifests.types.defaults import (
+    aggregate_requests,
+    default_parsed,
+    default_pod,
+    default_pull_policy,
+    default_secret,
+)
 from manifests.validation.objects import validate_pod
 
 
@@ -20,6 +26,14 @@ def pod(*, container: dict[str, Any] | None = None, **spec: Any) -> Pod:
             "spec": {"containers": containers, **spec},
         }
     )
+
+
+def test_a_parsed_pod_gets_the_same_defaults_without_a_copy() -> None:
+    parsed = pod(container={"ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1"}}})
+    copied = default_pod(parsed)
+    assert parsed.spec.restart_policy is None
+    assert default_parsed(parsed) is parsed
+    assert parsed == copied
 
 
 def test_a_bare_pod() -> None:
