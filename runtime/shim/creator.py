@@ -25,6 +25,7 @@ from runtime import errors
 from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, SpecError, StateError, SyscallError
+from runtime.files import read_bytes
 from runtime.oci import container as engine
 from runtime.oci import prepare, spawn
 from runtime.oci.config import shape
@@ -32,7 +33,6 @@ from runtime.oci.config import spec as oci
 from runtime.oci.optional import calls
 from runtime.shim import streams
 from runtime.shim.protocol import CreateContainer, RootfsOverlay
-from runtime.shim.state import read_bytes
 
 if TYPE_CHECKING:
     from runtime.oci.pending import PendingExec

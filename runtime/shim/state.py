@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from runtime.files import read_bytes, write_all
 from runtime.shim.protocol import SandboxConfig, SandboxRecord
 
 SOCKET = "shim.sock"
@@ -32,24 +33,10 @@ def write_json(run_dir: str, name: str, data: dict[str, Any]) -> None:
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        content = json.dumps(data, separators=(",", ":")).encode()
-        while content:
-            content = content[os.write(fd, content) :]
+        write_all(fd, json.dumps(data, separators=(",", ":")).encode())
     finally:
         os.close(fd)
     os.rename(temporary, path)
-
-
-def read_bytes(path: str) -> bytes:
-    """Read the whole file with three system calls; `open` would use eight."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
 
 
 def read_json(run_dir: str, name: str) -> dict[str, Any] | None:

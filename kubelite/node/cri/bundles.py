@@ -12,9 +12,9 @@ from kubelite.node.decide.container_details import user_text
 from kubelite.node.model.cri import ContainerRequest, SandboxRequest
 from kubelite.node.storage import quota
 from runtime.errors import RuntimeFault
+from runtime.files import write_new
 from runtime.identity import new_id
 from runtime.shim.protocol import CreateContainer, RootfsOverlay, SandboxConfig
-from runtime.tree import directory_of
 
 
 def sandbox_config(request: SandboxRequest, run_dir: str, settings: EngineSettings) -> SandboxConfig:
@@ -46,24 +46,21 @@ def sandbox_config(request: SandboxRequest, run_dir: str, settings: EngineSettin
 
 
 def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) -> CreateContainer:
-    """Create the bundle directory and the log directory. Return the request to the shim."""
+    """Create the bundle directory. Return the request to the shim, which creates the log's directory."""
     if os.path.isdir(bundle):  # left by a daemon killed at this point: the instance was never recorded
         pod_files.remove_links(f"{settings.log_dir}/containers", request.log_path)
         pod_files.remove_trees([bundle])
+    os.makedirs(bundle, mode=0o700)
     for name in ("upper", "work", "merged"):
-        os.makedirs(f"{bundle}/{name}", mode=0o755)
-    os.chmod(bundle, 0o700)
+        os.mkdir(f"{bundle}/{name}", 0o755)
     os.chmod(f"{bundle}/upper", 0o755)  # the mode of "/" in the container, whatever the umask
     with contextlib.suppress(OSError):  # without a quota, usage is measured by walking the directory
         quota.count(f"{bundle}/upper", f"{bundle}/work")
     for path, content in request.files:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        pod_files.write_whole(path, content)
-        if path == request.termination_message_path:
-            os.chmod(path, 0o666)  # the container writes it, as whatever user it runs
-    pod_files.write_whole(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
-    with directory_of(request.log_path, create=True):
-        pass
+        # the container writes its termination message, as whatever user it runs
+        mode = 0o666 if path == request.termination_message_path else 0o644
+        write_new(path, content.encode(), mode)
+    write_new(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")).encode())
     overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
     labels = {
         "image": request.image_ref,

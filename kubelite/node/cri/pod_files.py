@@ -80,14 +80,6 @@ def termination_message(path: str) -> str:
     return ""
 
 
-def write_whole(path: str, content: str) -> None:
-    """Write a small file atomically."""
-    temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-    os.replace(temporary, path)
-
-
 def remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> None:
     """Remove all files of a pod, also logs that were never recorded because the shim or the daemon died, and the links
     to logs. Call it in a thread: it may wait for the disk."""

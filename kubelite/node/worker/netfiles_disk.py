@@ -3,14 +3,15 @@ the host's files."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import stat
 
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import netfiles
 from manifests.types.core import Pod
+from runtime.files import read_bytes, write_all
 
 NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as they were last written
 
@@ -72,22 +73,20 @@ def _recorded(path: str) -> dict[str, str]:
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError):
+        return read_bytes(path).decode(errors="replace")
+    return ""
 
 
 def _rewrite(path: str, content: str) -> None:
     wanted = content.encode()
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(fd, "r+b") as file:
+    try:
         # read no more than needed to compare: a container may have made the file a terabyte long
-        if file.read(len(wanted) + 1) != wanted:
+        if os.pread(fd, len(wanted) + 1, 0) != wanted:
             # write before truncating: on a full disk the old content stays, instead of an empty file
-            file.seek(0)
-            file.write(wanted)
-            file.flush()
-            file.truncate()
-        os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
+            write_all(fd, wanted)
+            os.ftruncate(fd, len(wanted))
+        os.fchmod(fd, 0o644)
+    finally:
+        os.close(fd)

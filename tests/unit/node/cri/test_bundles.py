@@ -1,14 +1,18 @@
-"""The request to a shim for a sandbox: every field of the node's request that concerns the shim is in it."""
+"""The request to a shim for a sandbox: every field of the node's request that concerns the shim is in it. And a
+container's bundle on the disk."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubelite.node.cri.bundles import sandbox_config
-from kubelite.node.model.cri import HostPort, SandboxRequest
+from kubelite.node.cri.bundles import prepare, sandbox_config
+from kubelite.node.model.cri import ContainerRequest, HostPort, ObservedImage, SandboxRequest
 from kubelite.settings import Settings
 from runtime.shim.protocol import SandboxConfig
 
@@ -60,3 +64,28 @@ def test_every_sandbox_has_its_own_id() -> None:
     request = SandboxRequest("u1", "default", "web", "web", "/k/podu1", "s1")
     made = {sandbox_config(request, "/run/u", Settings()).sandbox_id for _ in range(3)}
     assert len(made) == 3 and all(len(one) == 64 for one in made)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_bundle_has_its_files_with_their_modes(tmp_path: Path, umask: int) -> None:
+    bundle, spec = tmp_path / "0", {"ociVersion": "1.2.0"}
+    (bundle / "upper").mkdir(parents=True)
+    (bundle / "upper" / "old").touch()  # of a daemon that was killed at this point
+    message, log = str(bundle / "termination-log"), str(tmp_path / "pods/p/a/0.log")
+    request = ContainerRequest(
+        "u1", "c1", "a", 0, ObservedImage("i", "i", layers=("/layers/1",)), "i", spec, "s1", "r1", log, 0,
+        files=((message, ""),), termination_message_path=message,
+    )  # fmt: skip
+    before = os.umask(umask)
+    try:
+        prepare(request, str(bundle), Settings())
+    finally:
+        os.umask(before)
+    modes = {path.name: f"{path.stat().st_mode & 0o777:o}" for path in (bundle, *bundle.iterdir())}
+    merged = modes.pop("merged")  # a mount point
+    assert merged in ("755", "700")
+    work = modes.pop("work")
+    assert work in ("755", "700")
+    assert modes == {"0": "700", "upper": "755", "termination-log": "666", "config.json": "600"}
+    assert not list((bundle / "upper").iterdir())
+    assert json.loads((bundle / "config.json").read_text()) == spec

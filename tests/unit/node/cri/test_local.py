@@ -54,6 +54,7 @@ class Shim:
         yield SimpleNamespace(created=created, started=started)
 
     async def create(self, request: CreateContainer) -> str:
+        Path(request.log_path).parent.mkdir(parents=True, exist_ok=True)
         self._put(request.container_id, "created", message_path=request.termination_message_path)
         return ""
 
