@@ -205,7 +205,7 @@ async def run_services(agent: NodeAgent) -> None:
     controller = ServiceController(
         agent.store, agent.events, queue, DataPath(agent.own_network, network),
         node=settings.node_name, address=host_address, address6=host_address6 if cidr6 else no_address,
-        deleted=agent.sources.deleted,
+        deleted=agent.sources.deleted, failed=_failures(agent),
     )  # fmt: skip
     queue.start(controller.reconcile)
     try:
@@ -213,6 +213,19 @@ async def run_services(agent: NodeAgent) -> None:
             await controller.run()
     finally:
         await queue.close()
+
+
+def _failures(agent: NodeAgent) -> Callable[[str], None]:
+    """Return what logs why no Service can be served, and records an event of the node; each reason once."""
+    told: set[str] = set()
+
+    def failed(sentence: str) -> None:
+        if sentence not in told:
+            told.add(sentence)
+            log.error("%s; this is tried again until it works", sentence)
+            agent.node_event("ServicesFailed", f"No Service is reachable: {sentence}")
+
+    return failed
 
 
 async def _services_needed(store: Store) -> None:
@@ -248,11 +261,18 @@ async def run_ingress(agent: NodeAgent, parsed: ParsedPods) -> None:
             settings.ingress_http_port,
             settings.ingress_https_port,
             str(directory),
+            ipv6=bool(settings.pod_networks[1]),
         )
         await IngressController(
             agent.store, agent.events, admission, ProxyFiles(directory, execute), options,
-            node=settings.node_name, address=host_address,
+            node=settings.node_name, addresses=partial(_host_addresses, settings),
         ).run()  # fmt: skip
+
+
+def _host_addresses(settings: Settings) -> tuple[str, ...]:
+    """Return the machine's addresses of the families that pods have: their host ports are published there."""
+    six = host_address6() if settings.pod_networks[1] else ""
+    return (host_address(), six) if six else (host_address(),)
 
 
 async def _ingress_needed(store: Store) -> None:

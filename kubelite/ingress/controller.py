@@ -26,7 +26,13 @@ from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.kube.objects import is_terminal, reference
-from kubelite.services.load_balancers import pod_holders, process_holders, refusal, service_holders
+from kubelite.services.load_balancers import (
+    own_addresses,
+    pod_holders,
+    process_holders,
+    refusal,
+    service_holders,
+)
 from kubelite.services.slices import SERVICE_NAME
 from kubelite.services.sockets import tables
 from manifests.problems import InvalidObject
@@ -49,7 +55,7 @@ BETWEEN_RELOADS = 0.5  # seconds; each reload starts a process
 
 
 class IngressController:
-    """`address` returns the node's IPv4 address. `admission` admits the proxy's pod."""
+    """`addresses` returns the node's addresses, IPv4 first. `admission` admits the proxy's pod."""
 
     def __init__(
         self,
@@ -60,7 +66,7 @@ class IngressController:
         options: PodOptions,
         *,
         node: str,
-        address: Callable[[], str],
+        addresses: Callable[[], Sequence[str]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -69,7 +75,7 @@ class IngressController:
         self._files = files
         self._options = options
         self._node = node
-        self._address = address
+        self._addresses = addresses
         self._clock = clock
         self._published: Rendered | None = None  # what the files on disk are
         self._loaded = ""  # the container that has loaded it
@@ -164,15 +170,19 @@ class IngressController:
             for ingress in served:
                 self._say(ingress, "NoDefaultCertificate", (sentence,))
         servers = self._published.servers if self._published is not None else {}
-        ports = {"http_port": self._options.http_port, "https_port": self._options.https_port}
+        options = self._options
         try:
-            running = await self._configure(rendered(routing, servers, default, **ports), served)
+            wanted = rendered(
+                routing, servers, default,
+                http_port=options.http_port, https_port=options.https_port, ipv6=options.ipv6,
+            )  # fmt: skip
+            running = await self._configure(wanted, served)
         except ValueError as error:  # what no valid object has: the proxy keeps what it has
             self._reject(served, str(error))
             return None
         delay = await self._keep_pod(served)
         if running:
-            await self._set_addresses(served, self._address())
+            await self._set_addresses(served, self._addresses())
         return delay
 
     async def _configure(self, wanted: Rendered, served: Sequence[Json]) -> bool:
@@ -241,12 +251,12 @@ class IngressController:
 
     def _port_taken(self, pod: Json) -> str:
         """Return who has one of the proxy's ports, as a sentence; "" if they are free."""
-        address = self._address()
+        addresses = self._addresses()
         ports = [{"port": port["hostPort"]} for port in pod["spec"]["containers"][0]["ports"]]
         holders = (
             *service_holders((record.doc for record in self._store.list("Service")), ""),
-            *pod_holders((record.doc for record in self._store.list("Pod")), (address,)),
-            *process_holders(tables(), (address,)),
+            *pod_holders((record.doc for record in self._store.list("Pod")), addresses),
+            *process_holders(tables(), addresses),
         )
         said = refusal({"spec": {"ports": ports}}, holders).partition(":")[0]
         return f"{said}: set ingress_http_port or ingress_https_port, or free it" if said else ""
@@ -254,16 +264,16 @@ class IngressController:
     async def _end(self) -> None:
         """Remove the proxy: no Ingress needs it."""
         self._published, self._loaded = None, ""
-        await self._set_addresses((), "")
+        await self._set_addresses((), ())
         record = self._pod()
         if record is not None and not record.deleting:
             await delete(self._store, record.uid, now=self._clock())
 
-    async def _set_addresses(self, served: Sequence[Json], address: str) -> None:
-        """Give the Ingresses that are served the node's address, and take it from others."""
+    async def _set_addresses(self, served: Sequence[Json], addresses: Sequence[str]) -> None:
+        """Give the Ingresses that are served the node's addresses, and take it from others."""
         uids = {one["metadata"]["uid"] for one in served}
         for record in self._store.list(KIND):
-            found = [{"ip": address}] if record.uid in uids else []
+            found = [{"ip": address} for address in addresses] if record.uid in uids else []
             status = {"loadBalancer": {"ingress": found} if found else {}}
 
             def change(old: Json, status: Json = status) -> Json | None:
@@ -274,7 +284,7 @@ class IngressController:
                 )
 
             if await self._store.modify(record.uid, change, durable=False) is not None and found:
-                self._say(record.doc, "Sync", (f"the address is {address}, the node's",), kind="Normal")
+                self._say(record.doc, "Sync", (own_addresses(addresses),), kind="Normal")
 
     def _say(self, ingress: Json, reason: str, sentences: Iterable[str], kind: str = "Warning") -> None:
         """Record events about an Ingress, each once for as long as it exists."""

@@ -59,8 +59,7 @@ defaults
   timeout queue 10s
 
 frontend ingress
-  bind :{http}
-{https}  # who the client is, and what it asked for: what it says itself does not count
+{http}{https}  # who the client is, and what it asked for: what it says itself does not count
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
@@ -97,11 +96,17 @@ class Rendered:
 
 
 def rendered(
-    routing: Routing, before: Servers, default: bytes | None, *, http_port: int, https_port: int
+    routing: Routing,
+    before: Servers,
+    default: bytes | None,
+    *,
+    http_port: int,
+    https_port: int,
+    ipv6: bool = False,
 ) -> Rendered:
     """Return the files for a routing. `before`: servers that a haproxy has already, which keep their places;
     `default`: the certificate for hosts that have none, None if there is no such certificate; the ports are those that
-    clients use."""
+    clients use. `ipv6`: the pod has an IPv6 address."""
     servers = {one.name: placed(one.endpoints, before.get(one.name, ())) for one in routing.backends}
     certificates = list(routing.certificates)
     if default is not None:
@@ -117,14 +122,22 @@ def rendered(
         files[CERTIFICATES] = "".join(map(_listed, certificates)).encode()
         files |= {f"{_checked(one.name)}.pem": one.pem for one in certificates}
         strict = " strict-sni" if default is None else ""
-        https = f"  bind :{HTTPS_PORT} ssl crt-list {CERTIFICATES} alpn h2,http/1.1{strict}\n"
-    head = _HEAD.format(http=HTTP_PORT, https=https, lookups=_lookups(), unavailable=_UNAVAILABLE)
+        tls = f" ssl crt-list {CERTIFICATES} alpn h2,http/1.1{strict}"
+        https = _listeners(HTTPS_PORT, tls, ipv6=ipv6)
+    http = _listeners(HTTP_PORT, "", ipv6=ipv6)
+    head = _HEAD.format(http=http, https=https, lookups=_lookups(), unavailable=_UNAVAILABLE)
     blank = head + "".join(_backend(one, (None,) * len(servers[one.name])) for one in routing.backends)
     digest = hashlib.sha256(blank.encode())
     for name, content in sorted(files.items()):
         digest.update(f"{name} {len(content)}\n".encode() + content)
     config = head + "".join(_backend(one, servers[one.name]) for one in routing.backends)
     return Rendered({CONFIG: config.encode(), **files}, servers, digest.hexdigest())
+
+
+def _listeners(port: int, options: str, *, ipv6: bool) -> str:
+    """Return a listener of each family: one for both would name clients of IPv4 as `::ffff:192.0.2.1`."""
+    ipv4 = f"  bind :{port}{options}\n"
+    return f"{ipv4}  bind [::]:{port} v6only{options}\n" if ipv6 else ipv4
 
 
 def placed(endpoints: Iterable[Endpoint], before: tuple[Endpoint | None, ...]) -> tuple[Endpoint | None, ...]:

@@ -20,13 +20,14 @@ _CONFIG_DIR, _RUN_DIR = "/etc/kubelite-ingress", "/run/kubelite-ingress"
 @dataclass(frozen=True, slots=True)
 class PodOptions:
     """`node`: its name; `image`: of haproxy; the ports are the host's; `directory`: on the host, of the configuration
-    and the socket."""
+    and the socket; `ipv6`: pods have an IPv6 address."""
 
     node: str
     image: str
     http_port: int
     https_port: int
     directory: str
+    ipv6: bool = False
 
 
 def check_command(generation: str) -> list[str]:
@@ -70,7 +71,9 @@ def proxy_pod(options: PodOptions) -> Json:
             for name in ("config", "run")
         ],
     }
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    # a pod has the families of the moment when it is created
+    made_for = json.dumps(spec, sort_keys=True) + (" IPv6" if options.ipv6 else "")
+    digest = hashlib.sha256(made_for.encode()).hexdigest()[:16]
     metadata = {
         "name": POD,
         "namespace": NAMESPACE,

@@ -25,6 +25,7 @@ from kubelite.services.index import Name, ServiceIndex
 from kubelite.services.load_balancers import (
     Holder,
     has_address,
+    own_addresses,
     pod_holders,
     process_holders,
     refusal,
@@ -74,7 +75,7 @@ def no_address() -> str:
 
 class ServiceController:
     """`run` watches until it is cancelled; the queue calls `reconcile`. `address` and `address6` return the node's
-    addresses of IPv4 and IPv6, "" for none."""
+    addresses of IPv4 and IPv6, "" for none. `failed` gets a sentence each time that no Service can be served."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class ServiceController:
         address: Callable[[], str],
         address6: Callable[[], str] = no_address,
         deleted: Callable[[Record], None] = lambda _record: None,
+        failed: Callable[[str], None] = log.error,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -96,6 +98,7 @@ class ServiceController:
         self._node = node
         self._addresses = {IPV4: address, IPV6: address6}
         self._deleted = deleted
+        self._failed = failed
         self._clock = clock
         self.index = ServiceIndex()
         self._balancing = asyncio.Lock()  # one Service at a time takes ports of the node's address
@@ -129,7 +132,7 @@ class ServiceController:
                 await self._data_path.replace(wanted)
                 break
             except (OSError, RuntimeFault) as error:
-                log.error("the ports of Services cannot be set, will retry: %s", error)
+                self._failed(f"the ports of Services cannot be set: {error}")
                 await asyncio.sleep(RETRY)
         self._begun = True
         if self._data_path.missing:
@@ -225,11 +228,7 @@ class ServiceController:
             if said := self._refusal(service, addresses):
                 self._events.event(reference(service), "Warning", "SyncLoadBalancerFailed", said)
                 return PORT_TAKEN
-            said = (
-                f"the address is {addresses[0]}, the node's"
-                if len(addresses) == 1
-                else f"the addresses are {' and '.join(addresses)}, the node's"
-            )
+            said = own_addresses(addresses)
             self._events.event(reference(service), "Normal", "EnsuredLoadBalancer", said)
         await self._set_status(service, status(service, addresses))
         return None

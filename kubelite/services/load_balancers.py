@@ -59,6 +59,13 @@ def status(service: Json, addresses: Sequence[str]) -> Json:
     return {**rest, "loadBalancer": {"ingress": ingress} if ingress else {}}
 
 
+def own_addresses(addresses: Sequence[str]) -> str:
+    """Return the sentence of an event: which addresses of the node have been given."""
+    if len(addresses) == 1:
+        return f"the address is {addresses[0]}, the node's"
+    return f"the addresses are {' and '.join(addresses)}, the node's"
+
+
 def has_address(service: Json) -> bool:
     return bool(((service.get("status") or {}).get("loadBalancer") or {}).get("ingress"))
 

@@ -98,7 +98,7 @@ def fetch(netns: str, url: str, *, method: str, headers: Mapping[str, str], time
     """Fetch an http URL with an IP address in the network namespace at the path `netns`. Raises OSError or
     http.client.HTTPException if no server answers; each step may take `timeout` seconds."""
     parts = urllib.parse.urlsplit(url)
-    connection = _Elsewhere(netns, parts.hostname or "", parts.port, timeout)
+    connection = _Elsewhere(netns, parts.hostname or "", parts.port or 80, timeout)
     try:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         connection.request(method, target or "/", headers={"Accept": "*/*", **headers})

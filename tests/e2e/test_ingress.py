@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,38 @@ def test_the_proxy_comes_back_and_goes_with_the_last_ingress(node: Node) -> None
     assert "is of controller other.example/ingress" in node.cli("why", "ingress/web").out
     (node.manifests / "web.yaml").unlink()
     node.wait(lambda: not (node.root / "ingress/config").exists(), "its files to be gone")
+
+
+@pytest.mark.skipif(not Path("/proc/sys/net/ipv6").exists(), reason="needs IPv6 in this kernel")
+def test_an_ingress_by_ipv6(tmp_path: Path, images: Path) -> None:
+    """The proxy is reached at the node's addresses of both families."""
+    settings = {"pod_cidr": "10.77.0.0/24,fd00:77::/64", "ingress_image": PROXY}
+    with running_node(tmp_path, images, **settings) as node:
+        node.cli("image", "pack", "haproxy", "-t", PROXY)
+        for command in (
+            ("link", "add", "outside", "type", "veth", "peer", "name", "others"),
+            ("link", "set", "others", "up"),
+            ("link", "set", "outside", "up"),
+            ("addr", "add", "2001:db8::10/64", "dev", "outside", "nodad"),
+            ("-6", "route", "add", "default", "dev", "outside"),
+        ):
+            subprocess.run(node.in_netns("ip", *command), check=True)
+        node.apply("web.yaml", dump(*application("web"), ingress("web", rule("", **{"": backend("web")}))))
+
+        def addresses() -> list[str]:
+            listed = items(node, "/apis/networking.k8s.io/v1/namespaces/default/ingresses")
+            statuses = [one.get("status") or {} for one in listed]
+            return [
+                one["ip"] for found in statuses for one in found.get("loadBalancer", {}).get("ingress", ())
+            ]
+
+        node.wait(lambda: len(addresses()) == 2, "addresses of both families")
+        assert addresses()[1] == "2001:db8::10"
+
+        def leads(host: str) -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return node.fetch(f"http://{host}/", timeout=3.0).body.startswith(b"web-")
+            return False
+
+        for host in ("[2001:db8::10]", "127.0.0.1"):
+            node.wait(partial(leads, host), f"the application at {host}")

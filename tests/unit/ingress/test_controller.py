@@ -80,10 +80,17 @@ class Proxy(ProxyFiles):
 class World:
     def __init__(self, store: Store, directory: Path) -> None:
         self.store, self.proxy = store, Proxy(directory)
+        self.addresses = [ADDRESS]
         self.events = EventRecorder(store, "node")
         options = PodOptions("node", "haproxy:3.0", 80, 443, "/root/ingress")
         self.controller = IngressController(
-            store, self.events, Admission(store), self.proxy, options, node="node", address=lambda: ADDRESS
+            store,
+            self.events,
+            Admission(store),
+            self.proxy,
+            options,
+            node="node",
+            addresses=lambda: self.addresses,
         )
         self.task: asyncio.Task[None] | None = None
 
@@ -168,6 +175,15 @@ async def test_an_ingress_gets_a_proxy_and_then_an_address(world: World) -> None
     assert world.address() == [{"ip": ADDRESS}] and world.proxy.reloads == 1
     assert await world.until_said("Sync") == f"the address is {ADDRESS}, the node's"
     assert set(await world.said()) == {"Sync"}
+
+
+async def test_an_ingress_has_the_addresses_of_both_families(world: World) -> None:
+    world.addresses.append("2001:db8::10")
+    world.start()
+    await world.runs()
+    await world.until(world.address)
+    assert world.address() == [{"ip": ADDRESS}, {"ip": "2001:db8::10"}]
+    assert await world.until_said("Sync") == f"the addresses are {ADDRESS} and 2001:db8::10, the node's"
 
 
 async def test_a_drain_may_evict_the_proxy(world: World) -> None:

@@ -53,6 +53,17 @@ def test_the_default_certificate_is_the_first() -> None:
     assert b":8443" not in render(of(), default=None).files[CONFIG]
 
 
+def test_a_listener_of_each_family() -> None:
+    def listeners(ipv6: bool) -> list[str]:
+        files = rendered(of(), {}, b"PEM", http_port=80, https_port=443, ipv6=ipv6).files
+        return [line.strip() for line in files[CONFIG].decode().splitlines() if line.startswith("  bind")]
+
+    http, https = listeners(ipv6=False)
+    assert http == "bind :8080" and https.startswith("bind :8443 ssl")
+    tls = https.removeprefix("bind :8443 ")
+    assert listeners(ipv6=True) == [http, "bind [::]:8080 v6only", https, f"bind [::]:8443 v6only {tls}"]
+
+
 @pytest.mark.parametrize(
     ("endpoints", "before", "after"),
     [

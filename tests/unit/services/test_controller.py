@@ -16,6 +16,7 @@ from kubelite.kube.workqueue import WorkQueue
 from kubelite.services.controller import ServiceController
 from kubelite.services.data_path import DataPath
 from kubelite.services.index import Name, ServiceIndex
+from kubelite.services.load_balancers import process_holders
 from kubelite.services.ports import service_ports
 from kubelite.services.slices import slices_of
 from runtime.errors import NetworkError
@@ -34,8 +35,11 @@ class Helper:
         self.transactions = 0
         self.failures = 0  # transactions that will fail
         self.lacks = ""  # what the kernel lacks
+        self.refuses: list[str] = []  # why it does not take all ports at the beginning
 
     async def replace_services(self, config: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
+        if self.refuses:
+            raise NetworkError(self.refuses.pop())
         if self.lacks:
             raise NetworkError(self.lacks, reason="ServicesNotSupported")
         assert config == ServiceNetwork("10.96.0.0/16", (30000, 32767))
@@ -63,15 +67,17 @@ class Helper:
 
 
 class Kit:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, address6: str = "") -> None:
         self.store = store
+        self.failed: list[str] = []
         self.events = EventRecorder(store, NODE)
         self.helper = Helper()
         self.path = DataPath(self.helper, ServiceNetwork("10.96.0.0/16", (30000, 32767)))
         self.queue: WorkQueue[Name] = WorkQueue()
         self.controller = ServiceController(
-            store, self.events, self.queue, self.path, node=NODE, address=lambda: ADDRESS
-        )
+            store, self.events, self.queue, self.path, node=NODE, address=lambda: ADDRESS,
+            address6=lambda: address6, failed=self.failed.append,
+        )  # fmt: skip
 
     async def put(self, doc: Doc) -> None:
         await self.store.post(doc["kind"], doc, delay=0)
@@ -263,6 +269,61 @@ async def test_the_first_load_balancer_gets_the_address_and_the_second_hears_why
         await kit.put({**kit.store.docs("Service")[0], "spec": service("first")["spec"]})
         await kit.settled(lambda: "default/first:80/TCP" in kit.helper.ports)
         await kit.settled(lambda: not kit.helper.external("default/first:80/TCP"))
+
+
+async def test_a_load_balancer_has_the_addresses_of_its_families(store: Store) -> None:
+    kit = Kit(store, "2001:db8::10")
+    both = {"clusterIPs": ["10.96.0.7", "fd00:96::7"], "ipFamilies": ["IPv4", "IPv6"]}
+    await kit.put(service("web", {"port": 61080}, type="LoadBalancer", **both))
+    async with running(kit):
+        name = "default/web:61080/TCP"
+        await kit.settled(lambda: kit.helper.external(name) == (ADDRESS, "2001:db8::10"))
+        (said,) = kit.docs("Event")
+        assert said["message"] == f"the addresses are {ADDRESS} and 2001:db8::10, the node's"
+        await kit.put(
+            {**kit.docs("Service")[0], "spec": service("web", {"port": 61080}, type="LoadBalancer")["spec"]}
+        )
+        await kit.settled(lambda: kit.helper.external(name) == (ADDRESS,))
+
+
+async def test_a_load_balancer_of_a_family_that_the_node_has_not(store: Store) -> None:
+    kit = Kit(store)
+    six = {"clusterIP": "fd00:96::7", "clusterIPs": ["fd00:96::7"], "ipFamilies": ["IPv6"]}
+    await kit.put(service("web", {"port": 61080}, type="LoadBalancer", **six))
+    async with running(kit):
+        await kit.settled(lambda: bool(kit.docs("Event")))
+        (said,) = kit.docs("Event")
+        assert (
+            said["message"]
+            == "the node has no IPv6 address on its default route: the service gets no address"
+        )
+        assert kit.helper.external("default/web:61080/TCP") == ()
+
+
+async def test_ports_that_cannot_be_set_are_said_and_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelite.services.controller.RETRY", 0.01)
+    kit = Kit(store)
+    kit.helper.refuses = ["the service CIDR fd00:96::/112 overlaps fd00:96::/64"]
+    await kit.put(service())
+    async with running(kit):
+        await kit.settled(lambda: len(kit.docs("Endpoints")) == 1)
+    assert kit.failed == [
+        "the ports of Services cannot be set: the service CIDR fd00:96::/112 overlaps fd00:96::/64"
+    ]
+
+
+def test_addresses_of_processes_are_found_in_the_tables_of_both_families() -> None:
+    def line(address: str) -> tuple[str, str]:
+        return "TCP", f"head\n 0: {address}:EE98 00000000:0000 0A rest\n"
+
+    # 2001:db8::10 and 192.0.2.10, as proc(5) has them on a machine with little-endian words
+    found = process_holders(
+        [line("B80D0120000000000000000010000000"), line("0A0200C0"), line("0A0200C1"), line("0" * 32)],
+        ("2001:db8::10", "192.0.2.10"),
+    )
+    assert [one.port for one in found] == [61080] * 3
 
 
 def test_one_change_among_many_services_is_quick() -> None:
