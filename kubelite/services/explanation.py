@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of
-from kubelite.services.backends import Backend, backend, selects
+from kubelite.services.backends import Backend, addresses_of, backend, selects
+from kubelite.services.families import families_of
 
 _SHOWN = 5  # names in a sentence
+_NEW_ADDRESS = "a pod gets its addresses when it is created; delete it, so that a new one replaces it"
 
 
 def explain(service: Json, pods: Iterable[Json], slices: Sequence[Json]) -> list[str]:
@@ -23,6 +25,7 @@ def explain(service: Json, pods: Iterable[Json], slices: Sequence[Json]) -> list
     selected = [pod for pod in listed if selects(service, pod)]
     if not selected:
         return [_none_matches(spec["selector"], listed)]
+    families = families_of(spec)
     found = [(pod, backend(service, pod)) for pod in selected]
     ready = [one for _, one in found if one is not None and one.ready and one.ports]
     said = (
@@ -30,7 +33,7 @@ def explain(service: Json, pods: Iterable[Json], slices: Sequence[Json]) -> list
         if ready
         else []
     )
-    said += [sentence for pod, one in found if (sentence := _trouble(pod, one))]
+    said += [sentence for pod, one in found if (sentence := _trouble(pod, one, families))]
     return said
 
 
@@ -74,13 +77,15 @@ def _names(selected: Sequence[Json], ready: Sequence[Backend]) -> str:
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
-def _trouble(pod: Json, one: Backend | None) -> str:
-    """Return why a pod gets no traffic, or not at all ports; "" if it gets it."""
+def _trouble(pod: Json, one: Backend | None, families: Sequence[str]) -> str:
+    """Return why a pod gets no traffic, or not at all ports, or not by all families; "" if it gets it."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if one is None:
         phase = status.get("phase", "Pending")
         if phase in ("Succeeded", "Failed"):
             return f"pod {name} has ended ({phase})"
+        if addresses_of(pod):
+            return f"pod {name} has no {families[0]} address, and the service has no other: {_NEW_ADDRESS}"
         return f"pod {name} has no address yet (phase {phase}): `kubelite why {name}` explains why"
     if one.terminating:
         return f"pod {name} is terminating"
@@ -91,6 +96,8 @@ def _trouble(pod: Json, one: Backend | None) -> str:
         known = _port_names(pod)
         has = f"its containers name {known}" if known else "its containers name no ports"
         return f"pod {name} has no port named {ports}: {has}"
+    if lacking := [family for family in families if not one.address(family)]:
+        return f"pod {name} gets no traffic by {lacking[0]}, because it has no such address: {_NEW_ADDRESS}"
     return ""
 
 

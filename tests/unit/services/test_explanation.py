@@ -63,3 +63,16 @@ def test_a_service_without_a_selector() -> None:
     assert explain(service(selector=None), [], [piece]) == [
         "it has no selector: its EndpointSlices name 192.0.2.1"
     ]
+
+
+def test_pods_that_lack_an_address_of_a_family() -> None:
+    new = "a pod gets its addresses when it is created; delete it, so that a new one replaces it"
+    both = service(ipFamilies=["IPv4", "IPv6"])
+    assert explain(both, [pod(1)], []) == [
+        "1 of 1 pods that it selects get traffic: web-1",
+        f"pod web-1 gets no traffic by IPv6, because it has no such address: {new}",
+    ]
+    six = service(ipFamilies=["IPv6"])
+    assert explain(six, [pod(1)], []) == [
+        f"pod web-1 has no IPv6 address, and the service has no other: {new}"
+    ]
