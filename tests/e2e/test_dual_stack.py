@@ -18,6 +18,7 @@ import yaml
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node, running_node
 from tests.e2e.test_network import needs_nat
+from tests.e2e.test_workloads import items
 
 pytestmark = [
     needs_nat,
@@ -162,6 +163,42 @@ def test_a_load_balancer_and_a_service_of_ipv6_alone(node: Node) -> None:
     node.wait(lambda: from_pod(node, only) == "server", "a Service of IPv6 alone")
     (subset,) = json.loads(node.ask("/api/v1/namespaces/default/endpoints/six")[1])["subsets"]
     assert [one["ip"] for one in subset["addresses"]] == [node.pod("server")["status"]["podIPs"][1]["ip"]]
+
+
+def test_slices_of_a_manifest_and_policies(node: Node) -> None:
+    """A Service without a selector leads to the addresses of its EndpointSlices; a policy restricts where packets go,
+    not the Service through which they went."""
+    server = [one["ip"] for one in node.pod("server")["status"]["podIPs"]]
+    custom = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "own-6", "labels": {"kubernetes.io/service-name": "own"}},
+        "addressType": "IPv6",
+        "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": [server[1].upper()]}],
+    }
+    docs = yaml.safe_load(service("own", selector=None, ipFamilyPolicy="RequireDualStack")), custom
+    node.apply("own.yaml", yaml.safe_dump_all(docs))
+    node.wait(lambda: node.ask("/api/v1/namespaces/default/services/own")[0] == 200, "the Service")
+    four, six = found(node, "own")["spec"]["clusterIPs"]
+    node.wait(partial(answers, node, six), "the endpoint of IPv6")
+    assert from_pod(node, four) == "", "no endpoint of IPv4"
+
+    everything = {"cidr": "::/0", "except": [f"{server[1]}/128"]}
+    rules = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": everything}]}]}
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "out"},
+        "spec": rules,
+    }
+    node.apply("policy.yaml", yaml.safe_dump(policy))
+    node.wait(lambda: not answers(node, six), "the policy to apply")
+    rules["egress"] = [{"to": [{"ipBlock": {"cidr": f"{server[1]}/128"}}]}]
+    node.apply("policy.yaml", yaml.safe_dump(policy))
+    node.wait(partial(answers, node, six), "the policy to allow the endpoint's address")
+    (node.manifests / "policy.yaml").unlink()
+    node.wait(lambda: not items(node, "/apis/networking.k8s.io/v1/networkpolicies"), "the policy to go")
 
 
 @pytest.mark.skipif(shutil.which("dig") is None, reason="needs dig")

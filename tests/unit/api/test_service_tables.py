@@ -61,6 +61,8 @@ def test_endpoints_and_slices_name_the_first_three() -> None:
     doc = {"metadata": {"name": "web"}, "subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]}
     assert cells("Endpoints", doc)[1] == "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more..."
     assert cells("Endpoints", {"metadata": {"name": "web"}})[1] == "<none>"
+    six = {"addresses": [{"ip": "fd00::1"}], "ports": [{"port": 80}]}
+    assert cells("Endpoints", {"metadata": {"name": "web"}, "subsets": [six]})[1] == "[fd00::1]:80"
     piece = {
         "metadata": {"name": "web-x"},
         "addressType": "IPv4",

@@ -87,6 +87,15 @@ def test_endpoints_by_readiness_count_once() -> None:
     }
 
 
+def test_a_pod_with_an_address_of_each_family_counts_once() -> None:
+    four, six = endpoint("10.88.0.2", "web-1"), endpoint("fd00:88::2", "web-1")
+    for one in (four, six):
+        one["targetRef"]["uid"] = "web-1-uid"
+    slices = [slice_of(four), {**slice_of(six, name="web-y"), "addressType": "IPv6"}]
+    found = lines(lambda page: write_endpoints(page, [SERVICE], slices))
+    assert 'kubelite_service_endpoints_ready{namespace="shop",service="web"} 1' in found
+
+
 def test_counters_name_the_pod() -> None:
     counted = [
         ServiceCount("shop/web:http/TCP", Endpoint("10.88.0.2", 8080), 1, 20, 3, 40),
