@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict
 
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
+from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry
 from kubelite.streaming.session import ExecSession
 
@@ -207,6 +208,9 @@ class NodeApi(Protocol):
 
     @property
     def store(self) -> StoreView: ...
+
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def cluster(self) -> ClusterApi | None:

@@ -30,7 +30,7 @@ async def _serve_pods(agent: NodeAgent, port: Callable[[], ApiPort]) -> None:
         await agent.access.needed.wait()
 
     from kubelite.daemon.serving.pods import serve_pods
-    from kubelite.daemon.workloads import allocator
+    from kubelite.sources.services import allocator
 
     await serve_pods(agent, port, allocator(agent.settings))
 

@@ -26,7 +26,6 @@ from kubelite.daemon.plugins.node_devices import NodeDevices
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
 from kubelite.daemon.serving.pod_access import PodAccess
 from kubelite.daemon.workloads import (
-    allocator,
     run_autoscaler,
     run_controllers,
     run_ingress,
@@ -65,6 +64,7 @@ from kubelite.policies.gate import Gate
 from kubelite.settings import Settings
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import ManifestState
+from kubelite.sources.services import allocator
 from kubelite.telemetry.metrics.meters import Meters, container_type
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.loop_lag import LoopLag

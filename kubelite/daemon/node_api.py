@@ -240,7 +240,7 @@ class NodeAgent:
         await self.sources.rescan()
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
-        return await diff_documents(text, file=file, store=self.store, worker=self.worker)
+        return await diff_documents(text, file, self.store, self.worker, self.settings)
 
     # -- pods ---------------------------------------------------------------------------------------------------
 

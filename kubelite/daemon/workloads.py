@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from kubelite.daemon.dns import own_address
 from kubelite.daemon.node_config import host_address, host_address6
-from kubelite.kube.json import Json
 from kubelite.kube.objects import CONTROLLED, NAMESPACE, REPLICAS, WORKLOADS, is_ending, source_of
 from kubelite.kube.workqueue import WorkQueue
 from kubelite.network_policies.gate import KIND as NETWORK_POLICY
 from kubelite.network_policies.gate import PolicyGate
 from kubelite.policies.gate import QUOTA
 from kubelite.settings import Settings
-from kubelite.sources.services import Allocate
+from kubelite.sources.services import node_ports
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from kubelite.daemon.node_api import NodeAgent
     from kubelite.node.model.cri import ExecResult
     from kubelite.node.worker.parsed_pods import ParsedPods
-    from kubelite.services.allocation import Allocation, Name
+    from kubelite.services.allocation import Name
     from state.store import Record, Store
 
 log = logging.getLogger(__name__)
@@ -168,24 +167,6 @@ async def run_namespaces(agent: NodeAgent) -> None:
         agent.sources.retry()
 
     await NamespaceController(store, gone).run()
-
-
-def node_ports(settings: Settings) -> tuple[int, int]:
-    """Return the first and the last port of the setting node_port_range."""
-    first, _, last = settings.node_port_range.partition("-")
-    return int(first), int(last)
-
-
-def allocator(settings: Settings) -> Allocate:
-    """Return what gives Services addresses and node ports."""
-
-    def allocated(wanted: Mapping[Name, Json], held: Mapping[Name, Json]) -> Allocation:
-        from kubelite.services.allocation import Ranges, allocate
-
-        cidr, cidr6 = settings.service_networks
-        return allocate(wanted, held, Ranges(cidr, node_ports(settings), cidr6))
-
-    return allocated
 
 
 async def run_services(agent: NodeAgent) -> None:

@@ -11,8 +11,10 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from kubelite.kube.objects import WORKLOADS, is_terminal, object_name, source_of
 from kubelite.node.worker.pod_worker import PodWorker
+from kubelite.settings import Settings
 from kubelite.sources.admission import Admission
 from kubelite.sources.plan import bound, created, merged, replaceable
+from kubelite.sources.services import SERVICE, refused_services
 from kubelite.sources.workloads import creation_words, edit_words, unchangeable
 from manifests.yaml.loader import load_text
 from state.store import Store
@@ -29,18 +31,24 @@ class DiffEntry(TypedDict):
     fields: NotRequired[list[str]]  # "spec.containers[0].image: "a" -> "b"" lines
 
 
-async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorker) -> list[DiffEntry]:
+async def diff_documents(
+    text: str, file: str, store: Store, worker: PodWorker, settings: Settings
+) -> list[DiffEntry]:
     """Return an entry for each document of the text, in its order. The text must be valid."""
     loaded = load_text(text, file=file)
     entries: list[DiffEntry] = []
     config = worker.config
     admission = Admission(loaded.documents, store, time.time(), config.priority_classes, config.automount)
     rules = admission.rules
+    refused = refused_services(loaded.documents, store, settings)
     for document in loaded.documents:
         name = "/".join(part for part in (document.kind.lower(), document.namespace, document.name) if part)
         wanted: dict[str, Any] = bound(document.obj.to_json(), config.node_name)
         record = store.get(document.kind, document.namespace, document.name)
-        if said := admission.refused(record, wanted):
+        said = admission.refused(record, wanted)
+        if document.kind == SERVICE and (no := refused.get((document.namespace, document.name))) is not None:
+            said = said or f"{no.field}: {no.message}"
+        if said:
             entries.append({"object": name, "change": "unsupported", "words": [said]})
             continue
         if record is None:

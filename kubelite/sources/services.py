@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from kubelite.kube.json import Json
+from kubelite.settings import Settings
+from manifests.yaml.loader import Document
 from state.store import Record
 
 if TYPE_CHECKING:
@@ -25,6 +27,57 @@ _IGNORED = {
     "loadBalancerClass": "this node serves load balancers without a class alone",
     "healthCheckNodePort": "no load balancer asks for this node's health",
 }
+
+
+class Recorded(Protocol):
+    """A recorded object, as far as it is read here."""
+
+    @property
+    def doc(self) -> Json: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+class Services(Protocol):
+    """The store, as far as it is read here."""
+
+    def list(self, kind: str) -> Sequence[Recorded]: ...
+
+
+def node_ports(settings: Settings) -> tuple[int, int]:
+    """Return the first and the last port of the setting node_port_range."""
+    first, _, last = settings.node_port_range.partition("-")
+    return int(first), int(last)
+
+
+def allocator(settings: Settings) -> Allocate:
+    """Return what gives Services addresses and node ports."""
+
+    def give(wanted: Mapping[Name, Json], held: Mapping[Name, Json]) -> Allocation:
+        from kubelite.services.allocation import Ranges, allocate
+
+        cidr, cidr6 = settings.service_networks
+        return allocate(wanted, held, Ranges(cidr, node_ports(settings), cidr6))
+
+    return give
+
+
+def refused_services(
+    documents: Iterable[Document], store: Services, settings: Settings
+) -> Mapping[Name, Refusal]:
+    """Return the Services among the documents that cannot have what they ask for, and why."""
+    given = [one for one in documents if one.kind == SERVICE]
+    if not given:
+        return {}
+    held = {(one.namespace, one.name): one.doc for one in store.list(SERVICE)}
+    wanted: dict[Name, Json] = {}
+    for document in given:
+        name, doc = (document.namespace, document.name), document.obj.to_json()
+        spec = kept(held[name]["spec"], doc["spec"]) if name in held else doc["spec"]
+        wanted[name] = {**doc, "spec": spec}
+    return allocator(settings)(wanted, held).refused
 
 
 def allocated(

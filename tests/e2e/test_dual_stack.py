@@ -236,3 +236,27 @@ def dig(node: Node, name: str, kind: str) -> tuple[str, list[str]]:
         (line.partition("status: ")[2].partition(",")[0] for line in lines if "status: " in line), ""
     )
     return status, [line.split(maxsplit=4)[4] for line in lines if line and not line.startswith(";")]
+
+
+def test_a_node_with_one_family_refuses_the_other(tmp_path: Path, images: Path) -> None:
+    """Before anything is written, and in Kubernetes' words; PreferDualStack means one address there."""
+    manifest = tmp_path / "web.yaml"
+    with running_node(tmp_path, images) as node:
+        for spec, words in (
+            (
+                {"ipFamilyPolicy": "RequireDualStack"},
+                "this cluster is not configured for dual-stack services",
+            ),
+            ({"ipFamilies": ["IPv6"]}, 'Invalid value: "IPv6": not configured on this cluster'),
+            ({"clusterIP": "fd00:96::5"}, "IPv6 is not configured on this cluster"),
+        ):
+            manifest.write_text(service(**spec))
+            for command in (("apply", "-f"), ("apply", "--dry-run=server", "-f"), ("diff", "-f")):
+                done = node.cli(*command, str(manifest), check=False)
+                assert words in done.out + done.err, (command, spec)
+            assert not list(node.manifests.iterdir())
+        manifest.write_text(service(ipFamilyPolicy="PreferDualStack"))
+        node.cli("apply", "-f", str(manifest))
+        node.wait(lambda: node.ask("/api/v1/namespaces/default/services/web")[0] == 200, "the Service")
+        spec = found(node)["spec"]
+        assert spec["ipFamilies"] == ["IPv4"] and len(spec["clusterIPs"]) == 1

@@ -151,14 +151,20 @@ def validated(text: str, file: str) -> Validated:
 
 def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dict[str, str]:
     """Check the pods by Pod Security admission and by the rules of their namespaces, as the node does when it reads
-    their file (sources/directory.py). Return the headers of the answer, with the warnings. Raises Forbidden."""
+    their file (sources/directory.py), and whether Services can have what they ask for. Return the headers of the
+    answer, with the warnings. Raises Forbidden, and Invalid for a Service."""
     from kubelite.sources.admission import refusal
     from kubelite.sources.namespaces import security_labels
+    from kubelite.sources.services import refused_services
     from manifests.yaml.loader import load_text
 
     documents = [one for chunk in applied for one in load_text(chunk.text, file="").documents]
     if said := refusal(documents, node.store, time.time()):
         raise ApiError("Forbidden", said)
+    for (_, name), no in refused_services(documents, node.store, node.settings).items():
+        words = f'Service "{name}" is invalid: {no.field}: {no.message}'
+        causes = [{"reason": "FieldValueInvalid", "message": no.message, "field": no.field}]
+        raise ApiError("Invalid", words, details={"causes": causes})
     security = node.pod_security.declaring(security_labels(documents))
     if security.open:
         return {}

@@ -30,6 +30,7 @@ from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.node.model.node_facts import changes, patched
+from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry
 from kubelite.telemetry.sampling.processes import process
 from manifests.yaml.loader import Loaded, load_file
@@ -181,6 +182,7 @@ class FakeNode:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.settings = Settings.load({}, {})
         self.store = Store.open(str(root / "state.db"), historian=entry_of)
         self.node_name = "here"
         self.pod_security = PodSecurity()

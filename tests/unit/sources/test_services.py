@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kubelite.services.allocation import Ranges, allocate
+from kubelite.settings import Settings
 from kubelite.sources.directory import Sources
-from kubelite.sources.services import ignored_fields
+from kubelite.sources.services import ignored_fields, refused_services
 from manifests.types.workloads.kinds import WORKLOADS, Kinds
 from manifests.yaml import loader
 from state.store import Store
@@ -126,3 +127,21 @@ def test_fields_without_effect_are_named() -> None:
     assert ignored_fields({"trafficDistribution": "PreferClose"}) == (
         "spec.trafficDistribution has no effect: there is one node, which gets all traffic"
     )
+
+
+async def test_what_would_be_refused_is_known_before_it_is_written(
+    directory: Path, sources: Sources, store: Store
+) -> None:
+    settings = Settings.load({}, {})
+    (directory / "web.yaml").write_text(WEB)
+    await sources.scan()
+    port = spec(store)["ports"][0]["nodePort"]
+    other = WEB.replace("name: web", "name: other").replace("port: 80", f"port: 80\n    nodePort: {port}")
+    dual = WEB.replace("type: NodePort", "ipFamilyPolicy: RequireDualStack")
+    for text, name, field in (
+        (other, "other", "spec.ports[0].nodePort"),
+        (dual, "web", "spec.ipFamilyPolicy"),
+    ):
+        found = refused_services(loader.load_text(text, file="x").documents, store, settings)
+        assert {key: one.field for key, one in found.items()} == {("default", name): field}
+    assert not refused_services(loader.load_text(WEB, file="x").documents, store, settings)

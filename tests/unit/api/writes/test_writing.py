@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,24 @@ def test_a_large_object_is_written_as_a_small_one(http: Http) -> None:
     code, said = words(http.request("PATCH", f"{MAPS}/large", json=wrong, headers=MERGE))
     assert code == 422 and "Too long: may not be more than 1048576 bytes" in said
     assert http.get(f"{MAPS}/large").json()["data"] == wanted
+
+
+REQUIRED = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web"},
+    "spec": {"ipFamilyPolicy": "RequireDualStack", "ports": [{"port": 80}]},
+}
+
+
+def test_a_service_that_cannot_have_what_it_asks_for_leaves_nothing(http: Http) -> None:
+    said = (
+        'Service "web" is invalid: spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not '
+        "configured for dual-stack services"
+    )
+    services = "/api/v1/namespaces/default/services"
+    for query in ("", "?dryRun=All"):
+        assert words(http.post(services + query, json=REQUIRED)) == (422, said)
+    applied = http.post("/kubelite/v1/apply", params={"file": "web.yaml"}, content=json.dumps(REQUIRED))
+    assert words(applied) == (422, said)
+    assert not list(Path(http.node.manifests_dir).iterdir())
