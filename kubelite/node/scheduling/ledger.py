@@ -76,8 +76,17 @@ def _ports(pod: Pod) -> Iterator[Port]:
         for port in container.ports:
             number = port.container_port if pod.spec.host_network else port.host_port
             if number:
-                ip = "" if port.host_ip in (None, "0.0.0.0", "::") else port.host_ip
+                ip = "" if port.host_ip in (None, "0.0.0.0") else port.host_ip
                 yield Port(number, port.protocol or "TCP", ip or "")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether no two pods can have a port at these addresses ("": every address). For the scheduler, :: is an address
+    like others (HostPortInfo.CheckConflict). The node cannot publish a port there and at another IPv6 address, and says
+    so before the pod starts."""
+    if not one or not other or one == other:
+        return True
+    return "::" in (one, other) and ":" in one and ":" in other
 
 
 class Ledger:
@@ -143,7 +152,7 @@ class Ledger:
         """The pod whose host port conflicts with `port`: same number and protocol, and the same address or either on
         every address."""
         for uid, ips in self._holders.get((port.number, port.protocol), {}).items():
-            if uid != but and (not port.ip or "" in ips or port.ip in ips):
+            if uid != but and any(_overlap(port.ip, ip) for ip in ips):
                 return self._reservations[uid]
         return None
 

@@ -328,6 +328,11 @@ def test_total_requests_of_a_pod() -> None:
         ({"hostIP": "127.0.0.1"}, {"hostIP": "0.0.0.0"}, True),
         ({"hostIP": "127.0.0.1"}, {"hostIP": "127.0.0.2"}, False),
         ({"hostIP": "127.0.0.1"}, {"hostIP": "127.0.0.1"}, True),
+        ({"hostIP": "127.0.0.1"}, {"hostIP": "::"}, False),
+        ({"hostIP": "0.0.0.0"}, {"hostIP": "::"}, True),  # as kube-scheduler has it
+        ({"hostIP": "::1"}, {"hostIP": "::"}, True),
+        ({"hostIP": "::1"}, {"hostIP": "::2"}, False),
+        ({"hostIP": "::"}, {}, True),
     ],
 )
 def test_host_ports(mine: dict[str, Any], theirs: dict[str, Any], *, conflict: bool) -> None:
