@@ -81,6 +81,8 @@ class Node:
             self._route, self._bridge, self._leases, self._namespaces, self._senders, self._nat,
             self._limits, link_prefix(self._name), self._ipv6,
         )  # fmt: skip
+        with contextlib.suppress(NetlinkError):  # what fails now, the next audit finds
+            self._limits.restore()  # so that it is known which limits the kernel refuses
 
     # --- pods -------------------------------------------------------------------------------------------------------
 

@@ -162,6 +162,9 @@ def test_a_kernel_that_cannot_limit_is_not_repaired_again_and_again(
                     == node.audit()
                     == [f"pod pod: {pod.host_ifname} does not limit the pod's bandwidth"]
                 )
+                node = Node(world.config())  # the helper was restarted
+                done = node.repair()
+                assert (list(done.repaired), list(done.failures)) == ([], []) and len(done.left) == 1
             assert node.limit("pod", limit) == []  # a kernel that has been given the module
             assert node.audit() == []
         finally:
