@@ -51,10 +51,12 @@ class Direction:
         )
 
 
-def forget(sock: NetlinkSocket, chosen: Callable[[Direction, Direction], bool]) -> None:
+def forget(
+    sock: NetlinkSocket, chosen: Callable[[Direction, Direction], bool], *, address: bytes = b""
+) -> None:
     """Delete the entries for which `chosen(original, reply)` is true. Best effort: a kernel without ctnetlink deletes
-    nothing."""
-    for original, reply, tuple_ in list(_listed(sock)):
+    nothing. `address`: an address that all of them have; entries without it are not parsed."""
+    for original, reply, tuple_ in list(_listed(sock, address)):
         if chosen(original, reply):
             request = message(
                 NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE,
@@ -65,13 +67,15 @@ def forget(sock: NetlinkSocket, chosen: Callable[[Direction, Direction], bool]) 
             sock.request([request], ignore=(errno.ENOENT,))
 
 
-def _listed(sock: NetlinkSocket) -> Iterator[tuple[Direction, Direction, bytes]]:
+def _listed(sock: NetlinkSocket, address: bytes) -> Iterator[tuple[Direction, Direction, bytes]]:
     kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
     try:
         entries = sock.dump(message(kind, NLM_F_DUMP, _HEAD, "list connections"))
     except NetlinkError:
         return
     for data in entries:
+        if address not in data:
+            continue
         entry = attributes(data[20:])
         original = entry[CTA_TUPLE_ORIG]
         yield Direction.parse(original), Direction.parse(entry[CTA_TUPLE_REPLY]), original

@@ -32,7 +32,9 @@ def forget_address(sock: NetlinkSocket, address: str) -> None:
 def _forget_ipv6(sock: NetlinkSocket, address: bytes) -> None:
     from runtime.network.ipv6 import connections  # its docstring says why CTA_FILTER cannot be used
 
-    connections.forget(sock, lambda original, reply: address in (original.source, reply.source))
+    connections.forget(
+        sock, lambda original, reply: address in (original.source, reply.source), address=address
+    )
 
 
 def _request(direction: int, address: str) -> Request:
