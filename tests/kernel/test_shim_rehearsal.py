@@ -56,6 +56,29 @@ sys.stdout.flush()
 os._exit(0)  # immortal objects cannot be finalised
 """
 
+TRIAL = """
+import json, os, signal, sys
+from runtime.cgroups import open_cgroup
+from runtime.shim import sandbox
+from runtime.shim.warm import forkserver
+from runtime.shim.warm.packing import snapshot
+from runtime.shim.warm.trial import trial
+
+said = []
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+forkserver.warm_up()
+shims = sys.argv[1] + "/shims"
+inherited, _ = sandbox.prepare_inheritance(shims, 0, None)
+before, standing = snapshot(), sorted(os.listdir("/proc/self/fd"))
+if len(sys.argv) > 2:
+    forkserver.syscalls.unshare = None  # what a shim calls first
+ran = trial(forkserver.SPARE_NAMESPACES, inherited, before, said.append)
+assert sorted(os.listdir("/proc/self/fd")) == standing
+print(json.dumps({"said": said, "ran": sorted(item.__qualname__ for item in ran)}))
+sys.stdout.flush()
+os._exit(0)
+"""
+
 
 @pytest.fixture
 def cgroup() -> Iterator[str]:
@@ -66,8 +89,8 @@ def cgroup() -> Iterator[str]:
     group.remove()
 
 
-def played(cgroup: str, program: str = PROGRAM) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-c", program, cgroup]
+def played(cgroup: str, program: str = PROGRAM, *arguments: str) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-c", program, cgroup, *arguments]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
@@ -77,9 +100,30 @@ def test_it_plays_to_the_end_and_leaves_nothing(cgroup: str) -> None:
     said, complaints = played(cgroup)
     assert "rehearsal" not in complaints
     assert said["before"] == said["after"]
-    for place in (open_cgroup(cgroup).directory(name) for name in ("freezer", "memory", "pids")):
-        if place is not None:
-            assert [entry.name for entry in os.scandir(place) if entry.is_dir()] == []
+    assert below(cgroup) == []
+
+
+def below(cgroup: str) -> list[str]:
+    open_cgroup(f"{cgroup}/shims").remove()
+    places = (open_cgroup(cgroup).directory(name) for name in ("freezer", "memory", "pids"))
+    return [
+        entry.name for place in places if place is not None for entry in os.scandir(place) if entry.is_dir()
+    ]
+
+
+def test_a_trial_tells_what_every_shim_runs_and_leaves_nothing(cgroup: str) -> None:
+    said, _ = played(cgroup, TRIAL)
+    assert said["said"] == []
+    assert {"become_daemon", "set_up", "Shim.__init__", "Shim._op_annotate", "Loop.run"} <= {*said["ran"]}
+    assert below(cgroup) == []
+
+
+def test_a_trial_that_fails_is_reported_and_leaves_nothing(cgroup: str) -> None:
+    said, _ = played(cgroup, TRIAL, "broken")
+    assert said["ran"] == []
+    assert len(said["said"]) == 1
+    assert said["said"][0].startswith("the trial of a shim failed: the sandbox could not be set up")
+    assert below(cgroup) == []
 
 
 @pytest.mark.skipif(not supported(), reason="immortal objects came with Python 3.12")

@@ -41,6 +41,7 @@ from runtime.shim.protocol import MAX_PACKET, SandboxConfig
 from runtime.shim.warm.immortal import immortalise, supported
 from runtime.shim.warm.packing import fill_gaps, pack, snapshot
 from runtime.shim.warm.rehearsal import rehearse
+from runtime.shim.warm.trial import trial
 
 # The namespaces of nearly every pod.
 SPARE_NAMESPACES = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
@@ -124,17 +125,17 @@ class Forkserver:
             for pending in [p for p in self._pending.values() if p.deadline <= time.monotonic()]:
                 self._overdue(pending)
             if not ready and self._spare is None and self._inheritance is not None:
-                self._rehearse(self._inheritance.shim_cgroup)
+                self._rehearse(self._inheritance)
                 self._spare = self._fork(SPARE_NAMESPACES, self._inheritance)
                 self._send({"spare": {"pid": self._spare.pid}})
 
-    def _rehearse(self, cgroup: str) -> None:
+    def _rehearse(self, inherited: sandbox.Inheritance) -> None:
         """Run the rehearsal once. Only with immortal objects: without them a shim copies the pages anyway."""
         if not self._rehearsed and supported():
             # What shims keep and what their children free again must not share pages.
-            before = snapshot()
+            before, cgroup = snapshot(), inherited.shim_cgroup
             rehearse(cgroup, self._warn, shim_only=True)
-            packed = pack(before)
+            packed = pack(before, also=trial(SPARE_NAMESPACES, inherited, before, self._warn))
             before = snapshot()
             rehearse(cgroup, self._warn)
             pack(before, but=packed)

@@ -49,12 +49,23 @@ def _adaptive(code: types.CodeType) -> bytes:
     return own + b"".join(_adaptive(item) for item in code.co_consts if isinstance(item, types.CodeType))
 
 
-def pack(before: Snapshot, *, but: Set[types.FunctionType] = frozenset()) -> frozenset[types.FunctionType]:
-    """Copy the functions that have run since `before`, except `but`, to one place; returns them."""
-    ran = [item for item, code in before if item not in but and hash(_adaptive(item.__code__)) != code]
+def changed(before: Snapshot) -> list[int]:
+    """The places in `before` of the functions that have run since."""
+    return [place for place, (item, code) in enumerate(before) if hash(_adaptive(item.__code__)) != code]
+
+
+def pack(
+    before: Snapshot,
+    *,
+    also: Set[types.FunctionType] = frozenset(),
+    but: Set[types.FunctionType] = frozenset(),
+) -> frozenset[types.FunctionType]:
+    """Copy the functions that have run since `before`, and `also`, except `but`, to one place; returns them."""
+    ran = ({before[place][0] for place in changed(before)} | also) - but
     fill_gaps()
-    for item in ran:
-        item.__code__ = _copy(item.__code__)
+    for item, _ in before:  # in order, so that the functions of a module stay together
+        if item in ran:
+            item.__code__ = _copy(item.__code__)
     return frozenset(ran)
 
 

@@ -66,7 +66,7 @@ def _reap_children() -> None:
 
 
 def _run_once(cgroup: str, stack: ExitStack, *, shim_only: bool) -> None:
-    directory = _detached_tmpfs(stack)
+    directory = detached_tmpfs(stack)
     request = _request(cgroup, directory)
     if not shim_only:
         _rehearse_create(cgroup, request, stack)
@@ -83,7 +83,7 @@ def _run_once(cgroup: str, stack: ExitStack, *, shim_only: bool) -> None:
     _rehearse_requests(cgroup, directory, stack)
 
 
-def _detached_tmpfs(stack: ExitStack) -> str:
+def detached_tmpfs(stack: ExitStack) -> str:
     """The path, valid only in this process, of a directory on a detached tmpfs."""
     context = sc.fsopen("tmpfs")
     stack.callback(os.close, context)
