@@ -225,6 +225,25 @@ class Store:
 
         return await self._submit(decide, durable=durable)
 
+    async def modify_all(
+        self, changes: Sequence[tuple[str, Callable[[Doc], Doc | None]]], *, durable: bool = True
+    ) -> None:
+        """Apply a `change` (see `modify`) to each of several objects, by uid, in their order: all or none. An object
+        that is named twice is written once. Raises NotFound if an object does not exist, and what a `change` raises."""
+
+        def decide(batch: Batch) -> None:
+            docs: dict[str, Doc] = {}
+            for uid, change in changes:
+                old = batch.by_uid(uid)
+                if old is None:
+                    raise NotFound(f"the object with uid {uid} does not exist")
+                before = docs.get(uid, old.doc)
+                docs[uid] = change(before) or before
+            for uid, doc in docs.items():
+                replace_object(batch, _present(batch.by_uid(uid)), doc)
+
+        await self._submit(decide, durable=durable)
+
     async def update_status(self, uid: str, status: Doc) -> Record | None:
         """Set `.status` of the object. Returns None if the object does not exist."""
         return await self.modify(uid, lambda doc: {**doc, "status": status})

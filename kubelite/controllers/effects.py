@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import groupby
 
 from kubelite.controllers.admission import Admission, Refused
-from kubelite.controllers.deletion import delete
-from kubelite.controllers.model import Create, Delete, Effect, Event, Plan, Rewrite, SetStatus
+from kubelite.controllers.deletion import delete, terminated
+from kubelite.controllers.model import (
+    Create,
+    Delete,
+    Effect,
+    Event,
+    Plan,
+    Release,
+    Rewrite,
+    SetStatus,
+    Together,
+)
 from kubelite.controllers.references import controller_of
 from kubelite.kube.errors import Forbidden
 from kubelite.kube.events import EventRecorder
-from kubelite.kube.jobs import with_selector
+from kubelite.kube.jobs import with_selector, without_finalizer
 from kubelite.kube.json import Json
 from kubelite.kube.objects import NAMESPACE, SOURCE, is_ending, reference
 from kubelite.kube.times import rfc3339
@@ -71,6 +82,9 @@ class Effects:
                 return self._set_status(effect)
             case Delete():
                 return self._delete(effect)
+            case Together():
+                changes = [(_uid(one), self._change(one)) for one in effect.effects]
+                return self._store.modify_all(changes, durable=False)
             case Event():
                 return self._event(effect)
 
@@ -110,21 +124,24 @@ class Effects:
 
     async def _rewrite(self, doc: Json) -> None:
         metadata = doc["metadata"]
-
-        def change(old: Json) -> Json:
-            if old["metadata"].get("resourceVersion") != metadata.get("resourceVersion"):
-                raise Conflict(f'{doc["kind"].lower()} "{metadata["name"]}" was changed meanwhile')
-            return rewritten(old, doc)
-
-        if await self._store.modify(metadata["uid"], change, durable=False) is None:
+        if await self._store.modify(metadata["uid"], partial(_rewritten, doc), durable=False) is None:
             raise NotFound(f'{doc["kind"].lower()} "{metadata["name"]}" not found')
 
     async def _set_status(self, effect: SetStatus) -> None:
-        def change(old: Json) -> Json | None:
-            return None if old.get("status") == effect.status else {**old, "status": effect.status}
-
-        if await self._store.modify(effect.uid, change, durable=False) is None:
+        if await self._store.modify(effect.uid, partial(_with_status, effect.status), durable=False) is None:
             raise NotFound(f"the object with uid {effect.uid} is gone")
+
+    def _change(self, effect: Rewrite | SetStatus | Delete | Release) -> Callable[[Json], Json | None]:
+        """Return what an effect makes of an object that exists."""
+        match effect:
+            case Rewrite():
+                return partial(_rewritten, effect.doc)
+            case SetStatus():
+                return partial(_with_status, effect.status)
+            case Release():
+                return lambda doc: without_finalizer(doc, effect.finalizer)
+            case Delete():
+                return lambda doc: terminated(doc, effect.finalizer, self._clock())
 
     async def _delete(self, effect: Delete) -> Record | None:
         """Delete an object; one that is gone already is no error."""
@@ -141,6 +158,22 @@ class Effects:
         """Whether an object's namespace is terminated: that nothing is created in it is no news (createPods)."""
         home = self._store.get(NAMESPACE, "", doc["metadata"].get("namespace", ""))
         return home is not None and is_ending(home.doc)
+
+
+def _uid(effect: Rewrite | SetStatus | Delete | Release) -> str:
+    return str(effect.doc["metadata"]["uid"]) if isinstance(effect, Rewrite) else effect.uid
+
+
+def _with_status(status: Json, old: Json) -> Json | None:
+    return None if old.get("status") == status else {**old, "status": status}
+
+
+def _rewritten(doc: Json, old: Json) -> Json:
+    """Raises Conflict if the object is not the version that `doc` was made from."""
+    metadata = doc["metadata"]
+    if old["metadata"].get("resourceVersion") != metadata.get("resourceVersion"):
+        raise Conflict(f'{doc["kind"].lower()} "{metadata["name"]}" was changed meanwhile')
+    return rewritten(old, doc)
 
 
 def named(doc: Json) -> Json:

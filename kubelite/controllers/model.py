@@ -57,6 +57,23 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """Take a finalizer from an object, whatever else of it has changed since the view. Part of `Together`."""
+
+    uid: str
+    finalizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Write several objects in one transaction: a kill of the daemon leaves all of it or nothing, and a watcher sees
+    each object once. Kubernetes needs a request for each object and for its status. `Delete` is that of a pod; if one
+    of the objects is gone, or another version than that of a `Rewrite`, nothing is written and the plan ends."""
+
+    effects: Sequence[Rewrite | SetStatus | Delete | Release]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Record an event about an object. `type`: Normal or Warning."""
 
@@ -66,7 +83,7 @@ class Event:
     message: str
 
 
-Effect = Create | Rewrite | SetStatus | Delete | Event
+Effect = Create | Rewrite | SetStatus | Delete | Together | Event
 
 
 @dataclass(frozen=True, slots=True)

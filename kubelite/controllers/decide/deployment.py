@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from kubelite.controllers.decide.deployments import progress, revisions, rolling, scaling
 from kubelite.controllers.decide.deployments.limits import Limits
 from kubelite.controllers.decide.deployments.owned import REVISION, OwnedSet, active, counted
-from kubelite.controllers.model import Effect, Event, Plan, Rewrite, SetStatus, View
+from kubelite.controllers.model import Effect, Event, Plan, Rewrite, SetStatus, Together, View
 from kubelite.controllers.references import is_terminating, managed
 from kubelite.kube.json import Json
 from kubelite.kube.label_selectors import labels_of, matches_labels
@@ -157,7 +157,7 @@ class _Decision:
 
     def _own(self, status: Json) -> list[Effect]:
         """What changes the Deployment itself: the annotation of its revision, and its status."""
-        effects: list[Effect] = []
+        effects: list[Rewrite | SetStatus] = []
         metadata = self.deployment["metadata"]
         annotations = metadata.get("annotations") or {}
         if self.revision and annotations.get(REVISION) != self.revision:
@@ -165,4 +165,4 @@ class _Decision:
             effects.append(Rewrite({**self.deployment, "metadata": {**metadata, "annotations": annotations}}))
         if status != self.status:
             effects.append(SetStatus(metadata["uid"], status))
-        return effects
+        return list(effects) if len(effects) < 2 else [Together(effects)]

@@ -14,7 +14,7 @@ from kubelite.controllers.decide.jobs.manage import delete, manage
 from kubelite.controllers.decide.jobs.policies import judge, success_rule
 from kubelite.controllers.decide.jobs.round import Round, begin
 from kubelite.controllers.decide.jobs.tracking import track
-from kubelite.controllers.model import Delete, Effect, Event, Plan, Rewrite, View
+from kubelite.controllers.model import Delete, Effect, Event, Plan, Release, Rewrite, Together, View
 from kubelite.controllers.references import controls, is_terminating, managed
 from kubelite.kube.jobs import (
     TRACKING_FINALIZER,
@@ -162,9 +162,8 @@ def _after(view: View, finished: Json) -> Plan:
     after its time."""
     job = view.owner
     own = [pod for pod in view.of("Pod") if controls(job, pod)]
-    effects: list[Effect] = [
-        Rewrite(without_finalizer(pod, TRACKING_FINALIZER)) for pod in own if is_tracked(pod)
-    ]
+    left_over = [Release(pod["metadata"]["uid"], TRACKING_FINALIZER) for pod in own if is_tracked(pod)]
+    effects: list[Effect] = [Together(left_over)] if left_over else []
     seconds = job["spec"].get("ttlSecondsAfterFinished")
     if seconds is None or is_terminating(job):
         return Plan(effects)

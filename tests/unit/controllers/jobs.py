@@ -6,11 +6,11 @@ from typing import Any
 
 from kubelite.controllers.decide import job as jobs
 from kubelite.controllers.decide.jobs import indexes
-from kubelite.controllers.model import Create, Delete, Event, Plan, Rewrite
+from kubelite.controllers.model import Create, Delete, Event, Plan, Release
 from kubelite.controllers.references import owner_reference
-from kubelite.kube.jobs import TRACKING_FINALIZER, is_tracked, with_selector
+from kubelite.kube.jobs import TRACKING_FINALIZER, with_selector
 from kubelite.kube.json import Json
-from tests.unit.controllers.world import World
+from tests.unit.controllers.world import World, single
 
 
 def job_doc(name: str = "job", *, uid: str = "job-uid", **spec: Any) -> Json:
@@ -76,12 +76,9 @@ def now(world: World, job: Json) -> Json:
 
 
 def released(plan: Plan) -> int:
-    rewritten = [
-        effect for effect in plan.effects if isinstance(effect, Rewrite) and effect.doc["kind"] == "Pod"
-    ]
-    assert not any(is_tracked(effect.doc) for effect in rewritten)
-    return len(rewritten) + sum(
-        isinstance(effect, Delete) and effect.finalizer == TRACKING_FINALIZER for effect in plan.effects
+    return sum(
+        isinstance(effect, Delete | Release) and effect.finalizer == TRACKING_FINALIZER
+        for effect in single(plan)
     )
 
 

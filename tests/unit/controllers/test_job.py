@@ -12,7 +12,7 @@ from kubelite.kube.jobs import TRACKING_FINALIZER, finished_condition, is_tracke
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from tests.unit.controllers.jobs import add_pod, created_indexes, events, job_doc, new_world, now, released
-from tests.unit.controllers.world import World
+from tests.unit.controllers.world import World, single
 
 MOST = 2**31 - 1
 ENDED = {"name": "main", "restartCount": 0, "state": {"terminated": {"exitCode": 3}}}
@@ -241,7 +241,7 @@ def test_a_deadline_is_looked_at_when_it_has_passed() -> None:
     assert world.sync(job).again == 1
     world.now += 1
     plan = world.sync(job)
-    assert [type(effect) for effect in plan.effects].count(Delete) == 2 and plan.again is None
+    assert [type(effect) for effect in single(plan)].count(Delete) == 2 and plan.again is None
 
 
 def test_suspension_stops_the_clock_and_a_resumed_job_starts_anew() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kubelite.controllers.model import Controller
-from kubelite.kube.jobs import TRACKING_FINALIZER, finished_condition, is_tracked
+from kubelite.kube.jobs import TRACKING_FINALIZER, finished_condition, is_tracked, without_finalizer
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
-from state.store import Record
+from state.store import Record, Store
 from tests.unit.controllers.jobs import job_doc
 from tests.unit.controllers.manager_kit import TEMPLATE, Kit, running
+from tests.unit.state.store_kit import commits_of
 
 CRON = Controller("CronJob", "batch/v1", ("Job",), "kubelite.controllers.decide.cron_job")
 JOB = (Controller("Job", "batch/v1", ("Pod",), "kubelite.controllers.decide.job"),)
@@ -50,6 +51,55 @@ def test_a_job_runs_its_completions_and_is_complete(tmp_path: Path) -> None:
             assert not any(is_tracked(pod.doc) for pod in kit.pods())
             reasons = [reason for reason, _ in await kit.said()]
             assert sorted(reasons) == ["Completed", *["SuccessfulCreate"] * 3]
+
+    asyncio.run(story())
+
+
+def test_a_pod_is_counted_in_the_commit_in_which_it_loses_its_finalizer(tmp_path: Path) -> None:
+    """A kill of the daemon can come between two commits, not within one."""
+
+    async def story() -> None:
+        async with running(tmp_path, small_job(completions=2, parallelism=1), controllers=JOB) as kit:
+            commits = commits_of(kit.store)
+            for _ in range(2):
+                await kit.settled(lambda: bool(waiting(kit)))
+                await end(kit, waiting(kit)[0], "Succeeded")
+            await kit.settled(lambda: finished_condition(job_of(kit)) is not None)
+            succeeded, ends = 0, 0
+            for commit in commits:
+                found = [record.doc for record in commit.objects.values() if record is not None]
+                succeeded += sum(
+                    doc["kind"] == "Pod" and doc["status"]["phase"] == "Succeeded" and not is_tracked(doc)
+                    for doc in found
+                )
+                for doc in found:
+                    if doc["kind"] == "Job":
+                        assert doc["status"].get("succeeded", 0) == succeeded
+                        assert doc["status"]["uncountedTerminatedPods"] == {}
+                        ends += finished_condition(doc) is not None
+            assert (succeeded, ends) == (2, 1)
+
+    asyncio.run(story())
+
+
+def test_a_job_that_an_older_version_left_between_two_steps_counts_each_pod_once(tmp_path: Path) -> None:
+    """It had written a uid as uncounted, and removed the finalizer of one pod of two."""
+
+    async def story() -> None:
+        async with running(tmp_path, small_job(completions=2, parallelism=2), controllers=JOB) as kit:
+            await kit.settled(lambda: len(waiting(kit)) == 2)
+            job, pods = job_of(kit), kit.pods()
+        store = Store.open(str(tmp_path / "state.db"))
+        for number, one in enumerate(pods):
+            ended = {**one.doc, "status": {"phase": "Succeeded"}}
+            await store.update("Pod", without_finalizer(ended, TRACKING_FINALIZER) if number else ended)
+        uncounted = {"uncountedTerminatedPods": {"succeeded": [one.uid for one in pods]}}
+        await store.update("Job", {**job, "status": {**job["status"], **uncounted}})
+        await store.close()
+        async with running(tmp_path, controllers=JOB) as kit:
+            await kit.settled(lambda: finished_condition(job_of(kit)) is not None)
+            assert job_of(kit)["status"]["succeeded"] == 2 and len(kit.pods()) == 2
+            assert not any(is_tracked(one.doc) for one in kit.pods())
 
     asyncio.run(story())
 

@@ -11,7 +11,7 @@ from kubelite.kube.times import rfc3339
 from tests.unit.controllers.job_limit_rows import LIMIT_ROWS
 from tests.unit.controllers.job_rows import SYNC_ROWS, Row
 from tests.unit.controllers.jobs import add_pod, created_indexes, job_doc, new_world, now, released
-from tests.unit.controllers.world import World
+from tests.unit.controllers.world import World, single
 
 
 @pytest.mark.parametrize("row", [*SYNC_ROWS, *LIMIT_ROWS], ids=lambda row: row.name)
@@ -19,7 +19,7 @@ def test_a_decision_does_what_the_controller_of_kubernetes_does(row: Row) -> Non
     world, job = new_world(job_doc(**row.spec))
     job = prepare(world, job, row)
     plan = world.sync(job)
-    of = [type(effect) for effect in plan.effects]
+    of = [type(effect) for effect in single(plan)]
     assert (of.count(Create), of.count(Delete), released(plan)) == (row.created, row.deleted, row.released)
     if row.created_indexes is not None:
         assert created_indexes(plan) == list(row.created_indexes)

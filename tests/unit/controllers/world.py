@@ -21,7 +21,19 @@ from random import Random
 from typing import Any
 
 from kubelite.controllers.decide import pods
-from kubelite.controllers.model import Create, Decide, Delete, Effect, Event, Plan, Rewrite, SetStatus, View
+from kubelite.controllers.model import (
+    Create,
+    Decide,
+    Delete,
+    Effect,
+    Event,
+    Plan,
+    Release,
+    Rewrite,
+    SetStatus,
+    Together,
+    View,
+)
 from kubelite.controllers.references import controller_of, is_terminating
 from kubelite.kube.jobs import awaits_counting, without_finalizer
 from kubelite.kube.json import Json
@@ -38,6 +50,15 @@ NODE: Json = {
     "spec": {},
     "status": {"conditions": [{"type": "Ready", "status": "True"}]},
 }
+
+
+def single(plan: Plan) -> list[Effect | Release]:
+    """Return the effects of a plan, those that are written together as well."""
+    return [
+        one
+        for effect in plan.effects
+        for one in (effect.effects if isinstance(effect, Together) else (effect,))
+    ]
 
 
 class NotSettled(AssertionError):
@@ -290,8 +311,30 @@ class World:
                     self._write(old, {**old, "status": copy.deepcopy(status)})
             case Delete(uid, orphan, finalizer):
                 self.delete(uid, orphan=orphan, finalizer=finalizer)
+            case Together(effects):
+                return self._carry_out_all(effects)
             case Event():
                 self.events.append(effect)
+        return True
+
+    def _carry_out_all(self, effects: Sequence[Rewrite | SetStatus | Delete | Release]) -> bool:
+        """All or none: nothing is killed or seen between them."""
+        for one in effects:
+            doc = one.doc if isinstance(one, Rewrite) else self._docs.get(one.uid)
+            old = self._docs.get(doc["metadata"]["uid"]) if doc is not None else None
+            if doc is None or old is None:
+                return False
+            if old["metadata"]["resourceVersion"] != doc["metadata"]["resourceVersion"]:
+                return False
+        for one in effects:
+            match one:
+                case Rewrite(doc):
+                    old = self._docs[doc["metadata"]["uid"]]
+                    self._write(old, {**copy.deepcopy(doc), "status": old["status"]})
+                case Release(uid, finalizer):
+                    self._write(self._docs[uid], without_finalizer(self._docs[uid], finalizer))
+                case _:
+                    self._carry_out(one)
         return True
 
     def _is_mounted(self, claim: Json) -> bool:

@@ -214,6 +214,33 @@ async def test_modify_sees_the_newest_document(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_several_objects_are_changed_together_or_not_at_all(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    for name in "ab":
+        await store.create("Pod", pod(name, count=0))
+
+    def more(doc: dict[str, Any]) -> dict[str, Any]:
+        return {**doc, "spec": {"count": doc["spec"]["count"] + 1}}
+
+    def fail(_doc: dict[str, Any]) -> None:
+        raise Conflict("changed meanwhile")
+
+    def counts() -> list[int]:
+        return [record.doc["spec"]["count"] for record in store.list("Pod")]
+
+    async with store.watch("Pod") as watch:
+        await store.modify_all([("uid-a", more), ("uid-b", more), ("uid-a", more)])
+        assert [change.record.name for change in watch.take()] == ["a", "b"], "each once"
+        assert counts() == [2, 1]
+        with pytest.raises(Conflict):
+            await store.modify_all([("uid-a", more), ("uid-b", fail)])
+        with pytest.raises(NotFound):
+            await store.modify_all([("uid-a", more), ("nobody", more)])
+        await store.modify_all([("uid-a", lambda _doc: None)])
+        assert watch.take() == [] and counts() == [2, 1]
+    await store.close()
+
+
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "overwritten"])
 async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "state.db"

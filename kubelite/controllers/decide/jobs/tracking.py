@@ -1,8 +1,9 @@
 """How pods are counted, each once, whatever happens between two effects.
 
 Source: Kubernetes pkg/controller/job/job_controller.go trackJobStatusAndRemoveFinalizers. A pod stays until its Job has
-counted it, by its finalizer: first its uid is written into `status.uncountedTerminatedPods`, then the finalizer is
-removed, then the uid becomes part of the count. An index that has succeeded is written at once: it cannot count twice.
+counted it, by its finalizer. Kubernetes needs three requests: the uid is written into `status.uncountedTerminatedPods`,
+the finalizer is removed, the uid becomes part of the count. Here one transaction removes the finalizers and writes the
+counts, so that the list of uncounted pods is always empty, except in the state of kubelite 0.2 and older.
 """
 
 from __future__ import annotations
@@ -13,40 +14,39 @@ from kubelite.controllers.decide import pods
 from kubelite.controllers.decide.jobs import conditions, indexes, rules
 from kubelite.controllers.decide.jobs.policies import judge
 from kubelite.controllers.decide.jobs.round import Round
-from kubelite.controllers.model import Delete, Effect, Event, Rewrite, SetStatus
-from kubelite.kube.jobs import TRACKING_FINALIZER, is_tracked, without_finalizer
+from kubelite.controllers.model import Delete, Effect, Event, Release, SetStatus, Together
+from kubelite.kube.jobs import TRACKING_FINALIZER, is_tracked
 from kubelite.kube.json import Json
 
 MOST_UNCOUNTED = 500  # pods counted in one round
 
 
 def track(the: Round) -> list[Effect]:
-    """Return the effects of the round, in order: the status with what is new, pods without their finalizers (and the
-    creations and deletions), the status with counts and, when all is counted, with the Job's end."""
+    """Return the effects of the round, in order: the status with all counts and, when nothing is left to count, with
+    the Job's end, in one transaction with the pods that lose their finalizers or are deleted; then new pods."""
     tracked = {pod["metadata"]["uid"] for pod in the.pods if is_tracked(pod)}
     _count_removed(the.status, tracked)
     released, complete = _count_new(the)
     _write_counts(the)
     outcome = _write_outcome(the)
-    deleted = {effect.uid for effect in the.manages if isinstance(effect, Delete)}
-    uid = the.job["metadata"]["uid"]
-    effects: list[Effect] = []
-    first = _cleaned(the.status)
-    if first != (the.job.get("status") or {}):
-        effects.append(SetStatus(uid, first))
-    effects += the.manages
-    effects += [
-        Rewrite(without_finalizer(pod, TRACKING_FINALIZER))
-        for pod in released
-        if pod["metadata"]["uid"] not in deleted
-    ]
-    gone = deleted | {pod["metadata"]["uid"] for pod in released}
-    _count_removed(the.status, tracked - gone)
+    deletions = [effect for effect in the.manages if isinstance(effect, Delete)]
+    others = [effect for effect in the.manages if not isinstance(effect, Delete)]
+    deleted = {effect.uid for effect in deletions}
+    gone = {pod["metadata"]["uid"] for pod in released}
+    _count_removed(the.status, tracked - deleted - gone)
     finished = complete and _finish(the, outcome)
-    second = _cleaned(the.status)
-    if second != first:
-        effects.append(SetStatus(uid, second))
-    return [*effects, *the.events, *(_finish_events(the, outcome) if finished and outcome else ())]
+    written: list[SetStatus | Delete | Release] = []
+    status = _cleaned(the.status)
+    if status != (the.job.get("status") or {}):
+        written.append(SetStatus(the.job["metadata"]["uid"], status))
+    written += deletions
+    written += [Release(uid, TRACKING_FINALIZER) for uid in sorted(gone - deleted)]
+    return [
+        *([Together(written)] if written else ()),
+        *others,
+        *the.events,
+        *(_finish_events(the, outcome) if finished and outcome else ()),
+    ]
 
 
 def _count_new(the: Round) -> tuple[list[Json], bool]:
