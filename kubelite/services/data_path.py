@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from runtime.errors import NetworkError
-from runtime.network.services.plan import ServiceNetwork, ServicePort
+from runtime.network.services.plan import NOT_SUPPORTED, ServiceNetwork, ServicePort
 
-NOT_SUPPORTED = "ServicesNotSupported"  # reason of the error: the kernel lacks a part of nftables
 Name = tuple[str, str]
 
 

@@ -275,7 +275,8 @@ class Node:
 
     def audit(self) -> list[str]:
         """Everything that is missing, damaged or left over in this node's network, as sentences."""
-        return [problem.sentence for problem in self._audit.problems()] + self.tables.problems()
+        found = [problem.sentence for problem in self._audit.problems()]
+        return found + self.tables.problems() + self.tables.refused()
 
     def repair(self, *, inside: int | None = None) -> Repair:
         """Repair what an audit finds, and audit again: a problem is repaired if the second audit does not find it. With

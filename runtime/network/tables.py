@@ -41,6 +41,7 @@ class Tables:
         self.policies: PolicyEnforcement | None = None
         self._services: ServiceRouting | DualStackRouting | None = None  # None until there are Services
         self._service_network: ServiceNetwork | None = None
+        self._refused = ""  # why the network of Services cannot be used
         self._config, self._node = config, node
         self._route, self._bridge, self._leases = route, bridge, leases
         self._subnet, self._subnet6 = subnet, subnet6
@@ -50,6 +51,8 @@ class Tables:
     def replace_services(self, network: ServiceNetwork, ports: Sequence[ServicePort]) -> list[str]:
         """Make these ports of Services the desired state. Returns a sentence for each port that cannot be served.
         Raises NetworkError, SpecError."""
+        from runtime.network.services.plan import NOT_SUPPORTED
+
         self._service_network = network
         table = service_table_name(self._node)
         tables = [family for family in (NFPROTO_IPV4, IPV6.number) if table_exists(family, table)]
@@ -57,7 +60,13 @@ class Tables:
             return []
         if IPV6.number in tables and not self._has_services6():  # of an earlier setting
             self._remove_services6()
-        return self._service_routing().replace(network, ports)
+        self._refused = ""
+        try:
+            return self._service_routing().replace(network, ports)
+        except NetworkError as error:
+            if not error.retriable and error.reason != NOT_SUPPORTED:  # problems() says what the kernel lacks
+                self._refused = str(error)
+            raise
 
     def change_services(self, changed: Sequence[ServicePort], removed: Sequence[str]) -> list[str]:
         """Add, change and remove ports of Services in one transaction. Returns a sentence for each port that cannot be
@@ -129,6 +138,10 @@ class Tables:
     def problems(self) -> list[str]:
         """What is wrong with the tables, as sentences."""
         return [said for tables in (self._services, self.policies) if tables for said in tables.problems()]
+
+    def refused(self) -> list[str]:
+        """Return why Services cannot be served, as a sentence. No repair helps: a setting or the host must change."""
+        return [f"Services are not served: {self._refused}"] if self._refused else []
 
     def settle(self) -> None:
         """Remove tables of Services that existed for connections which have ended."""

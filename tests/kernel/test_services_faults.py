@@ -320,5 +320,9 @@ def test_what_cannot_be_served_is_said(world: Lab) -> None:
             with pytest.raises(NetworkError, match=r"overlaps 10\.77\.0\.0/24"):
                 await node.replace_services(ServiceNetwork("10.77.0.0/16", (30000, 32767)), [])
             assert refusal(world.host, WEB, 80) == 0
+            (found,) = await node.audit()
+            assert found.startswith("Services are not served: the service CIDR 10.77.0.0/16 overlaps")
+            await node.replace_services(NETWORK, [service([server])])
+            assert await node.audit() == []
 
     world.with_node(scenario)

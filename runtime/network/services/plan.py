@@ -13,6 +13,7 @@ from typing import Any
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+NOT_SUPPORTED = "ServicesNotSupported"  # reason of an error: the kernel lacks a part of nftables
 _ENDPOINTS = ("endpoints", "external_endpoints")
 
 

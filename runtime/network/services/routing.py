@@ -25,7 +25,7 @@ from runtime.network.nft_messages import IPV4, IPV6, Table, table_exists
 from runtime.network.plan import Subnet
 from runtime.network.services import arrange, conntrack, route
 from runtime.network.services.arrange import Elements, Pick, Placed
-from runtime.network.services.plan import Network, ServiceCount, ServiceNetwork, ServicePort
+from runtime.network.services.plan import NOT_SUPPORTED, Network, ServiceCount, ServiceNetwork, ServicePort
 from runtime.network.services.tables import Scope, ServiceTables
 
 if TYPE_CHECKING:  # loaded when packets are counted, and on a node with IPv6
@@ -119,7 +119,7 @@ class ServiceRouting:
             self._tables.rebuild(scope, list(self._users), self._wanted())
         except CapabilityError as error:
             self._lacking = str(error)
-            raise NetworkError(self._lacking, reason="ServicesNotSupported", retriable=False) from error
+            raise NetworkError(self._lacking, reason=NOT_SUPPORTED, retriable=False) from error
         self._lacking, self._lingers = "", not self._placed
         self._remove_routes(self._cluster)
         route.add(self._socket, self._cluster, bridge=self._bridge.index, gateway=self._subnet.gateway)
