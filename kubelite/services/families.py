@@ -10,6 +10,7 @@ import ipaddress
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kubelite.kube.json import Json
 
@@ -33,7 +34,12 @@ def family_of(address: str) -> str:
 
 def canonical(address: str) -> str:
     """Return an address in the one form that is compared: IPv6 has several for the same address."""
-    return str(ipaddress.ip_address(address)) if ":" in address else address
+    return _shortest(address) if ":" in address else address
+
+
+@lru_cache(4096)  # each change looks at the addresses of all Services
+def _shortest(address: str) -> str:
+    return str(ipaddress.IPv6Address(address))
 
 
 def with_port(address: str, port: object) -> str:
