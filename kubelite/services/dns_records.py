@@ -71,6 +71,8 @@ def _headless(name: str, slices: Sequence[Json]) -> Names:
     targets: dict[str, dict[Srv, None]] = {}  # name of a port → where it is
     pointers: dict[str, str] = {}
     for one in slices:
+        if one.get("addressType") == "FQDN":
+            continue  # its endpoints are names
         for endpoint in one.get("endpoints") or ():
             if not _is_ready(endpoint):
                 continue

@@ -145,3 +145,21 @@ def test_no_server_is_left_after_a_reset(node: Node) -> None:
     node.cli("reset", "--yes", "--now", timeout=60)
     assert recorded(f"{node.run_dir}/dns") == (0, ())
     node.start()
+
+
+def test_endpoints_that_are_names_have_none(node: Node) -> None:
+    """EndpointSlices of type FQDN are valid. They give no names, and the names of other Services go on."""
+    piece = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "mail-1", "labels": {"kubernetes.io/service-name": "mail"}},
+        "addressType": "FQDN",
+        "endpoints": [{"addresses": ["mail.example.org"]}],
+    }
+    node.apply("mail.yaml", f"{service('mail', clusterIP='None')}---\n{yaml.safe_dump(piece)}")
+    path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/mail-1"
+    node.wait(lambda: node.ask(path)[0] == 200, "the slice")
+    node.apply("later.yaml", service("later", ports=[{"port": 80}]))
+    node.wait(lambda: resolved(node, f"later.default.svc.{DOMAIN}"), "the name of a later Service")
+    assert resolved(node, f"mail.default.svc.{DOMAIN}") == []
+    assert node.daemon is not None and node.daemon.poll() is None

@@ -47,6 +47,13 @@ HTTP = {"name": "http", "protocol": "TCP", "port": 80}
             {"10.89.0.5": NAME, "fd00::5": NAME},
             id="both families",
         ),
+        pytest.param(
+            {"clusterIP": "None"},
+            ({**_slice(_endpoint("db.example.org")), "addressType": "FQDN"},),
+            {NAME: Entry()},
+            {},
+            id="endpoints that are names",
+        ),
         pytest.param({"ports": [HTTP]}, (), {}, {}, id="an address that is not allocated yet"),
         pytest.param(
             {"type": "ExternalName", "externalName": "Mail.Example.COM."},
