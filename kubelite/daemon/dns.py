@@ -84,10 +84,13 @@ class ClusterDns:
 
             from kubelite.services.dns_records import custom_names
             from kubelite.services.dns_zone import ZoneBuilder
+            from kubelite.services.families import family_of
             from runtime.dns.client import DnsClient
 
             networks = tuple(filter(None, (*settings.pod_networks, *settings.service_networks)))
-            zone = ZoneBuilder(settings.cluster_domain, networks, custom_names(settings.dns_records))
+            families = tuple(family_of(network) for network in filter(None, settings.service_networks))
+            custom = custom_names(settings.dns_records)
+            zone = ZoneBuilder(settings.cluster_domain, networks, custom, families)
             for record in store.list("Service"):
                 zone.set_service(record.doc)
             for record in store.list("EndpointSlice"):

@@ -7,13 +7,13 @@ CoreDNS' plugin `kubernetes` where that leaves a choice.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubelite.kube.json import Json
+from kubelite.services.families import IPV4, IPV6, NO_ADDRESS, canonical, cluster_ips, family_of
 from runtime.dns.zone import Entry, Srv
 
-HEADLESS = "None"
 SPREAD = 100  # CoreDNS divides this weight among the SRV records of a port
 
 
@@ -25,17 +25,21 @@ class Names:
     pointers: Mapping[str, str] = field(default_factory=dict)
 
 
-def service_names(service: Json, slices: Sequence[Json], domain: str) -> Names:
-    """`slices`: those with the label `kubernetes.io/service-name` of the Service. A Service whose address is not
-    allocated yet has no names."""
+def service_names(
+    service: Json, slices: Sequence[Json], domain: str, families: Collection[str] = (IPV4, IPV6)
+) -> Names:
+    """`slices`: those with the label `kubernetes.io/service-name` of the Service; `families`: those in which the node
+    serves Services: an address of another one, from an earlier setting, leads nowhere. A Service without an address has
+    no names."""
     spec = service.get("spec") or {}
     metadata = service["metadata"]
     name = f"{metadata['name']}.{metadata.get('namespace') or 'default'}.svc.{domain}".lower()
     if spec.get("type") == "ExternalName":
         return _external(name, spec.get("externalName") or "")
-    addresses = list(spec.get("clusterIPs") or filter(None, [spec.get("clusterIP")]))
-    if HEADLESS in addresses:
+    addresses = cluster_ips(spec)
+    if NO_ADDRESS in addresses:
         return _headless(name, slices)
+    addresses = [canonical(address) for address in addresses if family_of(address) in families]
     if not addresses:
         return Names()
     names = {name: _addresses(addresses)}
@@ -76,7 +80,7 @@ def _headless(name: str, slices: Sequence[Json]) -> Names:
         for endpoint in one.get("endpoints") or ():
             if not _is_ready(endpoint):
                 continue
-            for address in endpoint.get("addresses") or ():
+            for address in map(canonical, endpoint.get("addresses") or ()):
                 host = f"{(endpoint.get('hostname') or _dashed(address)).lower()}.{name}"
                 hosts.setdefault(host, {})[address] = None
                 pointers.setdefault(address, host)

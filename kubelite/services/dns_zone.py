@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from kubelite.kube.json import Json
 from kubelite.services.dns_records import Names, service_names
+from kubelite.services.families import IPV4, IPV6
 from runtime.dns.zone import Entry, Zone
 
 SERVICE_NAME = "kubernetes.io/service-name"  # the label of an EndpointSlice that names its Service
@@ -14,10 +15,18 @@ Key = tuple[str, str]  # namespace and name of a Service
 
 
 class ZoneBuilder:
-    """Give it every Service and EndpointSlice, and each change of one. `custom`: names that settings add."""
+    """Give it every Service and EndpointSlice, and each change of one. `networks`: those of pods and Services;
+    `custom`: names that settings add; `families`: of the addresses of Services (see service_names)."""
 
-    def __init__(self, domain: str, networks: tuple[str, ...], custom: Mapping[str, Entry]) -> None:
+    def __init__(
+        self,
+        domain: str,
+        networks: tuple[str, ...],
+        custom: Mapping[str, Entry],
+        families: Collection[str] = (IPV4, IPV6),
+    ) -> None:
         self._domain = domain
+        self._families = families
         self._networks = networks
         self._custom = custom
         self._services: dict[Key, Json] = {}
@@ -65,7 +74,7 @@ class ZoneBuilder:
                 self._names.pop(key, None)
             else:
                 slices = list(self._slices.get(key, {}).values())
-                self._names[key] = service_names(service, slices, self._domain)
+                self._names[key] = service_names(service, slices, self._domain, self._families)
         self._outdated.clear()
         self._serial += 1
         names: dict[str, Entry] = dict(self._custom)

@@ -48,6 +48,34 @@ HTTP = {"name": "http", "protocol": "TCP", "port": 80}
             id="both families",
         ),
         pytest.param(
+            {"clusterIPs": ["FD00::0:5"]},
+            (),
+            {NAME: Entry(aaaa=("fd00::5",))},
+            {"fd00::5": NAME},
+            id="IPv6 alone",
+        ),
+        pytest.param(
+            {"clusterIP": "None", "ports": [HTTP]},
+            (
+                _slice(_endpoint("10.88.0.2", "db-0"), ports=(HTTP,)),
+                _slice(_endpoint("fd00:88::2", "db-0"), _endpoint("FD00:88::3"), ports=(HTTP,)),
+            ),
+            {
+                NAME: Entry(a=("10.88.0.2",), aaaa=("fd00:88::2", "fd00:88::3")),
+                f"db-0.{NAME}": Entry(a=("10.88.0.2",), aaaa=("fd00:88::2",)),
+                f"fd00-88--3.{NAME}": Entry(aaaa=("fd00:88::3",)),
+                f"_http._tcp.{NAME}": Entry(
+                    srv=(Srv(80, f"db-0.{NAME}", weight=50), Srv(80, f"fd00-88--3.{NAME}", weight=50))
+                ),
+            },
+            {
+                "10.88.0.2": f"db-0.{NAME}",
+                "fd00:88::2": f"db-0.{NAME}",
+                "fd00:88::3": f"fd00-88--3.{NAME}",
+            },
+            id="headless, of both families: one SRV record for a host name",
+        ),
+        pytest.param(
             {"clusterIP": "None"},
             ({**_slice(_endpoint("db.example.org")), "addressType": "FQDN"},),
             {NAME: Entry()},
@@ -114,3 +142,10 @@ def test_names(
     pointers: dict[str, str],
 ) -> None:
     assert _names(spec, *slices) == Names(names, pointers)
+
+
+def test_an_address_of_a_family_that_the_node_no_longer_serves_is_left_out() -> None:
+    """A client would try it first, and wait."""
+    service = {"metadata": META, "spec": {"clusterIPs": ["10.89.0.5", "fd00::5"]}}
+    found = service_names(service, (), "cluster.local", ("IPv4",))
+    assert found == Names({NAME: Entry(a=("10.89.0.5",))}, {"10.89.0.5": NAME})
