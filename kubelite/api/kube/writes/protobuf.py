@@ -1,8 +1,8 @@
 """Reads the objects that kubectl's own commands send as protobuf: `create deployment`, `auth can-i`, `drain`. Pure.
 
-client-go's typed clients encode so, and do not fall back to JSON. The table has the messages that these commands send,
-with the field numbers of Kubernetes' generated.proto files (staging/src/k8s.io/api and apimachinery). A field that is
-not in it is refused, never dropped. Everything else speaks JSON, the answers included.
+client-go's typed clients encode so, and do not fall back to JSON. The tables have the messages that these commands
+send, with the field numbers of Kubernetes' generated.proto files (staging/src/k8s.io/api and apimachinery). A field
+that is not in them is refused, never dropped. Everything else speaks JSON, the answers included.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kubelite.api.kube.writes.protobuf_messages import TABLE
+from kubelite.api.kube.writes import protobuf_messages, protobuf_pods
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
@@ -23,8 +23,8 @@ _OTHER = {("autoscaling/v1", "HorizontalPodAutoscaler"): "HorizontalPodAutoscale
 
 
 class Field(NamedTuple):
-    """`kind`: a scalar or the name of a message. `many`: one, list or map (of strings to the kind). A pointer in Go
-    (`kept`) is sent only if it is set; any other field is always sent, and zero means that it is not set."""
+    """`kind`: a scalar or the name of a message. `many`: one, list, map (of strings to the kind) or inline. A pointer
+    in Go (`kept`) is sent only if it is set; any other field is always sent, and zero means that it is not set."""
 
     name: str
     kind: str
@@ -34,20 +34,20 @@ class Field(NamedTuple):
 
 def _parse(table: str) -> dict[str, dict[int, Field]]:
     found: dict[str, dict[int, Field]] = {}
-    for line in table.strip().splitlines():
+    for line in filter(None, table.splitlines()):
         message, *fields = line.split()
         found.setdefault(message, {})
         for text in fields:
             name, _, rest = text.partition("=")
             number, _, kind = rest.partition(":")
-            many = {"*": "list", "@": "map"}.get(kind[0], "one")
+            many = {"*": "list", "@": "map", "^": "inline"}.get(kind[0], "one")
             kept = kind.endswith("?")
-            field = Field(name, kind.lstrip("*@").rstrip("?"), many, kept)
+            field = Field(name, kind.lstrip("*@^").rstrip("?"), many, kept)
             found[message][int(number)] = field
     return found
 
 
-MESSAGES = _parse(TABLE)
+MESSAGES = _parse(protobuf_messages.TABLE + protobuf_pods.TABLE)
 
 
 def decoded(body: bytes) -> Json:
@@ -83,7 +83,9 @@ def _message(data: bytes, name: str, depth: int) -> Json:
             found.setdefault(field.name, {})[key] = one
             continue
         one = _value(value, field, depth)
-        if field.many == "list":
+        if field.many == "inline":
+            found |= one
+        elif field.many == "list":
             found.setdefault(field.name, []).append(one)
         elif one is not None and (field.kept or one not in ("", 0, False)):
             found[field.name] = one

@@ -1,5 +1,7 @@
 """The messages that `protobuf.py` reads: NAME FIELD=NUMBER:KIND. `*`: a list, `@`: a map of strings to the kind, `?`: a
-pointer in Go, which is sent only if it is set. Field numbers: the generated.proto of each group version."""
+pointer in Go, which is sent only if it is set, `^`: a struct that is embedded in Go, whose fields are those of the
+message in JSON. Field numbers: the generated.proto of each group version. The messages of a pod are in
+`protobuf_pods.py`."""
 
 TABLE = """
 Unknown typeMeta=1:TypeMeta raw=2:bytes contentEncoding=3:str contentType=4:str
@@ -14,7 +16,6 @@ ObjectMeta finalizers=14:*str ownerReferences=13:*OwnerReference
 OwnerReference kind=1:str name=3:str uid=4:str apiVersion=5:str controller=6:bool? blockOwnerDeletion=7:bool?
 LabelSelector matchLabels=1:@str matchExpressions=2:*LabelSelectorRequirement
 LabelSelectorRequirement key=1:str operator=2:str values=3:*str
-LocalObjectReference name=1:str
 ObjectReference kind=1:str namespace=2:str name=3:str uid=4:str apiVersion=5:str resourceVersion=6:str fieldPath=7:str
 Empty
 Namespace metadata=1:ObjectMeta spec=2:NamespaceSpec status=3:NamespaceStatus
@@ -44,18 +45,6 @@ RollingUpdateDeployment maxUnavailable=1:intstr? maxSurge=2:intstr?
 DeploymentStatus observedGeneration=1:int replicas=2:int updatedReplicas=3:int availableReplicas=4:int
 DeploymentStatus unavailableReplicas=5:int readyReplicas=7:int
 PodTemplateSpec metadata=1:ObjectMeta spec=2:PodSpec
-PodSpec containers=2:*Container initContainers=20:*Container restartPolicy=3:str terminationGracePeriodSeconds=4:int?
-PodSpec activeDeadlineSeconds=5:int? dnsPolicy=6:str nodeSelector=7:@str serviceAccountName=8:str serviceAccount=9:str
-PodSpec nodeName=10:str hostNetwork=11:bool hostPID=12:bool hostIPC=13:bool securityContext=14:PodSecurityContext
-PodSpec imagePullSecrets=15:*LocalObjectReference hostname=16:str subdomain=17:str schedulerName=19:str
-PodSpec automountServiceAccountToken=21:bool? priorityClassName=24:str shareProcessNamespace=27:bool?
-PodSecurityContext runAsUser=2:int? runAsNonRoot=3:bool? supplementalGroups=4:*int fsGroup=5:int? runAsGroup=6:int?
-Container name=1:str image=2:str command=3:*str args=4:*str workingDir=5:str ports=6:*ContainerPort env=7:*EnvVar
-Container resources=8:ResourceRequirements terminationMessagePath=13:str imagePullPolicy=14:str stdin=16:bool
-Container stdinOnce=17:bool tty=18:bool terminationMessagePolicy=20:str
-ContainerPort name=1:str hostPort=2:int containerPort=3:int protocol=4:str hostIP=5:str
-EnvVar name=1:str value=2:str
-ResourceRequirements limits=1:@quantity requests=2:@quantity
 Job metadata=1:ObjectMeta spec=2:JobSpec status=3:JobStatus
 JobSpec parallelism=1:int? completions=2:int? activeDeadlineSeconds=3:int?
 JobSpec selector=4:LabelSelector manualSelector=5:bool?
@@ -120,4 +109,19 @@ SubjectRulesReviewStatus resourceRules=1:*ResourceRule nonResourceRules=2:*NonRe
 SubjectRulesReviewStatus evaluationError=4:str
 ResourceRule verbs=1:*str apiGroups=2:*str resources=3:*str resourceNames=4:*str
 NonResourceRule verbs=1:*str nonResourceURLs=2:*str
+Ingress metadata=1:ObjectMeta spec=2:IngressSpec status=3:IngressStatus
+IngressSpec defaultBackend=1:IngressBackend tls=2:*IngressTLS rules=3:*IngressRule ingressClassName=4:str?
+IngressStatus loadBalancer=1:IngressLoadBalancerStatus
+IngressBackend resource=3:TypedLocalObjectReference service=4:IngressServiceBackend
+IngressTLS hosts=1:*str secretName=2:str
+IngressRule host=1:str IngressRuleValue=2:^IngressRuleValue
+IngressLoadBalancerStatus ingress=1:*IngressLoadBalancerIngress
+TypedLocalObjectReference apiGroup=1:str? kind=2:str name=3:str
+IngressServiceBackend name=1:str port=2:ServiceBackendPort
+IngressRuleValue http=1:HTTPIngressRuleValue
+IngressLoadBalancerIngress ip=1:str hostname=2:str ports=4:*IngressPortStatus
+ServiceBackendPort name=1:str number=2:int
+HTTPIngressRuleValue paths=1:*HTTPIngressPath
+IngressPortStatus port=1:int protocol=2:str error=3:str?
+HTTPIngressPath path=1:str backend=2:IngressBackend pathType=3:str?
 """

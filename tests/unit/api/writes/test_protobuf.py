@@ -69,6 +69,47 @@ def test_a_deployment() -> None:
     }
 
 
+def test_fields_of_embedded_structs_belong_to_the_message_around_them() -> None:
+    """A pod of `kubectl debug --copy-to`, and an Ingress of `kubectl create ingress`."""
+    probe = message((1, message((2, message((1, "/"), (2, message((1, 0), (2, 80), (3, ""))))))), (2, 5))
+    reference = message((3, message((3, message((1, message((1, "conf"))), (2, "a"))))), (1, "A"))
+    container = message((1, "c"), (2, "busybox"), (7, reference), (10, probe))
+    volume = message((1, "data"), (2, message((2, message((1, ""))))))
+    ephemeral = message((1, message((1, "d"), (2, "busybox"))), (2, "c"))
+    spec = message((1, volume), (2, container), (34, ephemeral))
+    found = decoded(envelope("v1", "Pod", message((2, spec), (3, message((1, ""), (2, b""))))))["spec"]
+    assert found["volumes"] == [{"name": "data", "emptyDir": {}}]
+    assert found["containers"] == [
+        {
+            "name": "c",
+            "image": "busybox",
+            "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "conf", "key": "a"}}}],
+            "livenessProbe": {"httpGet": {"path": "/", "port": 80}, "initialDelaySeconds": 5},
+        }
+    ]
+    assert found["ephemeralContainers"] == [{"name": "d", "image": "busybox", "targetContainerName": "c"}]
+    backend = message((4, message((1, "web"), (2, message((1, ""), (2, 80))))))
+    rule = message(
+        (1, "web.example"), (2, message((1, message((1, message((1, "/"), (2, backend), (3, "Exact")))))))
+    )
+    assert decoded(envelope("networking.k8s.io/v1", "Ingress", message((2, message((3, rule))))))["spec"] == {
+        "rules": [
+            {
+                "host": "web.example",
+                "http": {
+                    "paths": [
+                        {
+                            "path": "/",
+                            "pathType": "Exact",
+                            "backend": {"service": {"name": "web", "port": {"number": 80}}},
+                        }
+                    ]
+                },
+            }
+        ]
+    }
+
+
 def test_bytes_and_negative_numbers() -> None:
     raw = message((2, message((1, "key"), (2, b"\x00\xff"))), (5, 0))
     assert decoded(envelope("v1", "Secret", raw))["data"] == {"key": "AP8="}
@@ -81,7 +122,7 @@ def test_bytes_and_negative_numbers() -> None:
         (b"", "BadRequest"),
         (b"k8s\x00", "UnsupportedMediaType"),
         (b"{}", "BadRequest"),
-        (envelope("v1", "Pod", b""), "UnsupportedMediaType"),
+        (envelope("v1", "Node", b""), "UnsupportedMediaType"),
         (envelope("v1", "ConfigMap", message((99, "x"))), "UnsupportedMediaType"),
         (envelope("v1", "ConfigMap", message((1, 5))), "BadRequest"),
         (envelope("v1", "ConfigMap", message((1, message((1, b"\xff"))))), "BadRequest"),
