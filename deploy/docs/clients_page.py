@@ -18,6 +18,9 @@ NOTES: Final = (
 )
 
 
+COMMANDS: Final = "kubectl: commands"
+
+
 def page() -> str:
     lines = results.read()
     clients = [*dict.fromkeys((line.client, line.version) for line in lines if line.what in OPERATIONS)]
@@ -27,6 +30,10 @@ def page() -> str:
         for name, meaning in OPERATIONS.items()
     ]
     heads = ("operation", *(f"`{client.partition(' ')[0]}` {version}" for client, version in clients))
+    commands = [line.what for line in lines if line.client == COMMANDS]
+    everywhere = [
+        one for one in commands if (f"kubectl (newest){COMMANDS.removeprefix('kubectl')}", one) in works
+    ]
     notes = "\n".join(f"- {note}" for note in NOTES)
     return titled(f"""\
 # Clients of the API
@@ -39,4 +46,12 @@ repeats it; tests compare what works with this page.
 
 {table(heads, rows)}
 {notes}
+
+## Commands of kubectl
+
+These commands were run with both versions of kubectl:
+
+{", ".join(f"`{name}`" for name in everywhere)}.
+
+[Access the node with kubectl](../how-to/kubectl.md#what-works) says what differs from a cluster.
 """)
