@@ -131,7 +131,8 @@ class Api:
 
 def _wrong(sent: Sent, status: int, headers: dict[str, str], body: bytes) -> str:
     """Return what is wrong with an answer, "" if nothing is."""
-    if status >= 500 and status not in (501, 504):
+    # 503: of a Service without pods, or a pod that cannot be reached through the proxy
+    if status >= 500 and status not in (501, 504) and not (status == 503 and "/proxy" in sent.target):
         return f"{status}: {body[:300]!r}"
     if status < 400 or sent.method == "HEAD":
         return ""
