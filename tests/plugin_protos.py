@@ -31,6 +31,19 @@ DEVICE_PLUGIN = {
     "ContainerPreferredAllocationResponse": "1 deviceIDs *string",
     "PreferredAllocationResponse": "1 container_responses *ContainerPreferredAllocationResponse",
 }
+POD_RESOURCES = {
+    "Empty": "",
+    "NUMANode": "1 ID int64",
+    "TopologyInfo": "1 nodes *NUMANode",
+    "ContainerDevices": "1 resource_name string, 2 device_ids *string, 3 topology TopologyInfo",
+    "ContainerMemory": "1 memory_type string, 2 size uint64, 3 topology TopologyInfo",
+    "ContainerResources": "1 name string, 2 devices *ContainerDevices, 3 cpu_ids *int64, 4 memory *ContainerMemory",
+    "PodResources": "1 name string, 2 namespace string, 3 containers *ContainerResources, 4 cpu_ids *int64",
+    "ListPodResourcesResponse": "1 pod_resources *PodResources",
+    "AllocatableResourcesResponse": "1 devices *ContainerDevices, 2 cpu_ids *int64, 3 memory *ContainerMemory",
+    "GetPodResourcesRequest": "1 pod_name string, 2 pod_namespace string",
+    "GetPodResourcesResponse": "1 pod_resources PodResources",
+}
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _TYPES = {

@@ -207,7 +207,7 @@ def _worker(
     )
     volumes = Volumes(store, config, events, facts)
     claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
-    devices = NodeDevices(store, scheduler, events, settings.device_plugins)
+    devices = NodeDevices(store, scheduler, events, settings.plugin_dir)
     worker = PodWorker(
         store, cri, events, config, scheduler, parsed=parsed, queue=queue,
         provide=claims.provide, decided=_decided(settings, store), observer=meters, tokens=access,

@@ -214,8 +214,9 @@ class Settings(BaseModel):
     """Extended resources that the node offers, for example `example.com/gpu=2`. They are counted; no device is passed
     to a container. The devices of a device plugin replace the number."""
     plugin_dir: str = Field("", validate_default=True)
-    """The directory in which plugins find the node: the socket of device plugins is `device-plugins/kubelet.sock` in
-    it. `none`: no plugins. Default: `/var/lib/kubelet`, where plugins look; with another `root`, `kubelet` in it."""
+    """The directory in which plugins find the node: device plugins at `device-plugins/kubelet.sock` in it, clients of
+    the pod resources API at `pod-resources/kubelet.sock`. `none`: no plugins. Default: `/var/lib/kubelet`, where
+    plugins look; with another `root`, `kubelet` in it."""
     system_reserved: Amounts = ""
     """Resources reserved for other programs on the machine, in the form of `kube_reserved`."""
     no_new_privileges: bool = False
@@ -337,11 +338,6 @@ class Settings(BaseModel):
         return {"": f"{self.log_dir}/kubelite-audit.log", "none": ""}.get(
             self.audit_log_path, self.audit_log_path
         )
-
-    @property
-    def device_plugins(self) -> str:
-        """Directory of the sockets of device plugins; "" if there are no plugins."""
-        return f"{self.plugin_dir}/device-plugins" if self.plugin_dir else ""
 
     @property
     def socket(self) -> str:

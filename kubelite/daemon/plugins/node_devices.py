@@ -7,15 +7,13 @@ gRPC is imported with the first connection to the socket.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import logging
-import os
-import socket
-import stat
+from functools import partial
 from typing import TYPE_CHECKING
 
+from kubelite.daemon.plugins.sockets import LazyServer
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
 from kubelite.node.model.devices import (
@@ -30,20 +28,18 @@ from kubelite.node.model.errors import ConfigError
 from kubelite.node.scheduling.cpu_policy import NotEnough
 from kubelite.node.scheduling.scheduler import Scheduler
 from manifests.types.core import Container, Pod
-from runtime.errors import RuntimeFault
 from state.store import Store
 
 if TYPE_CHECKING:
+    from kubelite.daemon.plugins.pod_resources import PodResourcesLister
     from kubelite.daemon.plugins.registry import Registry
     from kubelite.plugins.device_messages import ContainerAllocateResponse
 
 log = logging.getLogger(__name__)
 
-SOCKET = "kubelet.sock"
-
 
 class NodeDevices:
-    """The source of devices of this node's pods. `directory`: of the plugins' sockets; "" if there are no plugins."""
+    """The source of devices of this node's pods. `directory`: the setting plugin_dir; "" if there are no plugins."""
 
     def __init__(self, store: Store, scheduler: Scheduler, events: EventRecorder, directory: str) -> None:
         self._store = store
@@ -51,12 +47,33 @@ class NodeDevices:
         self._events = events
         self._directory = directory
         self._registry: Registry | None = None
-        self._opening: asyncio.Task[None] | None = None
 
     # -- of pods --------------------------------------------------------------------------------------------------
 
     def waiting(self, uid: str) -> bool:
         return bool(self._scheduler.devices.of(uid)) and self._store.get(ALLOCATION, "", uid) is None
+
+    async def prefer(self, pod: Pod) -> None:
+        """Ask the plugins which devices they prefer for a pod. One that does not answer has no preferences."""
+        if self._registry is None:
+            return
+        from kubelite.plugins.calls import PluginError
+
+        book, found = self._scheduler.devices, {}
+        choice = book.choose(pod)
+        answer: tuple[str, ...] = ()
+        with contextlib.suppress(StopIteration, NotEnough):
+            while True:
+                question = choice.send(answer or None)
+                try:
+                    answer = await self._registry.prefer(
+                        question.resource, question.available, question.must, question.size
+                    )
+                except PluginError as error:
+                    log.warning("device plugin of %s has no preferences: %s", question.resource, error)
+                    answer = ()
+                found[question.container, question.resource] = answer
+        book.wish(pod.metadata.uid or "", found)
 
     async def allocate(self, pod: Pod) -> Refusal | None:
         """Ask the plugins, and record what they answer. Raises StoreError."""
@@ -112,82 +129,46 @@ class NodeDevices:
         except PluginError as error:
             raise ConfigError(f"device plugin PreStartContainer of {resource} failed: {error}") from error
 
-    # -- the socket -----------------------------------------------------------------------------------------------
+    # -- the sockets ----------------------------------------------------------------------------------------------
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
-        """Listen for plugins until `stack` is closed. Without a directory, or if it cannot be used, plugins cannot
-        register; pods with recorded devices keep them."""
+        """Listen for plugins, and for those that ask who has which device, until `stack` is closed. Where that does not
+        work, pods with recorded devices keep them."""
         if not self._directory:
-            return
-        try:
-            listening = await asyncio.to_thread(listen, self._directory)
-        except (OSError, RuntimeFault) as error:
-            self._unavailable(str(error))
             return
         from kubelite.daemon.plugins.known_resources import known_resources
 
         for resource in known_resources(self._store):
             self._scheduler.devices.offer(resource, ())
         self._scheduler.offers_changed()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(listening, self._open, listening)
-        stack.push_async_callback(self._close, listening)
+        for name, service in (("device-plugins", self._open_registry), ("pod-resources", self._open_lister)):
+            failed = partial(self._unavailable, name)
+            server = LazyServer(f"{self._directory}/{name}", service, failed)
+            if await server.start(clear=name == "device-plugins"):
+                stack.push_async_callback(server.close)
+        stack.push_async_callback(self._close)
 
-    def _open(self, listening: socket.socket) -> None:
-        """Serve gRPC at the socket: its first client has come."""
-        asyncio.get_running_loop().remove_reader(listening)
-        self._opening = asyncio.create_task(self._serve(listening), name="device-plugins")
+    def _open_registry(self) -> Registry:
+        from kubelite.daemon.plugins.registry import Registry
 
-    def _unavailable(self, why: str) -> None:
-        log.error("device plugins cannot register: %s", why)
-        self._events.node_event("DevicePluginsUnavailable", f"Device plugins cannot register: {why}")
+        self._registry = Registry(f"{self._directory}/device-plugins", self._store, self._scheduler)
+        return self._registry
 
-    async def _serve(self, listening: socket.socket) -> None:
-        try:
-            from kubelite.daemon.plugins.registry import Registry
-        except ImportError as error:  # the extra of the Python package is not installed
-            self._unavailable(f"{error}; install kubelite[plugins]")
-            listening.close()
-            return
-        self._registry = Registry(self._directory, self._store, self._scheduler)
-        await self._registry.serve(listening)
+    def _open_lister(self) -> PodResourcesLister:
+        from kubelite.daemon.plugins.pod_resources import PodResourcesLister
 
-    async def _close(self, listening: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(f"{self._directory}/{SOCKET}")
-        asyncio.get_running_loop().remove_reader(listening)
-        if self._opening is not None:
-            await self._opening
+        return PodResourcesLister(self._scheduler)
+
+    def _unavailable(self, name: str, why: str) -> None:
+        about = (
+            "Device plugins cannot register" if name == "device-plugins" else "The pod resources API is off"
+        )
+        log.error("%s: %s", about, why)
+        self._events.node_event("DevicePluginsUnavailable", f"{about}: {why}")
+
+    async def _close(self) -> None:
         if self._registry is not None:
             await self._registry.close()
-        listening.close()
-
-
-def listen(directory: str) -> socket.socket:
-    """Return the listening socket for plugins. The sockets that plugins left in the directory are removed, which tells
-    those that still run to register again (Kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1/server.go). Raises
-    RuntimeFault if another process listens."""
-    os.makedirs(directory, mode=0o750, exist_ok=True)
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # A socket's address has at most 107 bytes, and the directory's path may be longer.
-        address = f"/proc/self/fd/{place}/{SOCKET}"
-        with (
-            socket.socket(socket.AF_UNIX) as probe,
-            contextlib.suppress(FileNotFoundError, ConnectionRefusedError),
-        ):
-            probe.connect(address)
-            raise RuntimeFault(f"another process, a kubelet perhaps, listens at {directory}/{SOCKET}")
-        for entry in os.scandir(directory):
-            if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                os.unlink(entry.path)
-        listening = socket.socket(socket.AF_UNIX)
-        listening.setblocking(False)
-        listening.bind(address)
-        listening.listen(64)
-        return listening
-    finally:
-        os.close(place)
 
 
 # -- pure ---------------------------------------------------------------------------------------------------------

@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
-from grpclib.server import Server, Stream
+from grpclib.server import Stream
 
 from kubelite.daemon.plugins.known_resources import remember
 from kubelite.node.model.capacity import parse_extended
 from kubelite.node.model.devices import Device
 from kubelite.node.scheduling.scheduler import Scheduler
-from kubelite.plugins.calls import Codec, PluginChannel, PluginError, PluginGone
+from kubelite.plugins.calls import PluginChannel, PluginError, PluginGone
 from kubelite.plugins.device_messages import (
     HEALTHY,
     VERSION,
     AllocateRequest,
     AllocateResponse,
     ContainerAllocateResponse,
+    ContainerPreferredAllocationRequest,
     DeviceIds,
     DevicePluginOptions,
     Empty,
     ListAndWatchResponse,
     PluginDevice,
+    PreferredAllocationRequest,
+    PreferredAllocationResponse,
     RegisterRequest,
 )
 from state.store import Store
@@ -43,6 +45,7 @@ GRACE = 300.0  # seconds until a resource without its plugin has no capacity (en
 ALLOCATE_SECONDS = 60.0  # kubelet waits without end, and admits no other pod meanwhile
 PRE_START_SECONDS = 30.0  # KubeletPreStartContainerRPCTimeoutInSecs
 OPTIONS_SECONDS = 10.0
+PREFER_SECONDS = 10.0
 _SERVICE = f"/{VERSION}.DevicePlugin"
 
 
@@ -63,16 +66,11 @@ class Registry:
         self._directory = directory
         self._store = store
         self._scheduler = scheduler
-        self._server = Server([self], codec=Codec())
         self._endpoints: dict[str, _Endpoint] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._saving: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listening: socket.socket) -> None:
-        await self._server.start(sock=listening)
-
     async def close(self) -> None:
-        self._server.close()
         for grace in self._graces.values():
             grace.cancel()
         for endpoint in self._endpoints.values():
@@ -186,6 +184,20 @@ class Registry:
         if not found.container_responses:
             raise PluginError(f"no containers return in allocation response of {resource}")
         return found.container_responses[0]
+
+    async def prefer(
+        self, resource: str, available: tuple[str, ...], must: tuple[str, ...], count: int
+    ) -> tuple[str, ...]:
+        """Return which of the available devices the plugin prefers together; () if it has no preferences. Raises
+        PluginError."""
+        endpoint = self._endpoints.get(resource)
+        if endpoint is None or not endpoint.options.get_preferred_allocation_available:
+            return ()
+        request = PreferredAllocationRequest((ContainerPreferredAllocationRequest(available, must, count),))
+        found = await endpoint.channel.call(
+            f"{_SERVICE}/GetPreferredAllocation", request, PreferredAllocationResponse, PREFER_SECONDS
+        )
+        return found.container_responses[0].ids if found.container_responses else ()
 
     async def before_start(self, resource: str, ids: tuple[str, ...]) -> None:
         """Tell the plugin that a container with these devices starts, if it has asked for that. Raises PluginError."""

@@ -56,6 +56,9 @@ class DeviceSource(Protocol):
     def waiting(self, uid: str) -> bool:
         """Return whether devices are reserved for the pod that its containers cannot use yet."""
 
+    async def prefer(self, pod: Pod) -> None:
+        """Ask the plugins which devices a pod should get, before it is scheduled."""
+
     async def allocate(self, pod: Pod) -> Refusal | None:
         """Ask the plugins for the use of the reserved devices. Return why not."""
 
@@ -75,6 +78,9 @@ class NoDevices:
 
     def waiting(self, uid: str) -> bool:
         return False
+
+    async def prefer(self, pod: Pod) -> None:
+        pass
 
     async def allocate(self, pod: Pod) -> Refusal | None:
         return None

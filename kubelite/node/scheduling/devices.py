@@ -6,8 +6,8 @@ container lends its devices to the containers that start after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from kubelite.node.model.devices import Device
 from kubelite.node.model.resources import is_sidecar
@@ -28,12 +28,23 @@ def assignment_of(doc: Mapping[str, Any]) -> Assignment:
     }
 
 
+class Question(NamedTuple):
+    """Which `size` of the available devices a container should get. Those of `must` are among them."""
+
+    container: str
+    resource: str
+    available: tuple[str, ...]
+    must: tuple[str, ...]
+    size: int
+
+
 class DeviceBook:
     """The devices that plugins offer, and the pods that have them."""
 
     def __init__(self) -> None:
         self._offered: dict[str, dict[str, Device]] = {}
         self._held: dict[str, Assignment] = {}
+        self._wishes: dict[str, Preferences] = {}  # of pods that wait
 
     # -- what plugins offer ---------------------------------------------------------------------------------------
 
@@ -69,17 +80,31 @@ class DeviceBook:
         """The devices of all pods, by uid."""
         return self._held
 
-    def assign(self, pod: Pod, preferred: Preferences | None = None) -> bool:
+    def wish(self, uid: str, preferences: Preferences) -> None:
+        """Prefer these devices when the pod is scheduled, as far as they are free then."""
+        if any(preferences.values()):
+            self._wishes[uid] = preferences
+        else:
+            self._wishes.pop(uid, None)
+
+    def assign(self, pod: Pod) -> bool:
         """Reserve devices for a pod's containers, all or none. Return whether it got any. Raises NotEnough."""
         uid = pod.metadata.uid or ""
         if uid in self._held or not self._offered:
             return False
-        made = self._choose(pod, preferred or {})
-        if made:
-            self._held[uid] = made
-        return bool(made)
+        wishes, choice, answer = self._wishes.pop(uid, {}), self.choose(pod), None
+        while True:
+            try:
+                question = choice.send(answer)
+            except StopIteration as end:
+                if end.value:
+                    self._held[uid] = end.value
+                return bool(end.value)
+            answer = wishes.get((question.container, question.resource), ())
 
-    def _choose(self, pod: Pod, preferred: Preferences) -> Assignment:
+    def choose(self, pod: Pod) -> Generator[Question, Sequence[str] | None, Assignment]:
+        """Choose devices for each container, in the order in which they start. Where there is a choice, yield a
+        question, and take the ids that are sent as far as possible. Return the assignment. Raises NotEnough."""
         made: dict[str, dict[str, tuple[str, ...]]] = {}
         lent: dict[str, set[str]] = {}  # resource → ids of earlier init containers
         taken = self._taken()
@@ -87,8 +112,13 @@ class DeviceBook:
             for resource, count in self.wanted(container):
                 reuse = lent.setdefault(resource, set())
                 busy = taken.setdefault(resource, set())
-                wish = preferred.get((container.name, resource), ())
-                ids = self._pick(resource, count, reuse, busy, wish)
+                first, free = self._candidates(resource, count, reuse, busy)
+                wish: Sequence[str] = ()
+                if len(first) < count < len(first) + len(free):
+                    question = Question(container.name, resource, (*first, *free), first, count)
+                    wish = (yield question) or ()
+                order = dict.fromkeys([*first, *(one for one in wish if one in free), *free])
+                ids = tuple(order)[:count]
                 made.setdefault(container.name, {})[resource] = ids
                 busy.update(ids)
                 if container in pod.spec.init_containers and not is_sidecar(pod, container):
@@ -97,20 +127,19 @@ class DeviceBook:
                     reuse.difference_update(ids)
         return made
 
-    def _pick(
-        self, resource: str, count: int, reuse: set[str], busy: set[str], wish: Sequence[str]
-    ) -> tuple[str, ...]:
+    def _candidates(
+        self, resource: str, count: int, reuse: set[str], busy: set[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The healthy devices that init containers lend, and those that nobody has."""
         healthy = [one.id for one in self._offered[resource].values() if one.healthy]
         if not healthy:
             raise NotEnough(f"no healthy devices present; cannot allocate unhealthy devices {resource}")
-        free = [one for one in healthy if one not in busy]
-        first = [one for one in healthy if one in reuse]
-        order = dict.fromkeys([*first, *(one for one in wish if one in free), *free])
-        if len(order) < count:
-            raise NotEnough(
-                f"requested number of devices unavailable for {resource}. Requested: {count}, Available: {len(order)}"
-            )
-        return tuple(order)[:count]
+        first = tuple(one for one in healthy if one in reuse)
+        free = tuple(one for one in healthy if one not in busy)
+        if (there := len(first) + len(free)) < count:
+            words = f"requested number of devices unavailable for {resource}"
+            raise NotEnough(f"{words}. Requested: {count}, Available: {there}")
+        return first, free
 
     def wanted(self, container: Container) -> Iterator[tuple[str, int]]:
         """Yield the resources of plugins that the container requests, and how many devices of each."""
@@ -131,4 +160,5 @@ class DeviceBook:
 
     def release(self, uid: str) -> bool:
         """Free the devices of a pod. Return whether it had any."""
+        self._wishes.pop(uid, None)
         return self._held.pop(uid, None) is not None

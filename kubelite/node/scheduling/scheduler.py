@@ -173,6 +173,16 @@ class Scheduler:
         """Container → the processors it may run on; {} if all containers may run anywhere."""
         return self._cpus.of(pod) if self._cpus is not None else {}
 
+    def exclusive_cpus(self, uid: str) -> Mapping[str, str]:
+        """Container → its exclusive processors, for those containers of a pod that have some."""
+        self._open()
+        return self._cpus.to_json().get(uid, {}) if self._cpus is not None else {}
+
+    def assignable_cpus(self) -> frozenset[int]:
+        """The processors that may be assigned exclusively; none without the static policy."""
+        static = self._config.cpu_policy == "static"
+        return frozenset(self._config.cores) - self._config.reserved_cpus if static else frozenset()
+
     def _assign(self, pod: Pod) -> None:
         """Raises NotEnough."""
         if self._cpus is not None and self._cpus.assign(pod):

@@ -71,6 +71,7 @@ class HostNode(NamedTuple):
 
     node: Mapping[str, Any]  # as in OCI's linux.devices
     access: str  # of r, w and m
+    host_path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]
         linux |= {"uidMappings": maps, "gidMappings": maps}
     devices = [dict(device) for device in prepared.devices] if privileged else []
     own = [_block_device(device, prepared.user) for device in prepared.block_devices]
-    own += [dict(passed.node) for passed in prepared.plugin_devices]
+    own += [dict(passed.node) for passed in prepared.plugin_devices if not _is_bound(passed, prepared)]
     paths = {device["path"] for device in own}
     if devices := [device for device in devices if device["path"] not in paths] + own:
         linux["devices"] = devices
@@ -301,7 +302,18 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
         mapped = {_clean(path) for path, source in prepared.volumes.items() if source.mapped}
         for mount in made:
             mount["options"] += ["idmap"] * (mount["type"] == "bind" and mount["destination"] not in mapped)
+    made += [
+        _mount(_clean(one.node["path"]), "bind", one.host_path, ["bind", "rprivate"])
+        for one in prepared.plugin_devices
+        if _is_bound(one, prepared)
+    ]
     return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
+
+
+def _is_bound(passed: HostNode, prepared: Prepared) -> bool:
+    """Whether a device is a mount in the container. In a user namespace, no device can be created: the engine binds the
+    host's device of the same path, so one with another path is mounted here."""
+    return bool(prepared.id_base) and passed.node["path"] != passed.host_path
 
 
 def _plugin_mount(path: str, one: DeviceMount) -> dict[str, Any]:

@@ -16,24 +16,24 @@ from kubelite.node.spec.users import ResolvedUser
 def host_nodes(wanted: Iterable[DeviceNode], user: ResolvedUser) -> list[HostNode]:
     """Return the devices. Their owner is the container's user if that is not root, because it could not open them
     otherwise. A directory stands for all devices below it. Raises CreateError."""
-    return [HostNode(node, one.access or "rwm") for one in wanted for node in _nodes(one, user)]
+    return [HostNode(node, one.access or "rwm", host) for one in wanted for host, node in _nodes(one, user)]
 
 
-def _nodes(one: DeviceNode, user: ResolvedUser) -> Iterator[dict[str, Any]]:
+def _nodes(one: DeviceNode, user: ResolvedUser) -> Iterator[tuple[str, dict[str, Any]]]:
     host, path = os.path.realpath(one.host_path), one.path or one.host_path
     try:
         found = os.stat(host)
     except OSError as error:
         raise CreateError(f"device {one.host_path} of a device plugin: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode):
-        yield _node(path, host, found, user)
+        yield host, _node(path, host, found, user)
         return
     for root, _, names in os.walk(host):
         for name in names:
             below = f"{root}/{name}"
             found = os.lstat(below)
             if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
-                yield _node(path + below.removeprefix(host), below, found, user)
+                yield below, _node(path + below.removeprefix(host), below, found, user)
 
 
 def _node(path: str, host: str, found: os.stat_result, user: ResolvedUser) -> dict[str, Any]:

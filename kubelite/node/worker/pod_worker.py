@@ -212,8 +212,10 @@ class PodWorker:
         if memory.resize is not None:  # until there is room for the edit, the pod keeps its old resources
             pod = as_allocated(pod)
         observed = with_messages(pod, await self._cri.observe(uid))
-        if claim_names(pod) and not self.scheduler.is_scheduled(uid):
-            await self._provide(pod)  # scheduling depends on the volumes its claims are bound to
+        if not self.scheduler.is_scheduled(uid):
+            if claim_names(pod):
+                await self._provide(pod)  # scheduling depends on the volumes its claims are bound to
+            await self._devices.prefer(pod)
         facts = self._facts(pod, observed, memory)
         if self._devices.waiting(uid):
             again = partial(self._facts, pod, observed, memory)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from kubelite.daemon.plugins.node_devices import container_devices, listen
+from kubelite.daemon.plugins.node_devices import container_devices
 from kubelite.daemon.plugins.registry import device, problem
+from kubelite.daemon.plugins.sockets import listen
 from kubelite.node.model.devices import NOTHING, Device, DeviceMount, DeviceNode
 from kubelite.plugins.device_messages import (
     ContainerAllocateResponse,
@@ -87,7 +88,7 @@ def test_plugins_register_again_as_their_sockets_are_removed(
     left = socket.socket(socket.AF_UNIX)
     left.bind("plugin.sock")
     (directory / "checkpoint").write_text("of a kubelet")
-    with listen(str(directory)) as listening:
+    with listen(str(directory), clear=True) as listening:
         assert sorted(os.listdir(directory)) == ["checkpoint", "kubelet.sock"]
         with pytest.raises(RuntimeFault, match="another process, a kubelet perhaps, listens at"):
             listen(str(directory))
@@ -97,7 +98,7 @@ def test_plugins_register_again_as_their_sockets_are_removed(
 
 
 def test_plugins_look_in_kubelets_directory_unless_the_node_has_another_root() -> None:
-    assert Settings().device_plugins == "/var/lib/kubelet/device-plugins"
-    assert Settings(root="/tmp/x").device_plugins == "/tmp/x/kubelet/device-plugins"
-    assert Settings(root="/tmp/x", plugin_dir="/y").device_plugins == "/y/device-plugins"
-    assert Settings(plugin_dir="none").device_plugins == ""
+    assert Settings().plugin_dir == "/var/lib/kubelet"
+    assert Settings(root="/tmp/x").plugin_dir == "/tmp/x/kubelet"
+    assert Settings(root="/tmp/x", plugin_dir="/y").plugin_dir == "/y"
+    assert Settings(plugin_dir="none").plugin_dir == ""

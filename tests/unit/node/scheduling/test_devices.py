@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kubelite.node.model.devices import Device
 from kubelite.node.model.resources import pod_requests
 from kubelite.node.scheduling.cpu_policy import NotEnough
-from kubelite.node.scheduling.devices import DeviceBook, assignment_of
+from kubelite.node.scheduling.devices import DeviceBook, Question, assignment_of
 from manifests.types.core import Pod
 
 GPU, NIC = "example.com/gpu", "example.com/nic"
@@ -100,10 +100,22 @@ def test_containers_reuse_the_devices_of_init_containers_but_not_of_sidecars() -
 
 
 def test_preferred_devices_come_first_if_they_are_free() -> None:
-    made = book(gpu="abcD")
+    made = book(gpu="abcDe")
     made.assign(pod("1", {GPU: 1}))
-    made.assign(pod("2", {GPU: 2}), {("c0", GPU): ("d", "a", "c")})
-    assert made.of("2") == {"c0": {GPU: ("c", "b")}}
+    made.wish("2", {("c0", GPU): ("d", "a", "e")})
+    made.assign(pod("2", {GPU: 2}))
+    assert made.of("2") == {"c0": {GPU: ("e", "b")}}
+
+
+def test_plugins_are_asked_where_there_is_a_choice() -> None:
+    made = book(gpu="abcdE", nic="xy")
+    made.assign(pod("1", {GPU: 1}))
+    choice = made.choose(pod("2", {GPU: 2}, {NIC: 2}, init=[{GPU: 1}]))
+    assert next(choice) == Question("i0", GPU, ("b", "c", "d"), (), 1)
+    assert choice.send(("d",)) == Question("c0", GPU, ("d", "b", "c"), ("d",), 2)
+    with pytest.raises(StopIteration) as end:  # two of two network cards are no choice
+        choice.send(("c", "d"))
+    assert end.value.value == {"i0": {GPU: ("d",)}, "c0": {GPU: ("d", "c")}, "c1": {NIC: ("x", "y")}}
 
 
 def test_a_record_says_who_has_what() -> None:
