@@ -19,6 +19,7 @@ from kubelite.services.families import (
     IPV4,
     IPV6,
     NO_ADDRESS,
+    SINGLE,
     Refusal,
     canonical,
     cluster_ips,
@@ -62,23 +63,22 @@ def needs_node_ports(spec: Json) -> bool:
     return spec.get("type") == "NodePort"
 
 
-#: Fields that a Service keeps when its manifest does not name them.
-_SERVERS_CHOICE = ("clusterIP", "ipFamilies", "ipFamilyPolicy")
-
-
 def with_allocated(old: Json, new: Json) -> Json:
-    """Return the spec of an edited Service with what it already has and does not name anew. `old`, `new`: specs.
+    """Return the spec of an edited Service with what it already has and does not name anew. `old`, `new`: specs. A list
+    of addresses or families that names the first one alone means what it meant when the Service was created.
 
     Kubernetes: patchAllocatedValues (pkg/registry/core/service/storage/storage.go)."""
     kept = dict(new)
     if EXTERNAL_NAME not in (old.get("type"), new.get("type")):
-        kept |= {key: old[key] for key in _SERVERS_CHOICE if old.get(key) and not new.get(key)}
-        if (
-            not new.get("clusterIPs")
-            and old.get("clusterIPs")
-            and kept.get("clusterIP") == old.get("clusterIP")
-        ):
-            kept["clusterIPs"] = old["clusterIPs"]
+        kept |= {
+            key: old[key] for key in ("clusterIP", "ipFamilyPolicy") if old.get(key) and not new.get(key)
+        }
+        single = kept.get("ipFamilyPolicy") == SINGLE  # the way to release the second address
+        same = kept.get("clusterIP") == old.get("clusterIP")
+        for name in ("clusterIPs", "ipFamilies") if same else ("ipFamilies",):
+            given, had = new.get(name) or [], old.get(name) or []
+            if had and given == had[: len(given)]:
+                kept[name] = (given or had[:1]) if single else had
     if _uses_node_ports(old) and _uses_node_ports(new):
         kept["ports"] = list(_with_node_ports(old.get("ports") or (), new.get("ports") or ()))
     return kept

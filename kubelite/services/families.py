@@ -59,9 +59,13 @@ def cluster_ips(spec: Json) -> list[str]:
 
 def with_families(old: Json | None, spec: Json, configured: Sequence[str]) -> Json | Refusal:
     """Return a spec with `ipFamilyPolicy`, `ipFamilies` and `clusterIPs` as far as they are known, or why it is
-    refused. `old`: the recorded spec, None for a new Service; `configured`: the families of the node's Services, the
-    default first. A missing second family is added to PreferDualStack only when something of it changes, so that
-    a new setting of the node changes no Service by itself."""
+    refused. `old`: the recorded spec, None for a new Service; `spec` has what is kept of it (see
+    `allocation.with_allocated`). `configured`: the families of the node's Services, the default first.
+
+    A manifest is read again and again, and means the same each time: where a cluster refuses a second request, such as
+    one that names the first family alone, the Service keeps what it has. A missing second family is added to
+    PreferDualStack only when something of it changes, so that a new setting of the node changes no Service by
+    itself."""
     if spec.get("type") == EXTERNAL_NAME:
         return spec
     if old is not None and old.get("type") == EXTERNAL_NAME:
@@ -72,10 +76,7 @@ def with_families(old: Json | None, spec: Json, configured: Sequence[str]) -> Js
     anything = headless and not spec.get("selector")  # its endpoints are none of the node's pods
     policy = spec.get("ipFamilyPolicy") or (REQUIRE if anything else SINGLE)
     addresses, families = cluster_ips(spec), list(spec.get("ipFamilies") or ())
-    if policy == SINGLE and old is not None:  # the way to release the second address
-        addresses = addresses[:1] if addresses == cluster_ips(old) else addresses
-        families = families[:1] if families == (old.get("ipFamilies") or []) else families
-    refused = next(_problems(old, policy, addresses, families, headless=headless), None)
+    refused = next(_problems(policy, addresses, families, headless=headless), None)
     if refused is not None:
         return refused
     if not headless:
@@ -106,19 +107,13 @@ def _is_settled(old: Json, spec: Json) -> bool:
 
 
 def _problems(
-    old: Json | None, policy: str, addresses: Sequence[str], families: Sequence[str], *, headless: bool
+    policy: str, addresses: Sequence[str], families: Sequence[str], *, headless: bool
 ) -> Iterator[Refusal]:
     """Yield what does not fit together, whatever the node's families are."""
     for index, (address, family) in enumerate(zip(addresses, families, strict=False)):
         if not headless and family_of(address) != family:
             message = f'Invalid value: "{address}": expected an {family} value as indicated by `ipFamilies[{index}]`'
             yield Refusal(f"spec.clusterIPs[{index}]", message)
-    for name, given, had in (
-        ("cluster IP", addresses, cluster_ips(old or {})),
-        ("IP family", families, (old or {}).get("ipFamilies") or ()),
-    ):
-        if policy != SINGLE and given and len(given) < len(had):
-            yield _of_policy(policy, f"must be 'SingleStack' to release the secondary {name}")
     for plural, given in (("cluster IPs", addresses), ("IP families", families)):
         if policy == SINGLE and len(given) == 2:
             words = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {plural} are specified"

@@ -144,14 +144,26 @@ def test_downgrade() -> None:
     ):
         assert edited(TWO, ipFamilyPolicy=SINGLE, **fields) == ONE
     assert edited(TWO, V4, ipFamilyPolicy=SINGLE) == ONE, "of a node that has lost the family, too"
-    for fields, what in (
-        ({"ipFamilies": ["IPv4"]}, "IP family"),
-        ({"clusterIP": FOUR, "clusterIPs": [FOUR]}, "cluster IP"),
+    for contradiction in ({"ipFamilies": ["IPv4", "IPv6"]}, {"clusterIP": FOUR, "clusterIPs": [FOUR, SIX]}):
+        for old in (TWO, ONE):  # a manifest is read again and again: it means the same each time
+            found = edited(old, ipFamilyPolicy=SINGLE, **contradiction)
+            assert isinstance(found, Refusal) and found.field == "spec.ipFamilyPolicy"
+
+
+@pytest.mark.parametrize("policy", [PREFER, REQUIRE])
+def test_a_manifest_that_names_the_first_family_means_the_same_each_time(policy: str) -> None:
+    ranges = Ranges("10.96.0.0/16", cidr6="fd00:96::/112")
+    for fields in (
+        {"ipFamilies": ["IPv6"]},
+        {"ipFamilies": ["IPv4"]},
+        {"clusterIP": SIX},
+        {"clusterIP": FOUR, "clusterIPs": [FOUR]},
     ):
-        message = (
-            f"Invalid value: \"RequireDualStack\": must be 'SingleStack' to release the secondary {what}"
-        )
-        assert edited(TWO, **fields) == Refusal("spec.ipFamilyPolicy", message)
+        manifest = spec(ipFamilyPolicy=policy, **fields)
+        first = allocate({WEB: {"spec": manifest}}, {}, ranges).services[WEB]
+        again = with_allocated(first["spec"], manifest)
+        second = allocate({WEB: {"spec": again}}, {WEB: first}, ranges)
+        assert second.services[WEB]["spec"] == first["spec"] and len(first["spec"]["clusterIPs"]) == 2
 
 
 def test_a_new_setting_of_the_node_changes_no_service_by_itself() -> None:
