@@ -191,7 +191,7 @@ async def _changed(
     current = read_one(node, resource, *place)
     if current is None:
         raise not_found(_title(resource), place[1])
-    new = make(current)
+    new = _placed(make(current), current)
     _check_same(resource, current, new)
     body = {key: value for key, value in new.items() if key != "status"}
     new, said = known_fields(body, resource, mode_of(request), duplicates_in(request))
@@ -244,6 +244,15 @@ async def _computed(function: Callable[[], T], size: int) -> T:
     """Return what a pure function returns. `size`: characters of what it reads: with much of it, it runs in a thread,
     so that the node goes on meanwhile."""
     return function() if size < _LARGE else await asyncio.to_thread(function)
+
+
+def _placed(new: Json, current: Json) -> Json:
+    """Return the new object in its namespace, which a client may leave out: it is in the path (apiserver
+    pkg/registry/rest/update.go, EnsureObjectNamespaceMatchesRequestNamespace)."""
+    metadata, namespace = new.get("metadata"), current["metadata"].get("namespace")
+    if not namespace or not isinstance(metadata, dict) or metadata.get("namespace"):
+        return new
+    return {**new, "metadata": {**metadata, "namespace": namespace}}
 
 
 def _check_same(resource: Resource, current: Json, new: Json) -> None:

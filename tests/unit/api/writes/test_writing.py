@@ -190,6 +190,16 @@ def test_a_dry_run_changes_nothing(http: Http, files: Path) -> None:
     assert (files / "shop.yaml").read_text() == BY_HAND and not (files / "kubectl").exists()
 
 
+def test_an_object_that_is_replaced_need_not_name_its_namespace(http: Http, files: Path) -> None:
+    """Helm updates the Secrets of its releases so."""
+    found = http.get(f"{MAPS}/shop").json()
+    del found["metadata"]["namespace"]
+    found["data"] = {"colour": "green"}
+    answer = http.request("PUT", f"{MAPS}/shop", json=found)
+    assert (answer.status_code, answer.json()["data"]) == (200, {"colour": "green"})
+    assert "colour: green" in (files / "shop.yaml").read_text()
+
+
 def test_a_deletion_removes_the_document(http: Http, files: Path) -> None:
     orphan = {"propagationPolicy": "Orphan"}
     assert http.request("DELETE", f"{MAPS}/shop", json=orphan).status_code == 400
