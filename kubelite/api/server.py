@@ -100,7 +100,11 @@ def _web_socket(**options: Any) -> asyncio.Protocol:
 
     if AutoWebSocketsProtocol is None:
         raise ModuleNotFoundError("WebSockets need the package websockets", name="websockets")
-    return AutoWebSocketsProtocol(**options)
+    if getattr(AutoWebSocketsProtocol, "__name__", "") != "WebSocketsSansIOProtocol":  # of older versions
+        return AutoWebSocketsProtocol(**options)
+    from kubelite.api.web_socket import BoundedWebSocket
+
+    return BoundedWebSocket(**options)
 
 
 @contextlib.asynccontextmanager

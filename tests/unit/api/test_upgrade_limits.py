@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api import accepting
+from kubelite.api import accepting, web_socket
 from kubelite.api.kube.streams import websocket
 from tests.unit.api.server import Served, served
 from tests.unit.streaming.client import upgrade
@@ -115,6 +115,62 @@ def test_the_kernel_sends_at_once_and_looks_for_peers_that_are_gone() -> None:
 
     asyncio.run(run())
     assert found == {**accepting.KEEPALIVE, socket.TCP_USER_TIMEOUT: 0, socket.TCP_NODELAY: 1, -1: 1}
+
+
+def frame(size: int, sent: int) -> bytes:
+    """A binary message of `size` bytes, of which `sent` are there; masked with zeros."""
+    return b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + bytes(sent)
+
+
+def ended(connection: socket.socket) -> bytes:
+    """What a server sends until it closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_what_all_websockets_keep_is_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_socket, "MOST_HELD", 300 << 10)
+    with contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        for connection in (one, other):
+            connection.settimeout(10)
+            connection.connect(served.socket)
+            connection.sendall(WEBSOCKET.encode())
+            assert connection.recv(4096).startswith(b"HTTP/1.1 101 ")
+        one.sendall(frame(1 << 20, 200 << 10))
+        until(lambda: web_socket.Held.total >= 200 << 10)
+        other.sendall(frame(1 << 20, 200 << 10))
+        assert (1013).to_bytes(2, "big") + b"too many bytes wait on this node" in ended(other)
+        until(lambda: 0 < web_socket.Held.total < 300 << 10)
+    until(lambda: web_socket.Held.total == 0)
+
+
+def test_messages_in_fragments_arrive_whole(served: Served) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(served.socket)
+        connection.sendall(WEBSOCKET.encode())
+        head = connection.recv(4096)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        mask = bytes(4)
+        connection.sendall(
+            b"\x02\x82" + mask + b"\0h" + b"\x00\x81" + mask + b"e" + b"\x80\x81" + mask + b"y"
+        )
+        said = head.partition(b"\r\n\r\n")[2]
+        while b"\1hey" not in said:
+            data = connection.recv(4096)
+            assert data, said
+            said += data
+
+
+async def test_input_of_one_large_message_waits_in_pieces() -> None:
+    waiting = websocket._Input()
+    putting = asyncio.ensure_future(waiting.put(bytes(1 << 20)))
+    await asyncio.sleep(0)
+    got = 0
+    while got < 1 << 20:
+        got += len(await waiting.get() or b"")
+        assert waiting._size <= websocket.MOST_INPUT + websocket._PIECE
+    await putting
 
 
 async def test_ends_of_input_that_nobody_reads_do_not_pile_up() -> None:

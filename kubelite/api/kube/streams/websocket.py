@@ -22,9 +22,11 @@ from runtime.errors import RuntimeFault
 
 INVALID_PAYLOAD = 1007  # RFC 6455, section 7.4.1
 
-MOST_INPUT = (
-    256 << 10
-)  # bytes that wait for the process; then nothing more is read from the client, which blocks
+#: Bytes that wait for the process. Then no further message is taken, and the client blocks.
+MOST_INPUT = 64 << 10
+
+
+_PIECE = 16 << 10
 
 
 class _Input:
@@ -40,11 +42,13 @@ class _Input:
         if self._ended:
             return
         self._ended = data is None
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._size < MOST_INPUT)
-            self._waiting.append(data)
-            self._size += len(data or b"")
-            self._changed.notify_all()
+        pieces = [None] if data is None else [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
+        for piece in pieces:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._size < MOST_INPUT)
+                self._waiting.append(piece)
+                self._size += len(piece or b"")
+                self._changed.notify_all()
 
     async def get(self) -> bytes | None:
         async with self._changed:
