@@ -18,7 +18,19 @@ NOTES: Final = (
 )
 
 
+#: Programs that are built on clients, and what was tried; {what}: the results.
+PROGRAMS: Final = {
+    "Helm": "with `--server-side=false`: {what}.",
+    "Prometheus": "`kubernetes_sd_configs` with the roles {what}. The node has no port of a kubelet, so the address of "
+    "a target with the role `node` has none either.",
+    "kopf": "an operator with the handlers {what}. Handlers of `on.delete` are not called: the node deletes an object "
+    "at once, also if it has a finalizer.",
+}
 COMMANDS: Final = "kubectl: commands"
+
+
+def _listed(lines: list[results.Line], client: str) -> str:
+    return ", ".join(f"`{line.what}`" for line in lines if line.client == client)
 
 
 def page() -> str:
@@ -34,6 +46,12 @@ def page() -> str:
     everywhere = [
         one for one in commands if (f"kubectl (newest){COMMANDS.removeprefix('kubectl')}", one) in works
     ]
+    programs = [client for client in dict.fromkeys(line.client for line in lines) if client in PROGRAMS]
+    versions = {line.client: line.version for line in lines}
+    tried = "\n".join(
+        f"- {client} {versions[client]}, {PROGRAMS[client].format(what=_listed(lines, client))}"
+        for client in programs
+    )
     notes = "\n".join(f"- {note}" for note in NOTES)
     return titled(f"""\
 # Clients of the API
@@ -46,6 +64,12 @@ repeats it; tests compare what works with this page.
 
 {table(heads, rows)}
 {notes}
+
+## Other programs
+
+{tried}
+
+k9s and stern were not tried, because no registry that CI reaches has them as a program.
 
 ## Commands of kubectl
 
