@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tests.bench import builds, pulls
 from tests.bench.account import sweep
+from tests.bench.compose import Compose
 from tests.bench.engines import Bare, Crun, KubeliteOci, Library, Runc
 from tests.bench.measure import FAILURES, Bout, Plan
 from tests.bench.node_peer import MEMORY, PREFIX, Kubelite, pack
@@ -34,7 +35,7 @@ from tests.e2e.node import IMAGE
 
 HERE = Path(__file__).parent
 PEERS: tuple[type[Peer], ...] = (
-    *(Kubelite, Podman, PodmanRunc, Docker, SkopeoUmoci, Buildah),
+    *(Kubelite, Podman, PodmanRunc, Docker, Compose, SkopeoUmoci, Buildah),
     *(Library, KubeliteOci, Crun, Runc, Bare),
 )
 

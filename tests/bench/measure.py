@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tests.bench import builds, pulls, workloads
 from tests.bench.account import containers
 from tests.bench.caged import Refused
+from tests.bench.compose import Compose
 from tests.bench.engines import Bare, Engine, Library, wait_ended
 from tests.bench.node_peer import Kubelite
 from tests.bench.peers import CannotDo, Peer
@@ -215,9 +216,11 @@ class Bout:
 
     def _deployment(self, peer: Peer, turn: int) -> None:
         """Pods from files and pods of a Deployment in turn, on the same node: their ratio is the row."""
+        many = self.plan.many
+        if isinstance(peer, Compose):
+            self._composed(peer, turn)
         if not isinstance(peer, Kubelite):
             raise CannotDo
-        many = self.plan.many
         names = [f"bare{turn}-{number}" for number in range(many)]
         began = peer.start(names)
         alone = (max(peer.wait_stamps(names)) - began) / 1e9
@@ -232,6 +235,17 @@ class Bout:
         if self.plan.wants("rolled"):
             self._add(turn, "rolled", peer, workloads.rolled_out(peer, name, many))
         peer.remove([name])
+        time.sleep(SETTLED)
+
+    def _composed(self, peer: Compose, turn: int) -> None:
+        name = f"deployed{turn}"
+        try:
+            self._add(turn, "deployed", peer, peer.deploy(name, self.plan.many))
+            if self.plan.wants("rolled"):
+                time.sleep(SETTLED)
+                self._add(turn, "rolled", peer, peer.deploy(name, self.plan.many, edition=2))
+        finally:
+            peer.undeploy(name)
         time.sleep(SETTLED)
 
     def _jobs(self, peer: Peer, turn: int) -> None:
