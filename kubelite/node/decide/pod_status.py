@@ -7,6 +7,7 @@ record of how an instance ended.
 
 from __future__ import annotations
 
+from kubelite.kube.jobs import TRACKING_FINALIZER
 from kubelite.kube.objects import TERMINAL_PHASES
 from kubelite.kube.times import rfc3339
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of
@@ -405,3 +406,19 @@ def _init_pending(pod: Pod, container: Container, status: ContainerStatus, *, be
     if begun and (state is None or state.waiting is not None):
         return False  # it runs again in a new sandbox, and the pod was Running before
     return state is None or state.running is not None or (state.waiting is not None and not status.last_state)
+
+
+def must_be_on_disk(pod: Pod, new: PodStatus) -> bool:
+    """Tell whether a new status must be on the disk before anything sees it.
+
+    That of a pod being deleted only serves watchers: after a power failure the deletion starts again. But a Job counts
+    its pods by their statuses, and must not run again what has succeeded. That a pod has ended is on the disk when its
+    sandbox is stopped; the conditions that follow can be seen again."""
+    had = pod.status
+    if had.phase in TERMINAL_PHASES and (had.phase, _containers(had)) == (new.phase, _containers(new)):
+        return False
+    return not pod.metadata.deletion_timestamp or TRACKING_FINALIZER in pod.metadata.finalizers
+
+
+def _containers(status: PodStatus) -> tuple[object, ...]:
+    return status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from kubelite.kube.jobs import TRACKING_FINALIZER, awaits_counting, controlling_job
+from kubelite.kube.jobs import awaits_counting, controlling_job
 from kubelite.kube.objects import AUTHORITY, AUTHORITY_KEY, NODE_CONDITIONS, TERMINAL_PHASES, ended, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
-from kubelite.node.decide.pod_status import compute_pod_status
+from kubelite.node.decide.pod_status import compute_pod_status, must_be_on_disk
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
 from kubelite.node.model.actions import (
     Facts,
@@ -450,9 +450,7 @@ class PodWorker:
             kept = [*(c for c in ours if c["type"] in NODE_CONDITIONS), *others]
             return {**doc, "status": {**written, "conditions": kept}}
 
-        # The status of a pod being deleted only serves watchers: after a power failure the deletion starts again. But a
-        # Job counts its pods by their statuses, and must not run again what has succeeded.
-        durable = not pod.metadata.deletion_timestamp or TRACKING_FINALIZER in pod.metadata.finalizers
+        durable = must_be_on_disk(pod, status)
         began = time.perf_counter()
         record = await self._store.modify(turn.uid, change, durable=durable)
         self._observer.status_written(time.perf_counter() - began)

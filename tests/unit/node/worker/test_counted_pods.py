@@ -9,6 +9,7 @@ import pytest
 from kubelite.kube.jobs import TRACKING_FINALIZER, without_finalizer
 from tests.unit.node.decide.pod_worlds import UID
 from tests.unit.node.worker.worker_kit import Node, Run
+from tests.unit.state.store_kit import commits_of
 
 JOB_UID = "job-uid"
 OWNER = {"apiVersion": "batch/v1", "kind": "Job", "name": "sum", "uid": JOB_UID, "controller": True}
@@ -123,5 +124,24 @@ def test_the_finalizer_of_a_job_is_no_field_without_effect(run: Run) -> None:
         await put_counted(node)
         await node.settle()
         assert not [one for one in node.events.seen if "finalizers" in one[2]]
+
+    run(story)
+
+
+def test_an_end_is_on_the_disk_before_it_is_seen_and_what_follows_is_not_waited_for(run: Run) -> None:
+    """The conditions that change when the sandbox of an ended pod is stopped."""
+
+    async def story(node: Node) -> None:
+        await put_counted(node)
+        await node.settle()
+        commits = commits_of(node.store)
+        node.fake.exit(UID, "app", 0)
+        await node.settle()
+        written = [
+            (batch.durable, doc.doc["status"]["phase"])
+            for batch in commits
+            if (doc := batch.objects.get(UID)) is not None
+        ]
+        assert written == [(True, "Succeeded"), (False, "Succeeded")]
 
     run(story)
