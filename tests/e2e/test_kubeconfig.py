@@ -204,3 +204,21 @@ def test_apply_explain_and_diff(admin: Kubectl) -> None:
         shown.startswith("GROUP:      apps\nKIND:       Deployment")
         and "rollingUpdate\t<RollingUpdate" in shown
     )
+
+
+def test_access_is_given_without_kubectl(admin: Kubectl) -> None:
+    """`kubelite create` writes account, role and binding into the manifest directory, and prints a token."""
+    cli = admin.node.cli
+    cli("create", "serviceaccount", "reader")
+    cli("create", "role", "reader", "--verb=get,list", "--resource=pods")
+    cli("create", "rolebinding", "reader", "--role=reader", "--serviceaccount=default:reader")
+    cli("create", "clusterrolebinding", "reader", "--clusterrole=view", "--group=nobody")
+    token = cli("create", "token", "reader", "--duration=10m").out.strip()
+    server = ("--kubeconfig", "/dev/null", "--server", "https://127.0.0.1:6443", "--insecure-skip-tls-verify")
+    as_reader = (*server, "--token", token)
+    admin.node.wait(lambda: admin("get", "pods", *as_reader).code == 0, "the binding to count")
+    assert "web " in admin("get", "pods", *as_reader).out
+    assert 'cannot list resource "secrets"' in admin("get", "secrets", *as_reader).err
+    bound = ("--bound-object-kind=Pod", "--bound-object-name=gone")
+    refused = cli("create", "token", "reader", *bound, check=False)
+    assert refused.code == 1 and "gone" in refused.err

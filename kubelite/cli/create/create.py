@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kubelite.cli.create import documents, ingress, services, workloads
+from kubelite.cli.create import access, documents, ingress, services, workloads
 from kubelite.cli.create.key_values import read_bytes, read_values
 from kubelite.cli.create.writing import create as create_objects
 from kubelite.cli.create.writing import dry_run_option, output_option, write
@@ -20,17 +20,11 @@ from kubelite.cli.options import client, files_option, namespace_option, recursi
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NOT_RUN = "kubelite does not run objects of this kind; `kubelite api-resources` lists those that it knows"
 _BY_HAND = "kubectl has no generator either: `kubelite explain pvc.spec` describes the fields of a manifest"
-_OTHER_KINDS = (
-    "clusterrole", "clusterrolebinding", "role", "rolebinding",
-    "serviceaccount", "token",
-)  # fmt: skip
 _INSTEAD = {
     "pod": "use `kubelite run IMAGE`",
     "pvc": _BY_HAND,
     "persistentvolumeclaim": _BY_HAND,
-    **dict.fromkeys(_OTHER_KINDS, _NOT_RUN),
 }
 
 
@@ -317,7 +311,10 @@ create.add_command(priorityclass, "pc")
 @create.command(
     "namespace",
     examples="""
-    # Print the manifest of a namespace, for a cluster
+    # Create a namespace
+    kubelite create namespace prod
+
+    # Print its manifest, to add labels for Pod Security
     kubelite create namespace prod --dry-run=client -o yaml
     """,
 )
@@ -327,15 +324,10 @@ create.add_command(priorityclass, "pc")
 @socket_option
 @click.pass_context
 def namespace(ctx: click.Context, name: str, dry_run: str, output: str) -> None:
-    """Print the manifest of a namespace.
+    """Create a namespace.
 
-    On this node a namespace exists while an object is in it: nothing needs to be created.
+    A namespace that no manifest defines exists while an object is in it.
     """
-    if dry_run != "client":
-        raise CliError(
-            f"error: a namespace needs no object here: it exists while an object is in it. Use -n {name}, or "
-            f"metadata.namespace; --dry-run=client -o yaml prints a manifest for a cluster"
-        )
     write(client(ctx), documents.namespace_object(name), dry_run=dry_run, output=output)
 
 
@@ -366,6 +358,16 @@ def quota(ctx: click.Context, /, name: str, **options: Any) -> None:
 
 
 create.add_command(quota, "resourcequota")
+for _command in (
+    access.role,
+    access.clusterrole,
+    access.rolebinding,
+    access.clusterrolebinding,
+    access.serviceaccount,
+    access.token,
+):
+    create.add_command(_command)
+create.add_command(access.serviceaccount, "sa")
 create.add_command(ingress.ingress)
 create.add_command(ingress.ingress, "ing")
 create.add_command(services.service)

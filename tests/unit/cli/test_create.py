@@ -240,8 +240,6 @@ def test_delete_names_the_pods_that_need_a_deleted_object(server: Served, tmp_pa
         (("secret", "docker-registry", "a"), "--docker-username and --docker-password are required"),
         (("secret", "docker-registry", "a", "--from-file=empty"), "must name one file with logins, not 0"),
         (("secret", "docker-registry", "a", "--from-file=conf.d"), "must name one file with logins, not 2"),
-        (("namespace", "prod"), "a namespace needs no object here"),
-        (("role", "web"), "kubelite does not run objects of this kind"),
         (("pod", "web"), "use `kubelite run IMAGE`"),
     ],
 )
