@@ -78,6 +78,7 @@ FLOORS: Final = (
         ("controllers", "workloads"),
         ("services", "Service, DNS"),
         ("policies", "limits"),
+        ("managed_fields", "whose they are"),
         ("namespaces", "quotas"),
         ("autoscaling", "replicas"),
     ),

@@ -15,6 +15,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.pod_security import PodSecurity
 from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry
+from kubelite.sources.ownership import NONE_GIVEN, Owners
 from kubelite.streaming.session import ExecSession
 
 if TYPE_CHECKING:
@@ -267,8 +268,9 @@ class NodeApi(Protocol):
     # manifests
     def manifests(self) -> list[ManifestFile]: ...
 
-    async def rescan(self) -> None:
-        """Read the manifests directory now; return when the store matches it."""
+    async def rescan(self, owners: Owners = NONE_GIVEN) -> None:
+        """Read the manifests directory now; return when the store matches it. `owners`: metadata.managedFields of the
+        objects that the API has changed there."""
         ...
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
@@ -334,8 +336,8 @@ class NodeApi(Protocol):
         InvalidObject, and Forbidden if Pod Security admission refuses the pod."""
         ...
 
-    async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
-        """Apply `change` to the pod's document. Return None if there is no such pod."""
+    async def change_object(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
+        """Apply `change` to a recorded document. Return None if there is no such object."""
         ...
 
     async def trace(self, namespace: str, name: str) -> Json | None:

@@ -46,6 +46,7 @@ from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry, diff_documents
 from kubelite.sources.directory import Sources
+from kubelite.sources.ownership import NONE_GIVEN, Owners
 from kubelite.streaming.session import ExecSession
 from kubelite.telemetry.metrics.meters import Meters
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
@@ -236,8 +237,8 @@ class NodeAgent:
     def manifests(self) -> list[ManifestFile]:
         return [manifest_file(state, self.store) for state in self.sources.states()]
 
-    async def rescan(self) -> None:
-        await self.sources.rescan()
+    async def rescan(self, owners: Owners = NONE_GIVEN) -> None:
+        await self.sources.rescan(owners)
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
         return await diff_documents(text, file, self.store, self.worker, self.settings)
@@ -250,8 +251,7 @@ class NodeAgent:
         if record is None or found is None:
             return None
         await self.events.flush()
-        about = (event.doc for event in self.store.list("Event", namespace))
-        mine = [event for event in about if event["involvedObject"].get("uid") == record.uid]
+        mine = [doc for doc in self.store.docs("Event") if doc["involvedObject"].get("uid") == record.uid]
         rejected = [s.rejected for s in self.sources.states() if s.file == source_of(record) and s.rejected]
         reasons = found["reasons"]
         if short := unready(record.doc, mine):
@@ -333,7 +333,7 @@ class NodeAgent:
 
         return await self.store.modify(uid, change)
 
-    async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
+    async def change_object(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
         return await self.store.modify(uid, change)
 
     async def trace(self, namespace: str, name: str) -> Json | None:

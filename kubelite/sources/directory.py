@@ -44,15 +44,9 @@ from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources import plan as plans
 from kubelite.sources.ending import is_revived, marked, terminated
-from kubelite.sources.files import (
-    Listing,
-    being_written,
-    below,
-    list_manifests,
-    no_file,
-    read_open,
-)  # fmt: skip
+from kubelite.sources.files import Listing, being_written, below, list_manifests, no_file, read_open
 from kubelite.sources.namespaces import DeclaredLabels, to_read_again
+from kubelite.sources.ownership import NONE_GIVEN, Owners, Ownership
 from kubelite.sources.plan import KINDS, Key, ManifestState, Problem, bound, created, failed, merged, plan
 from kubelite.sources.refused import Refused
 from kubelite.sources.services import Allocate
@@ -122,6 +116,7 @@ class Sources:
         self._with_defaults = with_defaults  # returns a pod with the node's own defaults
         self._on_valid = on_valid  # called with a file and its text if the text is valid
         self._clock = clock
+        self._ownership = Ownership(clock)
         self._files: dict[str, ManifestState] = {}
         self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # specs read since the last plan
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
@@ -221,9 +216,10 @@ class Sources:
             if not self._settling:
                 self.ready.set()
 
-    async def rescan(self) -> None:
-        """Scan now and return when the result is on the disk."""
-        await self.scan(settle=0)
+    async def rescan(self, owners: Owners = NONE_GIVEN) -> None:
+        """Scan now and return when the result is on the disk. `owners`: the managers of what the API changes."""
+        with self._ownership.given(owners):
+            await self.scan(settle=0)
         await self._store.sync()
 
     def _fail(self, words: str) -> None:
@@ -380,6 +376,7 @@ class Sources:
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             new = created(doc, file, uid=uid or new_uid(), now=now)
+            new = self._ownership.of_new((kind, namespace, name), new)
             self._hand_over(file, (kind, namespace, name), new)
             # Not durable, because a lost pod is recreated from its manifest. Its first status is durable.
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
@@ -429,6 +426,7 @@ class Sources:
             going = doc["metadata"].get("deletionTimestamp") and not is_revived(doc, plan.rules.ending)
             changed = None if going else merged(doc, plan.rules.edited(doc, wanted), file)
             if changed is not None:
+                changed = self._ownership.of_edited(key, doc, changed)
                 self._hand_over(file, key, changed)
             return changed
 

@@ -396,6 +396,7 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         "resourceVersion",
         "creationTimestamp",
         "generation",
+        "managedFields",
         "finalizers",
         *(
             () if is_revived(old, ()) else ending

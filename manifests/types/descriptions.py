@@ -25,7 +25,7 @@ ObjectMeta
   generateName  Prefix of the name of an object that sets no name. The rest follows from its file and its place there.
   generation  Number of edits of spec; set by the node.
   labels  Keys and values by which selectors (-l) choose objects.
-  managedFields  Not used on this node.
+  managedFields  Who has set which fields by the API. The node records it; in a manifest it is ignored.
   name  A DNS name, unique in its namespace.
   namespace  Scope of the name; default if not set. A namespace exists as soon as it contains an object.
   ownerReferences  Objects that this one belongs to.

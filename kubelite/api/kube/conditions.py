@@ -49,7 +49,7 @@ async def patch_status(request: Request) -> Response:
         after = conditions(before, foreign, whole=kind == MERGE, now=now)
         return {**doc, "status": {**(doc.get("status") or {}), "conditions": after}}
 
-    record = await node_of(request).change_pod(pod["metadata"]["uid"], change)
+    record = await node_of(request).change_object(pod["metadata"]["uid"], change)
     if record is None:
         raise not_found("pods", name)
     return JSONResponse(complete(RESOURCES["pods"], record.doc))

@@ -105,7 +105,9 @@ if TYPE_CHECKING:
     help="Print the API's response for a path, like /api/v1/pods?limit=1.",
 )
 @click.option("--chunk-size", type=int, hidden=True)  # kubectl's; accepted and ignored
-@click.option("--show-managed-fields", is_flag=True, hidden=True)  # objects have no managed fields
+@click.option(
+    "--show-managed-fields", is_flag=True, help="With -o json or yaml, keep metadata.managedFields."
+)
 @files_option
 @recursive_option
 @socket_option
@@ -188,11 +190,22 @@ class _Getter:
 
     def _print_whole(self, document: Json) -> None:
         if self.output == "json":
-            print_json(document)
+            print_json(self._shown(document))
         elif self.output == "yaml":
-            print_yaml(document)
+            print_yaml(self._shown(document))
         elif self.printed_by is not None:
             self.printed_by(document, not self.options["no_headers"])
+
+    def _shown(self, document: Json) -> Json:
+        """Return an object, or a list of them, as JSON and YAML show it (kubectl: OmitManagedFieldsPrinter)."""
+        if self.options["show_managed_fields"]:
+            return document
+        if "items" in document:
+            return {**document, "items": [self._shown(one) for one in document["items"]]}
+        if "managedFields" not in (document.get("metadata") or {}):
+            return document
+        kept = {key: value for key, value in document["metadata"].items() if key != "managedFields"}
+        return {**document, "metadata": kept}
 
     def _selection(self) -> Json:
         query = dict(self.at)
@@ -310,9 +323,9 @@ class _Getter:
             return
         for doc in answer.get("items", [answer]):
             if self.output == "json":
-                print_json(doc)
+                print_json(self._shown(doc))
             elif self.output == "yaml":
-                print_yaml(doc, first=not self.printed)
+                print_yaml(self._shown(doc), first=not self.printed)
             elif self.printed_by is not None:
                 self.printed_by(doc, not self.options["no_headers"] and not self.printed)
                 sys.stdout.flush()

@@ -32,9 +32,11 @@ from kubelite.kube.pod_security import PodSecurity
 from kubelite.node.model.node_facts import changes, patched
 from kubelite.settings import Settings
 from kubelite.sources.diff import DiffEntry
+from kubelite.sources.ownership import NONE_GIVEN, Owners, Ownership, with_managers
 from kubelite.telemetry.sampling.processes import process
 from manifests.yaml.loader import Loaded, load_file
 from runtime.errors import ImageError, StartError
+from state.batch import same
 from state.store import Record, Store
 
 NOW = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -197,6 +199,7 @@ class FakeNode:
         self.packed: list[Json] = []
         self.sessions: list[FakeSession] = []
         self.said: Json = {}  # of the node, set by patches
+        self.ownership = Ownership(time.time)
 
     async def kubeconfig(self, user: str, groups: list[str], seconds: float) -> Json:
         raise ApiError("NotFound", f"no port for {user}")
@@ -265,8 +268,12 @@ class FakeNode:
             await self.store.create("Event", doc)
         self.events_to_come.clear()
 
-    async def rescan(self) -> None:
+    async def rescan(self, owners: Owners = NONE_GIVEN) -> None:
         """Like the daemon's source: put the objects of the files into the store."""
+        with self.ownership.given(owners):
+            await self._rescan()
+
+    async def _rescan(self) -> None:
         wanted: dict[tuple[str, str, str], Json] = {}
         for path in sorted(Path(self.manifests_dir).rglob("*.yaml")):
             if path.name.startswith("."):
@@ -285,11 +292,12 @@ class FakeNode:
                     },
                 }
                 wanted[document.key] = doc
-        for (kind, namespace, name), doc in wanted.items():
-            if self.store.get(kind, namespace, name):
-                await self.store.update(kind, doc)
-            else:
-                await self.store.create(kind, doc)
+        for key, doc in wanted.items():
+            old = self.store.get(*key)
+            if old is None:
+                await self.store.create(key[0], self.ownership.of_new(key, doc))
+            elif not same(old.doc, known := with_managers(doc, old.metadata.get("managedFields") or [])):
+                await self.store.update(key[0], self.ownership.of_edited(key, old.doc, known))
         for kind in ("Pod", "ConfigMap", "Secret"):
             for record in self.store.list(kind):
                 source = (record.doc["metadata"].get("annotations") or {}).get("kubelite.io/source")
@@ -379,13 +387,8 @@ class FakeNode:
             found.doc["spec"]["ephemeralContainers"] = wanted
         return found
 
-    async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> Any:
-        found = next((r for r in self.store.list("Pod") if r.uid == uid), None)
-        if found is not None:
-            changed = change(found.doc)
-            found.doc.clear()
-            found.doc.update(changed)
-        return found
+    async def change_object(self, uid: str, change: Callable[[Json], Json]) -> Any:
+        return await self.store.modify(uid, change)
 
     async def trace(self, namespace: str, name: str) -> Json | None:
         if self.store.get("Pod", namespace, name) is None:

@@ -50,6 +50,18 @@ def test_get_by_name_in_all_forms(server: Served) -> None:
     assert some.stderr == 'Error from server (NotFound): pods "nix" not found\n'
 
 
+def test_get_shows_managers_of_fields_only_if_it_is_asked(server: Served) -> None:
+    entry = {"manager": "kr8s", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    metadata = {"name": "shop", "namespace": "default", "uid": "u-shop", "managedFields": [entry]}
+    doc = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "1"}}
+    server.run(server.node.store.create("ConfigMap", doc))
+    for what in (["cm", "shop"], ["cm"]):
+        for form in ("json", "yaml"):
+            assert "managedFields" not in ok(server, "get", *what, "-o", form)
+            assert "manager" in ok(server, "get", *what, "-o", form, "--show-managed-fields")
+    assert ok(server, "get", "cm", "shop", "-o", "jsonpath={.metadata.managedFields[*].manager}") == "kr8s"
+
+
 def test_get_without_objects(server: Served) -> None:
     done = kubelite(server, "get", "configmaps")
     assert (done.returncode, done.stdout, done.stderr) == (

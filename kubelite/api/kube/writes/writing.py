@@ -29,8 +29,9 @@ from kubelite.api.kube.writes.bodies import (
     named,
     object_of,
 )
-from kubelite.api.kube.writes.carry import carried, stripped
+from kubelite.api.kube.writes.carry import carried
 from kubelite.api.kube.writes.field_validation import known_fields, mode_of
+from kubelite.api.kube.writes.ownership import Updater, Views, entries, manager_name
 from kubelite.api.node import NodeApi
 from kubelite.api.own.change import source_of_object
 from kubelite.api.own.routes import admitted
@@ -39,10 +40,17 @@ from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.sources import edits
 from kubelite.sources.fields import CannotChange, changed, differences, dumped
+from kubelite.sources.manifest_part import stripped
+from kubelite.sources.ownership import NONE_GIVEN, Owners, with_managers
 from kubelite.sources.patches import CannotPatch, TooLarge, patched
 from manifests.yaml.loader import KINDS, load_text
 
 T = TypeVar("T")
+#: Returns metadata.managedFields of an object that is created, from the object with its defaults.
+OwnersOfNew = Callable[[Json], list[Json]]
+#: Returns metadata.managedFields of an object that is changed: from how it is, how it will be, and what its manifest
+#: says before and after (None: the manifest does not change).
+OwnersOfChanged = Callable[[Json, Json, Views | None], list[Json]]
 
 _LARGE = 64 << 10  # characters, about 50 ms of work
 _LONGEST_NAME = 200  # characters of a file's name, without its suffix
@@ -61,12 +69,19 @@ async def create(request: Request, node: NodeApi, resource: Resource, namespace:
         raise bad_request("resourceVersion should not be set on objects to be created")
     known, said = known_fields(given, resource, mode_of(request), duplicates_in(request))
     doc = named(known, resource, namespace if resource.namespaced else "")
+    owners = Updater(manager_name(request), resource).of_new
     async with request.app.state.writes:
-        return await _create(request, node, resource, doc, warning_header(said))
+        return await _create(request, node, resource, doc, warned=warning_header(said), owners=owners)
 
 
 async def _create(
-    request: Request, node: NodeApi, resource: Resource, doc: Json, warned: dict[str, str]
+    request: Request,
+    node: NodeApi,
+    resource: Resource,
+    doc: Json,
+    *,
+    warned: dict[str, str],
+    owners: OwnersOfNew,
 ) -> Response:
     key = edits.Key(resource.kind, doc["metadata"].get("namespace", ""), doc["metadata"]["name"])
     await node.rescan()
@@ -80,8 +95,9 @@ async def _create(
 
     chunk, valid = await _computed(prepared, len(await request.body()))
     headers = joined(warned, admitted(request, node, [chunk]))
+    managers = owners(valid)
     if is_dry_run(request):
-        return JSONResponse(complete(resource, valid), 201, headers=headers)
+        return JSONResponse(with_managers(complete(resource, valid), managers), 201, headers=headers)
     folder = "/".join(part for part in (node.manifests_dir, edits.FOLDER, key.namespace) if part)
     target = f"{folder}/{_file_name(key)}"
     before = edits.read_candidates((entry["file"] for entry in node.manifests()), [key], also=target)
@@ -89,20 +105,21 @@ async def _create(
     if plan.outcomes[0].result != "created":
         words = "but the node does not accept it: see `kubelite get manifests`, and correct the file"
         raise ApiError("Conflict", f"{plan.outcomes[0].file} defines {key}, {words}")
-    await carry_out(request, node, plan, before)
-    return JSONResponse(_present(node, resource, key), 201, headers=headers)
+    await carry_out(request, node, plan, before, {key: managers})
+    return JSONResponse(await _owned(node, resource, key, managers), 201, headers=headers)
 
 
 async def update(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
     """PUT: the object as a whole."""
     given = await object_of(request, resource)
-    doc, headers = await _change(request, node, resource, (namespace, name), lambda _: given)
+    owners = Updater(manager_name(request), resource).of_changed
+    doc, headers = await _change(request, node, resource, (namespace, name), lambda _: given, owners=owners)
     return JSONResponse(doc, headers=headers)
 
 
 async def patch(request: Request, node: NodeApi, resource: Resource, namespace: str, name: str) -> Response:
-    make = await _patch(request)
-    doc, headers = await _change(request, node, resource, (namespace, name), make)
+    make, owners = await _patch(request), Updater(manager_name(request), resource).of_changed
+    doc, headers = await _change(request, node, resource, (namespace, name), make, owners=owners)
     return JSONResponse(doc, headers=headers)
 
 
@@ -128,7 +145,8 @@ async def scale(request: Request, node: NodeApi, resource: Resource, namespace: 
             "spec": {**doc["spec"], "replicas": replicas},
         }
 
-    doc, headers = await _change(request, node, resource, (namespace, name), scaled)
+    owners = Updater(manager_name(request), resource, "scale").of_changed
+    doc, headers = await _change(request, node, resource, (namespace, name), scaled, owners=owners)
     return JSONResponse(scale_of(doc), headers=headers)
 
 
@@ -174,10 +192,12 @@ async def _change(
     resource: Resource,
     place: tuple[str, str],
     make: Callable[[Json], Json],
+    *,
+    owners: OwnersOfChanged,
 ) -> tuple[Json, dict[str, str]]:
     """Change an object in its manifest. Return it as it is then, and headers with warnings."""
     async with request.app.state.writes:
-        return await _changed(request, node, resource, place, make)
+        return await _changed(request, node, resource, place, make, owners=owners)
 
 
 async def _changed(
@@ -186,6 +206,8 @@ async def _changed(
     resource: Resource,
     place: tuple[str, str],
     make: Callable[[Json], Json],
+    *,
+    owners: OwnersOfChanged,
 ) -> tuple[Json, dict[str, str]]:
     await node.rescan()
     current = read_one(node, resource, *place)
@@ -197,9 +219,12 @@ async def _changed(
     new, said = known_fields(body, resource, mode_of(request), duplicates_in(request))
     warned = warning_header(said)
     old_words, new_words = stripped(current), stripped(new)
-    if old_words == new_words:
-        return current, warned
     key = key_of(current)
+    if old_words == new_words:
+        managers = owners(current, new, None)
+        if is_dry_run(request):
+            return with_managers(current, managers), warned
+        return await _owned(node, resource, key, managers), warned
     source = source_of_object(node, key)
 
     def change_text(text: str) -> str:
@@ -220,10 +245,17 @@ async def _changed(
     size = sum(map(len, before.values()))
     plan, ours = await _computed(lambda: _planned(before, key, change_text), size)
     headers = joined(warned, admitted(request, node, ours)) if ours else warned
+
+    def views() -> tuple[Json, Json]:
+        old = [chunk for chunk in edits.split(before[source], source) if key in chunk.keys]
+        first, second = (_validated(chunks[0].text, key) for chunks in (old, ours or old))
+        return first, second
+
+    managers = owners(current, new, views)
     if is_dry_run(request):
-        return {**new, "status": current.get("status", {})}, headers
-    await carry_out(request, node, plan, before)
-    return _present(node, resource, key), headers
+        return with_managers({**new, "status": current.get("status", {})}, managers), headers
+    await carry_out(request, node, plan, before, {key: managers})
+    return await _owned(node, resource, key, managers), headers
 
 
 def _planned(
@@ -298,9 +330,15 @@ def _validated(text: str, key: edits.Key) -> Json:
     return loaded.documents[0].obj.to_json()
 
 
-async def carry_out(request: Request, node: NodeApi, plan: edits.Plan, before: Mapping[str, str]) -> None:
+async def carry_out(
+    request: Request,
+    node: NodeApi,
+    plan: edits.Plan,
+    before: Mapping[str, str],
+    owners: Owners = NONE_GIVEN,
+) -> None:
     """Write the files, and read the directory. If one cannot be written, or the node does not accept one, undo all.
-    Raises ApiError."""
+    Raises ApiError. `owners`: metadata.managedFields of the objects that change."""
     try:
         edits.execute(plan, node.manifests_dir)
     except ApiError as error:  # a read-only file system, a full disk
@@ -310,7 +348,7 @@ async def carry_out(request: Request, node: NodeApi, plan: edits.Plan, before: M
         except ApiError as failed:
             words = f"{words}; some files are changed already: {failed}"
         raise ApiError("Conflict", words) from error
-    await node.rescan()
+    await node.rescan(owners)
     files = {entry["file"]: entry for entry in node.manifests()}
     for path in plan.writes:
         errors = files[path]["errors"] if path in files else []
@@ -321,6 +359,17 @@ async def carry_out(request: Request, node: NodeApi, plan: edits.Plan, before: M
             key = next(outcome.key for outcome in plan.outcomes if outcome.file == path)
             raise ApiError("Invalid", f'{key.kind} "{key.name}" is invalid: {path}: {"; ".join(said)}')
     note(request, *[f"{o.key.kind.lower()}/{o.key.namespace}/{o.key.name} {o.result}" for o in plan.outcomes])
+
+
+async def _owned(node: NodeApi, resource: Resource, key: edits.Key, managers: list[Json]) -> Json:
+    """Return an object as it is, with its managers. They are recorded here if nothing else of it has changed, or if the
+    node has read its file before it was told who wrote it."""
+    found = _present(node, resource, key)
+    uid = found["metadata"].get("uid")
+    if entries(found) == managers or node.store.get(*key) is None or uid is None:
+        return found
+    await node.change_object(uid, lambda doc: with_managers(doc, managers))
+    return _present(node, resource, key)
 
 
 def _present(node: NodeApi, resource: Resource, key: edits.Key) -> Json:

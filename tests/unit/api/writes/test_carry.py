@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.api.kube.writes.carry import carried, stripped
+from kubelite.api.kube.writes.carry import carried
+from kubelite.sources.manifest_part import stripped
 
 VALUES = st.recursive(
     st.none() | st.integers(0, 3) | st.sampled_from(["a", "b"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.sources.ownership import NONE_GIVEN, Owners
 from tests.unit.api.fake_node import pod_doc
 from tests.unit.api.test_api import Http, http, node
 
@@ -271,10 +272,10 @@ def test_an_undo_leaves_what_somebody_else_has_written_since(
 ) -> None:
     file, rescan, theirs = files / "shop.yaml", http.node.rescan, "apiVersion: v1\nkind: ConfigMap\ndata: 5\n"
 
-    async def meanwhile() -> None:
+    async def meanwhile(owners: Owners = NONE_GIVEN) -> None:
         if "green" in file.read_text():
             file.write_text(theirs)
-        await rescan()
+        await rescan(owners)
 
     monkeypatch.setattr(http.node, "rescan", meanwhile)
     answer = http.request("PATCH", f"{MAPS}/shop", json={"data": {"colour": "green"}}, headers=MERGE)
