@@ -39,6 +39,20 @@ def stripped(doc: Json) -> Json:
     return {**found, "metadata": metadata}
 
 
+def with_nodes_part(words: Json, doc: Json) -> Json:
+    """Return `words`, what a manifest says of an object, with what only the node sets in `doc`, the object as it is."""
+    own = {key: value for key, value in doc["metadata"].items() if key in _OWN_METADATA}
+    annotations = {
+        key: value
+        for key, value in (doc["metadata"].get("annotations") or {}).items()
+        if key in _OWN_ANNOTATIONS
+    }
+    metadata = {**words["metadata"], **own}
+    if annotations:
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
+    return {**words, "metadata": metadata}
+
+
 def without_nulls(value: Any) -> Any:
     """Return a value without fields that are null: Go's encoder writes some, and they mean nothing."""
     if isinstance(value, dict):

@@ -69,9 +69,14 @@ def _selected(fields: str) -> str:
 
 def forbidden(store: StoreView, user: User, scope: Scope) -> ApiError | None:
     """Return the error if a user may not send a request, else None."""
+    return refused(store, user, attributes_of(scope))
+
+
+def refused(store: StoreView, user: User, request: Attributes) -> ApiError | None:
+    """Return the error if a user may not do this, else None."""
     if MASTERS in user.groups:
         return None
-    request, roles = attributes_of(scope), roles_of(store)
+    roles = roles_of(store)
     if not roles.allow(user, request):
         return ApiError("Forbidden", refusal(user, request))
     # Who writes roles could give themselves any right. An API server compares the rules

@@ -25,6 +25,8 @@ _PARAMETERS = [
     for name in ("dryRun", "fieldManager", "fieldValidation")
 ]
 
+_FORCE = {"name": "force", "in": "query", "schema": {"type": "boolean", "uniqueItems": True}}
+
 
 def served() -> Iterator[Resource]:
     yield from (*RESOURCES.values(), *CONVERTED)
@@ -78,7 +80,7 @@ def _paths(resource: Resource, model: type[Object] | None) -> Json:
         if verb in _VERBS:
             operation: Json = {"responses": answer, "x-kubernetes-group-version-kind": identity}
             if verb in ("create", "update", "patch"):
-                operation["parameters"] = _PARAMETERS
+                operation["parameters"] = [*_PARAMETERS, *([_FORCE] if verb == "patch" else [])]
             (listed if verb == "create" else named)[_VERBS[verb]] = operation
     for verb, method in (("list", "get"), ("deletecollection", "delete")):
         if verb in resource.verbs:

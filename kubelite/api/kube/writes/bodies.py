@@ -19,6 +19,7 @@ PATCHES = {
     "application/merge-patch+json": "merge",
     "application/strategic-merge-patch+json": "strategic",
 }
+APPLY = "application/apply-patch+yaml"  # of server-side apply (applying.py)
 MOST_REVIEW = 64 << 10  # bytes of a review: hundreds of groups
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?")
 _ALPHANUMERIC = "bcdfghjklmnpqrstvwxz2456789"  # of generated names (apimachinery pkg/util/rand)
@@ -50,9 +51,10 @@ async def data_of(request: Request) -> Any:
         text = (await request.body()).decode()
     except UnicodeDecodeError as error:
         raise bad_request(f"the body is not UTF-8: {error}") from error
-    data, request.state.duplicates = (
-        _json_in if not kind or kind.endswith(("/json", "+json")) else _yaml_in
-    )(text)
+    read = _json_in if not kind or kind.endswith(("/json", "+json")) else _yaml_in
+    if kind == APPLY and text.lstrip()[:1] == "{":
+        read = _json_or_yaml_in
+    data, request.state.duplicates = read(text)
     return data
 
 
@@ -76,6 +78,14 @@ def _json_in(text: str) -> tuple[Any, tuple[str, ...]]:
         return json_text.read(text)
     except json_text.CannotRead as error:
         raise bad_request(f"the body cannot be read: {error}") from error
+
+
+def _json_or_yaml_in(text: str) -> tuple[Any, tuple[str, ...]]:
+    """Most clients apply JSON, which is YAML but for its escapes: a pair of surrogates is one character."""
+    try:
+        return _json_in(text)
+    except ApiError:
+        return _yaml_in(text)
 
 
 def _yaml_in(text: str) -> tuple[Any, tuple[str, ...]]:

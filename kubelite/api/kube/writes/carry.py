@@ -16,7 +16,8 @@ def carried(mine: Any, old: Any, new: Any, *, field: str = "") -> Any:
     as it sent it. Items of lists that have an identity are matched by it. `field`: the name of a list."""
     if new == old:
         return mine
-    if isinstance(mine, dict) and isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(mine, dict | None) and isinstance(old, dict) and isinstance(new, dict):
+        mine = mine or {}  # what is left out there has its defaults, before and after
         found = dict(mine)
         for key in [*old, *(key for key in new if key not in old)]:
             if key not in new:

@@ -59,6 +59,11 @@ def known_fields(
     return doc, said if mode is Mode.WARN else []
 
 
+def undeclared(doc: Json, resource: Resource) -> list[str]:
+    """Return the names of the fields that the kind does not have."""
+    return [name for _, name, _ in _unknown(doc, resource)]
+
+
 def _unknown(doc: Json, resource: Resource) -> list[tuple[Path, str, str]]:
     """Return path, name and a hint for each unknown field."""
     try:

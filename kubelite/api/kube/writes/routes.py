@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from kubelite.api.kube.resources import not_served
 from kubelite.api.kube.routes import node_of, resource_of
 from kubelite.api.kube.writes import refusals
-from kubelite.api.kube.writes.bodies import data_of
+from kubelite.api.kube.writes.bodies import APPLY, content_type, data_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.node.model.node_facts import ForbiddenPatch, InvalidPatch, StalePatch
 
@@ -34,8 +34,13 @@ async def write(request: Request) -> Response:
                 "MethodNotAllowed", f"{resource.plural} are created in a namespace: name it in the path"
             )
         return await writing.create(request, node, resource, namespace)
-    change = writing.update if request.method == "PUT" else writing.patch
-    return await change(request, node, resource, namespace, given["name"])
+    if request.method == "PUT":
+        return await writing.update(request, node, resource, namespace, given["name"])
+    if content_type(request) == APPLY:
+        from kubelite.api.kube.writes.applying import apply
+
+        return await apply(request, node, resource, namespace, given["name"])
+    return await writing.patch(request, node, resource, namespace, given["name"])
 
 
 async def write_scale(request: Request) -> Response:

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from kubelite.api.audit import note
 from kubelite.api.kube.resources import Resource, complete, read_one, scale_of
 from kubelite.api.kube.writes.bodies import (
+    APPLY,
     PATCHES,
     content_type,
     data_of,
@@ -71,10 +72,10 @@ async def create(request: Request, node: NodeApi, resource: Resource, namespace:
     doc = named(known, resource, namespace if resource.namespaced else "")
     owners = Updater(manager_name(request), resource).of_new
     async with request.app.state.writes:
-        return await _create(request, node, resource, doc, warned=warning_header(said), owners=owners)
+        return await create_in_file(request, node, resource, doc, warned=warning_header(said), owners=owners)
 
 
-async def _create(
+async def create_in_file(
     request: Request,
     node: NodeApi,
     resource: Resource,
@@ -83,6 +84,7 @@ async def _create(
     warned: dict[str, str],
     owners: OwnersOfNew,
 ) -> Response:
+    """Create an object in a file of its own. The caller has the turn (`app.state.writes`)."""
     key = edits.Key(resource.kind, doc["metadata"].get("namespace", ""), doc["metadata"]["name"])
     await node.rescan()
     if node.store.get(*key) is not None:
@@ -167,10 +169,13 @@ async def _patch(request: Request) -> Callable[[Json], Json]:
     """Return what the patch in the body makes of an object."""
     kind = PATCHES.get(content_type(request))
     if kind is None:
-        words = "server-side apply is not supported: use kubectl apply without --server-side"
+        words = "apply spec.replicas of the object: a scale cannot be applied on this node"
         raise ApiError(
-            "UnsupportedMediaType", words if "apply" in content_type(request) else "unknown kind of patch"
+            "UnsupportedMediaType", words if content_type(request) == APPLY else "unknown kind of patch"
         )
+    if "force" in request.query_params:
+        words = "force: Forbidden: may not be specified for non-apply patch"
+        raise ApiError("Invalid", f"the options of the request are invalid: {words}")
     given = await data_of(request)
 
     def make(doc: Json) -> Json:
@@ -197,10 +202,10 @@ async def _change(
 ) -> tuple[Json, dict[str, str]]:
     """Change an object in its manifest. Return it as it is then, and headers with warnings."""
     async with request.app.state.writes:
-        return await _changed(request, node, resource, place, make, owners=owners)
+        return await changed_by(request, node, resource, place, make, owners=owners)
 
 
-async def _changed(
+async def changed_by(
     request: Request,
     node: NodeApi,
     resource: Resource,
@@ -209,6 +214,7 @@ async def _changed(
     *,
     owners: OwnersOfChanged,
 ) -> tuple[Json, dict[str, str]]:
+    """Do as `_change`. The caller has the turn."""
     await node.rescan()
     current = read_one(node, resource, *place)
     if current is None:

@@ -169,7 +169,7 @@ def test_preconditions(http: Http, files: Path) -> None:
         ([{"op": "replace", "path": "/nix/nix", "value": 1}], JSON_PATCH, 422),
         ([{"op": "move", "path": "/a", "from": "b"}], JSON_PATCH, 422),
         ("nix", JSON_PATCH, 422),
-        ({}, {"content-type": "application/apply-patch+yaml"}, 415),
+        ({}, {"content-type": "application/apply-patch+yaml"}, 422),
         ({"kind": "Secret"}, MERGE, 400),
         ({"metadata": None}, MERGE, 400),
     ],
