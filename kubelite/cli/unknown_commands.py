@@ -72,7 +72,7 @@ ELSEWHERE = {
 
 
 _MANIFEST = "write it into the manifest: add --dry-run=client -o yaml, edit, then `kubelite apply -f FILE`"
-_ONE_WRITER = "the manifest directory has no field managers: leave it out"
+_ONE_WRITER = "kubelite apply writes whole documents: leave it out, or use kubectl (`kubelite kubeconfig`)"
 #: Command → option of kubectl or docker that it lacks → the equivalent.
 OPTIONS_ELSEWHERE = {
     "apply": {

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubelite.kube.json import Json
+from kubelite.managed_fields.merge_types import ATOMIC_MAPS, ATOMIC_STRUCTS, KEYED_LISTS, SETS
 from manifests.types.meta import Model, Object
 
 REFERENCE = "#/components/schemas/"
@@ -53,15 +54,30 @@ def _of_model(model: type[Model]) -> Json:
     required = []
     for key, field in sorted(model.model_fields.items(), key=lambda item: item[1].alias or item[0]):
         wire = field.alias or key
-        properties[wire] = _described(_of(field.annotation), field_description(model.__name__, wire))
+        schema = {**_of(field.annotation), **_merged(model.__name__, wire, field.annotation)}
+        properties[wire] = _described(schema, field_description(model.__name__, wire))
         if field.is_required():
             required.append(wire)
-    found = {"type": "object", "properties": properties}
+    found: Json = {"type": "object", "properties": properties}
+    if model.__name__ in ATOMIC_STRUCTS:
+        found["x-kubernetes-map-type"] = "atomic"
     if words := kind_description(model.__name__):
         found["description"] = words
     if required:
         found["required"] = required
     return found
+
+
+def _merged(model: str, wire: str, annotation: Any) -> Json:
+    """Return how server-side apply merges a list or a map (kube-openapi pkg/generators: extensions)."""
+    place = (model, wire)
+    if keys := KEYED_LISTS.get(place):
+        return {"x-kubernetes-list-map-keys": [*keys], "x-kubernetes-list-type": "map"}
+    if place in SETS:
+        return {"x-kubernetes-list-type": "set"}
+    if place in ATOMIC_MAPS:
+        return {"x-kubernetes-map-type": "atomic"}
+    return {"x-kubernetes-list-type": "atomic"} if _of(annotation).get("type") == "array" else {}
 
 
 def _described(schema: Json, words: str) -> Json:

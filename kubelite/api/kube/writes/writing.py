@@ -219,7 +219,7 @@ async def changed_by(
     current = read_one(node, resource, *place)
     if current is None:
         raise not_found(_title(resource), place[1])
-    new = _placed(make(current), current)
+    new = _placed(await _computed(lambda: make(current), len(await request.body())), current)
     _check_same(resource, current, new)
     body = {key: value for key, value in new.items() if key != "status"}
     new, said = known_fields(body, resource, mode_of(request), duplicates_in(request))

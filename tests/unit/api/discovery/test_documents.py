@@ -54,6 +54,22 @@ def test_a_client_sees_that_fields_are_validated_and_dry_run_is_known(http: Http
     assert http.get("/openapi/v3/apis/nix/v1").status_code == 404
 
 
+def test_clients_see_how_lists_and_maps_are_merged() -> None:
+    found = openapi.document("v1")
+    assert found is not None
+    schemas = {name.rpartition(".")[2]: schema for name, schema in found["components"]["schemas"].items()}
+    ports = schemas["Container"]["properties"]["ports"]
+    assert (ports["x-kubernetes-list-type"], ports["x-kubernetes-list-map-keys"]) == (
+        "map",
+        ["containerPort", "protocol"],
+    )
+    assert schemas["Container"]["properties"]["args"]["x-kubernetes-list-type"] == "atomic"
+    assert schemas["ObjectMeta"]["properties"]["finalizers"]["x-kubernetes-list-type"] == "set"
+    assert schemas["ServiceSpec"]["properties"]["selector"]["x-kubernetes-map-type"] == "atomic"
+    assert schemas["ObjectReference"]["x-kubernetes-map-type"] == "atomic"
+    assert "x-kubernetes-list-type" not in schemas["ConfigMap"]["properties"]["data"]
+
+
 def test_field_types() -> None:
     found = openapi.document("apps/v1")
     assert found is not None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +258,68 @@ def test_creation_needs_the_verb_create(http: Http, monkeypatch: pytest.MonkeyPa
     answer = apply(http, settings(a="1"))
     assert answer.status_code == 403
     assert 'User "patcher" cannot create resource "configmaps"' in answer.json()["message"]
+
+
+ODD: tuple[Any, ...] = (
+    None, 0, 1.5, -1, True, "", "x", [], {}, [None], [{}], [[]], [1], ["a", "a"], {"": 1}, {"a": None}, {"name": {}},
+    [{"name": "c"}, {"name": "c"}], [{"name": None}], [{"name": 1}], {"x": [{"y": {}}]}, "\N{SNOWMAN}",
+)  # fmt: skip
+SPEC: dict[str, Any] = DEPLOYMENT["spec"]  # type: ignore[assignment]
+FULL: dict[str, Any] = {
+    **DEPLOYMENT,
+    "metadata": {"name": "store", "labels": {"a": "b"}, "annotations": {"n": "v"}, "finalizers": ["a/b"]},
+    "spec": {
+        **SPEC,
+        "strategy": {"rollingUpdate": {"maxSurge": 1}},
+        "template": {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {
+                "nodeSelector": {"a": "b"},
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [
+                    {
+                        "name": "c",
+                        "image": "busybox",
+                        "env": [{"name": "A", "value": "1"}],
+                        "ports": [{"containerPort": 80}],
+                        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                        "resources": {"limits": {"cpu": "1"}},
+                    }
+                ],
+            },
+        },
+    },
+}
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything in a value."""
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, one in entries:
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def spoiled(rng: random.Random) -> Any:
+    """A Deployment with odd values in some places."""
+    found = copy.deepcopy(FULL)
+    for _ in range(rng.randint(1, 3)):
+        *parents, last = rng.choice([*places(found)])
+        place = found
+        for key in parents:
+            place = place[key]
+        place[last] = copy.deepcopy(rng.choice(ODD))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("APPLY_SEEDS", "4"))))
+def test_odd_values_are_accepted_or_refused(http: Http, seed: int) -> None:
+    rng = random.Random(seed)
+    assert apply(http, FULL, url=f"{DEPLOYMENTS}/store").status_code == 201
+    for _ in range(25):
+        doc, force = spoiled(rng), rng.choice(["true", "false"])
+        answer = apply(http, doc, rng.choice("ab"), url=f"{DEPLOYMENTS}/store", force=force)
+        assert answer.status_code in (200, 400, 409, 422), (doc, answer.text)
+        managers(http.get(f"{DEPLOYMENTS}/store").json())
