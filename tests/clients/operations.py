@@ -13,6 +13,7 @@ OPERATIONS = {
     "patch-merge": "a JSON merge patch",
     "patch-json": "a JSON patch",
     "patch-strategic": "a strategic merge patch",
+    "apply": "server-side apply: create, change, remove; a conflict is an error, unless it is forced",
     "replace": "the whole object; one of an old version is refused",
     "delete": "one object",
     "deletecollection": "the objects of a label at once",

@@ -109,6 +109,17 @@ const calls = {
     const done = await apps.patchNamespacedDeployment(idle, using(k8s.PatchStrategy.StrategicMergePatch));
     assert.deepEqual(done.spec.template.spec.containers[0].env.map((one) => one.value), [client]);
   },
+  async apply() {
+    const applied = async (fieldManager, data, force = false) => {
+      const body = { apiVersion: "v1", kind: "ConfigMap", ...configMap("applied", data) };
+      const one = { namespace, name: `${client}-applied`, body, fieldManager, force };
+      return (await core.patchNamespacedConfigMap(one, using(k8s.PatchStrategy.ServerSideApply))).data;
+    };
+    assert.deepEqual(await applied("first", { a: "1", b: "1" }), { a: "1", b: "1" });
+    assert.deepEqual(await applied("first", { a: "1" }), { a: "1" });
+    await assert.rejects(applied("second", { a: "2" }), (error) => error.code === 409);
+    assert.deepEqual(await applied("second", { a: "2" }, true), { a: "2" });
+  },
   async replace() {
     const two = { namespace, name: `${client}-two` };
     const found = await core.readNamespacedConfigMap(two);

@@ -91,6 +91,19 @@ def patch_strategic() -> None:
     same([one["value"] for one in done["spec"]["template"]["spec"]["containers"][0]["env"]], [NAME])
 
 
+def apply() -> None:
+    words = ("apply", "--server-side", "-f", "-")
+    for data in ({"a": "1", "b": "1"}, {"a": "1"}):
+        done = _kubectl(*words, stdin=json.dumps(config_map("applied", **data)))
+        same(done, f"configmap/{NAME}-applied serverside-applied\n")
+        same(json.loads(_kubectl("get", "configmap", f"{NAME}-applied", "-o", "json"))["data"], data)
+    other = json.dumps(config_map("applied", a="2"))
+    said = _kubectl(*words, "--field-manager=other", stdin=other, code=1)
+    same('conflict with "kubectl": .data.a' in said, True)
+    _kubectl(*words, "--field-manager=other", "--force-conflicts", stdin=other)
+    same(_kubectl("diff", "--server-side", "--field-manager=other", "-f", "-", stdin=other), "")
+
+
 def replace() -> None:
     found = json.loads(_kubectl("get", "configmap", f"{NAME}-two", "-o", "json"))
     found["data"] = {"z": "9"}

@@ -9,6 +9,8 @@ from typing import Any
 from harness import LABEL, NAME, NAMESPACE, config_map, run, same, until
 from kubernetes import client, config
 from kubernetes import watch as watching
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import ConflictError
 from kubernetes.stream import portforward, stream
 
 config.load_kube_config()
@@ -89,6 +91,31 @@ def patch_strategic() -> None:
         "idle", NAMESPACE, body, _content_type="application/strategic-merge-patch+json"
     )
     same([one.value for one in done.spec.template.spec.containers[0].env], [NAME])
+
+
+def apply() -> None:
+    maps = DynamicClient(client.ApiClient()).resources.get(api_version="v1", kind="ConfigMap")
+
+    def applied(manager: str, force: bool = False, **data: str) -> Any:
+        done = maps.server_side_apply(
+            config_map("applied", **data), namespace=NAMESPACE, field_manager=manager, force_conflicts=force
+        )
+        return done.data.to_dict()
+
+    same(applied("first", a="1", b="1"), {"a": "1", "b": "1"})
+    same(applied("first", a="1"), {"a": "1"})
+    try:
+        applied("second", a="2")
+    except ConflictError as error:
+        same("FieldManagerConflict" in str(error.body), True)
+    else:
+        raise AssertionError("no conflict")
+    same(applied("second", force=True, a="2"), {"a": "2"})
+    named = {"field_manager": "second", "_content_type": "application/apply-patch+yaml"}
+    done = core.patch_namespaced_config_map(
+        f"{NAME}-applied", NAMESPACE, config_map("applied", a="3"), **named
+    )
+    same([one.manager for one in done.metadata.managed_fields], ["first", "second"])
 
 
 def replace() -> None:

@@ -121,6 +121,26 @@ async def patch_strategic(core: Any, apps: Any) -> None:
 
 
 @_with_api
+async def apply(core: Any, apps: Any) -> None:
+    async def applied(manager: str, force: bool = False, **data: str) -> Any:
+        done = await core.patch_namespaced_config_map(
+            f"{NAME}-applied", NAMESPACE, config_map("applied", **data), field_manager=manager, force=force,
+            _content_type="application/apply-patch+yaml",
+        )  # fmt: skip
+        return done.data
+
+    same(await applied("first", a="1", b="1"), {"a": "1", "b": "1"})
+    same(await applied("first", a="1"), {"a": "1"})
+    try:
+        await applied("second", a="2")
+    except client.exceptions.ApiException as error:
+        same(error.status, 409)
+    else:
+        raise AssertionError("no conflict")
+    same(await applied("second", force=True, a="2"), {"a": "2"})
+
+
+@_with_api
 async def replace(core: Any, apps: Any) -> None:
     found = await core.read_namespaced_config_map(f"{NAME}-two", NAMESPACE)
     found.data = {"z": "9"}

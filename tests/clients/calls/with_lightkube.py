@@ -78,6 +78,22 @@ def patch_strategic() -> None:
     same([one.value for one in done.spec.template.spec.containers[0].env], [NAME])
 
 
+def apply() -> None:
+    def applied(manager: str, force: bool = False, **data: str) -> object:
+        wanted = ConfigMap.from_dict(config_map("applied", **data))
+        return kube.apply(wanted, field_manager=manager, force=force).data
+
+    same(applied("first", a="1", b="1"), {"a": "1", "b": "1"})
+    same(applied("first", a="1"), {"a": "1"})
+    try:
+        applied("second", a="2")
+    except ApiError as error:
+        same((error.status.code, error.status.details.causes[0].field), (409, ".data.a"))
+    else:
+        raise AssertionError("no conflict")
+    same(applied("second", force=True, a="2"), {"a": "2"})
+
+
 def replace() -> None:
     found = kube.get(ConfigMap, f"{NAME}-two")
     found.data = {"z": "9"}
