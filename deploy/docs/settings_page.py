@@ -94,6 +94,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "system_reserved",
         "extended_resources",
         "plugin_dir",
+        "cdi_spec_dirs",
         "pod_pids_limit",
         "cpu_manager_policy",
         "reserved_cpus",

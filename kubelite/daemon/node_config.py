@@ -76,6 +76,7 @@ def node_config(settings: Settings) -> NodeConfig:
         cluster_domain=settings.cluster_domain,
         resolv_conf=settings.resolv_conf,
         rlimits=default_rlimits(),
+        cdi_dirs=tuple(filter(None, settings.cdi_spec_dirs.split(","))),
     )
 
 

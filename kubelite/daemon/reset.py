@@ -26,6 +26,7 @@ from kubelite.daemon.lifecycle import (
     locked,
     network_config,
 )
+from kubelite.daemon.plugins.sockets import discard
 from kubelite.node.cri.pod_network import PodNetwork
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
@@ -137,6 +138,8 @@ def _remove_files(settings: Settings, say: Say) -> None:
         dns_directory(settings),
     ):
         shutil.rmtree(path, ignore_errors=True)
+    if settings.plugin_dir:
+        discard(settings.plugin_dir)
     # every pod has ended and the manifests hold the desired state; the next start must not see old restart counts
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]
     # keep the lock files: a daemon that starts now may hold one, and a lock on a deleted file excludes nobody

@@ -217,6 +217,8 @@ class Settings(BaseModel):
     """The directory in which plugins find the node: device plugins at `device-plugins/kubelet.sock` in it, clients of
     the pod resources API at `pod-resources/kubelet.sock`. `none`: no plugins. Default: `/var/lib/kubelet`, where
     plugins look; with another `root`, `kubelet` in it."""
+    cdi_spec_dirs: str = "/etc/cdi,/var/run/cdi"
+    """Directories of the files of the Container Device Interface, separated by commas. A later one has precedence."""
     system_reserved: Amounts = ""
     """Resources reserved for other programs on the machine, in the form of `kube_reserved`."""
     no_new_privileges: bool = False
@@ -281,7 +283,7 @@ class Settings(BaseModel):
     _name_servers = field_validator("cluster_dns")(checks.name_servers)
     _stubs = field_validator("dns_stub_domains")(checks.stub_domains)
     _records = field_validator("dns_records")(checks.dns_records)
-    _plugins = field_validator("cni_bin_dirs")(checks.absolute_paths)
+    _plugins = field_validator("cni_bin_dirs", "cdi_spec_dirs")(checks.absolute_paths)
     _interface_name = field_validator("bridge")(checks.interface_name)
     _network = field_validator("pod_cidr")(checks.pod_network)
     _services = field_validator("service_cidr")(checks.service_network)

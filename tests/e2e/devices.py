@@ -17,7 +17,9 @@ DONGLE = "example.com/dongle"
 
 @pytest.fixture(name="node")
 def node_with_plugins(tmp_path: Path, images: Path) -> Iterator[Node]:
-    with running_node(tmp_path, images, plugin_dir=str(tmp_path / "k")) as found:
+    with running_node(
+        tmp_path, images, plugin_dir=str(tmp_path / "k"), cdi_spec_dirs=str(tmp_path / "cdi")
+    ) as found:
         yield found
 
 

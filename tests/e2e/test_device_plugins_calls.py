@@ -4,6 +4,7 @@ happens when somebody dies in the middle of a call."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -174,11 +175,37 @@ def test_a_pod_in_a_user_namespace_gets_its_device(node: Node, plugin: Plugin, t
 
 
 @pytest.mark.either_cgroup
-def test_cdi_devices_are_refused_in_words(node: Node, plugin: Plugin) -> None:
-    plugin.behave(response={"cdi_devices": [{"name": "example.com/dongle=a"}]})
+def test_a_plugin_may_name_cdi_devices(node: Node, plugin: Plugin, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    edits = {
+        "env": ["FROM=device"],
+        "deviceNodes": [{"path": "/dev/dongle", "hostPath": "/dev/fuse", "permissions": "rw"}],
+        "mounts": [
+            {"containerPath": "/opt/dongle", "hostPath": str(tmp_path / "shared"), "options": ["ro", "bind"]}
+        ],
+        "hooks": [{"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", f"cat >{ran}"]}],
+        "additionalGids": [4711],
+    }
+    doc: dict[str, Any] = {
+        "cdiVersion": "0.7.0",
+        "kind": DONGLE,
+        "containerEdits": {"env": ["ALL=1"]},
+        "devices": [{"name": "a", "containerEdits": edits}],
+    }
+    (tmp_path / "cdi").mkdir()
+    (tmp_path / "cdi" / "dongle.json").write_text(json.dumps(doc))
+    plugin.behave(response={"cdi_devices": [{"name": f"{DONGLE}=a"}]})
     node.apply("first.yaml", wanting("first"))
-    node.wait_status("first", "UnexpectedAdmissionError")
-    assert (
-        "CDI devices (example.com/dongle=a), which are not supported"
-        in node.pod("first")["status"]["message"]
-    )
+    node.wait_status("first", "Running")
+    script = "echo $FROM $ALL $(id -G); : <>/dev/dongle && echo opens; cat /opt/dongle/firmware"
+    assert run_in(node, "first", script) == "device 1 0 4711\nopens\nv7"
+    assert json.loads(ran.read_text())["ociVersion"], "the hook got the container's state"
+
+    plugin.behave(response={"cdi_devices": [{"name": f"{DONGLE}=z"}]})
+    node.apply("second.yaml", wanting("second"))
+    node.wait_status("second", "CreateContainerError")
+    message = node.container("second")["state"]["waiting"]["message"]
+    assert message.startswith(f"unresolvable CDI device {DONGLE}=z")
+    doc["devices"].append({"name": "z"})
+    (tmp_path / "cdi" / "dongle.json").write_text(json.dumps(doc))
+    node.wait_status("second", "Running")

@@ -90,10 +90,6 @@ class NodeDevices:
                     response = await self._registry.allocate(resource, ids)
                 except PluginError as error:
                     return Refusal(str(error), isinstance(error, PluginGone))
-                if cdi := _cdi_names(response):
-                    return Refusal(
-                        f"the plugin of {resource} returned CDI devices ({cdi}), which are not supported"
-                    )
                 kept = base64.b64encode(encode(response)).decode()
                 entries.setdefault(container, {})[resource] = {"ids": list(ids), "response": kept}
         log.info("devices allocated: %s", entries_text(entries), extra={"uid": uid, "pod": pod.metadata.name})
@@ -181,6 +177,7 @@ def container_devices(found: Json) -> ContainerDevices:
     annotations: dict[str, str] = {}
     mounts: dict[str, DeviceMount] = {}
     nodes: dict[str, DeviceNode] = {}
+    cdi: dict[str, None] = {}
     for resource in sorted(found):
         response = _response(found[resource])
         env = {**response.envs, **env}
@@ -192,7 +189,8 @@ def container_devices(found: Json) -> ContainerDevices:
         for device in response.devices:
             node = DeviceNode(device.container_path, device.host_path, device.permissions)
             nodes.setdefault(device.container_path, node)
-    return ContainerDevices(env, tuple(mounts.values()), tuple(nodes.values()), annotations)
+        cdi |= dict.fromkeys(_cdi_names(response))
+    return ContainerDevices(env, tuple(mounts.values()), tuple(nodes.values()), annotations, tuple(cdi))
 
 
 def _response(one: Json) -> ContainerAllocateResponse:
@@ -202,11 +200,13 @@ def _response(one: Json) -> ContainerAllocateResponse:
     return decode(base64.b64decode(one["response"]), ContainerAllocateResponse)
 
 
-def _cdi_names(response: ContainerAllocateResponse) -> str:
-    """Name the CDI devices of a response: in its own field, or in annotations, as older plugins have them."""
+def _cdi_names(response: ContainerAllocateResponse) -> list[str]:
+    """Return the CDI devices of a response: of its own field, and of annotations, as older plugins have them."""
     named = [one.name for one in response.cdi_devices]
-    named += [value for key, value in response.annotations.items() if key.startswith("cdi.k8s.io/")]
-    return ", ".join(named)
+    for key in sorted(response.annotations):
+        if key.startswith("cdi.k8s.io/"):
+            named += response.annotations[key].split(",")
+    return named
 
 
 def entries_text(entries: Json) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from runtime.errors import RuntimeFault
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "kubelet.sock"
+DIRECTORIES = ("device-plugins", "pod-resources")
 
 
 def listen(directory: str, *, clear: bool = False) -> socket.socket:
@@ -27,13 +28,8 @@ def listen(directory: str, *, clear: bool = False) -> socket.socket:
     those that still run to register again (Kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1/server.go). Raises
     OSError, and RuntimeFault if another process listens."""
     os.makedirs(directory, mode=0o750, exist_ok=True)
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # A socket's address has at most 107 bytes, and the directory's path may be longer.
-        address = f"/proc/self/fd/{place}/{NAME}"
-        absent = FileNotFoundError, ConnectionRefusedError
-        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(*absent):
-            probe.connect(address)
+    with _address(directory) as address:
+        if _answers(address):
             raise RuntimeFault(f"another process, a kubelet perhaps, listens at {directory}/{NAME}")
         for entry in os.scandir(directory):
             if (clear or entry.name == NAME) and stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
@@ -43,8 +39,39 @@ def listen(directory: str, *, clear: bool = False) -> socket.socket:
         listening.bind(address)
         listening.listen(64)
         return listening
+
+
+@contextlib.contextmanager
+def _address(directory: str) -> Iterator[str]:
+    """Yield the address of the node's socket. It may have at most 107 bytes, and the directory's path may be longer."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{place}/{NAME}"
     finally:
         os.close(place)
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
+
+def discard(plugin_dir: str) -> None:
+    """Remove the sockets that a killed daemon left below the directory, and the directories if nothing else is in them.
+    The sockets of another process stay."""
+    for name in DIRECTORIES:
+        directory = f"{plugin_dir}/{name}"
+        with contextlib.suppress(OSError), _address(directory) as address:
+            if not _answers(address):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(address)
+                os.rmdir(directory)
+    with contextlib.suppress(OSError):
+        os.rmdir(plugin_dir)
 
 
 class LazyServer:

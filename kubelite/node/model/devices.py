@@ -45,6 +45,7 @@ class ContainerDevices:
     mounts: tuple[DeviceMount, ...] = ()
     nodes: tuple[DeviceNode, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
+    cdi: tuple[str, ...] = ()  # names of devices of the Container Device Interface
 
 
 NOTHING = ContainerDevices()

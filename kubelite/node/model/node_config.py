@@ -78,6 +78,7 @@ class NodeConfig:
     host_hosts: str = "/etc/hosts"
     #: (RLIMIT_…, soft, hard) of every container's first process
     rlimits: tuple[tuple[str, int, int], ...] = ()
+    cdi_dirs: tuple[str, ...] = ()  # of files of the Container Device Interface, a later one has precedence
     host_ip6: str = ""  # the machine's address of IPv6, on a node whose pods have one, too
 
     @property

@@ -35,11 +35,12 @@ from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
-from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
+from kubelite.node.spec import cdi, container_spec, env, hashes, limits, netfiles, users, volume_plans
 from kubelite.node.spec.bandwidth import pod_bandwidth
 from kubelite.node.spec.cluster_objects import find_for
 from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage import mounts
+from kubelite.node.storage.cdi_files import cdi_edits
 from kubelite.node.storage.container_volumes import (
     block_devices,
     container_volumes,
@@ -391,6 +392,9 @@ def _request(one: _Starting, devices: ContainerDevices) -> ContainerRequest:
     if image is None:
         raise NotFoundError(f"image {container.image} is gone", retriable=True)
     prepared = _prepare(one, image, devices)
+    spec = container_spec.container_spec(pod, container, prepared, config)
+    if devices.cdi:
+        spec = cdi.edited(spec, cdi_edits(devices.cdi, config.cdi_dirs))
     namespace, pod_name = pod.metadata.namespace or "default", pod.metadata.name or ""
     return ContainerRequest(
         uid=one.uid,
@@ -399,7 +403,7 @@ def _request(one: _Starting, devices: ContainerDevices) -> ContainerRequest:
         attempt=one.start.attempt,
         image=image,
         image_ref=container.image or "",
-        spec=container_spec.container_spec(pod, container, prepared, config),
+        spec=spec,
         spec_hash=hashes.container_hash(pod, container),
         resources_hash=hashes.resources_hash(prepared.limits),
         log_path=config.log_path(namespace, pod_name, one.uid, container.name, one.start.attempt),

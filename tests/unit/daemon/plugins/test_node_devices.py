@@ -12,9 +12,10 @@ import pytest
 
 from kubelite.daemon.plugins.node_devices import container_devices
 from kubelite.daemon.plugins.registry import device, problem
-from kubelite.daemon.plugins.sockets import listen
+from kubelite.daemon.plugins.sockets import discard, listen
 from kubelite.node.model.devices import NOTHING, Device, DeviceMount, DeviceNode
 from kubelite.plugins.device_messages import (
+    CDIDevice,
     ContainerAllocateResponse,
     DeviceSpec,
     NUMANode,
@@ -50,6 +51,14 @@ def test_a_container_gets_what_all_its_plugins_say() -> None:
     assert found.mounts == (DeviceMount("/m", "/gpu"),)
     assert found.nodes == (DeviceNode("/dev/gpu", "/dev/gpu0", "rw"),)
     assert found.annotations == {"k": "v"}
+    cdi = container_devices(
+        {
+            "a.com/gpu": entry(
+                "0", cdi_devices=(CDIDevice("a.com/gpu=0"),), annotations={"cdi.k8s.io/x": "b=1,b=2"}
+            )
+        }
+    )
+    assert cdi.cdi == ("a.com/gpu=0", "b=1", "b=2")
     assert container_devices({}) == NOTHING
 
 
@@ -95,6 +104,20 @@ def test_plugins_register_again_as_their_sockets_are_removed(
         assert listening.getblocking() is False
     left.close()
     listen(str(directory)).close()  # the socket of a process that was killed is in nobody's way
+
+
+def test_a_reset_leaves_only_what_belongs_to_others(tmp_path: Path) -> None:
+    listen(str(tmp_path / "k" / "device-plugins")).close()
+    with listen(str(tmp_path / "k" / "pod-resources")):
+        discard(str(tmp_path / "k"))
+        assert os.listdir(tmp_path / "k") == ["pod-resources"], "another process listens"
+    (tmp_path / "k" / "pki").mkdir()
+    discard(str(tmp_path / "k"))
+    assert os.listdir(tmp_path / "k") == ["pki"]
+    (tmp_path / "k" / "pki").rmdir()
+    discard(str(tmp_path / "k"))
+    discard(str(tmp_path / "k"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_plugins_look_in_kubelets_directory_unless_the_node_has_another_root() -> None:
