@@ -230,7 +230,8 @@ class IngressController:
         if record is not None:
             if record.deleting:
                 return None
-            if is_terminal(record.doc.get("status") or {}) or not is_current(record.doc, wanted):
+            current = is_current(record.doc, wanted, ipv6=self._options.ipv6)
+            if is_terminal(record.doc.get("status") or {}) or not current:
                 await delete(self._store, record.uid, now=self._clock())
             elif owned_as(record.doc, wanted) is not None:
                 await self._store.modify(record.uid, lambda doc: owned_as(doc, wanted), durable=False)

@@ -71,9 +71,7 @@ def proxy_pod(options: PodOptions) -> Json:
             for name in ("config", "run")
         ],
     }
-    # a pod has the families of the moment when it is created
-    made_for = json.dumps(spec, sort_keys=True) + (" IPv6" if options.ipv6 else "")
-    digest = hashlib.sha256(made_for.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
     metadata = {
         "name": POD,
         "namespace": NAMESPACE,
@@ -91,10 +89,14 @@ def _node_reference(name: str) -> Json:
     return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name, "controller": True}
 
 
-def is_current(pod: Json, wanted: Json) -> bool:
-    """Whether a pod was made for the same settings."""
+def is_current(pod: Json, wanted: Json, *, ipv6: bool) -> bool:
+    """Whether a pod was made for the same settings. `ipv6`: pods have an IPv6 address, which a pod gets only when it is
+    created."""
     own = (doc["metadata"].get("annotations") or {} for doc in (pod, wanted))
-    return len({one.get(SPEC_ANNOTATION) for one in own}) == 1
+    if len({one.get(SPEC_ANNOTATION) for one in own}) > 1:
+        return False
+    addresses = [one["ip"] for one in (pod.get("status") or {}).get("podIPs") or ()]
+    return not (ipv6 and addresses) or any(":" in address for address in addresses)
 
 
 def owned_as(pod: Json, wanted: Json) -> Json | None:

@@ -19,7 +19,7 @@ from kubelite.ingress.controller import IngressController
 from kubelite.ingress.haproxy import CONFIG
 from kubelite.ingress.model import NAMESPACE, POD
 from kubelite.ingress.proxy import ProxyError, ProxyFiles
-from kubelite.ingress.proxy_pod import PodOptions, container_id
+from kubelite.ingress.proxy_pod import PodOptions, container_id, is_current, proxy_pod
 from kubelite.kube.events import EventRecorder
 from kubelite.node.model.cri import ExecResult
 from kubelite.policies.gate import Gate
@@ -184,6 +184,19 @@ async def test_an_ingress_has_the_addresses_of_both_families(world: World) -> No
     await world.until(world.address)
     assert world.address() == [{"ip": ADDRESS}, {"ip": "2001:db8::10"}]
     assert await world.until_said("Sync") == f"the addresses are {ADDRESS} and 2001:db8::10, the node's"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "stays"),
+    [([], True), (["10.88.0.5", "fd00:88::5"], True), (["10.88.0.5"], False)],
+)
+def test_a_proxy_without_an_ipv6_address_is_replaced_when_pods_have_them(
+    addresses: list[str], stays: bool
+) -> None:
+    wanted = proxy_pod(PodOptions("node", "haproxy:3.0", 80, 443, "/root/ingress", ipv6=True))
+    pod = {**wanted, "status": {"podIPs": [{"ip": address} for address in addresses]}}
+    assert is_current(pod, wanted, ipv6=True) is stays
+    assert is_current(pod, wanted, ipv6=False), "a node with IPv4 alone"
 
 
 async def test_a_drain_may_evict_the_proxy(world: World) -> None:
