@@ -27,6 +27,7 @@ def service_links(services: Iterable[Mapping[str, Any]], namespace: str, *, enab
 
 def _variables(name: str, spec: Mapping[str, Any]) -> dict[str, str]:
     address, ports = spec["clusterIP"], spec["ports"]
+    host = f"[{address}]" if ":" in address else address  # in a URL
     prefix = _variable(name)
     found = {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": str(ports[0]["port"])}
     for port in ports:
@@ -34,7 +35,7 @@ def _variables(name: str, spec: Mapping[str, Any]) -> dict[str, str]:
             found[f"{prefix}_SERVICE_PORT_{_variable(port['name'])}"] = str(port["port"])
     for index, port in enumerate(ports):
         protocol, number = port.get("protocol", "TCP"), port["port"]
-        url = f"{protocol.lower()}://{address}:{number}"
+        url = f"{protocol.lower()}://{host}:{number}"
         if index == 0:  # the form of docker's links
             found[f"{prefix}_PORT"] = url
         own = f"{prefix}_PORT_{number}_{protocol}"

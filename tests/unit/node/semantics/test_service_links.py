@@ -30,6 +30,12 @@ def test_the_variables_of_a_service() -> None:
     }
 
 
+def test_an_ipv6_address_is_in_brackets_before_a_port() -> None:
+    found = service_links([service(clusterIP="fd00:96::7")], "default", enabled=True)
+    assert found["WEB_SERVICE_HOST"] == found["WEB_PORT_80_TCP_ADDR"] == "fd00:96::7"
+    assert found["WEB_PORT"] == found["WEB_PORT_80_TCP"] == "tcp://[fd00:96::7]:80"
+
+
 def test_which_services_are_named() -> None:
     def hosts(*docs: Doc, enabled: bool = True) -> set[str]:
         return {key for key in service_links(docs, "default", enabled=enabled) if key.endswith("_HOST")}
