@@ -36,7 +36,7 @@ __all__ = ["Change", "ContainerRow", "Doc", "Record", "Store", "Watch"]
 
 T = TypeVar("T")
 
-HISTORY = 4096  # changes retained for watchers that resume from a resourceVersion
+HISTORY = 4096  # changes retained at most for watchers that resume from a resourceVersion
 NOTES_WAIT = 5.0  # seconds that notes for history wait for a write to share a commit with
 
 
@@ -148,6 +148,11 @@ class Store:
                     watch.offer(change)
         self._watches.append(watch)
         return watch
+
+    def forget_changes(self, version: int) -> None:
+        """Forget the changes up to a resourceVersion. Watchers cannot resume from an earlier one any more."""
+        while self._history and self._history[0].record.resource_version <= version:
+            self._history.popleft()
 
     def forget_watch(self, watch: Watch) -> None:
         with contextlib.suppress(ValueError):

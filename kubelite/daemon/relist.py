@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from kubelite.telemetry.sampling.volume_stats import logs_of, running_volumes
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 REMOVE_AGAIN, REMOVE_LAST = 10.0, 300.0  # seconds before a failed removal is retried: at first, and at last
 INSIDE = 20  # pods whose network namespace is checked in one round; the next round checks other pods
+#: Seconds for which watchers can resume; kube-apiserver has etcd compact after as many (--etcd-compaction-interval).
+RETAINED = 300.0
 TURNS = 3  # rounds in which each pod is queued once: by default a minute, as kubelet's --sync-frequency
 
 
@@ -67,6 +70,7 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
     """Find changes that events missed. Each round checks the network and a third of the pods."""
     turn = 0
     told: frozenset[str] = frozenset()  # damage that the last round could not repair
+    versions: deque[tuple[float, int]] = deque()  # when they were seen, and the newest resourceVersions
     while True:
         await asyncio.sleep(agent.settings.relist_seconds)
         began = time.perf_counter()
@@ -74,6 +78,7 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
         for uid in uids:
             queue.add(uid)
         turn = (turn + 1) % TURNS
+        _forget_changes(agent.store, versions, began)
         agent.meters.relisted(time.perf_counter() - began)
         try:
             await agent.cri.rewrite_records(uids)
@@ -86,6 +91,13 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
             OSError,
         ) as error:  # for example, a full disk: the next round may succeed
             log.error("periodic maintenance failed: %s", error)
+
+
+def _forget_changes(store: Store, versions: deque[tuple[float, int]], now: float) -> None:
+    """Forget the changes that are older than `RETAINED`. Each holds the whole object as it was."""
+    versions.append((now, store.resource_version))
+    while versions[0][0] <= now - RETAINED:
+        store.forget_changes(versions.popleft()[1])
 
 
 async def _repair_network(agent: NodeAgent, told: frozenset[str]) -> frozenset[str]:

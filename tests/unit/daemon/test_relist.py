@@ -1,15 +1,19 @@
-"""The standing repair of the network: what it logs of repairs, and of damage that stays."""
+"""The standing repair of the network: what it logs of repairs, and of damage that stays; and what else is periodic."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from kubelite.daemon.relist import INSIDE, _repair_network
+from kubelite.daemon.relist import INSIDE, _forget_changes, _repair_network
 from runtime.network.plan import Repair
+from state.errors import Expired
+from state.store import Store
 
 
 async def test_damage_that_stays_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -54,3 +58,27 @@ async def test_damage_that_stays_is_logged_once(caplog: pytest.LogCaptureFixture
         [("ERROR", f"{left}pod b: interface klb is missing")],
     ]
     assert asked == [INSIDE] * 4
+
+
+async def test_changes_older_than_five_minutes_are_forgotten(tmp_path: Path) -> None:
+    """A watcher resumes from what it saw up to then."""
+    store = Store.open(str(tmp_path / "state.db"))
+    versions: deque[tuple[float, int]] = deque()
+    resumable = []
+    for minute in range(10):
+        doc = {"metadata": {"name": f"p{minute}", "namespace": "default", "uid": f"u{minute}"}}
+        await store.create("Pod", doc)
+        _forget_changes(store, versions, 60.0 * minute)
+        oldest = next(version for version in range(minute + 2) if _resumes(store, version))
+        resumable.append(oldest)
+    assert resumable == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
+    assert len(versions) == 5
+    await store.close()
+
+
+def _resumes(store: Store, version: int) -> bool:
+    try:
+        store.watch("Pod", since=version).close()
+    except Expired:
+        return False
+    return True

@@ -214,6 +214,25 @@ async def test_modify_sees_the_newest_document(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_changes_can_be_forgotten_up_to_a_version(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    for name in "abc":
+        await store.create("Pod", pod(name))
+    store.forget_changes(2)
+    with pytest.raises(Expired, match=r"too old resource version: 1 \(2\)"):
+        store.watch("Pod", since=1)
+    async with store.watch("Pod", since=2) as watch:
+        assert [change.record.name for change in watch.take()] == ["c"]
+    store.forget_changes(3)
+    with pytest.raises(Expired):
+        store.watch("Pod", since=2)
+    async with store.watch("Pod", since=3) as watch:
+        await store.create("Pod", pod("d"))
+        assert [change.record.name for change in watch.take()] == ["d"]
+    assert [record.name for record in store.list("Pod")] == ["a", "b", "c", "d"]
+    await store.close()
+
+
 async def test_several_objects_are_changed_together_or_not_at_all(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     for name in "ab":
