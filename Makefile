@@ -76,13 +76,12 @@ test: setup      ## every test this machine can run; says what is missing for th
 test-unit: setup ## the tests that need neither root nor a kernel, in seconds
 	$(BIN)/python -m pytest tests/unit
 
-# Each world is a random beginning with random troubles, from which controllers must come to a legal end. Those of Deployments
-# and CronJobs take ten times as long as the others', so fewer are tried.
+# Each world is a random beginning with random troubles, from which controllers must come to a legal end.
 WORLDS_OF = $(addprefix tests/unit/controllers/test_,$(addsuffix .py,$(1)))
 
-worlds: setup    ## 10,000 random worlds for each controller, 1,500 for Deployments and CronJobs: two minutes of CPU; WORLDS=… of each
-	TEST_WORLDS=$(or $(WORLDS),10000) $(BIN)/python -m pytest -n 2 --timeout=1200 $(call WORLDS_OF,stateful_worlds job_worlds daemon_worlds replica_set)
-	TEST_WORLDS=$(or $(WORLDS),1500) $(BIN)/python -m pytest -n 2 --timeout=1200 $(call WORLDS_OF,deployment_rollouts cron_job_worlds)
+worlds: setup    ## 10,000 random worlds for each controller: about six minutes of CPU; WORLDS=… of each
+	TEST_WORLDS=$(or $(WORLDS),10000) $(BIN)/python -m pytest -n 2 --timeout=1200 \
+		$(call WORLDS_OF,stateful_worlds job_worlds daemon_worlds replica_set deployment_rollouts cron_job_worlds disruption_worlds)
 
 test-pythons:    ## types and unit tests on each Python from 3.11 to 3.14 that this machine has; PYTHONS="PATH…" for others
 	@deploy/test-pythons .pythons

@@ -13,7 +13,6 @@ its random choices.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -52,6 +51,15 @@ NODE: Json = {
 }
 
 
+def copied(value: Any) -> Any:
+    """Copy a JSON value: several times as fast as copy.deepcopy, which took half of the time of all worlds."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [copied(item) for item in value]
+    return value
+
+
 def single(plan: Plan) -> list[Effect | Release]:
     """Return the effects of a plan, those that are written together as well."""
     return [
@@ -72,7 +80,7 @@ class World:
     def __init__(self, seed: int = 0, *, node: Json | None = None) -> None:
         self.random = Random(seed)
         self.now = START
-        self.node = copy.deepcopy(NODE if node is None else node)
+        self.node = copied(NODE if node is None else node)
         self.events: list[Event] = []
         self.refuse: Callable[[Json], str] = lambda _pod: ""
         self.check: Callable[[], None] = lambda: None
@@ -107,7 +115,7 @@ class World:
     def add(self, doc: Json) -> Json:
         """Store a new object as the store would; return it. A pod gets a node and the phase Pending, unless it has a
         status. Raises ValueError if an object has the name."""
-        doc = copy.deepcopy(doc)
+        doc = copied(doc)
         metadata = doc["metadata"]
         if "name" not in metadata:
             suffix = "".join(self.random.choice(SUFFIX) for _ in range(5))
@@ -128,7 +136,7 @@ class World:
         """Change an object as a person does: `change` gets a copy of the newest version. The generation increments if
         the spec changes. Return the new version."""
         old = self._docs[doc["metadata"]["uid"]]
-        new = copy.deepcopy(old)
+        new = copied(old)
         change(new)
         return self._write(old, new)
 
@@ -304,11 +312,11 @@ class World:
                 old = self._docs.get(doc["metadata"]["uid"])
                 if old is None or old["metadata"]["resourceVersion"] != doc["metadata"]["resourceVersion"]:
                     return False
-                self._write(old, {**copy.deepcopy(doc), "status": old["status"]})
+                self._write(old, {**copied(doc), "status": old["status"]})
             case SetStatus(uid, status):
                 if uid in self._docs:
                     old = self._docs[uid]
-                    self._write(old, {**old, "status": copy.deepcopy(status)})
+                    self._write(old, {**old, "status": copied(status)})
             case Delete(uid, orphan, finalizer):
                 self.delete(uid, orphan=orphan, finalizer=finalizer)
             case Together(effects):
@@ -330,7 +338,7 @@ class World:
             match one:
                 case Rewrite(doc):
                     old = self._docs[doc["metadata"]["uid"]]
-                    self._write(old, {**copy.deepcopy(doc), "status": old["status"]})
+                    self._write(old, {**copied(doc), "status": old["status"]})
                 case Release(uid, finalizer):
                     self._write(self._docs[uid], without_finalizer(self._docs[uid], finalizer))
                 case _:
