@@ -1,6 +1,6 @@
 """`kubelite serve`: the lifecycle of the daemon, from settings to the last signal.
 
-    lock → forkserver and network helper, in parallel → import the rest of the program → assembly.py
+    lock → forkserver → network helper, a fork of it; meanwhile: import the rest of the program → assembly.py
 
 The top of this module imports only what the first steps need. The helpers start in their own processes while this
 process imports the rest. Each step registers its cleanup on one exit stack, so a failed start and a stop undo the same
@@ -19,10 +19,11 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubelite.kube.background import TaskFailed
 from kubelite.settings import Settings, SettingsError
@@ -213,18 +214,27 @@ def network_config(settings: Settings) -> NetworkConfig:
 
 
 def _launch(settings: Settings) -> Launch:
-    """Start the two helper processes in parallel."""
+    """Start the forkserver and, as a fork of it, the network helper."""
     forkserver = Forkserver(
         shim_cgroup=f"/{settings.cgroup_parent}/shims",
         on_warning=lambda sentence: log.warning("%s", sentence),
     )
+    starting = asyncio.ensure_future(forkserver.start())
 
     async def ready() -> Forkserver:
-        await forkserver.start()
+        await starting
         return forkserver
 
+    async def fork(program: dict[str, Any], connection: socket.socket) -> int:
+        await asyncio.shield(starting)
+        return await forkserver.fork(program, connection)
+
     async def network() -> NetworkClient | None:
-        return await NetworkClient.start(network_config(settings)) if settings.network == "bridge" else None
+        return (
+            await NetworkClient.start(network_config(settings), fork)
+            if settings.network == "bridge"
+            else None
+        )
 
     return asyncio.gather(ready(), network(), return_exceptions=True)
 

@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:  # loaded when there are Services or NetworkPolicies
     from runtime.network.services.plan import ServiceCount, ServiceNetwork, ServicePort
 
 log = logging.getLogger(__name__)
+
+# Forks a process from a warm one: takes the program (runtime.shim.warm.beside) and its end of the connection, returns
+# the pid of a child of ours.
+Fork = Callable[[dict[str, Any], socket.socket], Awaitable[int]]
 
 _HELPER_FD = 3
 # -I -S ignores the user's environment and site directories. The import path is that of this process, with this
@@ -70,23 +74,11 @@ class _Helper:
         self._reaped = False
 
     @classmethod
-    async def start(cls, config: NetworkConfig) -> tuple[Self, list[str]]:
+    async def start(cls, config: NetworkConfig, fork: Fork | None = None) -> tuple[Self, list[str]]:
         """Start a helper. Returns it and the warnings of its set-up. Raises RuntimeFault."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            arguments = [
-                str(_HELPER_FD),
-                json.dumps(config.to_json()),
-                json.dumps([_ROOT, *filter(None, sys.path)]),
-            ]
-            pid = os.posix_spawn(  # noqa: ASYNC221 - takes a millisecond, once
-                sys.executable,
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],
-                {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
-                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), _HELPER_FD)],
-                setsigmask=[],
-                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP],
-            )
+            pid = await _forked(config, theirs, fork) or _spawned(config, theirs)
             theirs.close()
             ours.setblocking(False)
             connection = socket.socket(fileno=ours.detach())
@@ -198,14 +190,51 @@ class _Helper:
                 answer.set_exception(_HelperGone())
 
 
+async def _forked(config: NetworkConfig, connection: socket.socket, fork: Fork | None) -> int:
+    """The pid of a helper that `fork` has made; 0 if there is none."""
+    if fork is None:
+        return 0
+    program = {
+        "module": "runtime.network.helper",
+        "path": _import_path(),
+        "title": "kubelite-net runtime.network.helper",
+        "arguments": [config.to_json()],
+    }
+    try:
+        return await fork(program, connection)
+    except (RuntimeFault, OSError) as error:
+        log.warning("the network helper is started by itself, which takes more memory: %s", error)
+        return 0
+
+
+def _spawned(config: NetworkConfig, connection: socket.socket) -> int:
+    """The pid of a helper in an interpreter of its own."""
+    arguments = [str(_HELPER_FD), json.dumps(config.to_json()), json.dumps(_import_path())]
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],
+        {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+        file_actions=[(os.POSIX_SPAWN_DUP2, connection.fileno(), _HELPER_FD)],
+        setsigmask=[],
+        setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP],
+    )
+
+
+def _import_path() -> list[str]:
+    return [_ROOT, *filter(None, sys.path)]
+
+
 class NetworkClient:
     """The node's network, for the daemon. `warnings` are those of the set-up; the caller of `start` logs them once."""
 
     not_ready = ""  # why pods cannot be attached now; there is no such time once the node is set up
     reattaches = True  # a running pod whose lease is lost can be added again
 
-    def __init__(self, config: NetworkConfig, helper: _Helper, warnings: Sequence[str]) -> None:
+    def __init__(
+        self, config: NetworkConfig, helper: _Helper, warnings: Sequence[str], fork: Fork | None = None
+    ) -> None:
         self.config = config
+        self._fork = fork
         self.warnings = tuple(warnings)
         self._helper = helper
         self._restarting = asyncio.Lock()
@@ -216,17 +245,21 @@ class NetworkClient:
         self._closed = False
 
     @classmethod
-    async def start(cls, config: NetworkConfig) -> Self:
+    async def start(cls, config: NetworkConfig, fork: Fork | None = None) -> Self:
         """Start the helper in this process's network namespace, and set up the node: bridge, forwarding, NAT table.
-        Idempotent; repairs what an earlier helper left half done. Raises NetworkError, SpecError or CapabilityError."""
+        Idempotent; repairs what an earlier helper left half done. Raises NetworkError, SpecError or CapabilityError.
+
+        `fork`: Forkserver.fork, for the helper to share the forkserver's memory. If that fails, and without it, the
+        helper is an interpreter of its own."""
         for left in reversed(range(_ATTEMPTS)):
             try:
-                helper, warnings = await _Helper.start(config)
+                helper, warnings = await _Helper.start(config, fork)
                 break
             except _DiedInSetUp:
                 if not left:
                     raise
-        return cls(config, helper, warnings)
+                fork = None
+        return cls(config, helper, warnings, fork)
 
     async def add(
         self,
@@ -384,7 +417,9 @@ class NetworkClient:
         async with self._restarting:
             if self._helper is dead and not self._closed:
                 await dead.end()
-                self._helper, _ = await _Helper.start(self.config)
+                fork, self._fork = self._fork, None  # not again, if it dies in its set-up
+                self._helper, _ = await _Helper.start(self.config, fork)
+                self._fork = fork
                 if self._policies is not None:  # first: the pods of later requests need them
                     await self._restore("NetworkPolicies", "policies-replace", self._policy_state())
                 if self._service_network is not None:

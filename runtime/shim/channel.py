@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.errors import CapabilityError, NotFoundError, RuntimeFault, SpecError, StartError, StateError
@@ -61,24 +61,29 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._on_packet = on_packet
         self._on_close = on_close
-        self._outbox: deque[bytes] = deque()
+        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.closed = False
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PACKET)
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a packet, with copies of descriptors."""
         payload = json.dumps(message, separators=(",", ":")).encode()
         if len(payload) > MAX_PACKET:
             raise SpecError(f"the request has {len(payload)} bytes; a packet can have at most {MAX_PACKET}")
-        self._outbox.append(payload)
+        self._outbox.append((payload, tuple(map(os.dup, fds))))
         if len(self._outbox) == 1:
             self._flush()
 
     def _flush(self) -> None:
         while self._outbox:
+            payload, fds = self._outbox[0]
             try:
-                self._sock.send(self._outbox[0])
+                if fds:
+                    socket.send_fds(self._sock, [payload], fds)
+                else:
+                    self._sock.send(payload)
             except BlockingIOError:
                 self._loop.add_writer(self._sock.fileno(), self._writable)
                 return
@@ -86,6 +91,7 @@ class Channel:
                 self.close()
                 return
             self._outbox.popleft()
+            close_fds(fds)
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._sock.fileno())
@@ -122,10 +128,12 @@ class Channel:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
+        while self._outbox:
+            close_fds(self._outbox.popleft()[1])
         self._on_close()
 
 
-def close_fds(fds: list[int]) -> None:
+def close_fds(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
 

@@ -37,7 +37,7 @@ _UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
 
 # Signals with an empty handler instead of SIG_IGN. A write to a closed pipe still fails with EPIPE, and systemd's stop
 # has no effect, but execve resets a handler to the default, while an ignored signal would stay ignored in the children.
-_NO_EFFECT = (
+NO_EFFECT = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -65,7 +65,7 @@ def prepare_inheritance(
     """In the forkserver, before a fork: enter the state that the shim needs. Returns it, and warnings about what
     failed. Cheap if `before` already matches."""
     if before is None:
-        for number in _NO_EFFECT:
+        for number in NO_EFFECT:
             signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.umask(0o022)
@@ -77,7 +77,7 @@ def prepare_inheritance(
         group = open_cgroup(shim_cgroup)
         group.create()
         group.attach(0)
-    arguments = _argument_vector() if before is None else before.arguments
+    arguments = argument_vector() if before is None else before.arguments
     return Inheritance(shim_cgroup, oom_score_adj, arguments), warnings
 
 
@@ -120,7 +120,7 @@ def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> Pl
     log = os.open(f"{config.run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
-    _set_title(config.uid, inherited.arguments)
+    set_title(f"kubelite-shim {config.uid}", inherited.arguments)
     held = _pause(config, undo) if config.share_pid or config.id_base else None
     if not config.host_network:
         syscalls.sethostname(config.hostname)
@@ -187,24 +187,24 @@ def _lower_oom_score(value: int) -> list[str]:
     return []
 
 
-def _argument_vector() -> tuple[int, int]:
+def argument_vector() -> tuple[int, int]:
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     return int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
 
 
-def _set_title(uid: str, arguments: tuple[int, int]) -> None:
-    """Set comm and the argument vector, so that `ps` shows a shim and not the forkserver's command line.
+def set_title(title: str, arguments: tuple[int, int]) -> None:
+    """Set the argument vector, and comm to its first word, so that `ps` does not show the forkserver's command line.
 
     This writes through /proc/self/mem, because ctypes would cost every shim fifty pages.
     """
     start, end = arguments
-    title = f"kubelite-shim {uid}".encode()[: end - start - 1].ljust(end - start, b"\0")
+    vector = title.encode()[: end - start - 1].ljust(end - start, b"\0")
     comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
     memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(comm, b"kubelite-shim")
-        os.pwrite(memory, title, start)
+        os.write(comm, title.partition(" ")[0].encode())
+        os.pwrite(memory, vector, start)
     except OSError:
         return  # a hardened kernel (proc_mem.restrict_write): keep the forkserver's title
     finally:

@@ -7,6 +7,7 @@ its secrets. It exchanges JSON packets over an inherited seqpacket socket:
     ← {"spare": {"pid": …}}                    each time a new spare shim is ready
     ← {"warning": sentence}                    for the node's log
     → {"prepare": {"shim_cgroup": …, "oom_score_adj": …}}   optional: prepare a spare shim before the first spawn
+    → {"id": n, "fork": program}               see beside.py
     → {"id": n, "sandbox": SandboxConfig}
     ← {"id": n, "ok": {"sandbox": SandboxRecord, "warnings": […]}} | {"id": n, "error": {…}}
 
@@ -38,6 +39,7 @@ from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim import sandbox, shim, state
 from runtime.shim.protocol import MAX_PACKET, SandboxConfig
+from runtime.shim.warm.beside import Origin, fork
 from runtime.shim.warm.immortal import immortalise, supported
 from runtime.shim.warm.packing import fill_gaps, pack, snapshot
 from runtime.shim.warm.rehearsal import rehearse
@@ -94,8 +96,9 @@ class _PendingShim:
 
 
 class Forkserver:
-    def __init__(self, daemon: socket.socket) -> None:
+    def __init__(self, daemon: socket.socket, origin: Origin) -> None:
         self._daemon = daemon
+        self._origin = origin
         self._poll = select.poll()
         self._poll.register(daemon.fileno(), select.POLLIN)
         self._pending: dict[int, _PendingShim] = {}  # by the descriptor of the report pipe
@@ -153,13 +156,16 @@ class Forkserver:
 
     def _request(self) -> bool:
         try:
-            packet = self._daemon.recv(MAX_PACKET)
+            packet, fds, _, _ = socket.recv_fds(self._daemon, MAX_PACKET, 1)
         except ConnectionError:
             return False
         if not packet:
             return False
         request = json.loads(packet)
         number = request.get("id")
+        if "fork" in request:
+            self._fork_beside(number, request["fork"], fds)
+            return True
         if "prepare" in request:
             with contextlib.suppress(OSError, RuntimeFault):  # the first spawn retries and reports the error
                 self._inherit(**request["prepare"])
@@ -171,6 +177,22 @@ class Forkserver:
             return True
         self._spawn_or_answer(number, config)
         return True
+
+    def _fork_beside(self, number: object, program: dict[str, Any], fds: list[int]) -> None:
+        """Fork another process of the node, after the rehearsal: before it, the fork would unshare the pages that the
+        rehearsal writes to."""
+        try:
+            (connection,) = fds
+            os.set_inheritable(connection, False)
+            if self._inheritance is not None:
+                self._rehearse(self._inheritance)
+            self._send({"id": number, "ok": {"pid": fork(program, connection, self._origin)}})
+        except (RuntimeFault, ValueError) as error:
+            fault = error if isinstance(error, RuntimeFault) else RuntimeFault(f"not a program: {error}")
+            self._answer_error(number, fault)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _spawn_or_answer(self, number: object, config: SandboxConfig) -> None:
         try:
@@ -353,7 +375,7 @@ def main(fd: int) -> None:
     daemon = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     warnings = warm_up()
-    server = Forkserver(daemon)
+    server = Forkserver(daemon, Origin.here())
     share()
     server.announce(warnings)
     server.serve()

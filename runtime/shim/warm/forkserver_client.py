@@ -22,6 +22,7 @@ from runtime.shim.protocol import Op, SandboxConfig, SandboxRecord
 
 _BACKOFF = (0.0, 0.1, 0.5, 2.0, 10.0)  # seconds before the n-th restart of a forkserver that keeps dying
 _STARTS = 3  # attempts to start a forkserver that dies before it is ready
+_FORK_SECONDS = 5.0
 _STABLE_SECONDS = 30.0  # after running this long, a forkserver's death counts as the first again
 
 
@@ -90,6 +91,23 @@ class Forkserver:
             raise RuntimeFault(
                 "the forkserver was not ready within 30 seconds", reason="ForkserverFailed"
             ) from None
+
+    async def fork(self, program: dict[str, Any], connection: socket.socket) -> int:
+        """Fork a process that runs a program of the node (beside.py). It gets a copy of `connection`.
+
+        Returns its pid; it is our child. RuntimeFault if the forkserver cannot, or has died.
+        """
+        number, future = self._calls.new()
+        try:
+            async with asyncio.timeout(_FORK_SECONDS):
+                channel = await self._connected()
+                channel.send({"id": number, "fork": program}, [connection.fileno()])
+                ok, _ = await future
+                return int(ok["pid"])
+        except TimeoutError:
+            raise RuntimeFault(f"the forkserver did not fork within {_FORK_SECONDS:.0f} s") from None
+        finally:
+            self._calls.forget(number)
 
     def _packet(self, message: dict[str, Any], fds: list[int]) -> None:
         close_fds(fds)
