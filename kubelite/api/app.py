@@ -16,6 +16,7 @@ from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral, eviction
 from kubelite.api.kube import routes as kube_routes
 from kubelite.api.kube.metrics import routes as metrics
+from kubelite.api.kube.proxy import nodes as node_proxy
 from kubelite.api.kube.proxy import routes as proxy
 from kubelite.api.kube.streams import routes as streams
 from kubelite.api.kube.writes import routes as writes
@@ -64,6 +65,7 @@ def create_app(node: NodeApi) -> Starlette:
             *tokens.routes(),
             *streams.routes(),
             *proxy.routes(),
+            *node_proxy.routes(),
             *writes.routes(),
             *kube_routes.routes(),
         ],

@@ -204,6 +204,17 @@ class ClusterApi(Protocol):
     async def leave(self, *, force: bool, seconds: float) -> Json: ...
 
 
+class PagesLike(Protocol):
+    """Metrics in Prometheus' text formats, by the name of a page, and kubelet's Summary API."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes: ...
+
+    async def summary(self) -> Json: ...
+
+
 class NodeApi(Protocol):
     """Everything the API needs from the daemon."""
 
@@ -357,6 +368,10 @@ class NodeApi(Protocol):
     def stats(self) -> Json: ...
     async def usage(self) -> Json:
         """Return the usage counters of node, pods and containers (kubelite.telemetry.sampling.usage)."""
+        ...
+
+    def pages(self) -> PagesLike:
+        """Return the metrics pages, which measure when they are rendered."""
         ...
 
     # images

@@ -176,6 +176,10 @@ COMMANDS = (
     Command("explain deployment.spec.strategy", "rollingUpdate"),
     Command("get all", "deployment.apps/shop"),
     Command("get --raw /readyz", "ok", "get --raw"),
+    Command("get --raw /api/v1/nodes/{node}/proxy/stats/summary", '"nodeName":"{node}"', "get --raw"),
+    Command(
+        "get --raw /api/v1/nodes/{node}/proxy/metrics/cadvisor", "container_cpu_usage_seconds", "get --raw"
+    ),
     Command("cluster-info", "Kubernetes"),
     Command("cluster-info dump --namespaces={namespace}", '"kind": "PodList"', "cluster-info dump"),
     Command("version", "Server Version"),

@@ -214,6 +214,9 @@ def api_resource_list(group_version: str = "v1") -> Json:
     for name, kind in _PROXIED.items() if group_version == "v1" else ():
         verbs = ["create", "delete", "get", "patch", "update"]
         entries.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs})
+    if group_version == "v1":
+        of_node = {"kind": "NodeProxyOptions", "verbs": ["get"]}
+        entries.append({"name": "nodes/proxy", "singularName": "", "namespaced": False, **of_node})
     for r in RESOURCES.values():
         if r.has_status and r.group_version == group_version:
             entries += _subresources(r)

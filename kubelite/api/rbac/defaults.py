@@ -53,7 +53,7 @@ _EDITED = {
 }
 #: What only the readers of everything see besides.
 _OF_NODE = {
-    "": "namespaces/status nodes nodes/status persistentvolumes persistentvolumes/status",
+    "": "namespaces/status nodes nodes/proxy nodes/status persistentvolumes persistentvolumes/status",
     "certificates.k8s.io": "clustertrustbundles",
     "networking.k8s.io": "ingressclasses",
     GROUP: "clusterrolebindings clusterroles rolebindings roles",

@@ -4,6 +4,7 @@ containers."""
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import pty
 import socket
@@ -112,6 +113,17 @@ TAKE_TERMINAL = (
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
     "os.execvp(sys.argv[1], sys.argv[1:])\n"
 )
+
+
+class FakePages:
+    names = ("", "agent", "cadvisor")
+
+    async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes:
+        text = f"page {name}\n".encode()
+        return gzip.compress(text) if compressed else text
+
+    async def summary(self) -> Json:
+        return {"node": {"nodeName": "here"}, "pods": []}
 
 
 class FakeSession:
@@ -410,6 +422,9 @@ class FakeNode:
 
     def stats(self) -> Json:
         return {"pods": []}
+
+    def pages(self) -> FakePages:
+        return FakePages()
 
     async def usage(self) -> Json:
         """A container whose counters grow with each call, by 250 ms of CPU time among others."""
