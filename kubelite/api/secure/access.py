@@ -57,10 +57,20 @@ class Secure:
         return user_of_token(self._node.tokens, token) if token is not None else None
 
 
+#: An API server says "Unauthorized" alone. kubectl puts the message in parentheses after its own words.
+_NOBODY = (
+    "Unauthorized: the request has neither a client certificate of this node nor a token; on the node, "
+    "`kubelite kubeconfig` prints a login"
+)
+_EXPIRED = (
+    "Unauthorized: the token is unknown or has expired; on the node, `kubelite create token` prints a new one"
+)
+
+
 def _refused(user: User, scope: Scope) -> ApiError | None:
     path = scope["path"]
     if user.anonymous and (path not in PUBLIC or bearer(scope) is not None):
-        return ApiError("Unauthorized", "Unauthorized")
+        return ApiError("Unauthorized", _EXPIRED if bearer(scope) is not None else _NOBODY)
     if path == "/kubelite" or path.startswith("/kubelite/"):
         words = "this port serves the Kubernetes API: kubelite's own commands use the node's unix socket"
         return ApiError("NotFound", words)

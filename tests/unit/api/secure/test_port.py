@@ -140,10 +140,17 @@ async def test_nobody_is_unauthorized_except_for_health_and_version(site: Site) 
     port, client = int(made["server"].rpartition(":")[2]), context(made, login=False)
     paths = ("/healthz", "/livez", "/readyz", "/version", "/api", "/api/v1/pods", "/kubelite/v1/manifests")
     assert [(await ask(port, client, path))[0] for path in paths] == [200, 200, 200, 200, 401, 401, 401]
+    said = (
+        "Unauthorized: the request has neither a client certificate of this node nor a token; on the node, "
+    )
     assert (await ask(port, client, "/api"))[1] == {
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Unauthorized",
-        "reason": "Unauthorized", "details": {}, "code": 401,
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": f"{said}`kubelite kubeconfig` prints a login", "reason": "Unauthorized", "details": {}, "code": 401,
     }  # fmt: skip
+    _, found = await ask(port, client, "/api", head="Authorization: Bearer a.b.c\r\n")
+    assert found["message"].startswith(
+        "Unauthorized: the token is unknown or has expired; on the node, `kubelite create"
+    )
     assert site.audits()[-1]["user"] == {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
 
 
