@@ -192,7 +192,7 @@ class Database:
                     history.put(connection, rows.entries, rows.versions)
                     if rows.complete:
                         history.complete(connection, version, restart=self._missing)
-                    connection.exec_driver_sql(schema.PUT_META, (schema.RESOURCE_VERSION, str(version)))
+                    _many(connection, schema.PUT_META, [(schema.RESOURCE_VERSION, str(version))])
                 if rows.complete:
                     self._missing = False
             except BaseException:
@@ -251,7 +251,7 @@ def _pragma(connection: Connection, text: str) -> None:
 
 def _many(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
     if rows:
-        connection.exec_driver_sql(statement, rows)
+        schema.write_rows(connection, statement, rows)
 
 
 def _contents(connection: Connection) -> Contents:

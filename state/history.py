@@ -16,7 +16,7 @@ from sqlalchemy import Connection, LargeBinary, bindparam, cast, delete, func, i
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
 
-from state.schema import PUT_META, get_meta, history, revisions
+from state.schema import PUT_META, get_meta, history, revisions, write_rows
 
 SINCE = "history_since"  # key in meta: Unix seconds from which history is complete
 UNTIL = "history_version"  # key in meta: resourceVersion up to which no change is missing
@@ -90,7 +90,7 @@ _FORGET_REVISIONS = (
 def put(connection: Connection, entries: Sequence[Entry], versions: Sequence[Version]) -> None:
     """Write rows and versions, within the caller's transaction."""
     if entries:
-        connection.exec_driver_sql(_PUT_ENTRY, [_row(entry) for entry in entries])
+        write_rows(connection, _PUT_ENTRY, [_row(entry) for entry in entries])
     for version in versions:
         words = {"file": version.file, "at": version.at, "text": version.text, "digest": digest(version.text)}
         if connection.exec_driver_sql(_PUT_REVISION, words).rowcount:
@@ -211,8 +211,8 @@ def complete(connection: Connection, version: int, *, restart: bool = False) -> 
     """Record that no change up to this resourceVersion is missing; with `restart`, only those from now on. Runs within
     the caller's transaction."""
     if restart:
-        connection.exec_driver_sql(PUT_META, (SINCE, repr(time.time())))
-    connection.exec_driver_sql(PUT_META, (UNTIL, str(version)))
+        write_rows(connection, PUT_META, [(SINCE, repr(time.time()))])
+    write_rows(connection, PUT_META, [(UNTIL, str(version))])
 
 
 def begin(connection: Connection, version: int) -> None:

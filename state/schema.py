@@ -13,6 +13,7 @@ daemon then refuses the file with an explanation, rather than lose data. All mig
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -173,6 +174,14 @@ def open_reader(path: str) -> Engine:
         connection.execute("PRAGMA query_only=ON")
 
     return engine
+
+
+def write_rows(connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Execute a statement for each row, within the caller's transaction, by the driver itself: SQLAlchemy's own calls
+    take several times as long as SQLite's work on a row. Raises sqlite3.Error."""
+    driver: sqlite3.Connection | None = connection.connection.driver_connection
+    assert driver is not None
+    driver.executemany(statement, rows)
 
 
 def get_meta(connection: Connection, key: str) -> str | None:
