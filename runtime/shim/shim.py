@@ -110,6 +110,7 @@ class Shim:
         self._created_at = time.time()
         self._shutdown: tuple[Client, object, Timer] | None = None
         self._rewrite: Timer | None = None
+        self._written: state.Written | None = None  # state.json
         self.loop = Loop(self._children, self._fault)
         self._supervisor = Supervisor(
             self.loop, self._changed, self._ended, self._other_child, pause=self._pause, pod=self._pod
@@ -155,7 +156,7 @@ class Shim:
         )
 
     def write_state(self) -> None:
-        state.write_json(self.config.run_dir, state.STATE, self.record().to_json())
+        self._written = state.write_json(self.config.run_dir, state.STATE, self.record().to_json())
 
     def log(self, message: str) -> None:
         """Write a line to shim.log (our stderr) unless it has reached LOG_LIMIT."""
@@ -222,7 +223,7 @@ class Shim:
 
     def _op_state(self, _client: Client, _args: dict[str, Any]) -> Answer:
         """Also writes state.json again if somebody has removed or damaged it."""
-        if state.read_state(self.config.run_dir) is None:
+        if not state.is_intact(self.config.run_dir, state.STATE, self._written):
             self.write_state()
         return {"sandbox": self.record().to_json()}, []
 

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from runtime.files import read_bytes, write_all
 from runtime.shim.protocol import SandboxConfig, SandboxRecord
@@ -26,7 +26,19 @@ LOG = "shim.log"
 _T = TypeVar("_T", SandboxRecord, SandboxConfig)
 
 
-def write_json(run_dir: str, name: str, data: dict[str, Any]) -> None:
+class Written(NamedTuple):
+    """What stat(2) says of a file as it was written. Another writer changes at least one of these."""
+
+    inode: int
+    size: int
+    modified: int  # nanoseconds
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def write_json(run_dir: str, name: str, data: dict[str, Any]) -> Written:
     """Write a file by rename, so that a reader sees either the old or the new one. It is not synced: a reboot removes
     the run directory and everything it describes."""
     path = f"{run_dir}/{name}"
@@ -34,9 +46,19 @@ def write_json(run_dir: str, name: str, data: dict[str, Any]) -> None:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(fd, json.dumps(data, separators=(",", ":")).encode())
+        written = Written.of(os.fstat(fd))
     finally:
         os.close(fd)
     os.rename(temporary, path)
+    return written
+
+
+def is_intact(run_dir: str, name: str, written: Written | None) -> bool:
+    """Whether a file is as `write_json` left it."""
+    try:
+        return Written.of(os.stat(f"{run_dir}/{name}", follow_symlinks=False)) == written
+    except OSError:
+        return False
 
 
 def read_json(run_dir: str, name: str) -> dict[str, Any] | None:

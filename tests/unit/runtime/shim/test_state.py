@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+
+import pytest
 
 from runtime.shim import state
 from runtime.shim.protocol import VERSION, SandboxRecord
@@ -73,3 +76,30 @@ def test_the_socket_works_however_long_the_path_is(tmp_path: Path) -> None:
     state.remove_run_dir(str(deep))
     assert not deep.exists()
     state.remove_run_dir(str(deep))
+
+
+@pytest.mark.parametrize("damage", ["removed", "truncated", "replaced", "rewritten", "a link"])
+def test_a_damaged_file_is_not_intact(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / state.STATE
+    written = state.write_json(str(tmp_path), state.STATE, {"pid": 1})
+    assert state.is_intact(str(tmp_path), state.STATE, written)
+    assert not state.is_intact(str(tmp_path), state.STATE, None)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns))  # it was read
+    assert state.is_intact(str(tmp_path), state.STATE, written)
+    content = path.read_text()
+    match damage:
+        case "removed":
+            path.unlink()
+        case "truncated":
+            os.truncate(path, 3)
+        case "replaced":
+            (tmp_path / "other").write_text(content)
+            os.utime(tmp_path / "other", ns=(0, path.stat().st_mtime_ns))
+            (tmp_path / "other").rename(path)
+        case "rewritten":
+            time.sleep(0.02)  # a file system's times may have the resolution of the kernel's clock tick
+            path.write_text(content)
+        case _:
+            path.rename(tmp_path / "other")
+            path.symlink_to(tmp_path / "other")
+    assert not state.is_intact(str(tmp_path), state.STATE, written)
