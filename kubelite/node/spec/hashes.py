@@ -73,6 +73,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
+_NOTHING = digest({})  # most pods have no limits
+
+
 @once_a_spec
 def _container_hashes(_pod: Pod) -> dict[int, tuple[Container, str]]:
     """The hashes computed so far, by the identity of the container."""
@@ -146,7 +149,7 @@ def resources_hash(resources: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in resources.items() if key not in ("devices", "cpu", "memory")}
     cpu = {key: value for key, value in resources.get("cpu", {}).items() if key != "cpus"}
     rest["cpus"] = resources.get("cpu", {}).get("cpus")  # assigned by the node: a change is not a resize
-    return ".".join(digest(part) for part in (cpu, resources.get("memory", {}), rest))
+    return ".".join(digest(part) if part else _NOTHING for part in (cpu, resources.get("memory", {}), rest))
 
 
 def resized(before: str, after: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -100,7 +100,7 @@ class Tracer:
         if earlier is None:
             earlier = self.files.read(uid) if self.files is not None else {}
         old = [step for step in earlier.get("steps", ()) if step["at"] < self._began]
-        steps = [*old, *map(asdict, self._steps.get(uid, ()))]
+        steps = [*old, *map(_json, self._steps.get(uid, ()))]
         inner: dict[str, list[Any]] = {}
         for container, texts in earlier.get("inner", {}).items():
             inner[container] = [text for text in texts if _first(*text) < self._began]
@@ -159,12 +159,16 @@ class Tracer:
             self._inner.pop(self._steps.popitem(last=False)[0], None)
 
 
+def _json(step: Step) -> Json:
+    return {name: getattr(step, name) for name in Step.__slots__}
+
+
 def _in_order(record: Json) -> list[Json]:
     """Return all steps of a record, those of its inits included, in order of time and without empty fields."""
     found = list(record["steps"])
     for container, texts in record["inner"].items():
         for text, zero in texts:
-            found += map(asdict, inner_steps(container, text, zero))
+            found += map(_json, inner_steps(container, text, zero))
     found.sort(key=lambda step: step["at"])
     return [{k: v for k, v in step.items() if v not in ("", 0.0)} for step in found]
 
