@@ -201,3 +201,150 @@ def test_what_an_apply_cannot_be(kubectl: Kubectl) -> None:
     loose = apply(kubectl, text + "extra: 1\n", "--validate=warn")
     assert loose.code == 1 and ".extra: field not declared in schema" in loose.err
     assert kubectl("get", "cm", "bad").code == 1
+
+
+KINDS = f"""\
+apiVersion: v1
+kind: Namespace
+metadata: {{name: kinds, labels: {{a: b}}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: one, namespace: kinds}}
+data: {{a: "1"}}
+binaryData: {{b: AAEC}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: one, namespace: kinds}}
+data: {{a: MQ==}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: one, namespace: kinds}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: one, namespace: kinds, labels: {{app: one}}}}
+spec:
+  serviceAccountName: one
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {{name: main, image: {IMAGE}, imagePullPolicy: Never, command: [sh, -c, {json.dumps(SLEEP)}],
+     ports: [{{containerPort: 80}}], resources: {{limits: {{cpu: 500m, memory: 32Mi}}}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: one, namespace: kinds}}
+spec:
+  selector: {{app: one}}
+  ports: [{{port: 80}}]
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: one, namespace: kinds}}
+spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: one, namespace: kinds}}
+spec:
+  serviceName: one
+  replicas: 0
+  selector: {{matchLabels: {{app: set}}}}
+  template:
+    metadata: {{labels: {{app: set}}}}
+    spec: {{containers: [{{name: main, image: {IMAGE}}}]}}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {{name: one, namespace: kinds}}
+spec:
+  schedule: "0 0 1 1 *"
+  jobTemplate:
+    spec:
+      template:
+        spec: {{restartPolicy: Never, containers: [{{name: main, image: {IMAGE}}}]}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: one, namespace: kinds}}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: StatefulSet, name: one}}
+  maxReplicas: 2
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: one, namespace: kinds}}
+spec: {{podSelector: {{matchLabels: {{app: one}}}}, ingress: [{{ports: [{{port: 80}}]}}]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: one, namespace: kinds}}
+rules: [{{apiGroups: [""], resources: [pods], verbs: [get]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: one, namespace: kinds}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: one}}
+subjects: [{{kind: ServiceAccount, namespace: kinds, name: one}}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {{name: one, namespace: kinds}}
+spec: {{minAvailable: 1, selector: {{matchLabels: {{app: one}}}}}}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {{name: one, namespace: kinds}}
+spec: {{hard: {{configmaps: "9"}}}}
+"""
+
+
+def test_objects_of_all_kinds_are_applied_and_an_equal_apply_writes_no_file(kubectl: Kubectl) -> None:
+    first = apply(kubectl, KINDS)
+    assert first.code == 0 and first.out.count("serverside-applied") == KINDS.count("kind: ") - 3, first
+    folder = kubectl.node.manifests / "kubectl"
+    files = {path: path.read_text() for path in folder.rglob("*.yaml")}
+    again = apply(kubectl, KINDS)
+    assert again.code == 0, again
+    assert {path: path.read_text() for path in folder.rglob("*.yaml")} == files
+    labelled = apply(
+        kubectl,
+        KINDS.replace("name: one, namespace: kinds", "name: one, namespace: kinds, annotations: {note: x}"),
+    )
+    assert labelled.code == 0, labelled
+    for kind in ("pod", "service", "pvc", "statefulset", "hpa", "networkpolicy", "role", "quota"):
+        doc = shown(kubectl, kind, "one", "-n", "kinds")
+        assert doc["metadata"]["annotations"]["note"] == "x", kind
+        assert managers(doc) == ["kubectl Apply"], (kind, managers(doc))
+    kubectl.node.wait(
+        lambda: (
+            kubectl("get", "pod", "one", "-n", "kinds", "-o", "jsonpath={.status.phase}").out == "Running"
+        ),
+        "the pod that was applied",
+    )
+    assert kubectl("delete", "namespace", "kinds", "--wait=false").code == 0
+
+
+def test_a_changed_job_is_replaced_and_keeps_its_manager(kubectl: Kubectl) -> None:
+    text = f"""\
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: once}}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{{name: main, image: {IMAGE}, imagePullPolicy: Never, command: [echo, one]}}]
+"""
+    assert apply(kubectl, text).code == 0
+    before = shown(kubectl, "job", "once")
+    done = apply(kubectl, text.replace("echo, one", "echo, two"))
+    assert done.code == 0, done
+    kubectl.node.wait(
+        lambda: shown(kubectl, "job", "once")["metadata"]["uid"] != before["metadata"]["uid"], "the new Job"
+    )
+    doc = shown(kubectl, "job", "once")
+    assert doc["spec"]["template"]["spec"]["containers"][0]["command"] == ["echo", "two"]
+    assert managers(doc) == ["kubectl Apply"]
