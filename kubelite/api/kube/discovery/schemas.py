@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubelite.kube.json import Json
-from kubelite.managed_fields.merge_types import ATOMIC_MAPS, ATOMIC_STRUCTS, KEYED_LISTS, SETS
 from manifests.types.meta import Model, Object
 
 REFERENCE = "#/components/schemas/"
@@ -48,6 +47,7 @@ def schemas(kinds: dict[tuple[str, str], type[Object]]) -> Json:
 
 
 def _of_model(model: type[Model]) -> Json:
+    from kubelite.managed_fields.merge_types import ATOMIC_STRUCTS
     from manifests.types.workloads.descriptions import field_description, kind_description
 
     properties: Json = {}
@@ -70,6 +70,8 @@ def _of_model(model: type[Model]) -> Json:
 
 def _merged(model: str, wire: str, annotation: Any) -> Json:
     """Return how server-side apply merges a list or a map (kube-openapi pkg/generators: extensions)."""
+    from kubelite.managed_fields.merge_types import ATOMIC_MAPS, KEYED_LISTS, SETS
+
     place = (model, wire)
     if keys := KEYED_LISTS.get(place):
         return {"x-kubernetes-list-map-keys": [*keys], "x-kubernetes-list-type": "map"}
