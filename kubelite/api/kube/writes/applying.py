@@ -13,7 +13,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kubelite.api.kube.resources import Resource
+from kubelite.api.kube.resources import Resource, scale_of
 from kubelite.api.kube.writes import writing
 from kubelite.api.kube.writes.bodies import data_of, duplicates_in, named
 from kubelite.api.kube.writes.field_validation import known_fields, mode_of, undeclared
@@ -23,7 +23,7 @@ from kubelite.api.own.change import source_of_object
 from kubelite.api.rbac.authorizer import attributes_of, refused
 from kubelite.api.secure.users import user_of
 from kubelite.api.warnings import warning_header
-from kubelite.kube.errors import ApiError, bad_request
+from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.managed_fields import last_applied
 from kubelite.managed_fields.fields import display
@@ -55,10 +55,16 @@ class _Apply(NamedTuple):
     force: bool
     configuration: Json
     preconditions: Json  # uid, resourceVersion
+    subresource: str = ""
 
     @property
     def by(self) -> Manager:
-        return Manager(self.manager, Operation.APPLY)
+        return Manager(self.manager, Operation.APPLY, subresource=self.subresource)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether kubectl may go on with what it applied from the client's side."""
+        return self.manager == last_applied.MANAGER and not self.subresource
 
     @property
     def title(self) -> str:
@@ -72,31 +78,65 @@ async def apply(request: Request, node: NodeApi, resource: Resource, namespace: 
         await node.rescan()
         if node.store.get(resource.kind, wanted.namespace, name) is None:
             return await _created(request, node, wanted)
-        before = _known_managers(node, wanted)
-        doc, headers = await writing.changed_by(
-            request,
-            node,
-            resource,
-            (wanted.namespace, name),
-            lambda current: _merged(wanted, current, before),
-            owners=lambda _, new, __: entries(new),
-        )
+        doc, headers = await _changed(request, node, wanted)
     return JSONResponse(doc, headers=headers)
 
 
-async def _wanted(request: Request, resource: Resource, namespace: str, name: str) -> _Apply:
-    """Read the request. Raises BadRequest, Invalid."""
+async def apply_scale(
+    request: Request, node: NodeApi, resource: Resource, namespace: str, name: str
+) -> Response:
+    """Apply the subresource scale: of the object, its number of pods, by a manager of its own."""
+    manager, force = _options(request)
+    sent = await _sent(request, "autoscaling/v1", "Scale", name)
+    spec = sent.get("spec") or {}
+    replicas = spec.get("replicas") if isinstance(spec, dict) else ""
+    if replicas is not None and (type(replicas) is not int or not 0 <= replicas < 2**31):
+        words = "spec.replicas: Invalid value: must be a whole number, not less than 0"
+        raise ApiError("Invalid", f'Scale "{name}" is invalid: {words}')
+    configuration: Json = {
+        "metadata": {},
+        **({"spec": {"replicas": replicas}} if replicas is not None else {}),
+    }
+    pinned = _pinned(sent["metadata"])
+    wanted = _Apply(resource, namespace, name, manager, force, configuration, pinned, "scale")
+    async with request.app.state.writes:
+        await node.rescan()
+        if node.store.get(resource.kind, namespace, name) is None:
+            raise not_found(resource.plural, name)
+        doc, headers = await _changed(request, node, wanted)
+    return JSONResponse(scale_of(doc), headers=headers)
+
+
+async def _changed(request: Request, node: NodeApi, wanted: _Apply) -> tuple[Json, dict[str, str]]:
+    before = _known_managers(node, wanted)
+    return await writing.changed_by(
+        request,
+        node,
+        wanted.resource,
+        (wanted.namespace, wanted.name),
+        lambda current: _merged(wanted, current, before),
+        owners=lambda _, new, __: entries(new),
+    )
+
+
+def _options(request: Request) -> tuple[str, bool]:
+    """Return the manager, and whether it takes what others own. Raises BadRequest, Invalid."""
     given = request.query_params
     if not given.get("fieldManager"):
         raise _invalid("fieldManager: Required value: is required for apply patch")
     if (force := given.get("force", "false")).lower() not in _FORCE:
         raise bad_request(f'force: "{force[:40]}" is neither true nor false')
+    return manager_name(request), _FORCE[force.lower()]
+
+
+async def _sent(request: Request, version: str, kind: str, name: str) -> Json:
+    """Return the object in the body, with its name. Raises BadRequest."""
     sent = await data_of(request)
     if not isinstance(sent, dict) or not isinstance(sent.get("metadata") or {}, dict):
         raise bad_request("the body is not an object with metadata")
     for key, wanted, words in (
-        ("apiVersion", resource.group_version, "version"),
-        ("kind", resource.kind, "kind"),
+        ("apiVersion", version, "version"),
+        ("kind", kind, "kind"),
     ):
         if sent.get(key) != wanted:
             said = f"Specified patch {words}: {sent.get(key) or ''}, expected: {wanted}"
@@ -106,11 +146,18 @@ async def _wanted(request: Request, resource: Resource, namespace: str, name: st
         raise bad_request("metadata.managedFields must be nil")
     if (said := metadata.get("name") or name) != name:
         raise bad_request(f"the name of the object ({said}) does not match the name on the URL ({name})")
-    doc = named({**sent, "metadata": {**metadata, "name": name}}, resource, namespace)
-    pinned = {key: metadata[key] for key in ("resourceVersion", "uid") if metadata.get(key)}
-    found = _Apply(
-        resource, namespace, name, manager_name(request), _FORCE[force.lower()], stripped(doc), pinned
-    )
+    return {**sent, "metadata": {**metadata, "name": name}}
+
+
+def _pinned(metadata: Json) -> Json:
+    return {key: metadata[key] for key in ("resourceVersion", "uid") if metadata.get(key)}
+
+
+async def _wanted(request: Request, resource: Resource, namespace: str, name: str) -> _Apply:
+    """Read the request. Raises BadRequest, Invalid."""
+    manager, force = _options(request)
+    doc = named(await _sent(request, resource.group_version, resource.kind, name), resource, namespace)
+    found = _Apply(resource, namespace, name, manager, force, stripped(doc), _pinned(doc["metadata"]))
     if fields := undeclared(found.configuration, resource):
         known_fields(doc, resource, mode_of(request), duplicates_in(request))  # Strict says more
         said = "; ".join(f".{field}: field not declared in schema" for field in fields)
@@ -178,7 +225,7 @@ def _merged(wanted: _Apply, current: Json, unrecorded: Managers) -> Json:
     live = stripped(current)
     found = _applied(wanted, live, managers)
     value = found.value
-    if wanted.manager == last_applied.MANAGER and (said := last_applied.renewed(value, wanted.configuration)):
+    if wanted.goes_on and (said := last_applied.renewed(value, wanted.configuration)):
         value = said
     new = with_nodes_part(value, current)
     new = {**new, "metadata": {**new["metadata"], **wanted.preconditions}}
@@ -204,7 +251,7 @@ def _applied(wanted: _Apply, live: Json, managers: Managers) -> Applied:
         try:
             return once(wanted.force)
         except Conflicts as error:
-            if wanted.manager != last_applied.MANAGER:
+            if not wanted.goes_on:
                 raise
             mine = last_applied.fields(live, wanted.resource.group_version, tree_of(wanted.resource))
             if left := [(manager, path) for manager, path in error.found if path not in mine]:

@@ -49,6 +49,10 @@ async def write_scale(request: Request) -> Response:
     given, resource = request.path_params, resource_of(request)
     if not resource.scaled:
         raise not_found(resource.plural, given["name"])
+    if request.method == "PATCH" and content_type(request) == APPLY:
+        from kubelite.api.kube.writes.applying import apply_scale
+
+        return await apply_scale(request, node_of(request), resource, given["namespace"], given["name"])
     return await writing.scale(request, node_of(request), resource, given["namespace"], given["name"])
 
 

@@ -21,7 +21,6 @@ from starlette.responses import JSONResponse, Response
 from kubelite.api.audit import note
 from kubelite.api.kube.resources import Resource, complete, read_one, scale_of
 from kubelite.api.kube.writes.bodies import (
-    APPLY,
     PATCHES,
     content_type,
     data_of,
@@ -169,10 +168,7 @@ async def _patch(request: Request) -> Callable[[Json], Json]:
     """Return what the patch in the body makes of an object."""
     kind = PATCHES.get(content_type(request))
     if kind is None:
-        words = "apply spec.replicas of the object: a scale cannot be applied on this node"
-        raise ApiError(
-            "UnsupportedMediaType", words if content_type(request) == APPLY else "unknown kind of patch"
-        )
+        raise ApiError("UnsupportedMediaType", "unknown kind of patch")
     if "force" in request.query_params:
         words = "force: Forbidden: may not be specified for non-apply patch"
         raise ApiError("Invalid", f"the options of the request are invalid: {words}")

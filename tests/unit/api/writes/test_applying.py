@@ -240,16 +240,52 @@ def test_kubectl_goes_on_with_what_it_applied_from_the_client(http: Http) -> Non
     )
 
 
-def test_scales_and_statuses_cannot_be_applied(http: Http) -> None:
+def scale(replicas: Any = None, **metadata: str) -> dict[str, Any]:
+    spec = {} if replicas is None else {"replicas": replicas}
+    return {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": spec}
+
+
+def test_a_scale_is_applied_by_a_manager_of_its_own(http: Http) -> None:
+    url = f"{DEPLOYMENTS}/store/scale"
+    assert apply(http, scale(2), url=url).status_code == 404
     apply(http, DEPLOYMENT, url=f"{DEPLOYMENTS}/store")
-    scale = {
-        "apiVersion": "autoscaling/v1",
-        "kind": "Scale",
-        "metadata": {"name": "store"},
-        "spec": {"replicas": 2},
-    }
-    answer = apply(http, scale, url=f"{DEPLOYMENTS}/store/scale")
-    assert answer.status_code == 415 and "apply spec.replicas of the object" in answer.json()["message"]
+    done = apply(http, scale(2), manager="scaler", url=url)
+    assert (done.status_code, done.json()["kind"], done.json()["spec"]) == (200, "Scale", {"replicas": 2})
+    doc = http.get(f"{DEPLOYMENTS}/store").json()
+    assert managers(doc)["scaler/scale Apply"] == {"f:spec": {"f:replicas": {}}}
+    refused = apply(http, {**DEPLOYMENT, "spec": {"replicas": 3}}, url=f"{DEPLOYMENTS}/store")
+    assert refused.json()["message"] == (
+        'Apply failed with 1 conflict: conflict with "scaler" with subresource "scale": .spec.replicas'
+    )
+    assert apply(http, scale(3), manager="other", url=url).status_code == 409
+    assert apply(http, scale(3), manager="other", url=url, force="true").json()["spec"] == {"replicas": 3}
+    assert apply(http, scale(), manager="other", url=url).status_code == 200  # gives it up
+    doc = http.get(f"{DEPLOYMENTS}/store").json()
+    assert list(managers(doc)) == ["me Apply"] and doc["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize(
+    ("doc", "code", "words"),
+    [
+        (scale(-1), 422, "must be a whole number"),
+        (scale("2"), 422, "must be a whole number"),
+        ({**scale(2), "spec": [1]}, 422, "must be a whole number"),
+        ({**scale(2), "kind": "Deployment"}, 400, "Incorrect kind specified"),
+        (scale(2, resourceVersion="1"), 409, "has been modified"),
+        (scale(2, name="other"), 400, "does not match the name on the URL"),
+    ],
+)
+def test_what_is_no_scale_is_refused(http: Http, doc: Any, code: int, words: str) -> None:
+    apply(http, DEPLOYMENT, url=f"{DEPLOYMENTS}/store")
+    answer = apply(http, doc, url=f"{DEPLOYMENTS}/store/scale")
+    assert (answer.status_code, words in answer.json()["message"]) == (code, True), answer.text
+
+
+def test_a_status_and_the_node_cannot_be_applied(http: Http) -> None:
+    apply(http, DEPLOYMENT, url=f"{DEPLOYMENTS}/store")
+    assert apply(http, DEPLOYMENT, url=f"{DEPLOYMENTS}/store/status").status_code == 405
+    answer = apply(http, {"apiVersion": "v1", "kind": "Node"}, url="/api/v1/nodes/here")
+    assert answer.status_code == 415 and "only be changed by a merge patch" in answer.json()["message"]
 
 
 def test_creation_needs_the_verb_create(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
