@@ -23,6 +23,7 @@ PROGRAMS: Final = {
     "Helm": "with `--server-side=false`: {what}.",
     "Prometheus": "`kubernetes_sd_configs` with the roles {what}. The node has no port of a kubelet, so the address of "
     "a target with the role `node` has none either.",
+    "kubernetes.core": "the collection of Ansible: a playbook with the modules {what}.",
     "kopf": "an operator with the handlers {what}. Handlers of `on.delete` are not called: the node deletes an object "
     "at once, also if it has a finalizer.",
 }

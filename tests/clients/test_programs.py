@@ -1,4 +1,4 @@
-"""Programs that are built on clients: an operator of kopf, Prometheus' discovery of targets, Helm."""
+"""Programs that are built on clients: an operator of kopf, Prometheus' discovery of targets, Helm, Ansible."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ def test_an_operator(served: Served) -> None:
     assert called == ["on.create", "on.event", "on.event of a pod", "on.update", "timer"]
     version = version_of(python, "-c", "import importlib.metadata as m; print(m.version('kopf'))")
     results.check("kopf", version, called)
+
+
+def test_ansible(served: Served) -> None:
+    """Modules of the collection kubernetes.core, in a playbook that checks what they answer."""
+    if missing("ansible-playbook"):
+        pytest.skip("needs ansible-playbook")
+    python = needed(PLACE / "bin/python")
+    node = json.loads(served.node.ask("/api/v1/nodes")[1])["items"][0]["metadata"]["name"]
+    given = ("-e", f"python={python}", "-e", f"node={node}")
+    environ = {"K8S_AUTH_KUBECONFIG": str(served.kubeconfig), "ANSIBLE_NOCOLOR": "1"}
+    set_variables = ("env", *(f"{name}={value}" for name, value in environ.items()))
+    said = output(served, *set_variables, "ansible-playbook", *given, "with_ansible.yml")
+    assert re.search(r"ok=([0-9]+) .* failed=0 ", said), said
+    modules = re.findall(r"kubernetes\.core\.(k8s\w*)", (CALLS / "with_ansible.yml").read_text())
+    listed = json.loads(
+        output(served, "ansible-galaxy", "collection", "list", "kubernetes.core", "--format=json")
+    )
+    versions = {one["version"] for found in listed.values() for one in found.values()}
+    results.check("kubernetes.core", max(versions), [*dict.fromkeys(modules)])
 
 
 PROMETHEUS = """\
