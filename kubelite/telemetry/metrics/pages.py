@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # loaded when there are Services
 
 T = TypeVar("T")
 
-POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ResourceQuota")
+POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ResourceQuota", "LimitRange")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 

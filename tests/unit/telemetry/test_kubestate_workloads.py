@@ -10,8 +10,10 @@ import subprocess
 import sys
 from typing import Any
 
+from kubelite.kube.objects import WORKLOADS
 from kubelite.telemetry.metrics.exposition import render
 from kubelite.telemetry.metrics.kubestate.workloads import WRITERS, write_workloads
+from kubelite.telemetry.metrics.pages import POLICIES
 
 AT = "2026-01-02T03:04:05Z"
 UNIX = 1767323045
@@ -180,13 +182,35 @@ def test_budgets_and_autoscalers() -> None:
     assert f'{prefix}_status_condition{{{head},condition="ScalingLimited",status="false"}} 1' in found
 
 
+def test_limit_ranges() -> None:
+    """internal/store/limitrange_test.go: each constraint of each resource and type."""
+    limits = [
+        {"type": "Container", "max": {"cpu": "1"}, "defaultRequest": {"cpu": "100m", "memory": "1Mi"}},
+        {"type": "Pod", "maxLimitRequestRatio": {"memory": "1500m"}},
+    ]
+    found = page(doc("LimitRange", {"limits": limits}))
+    of = 'kube_limitrange{namespace="shop",limitrange="web"'
+    rows = {line for line in found if line.startswith(of)}
+    assert rows == {
+        f'{of},resource="cpu",type="Container",constraint="max"}} 1',
+        f'{of},resource="cpu",type="Container",constraint="defaultRequest"}} 0.1',
+        f'{of},resource="memory",type="Container",constraint="defaultRequest"}} 1048576',
+        f'{of},resource="memory",type="Pod",constraint="maxLimitRequestRatio"}} 1.5',
+    }
+
+
 def test_objects_with_nothing_but_a_name_break_no_page() -> None:
     bare = {
         "CronJob": {"schedule": "@daily"},
         "HorizontalPodAutoscaler": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}},
+        "LimitRange": {"limits": [{"type": "Pod", "min": {"cpu": "1"}}]},
     }
     for kind in WRITERS:
         assert page({"kind": kind, "metadata": {"name": "web"}, "spec": bare.get(kind, {})})
+
+
+def test_a_scrape_reads_every_kind_that_has_families() -> None:
+    assert {*WORKLOADS, *POLICIES} == set(WRITERS)
 
 
 def test_a_node_without_workloads_does_not_load_them() -> None:

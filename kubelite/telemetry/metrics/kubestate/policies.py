@@ -1,5 +1,6 @@
-"""kube_poddisruptionbudget_*, kube_horizontalpodautoscaler_* and kube_resourcequota of the stored objects, as in
-kube-state-metrics (internal/store/poddisruptionbudget.go, horizontalpodautoscaler.go and resourcequota.go)."""
+"""kube_poddisruptionbudget_*, kube_horizontalpodautoscaler_*, kube_resourcequota and kube_limitrange of the stored
+objects, as in kube-state-metrics (internal/store/poddisruptionbudget.go, horizontalpodautoscaler.go, resourcequota.go
+and limitrange.go)."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ SOURCES = {
     "Pods": "pods",
     "Resource": "resource",
 }
+CONSTRAINTS = ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")  # of a LimitRange
 TARGETS = (("value", "value"), ("utilization", "averageUtilization"), ("average", "averageValue"))
 
 BUDGET_FIELDS = (
@@ -116,6 +118,19 @@ def write_quotas(t: Table, docs: Sequence[Json]) -> None:
                 words = f'{label("resource", name)},type="{type_}"'
                 t.add(family, kind.head(doc) + words, amount("cpu", value))  # exact to thousandths
     kind.write_labels(t, docs)
+
+
+def write_limit_ranges(t: Table, docs: Sequence[Json]) -> None:
+    kind = Kind("limitrange")
+    kind.write(t, docs, CREATED)
+    family = t.gauge("kube_limitrange", "Information about limit range.")
+    for doc in docs:
+        for limit in doc["spec"].get("limits") or ():
+            for constraint in CONSTRAINTS:
+                for name, value in (limit.get(constraint) or {}).items():
+                    words = label("resource", name) + label("type", limit["type"])
+                    words += label("constraint", constraint)
+                    t.add(family, kind.head(doc) + words, amount("cpu", value))  # exact to thousandths
 
 
 def _metrics(t: Table, kind: Kind, docs: Sequence[Json]) -> None:

@@ -22,7 +22,12 @@ from kubelite.telemetry.metrics.kubestate.fields import (
 )
 from kubelite.telemetry.metrics.kubestate.jobs import write_cron_jobs, write_jobs
 from kubelite.telemetry.metrics.kubestate.page import Table, label, owner_labels
-from kubelite.telemetry.metrics.kubestate.policies import write_autoscalers, write_budgets, write_quotas
+from kubelite.telemetry.metrics.kubestate.policies import (
+    write_autoscalers,
+    write_budgets,
+    write_limit_ranges,
+    write_quotas,
+)
 
 #: Reasons of a Deployment's conditions that appear as they are; any other one is "unknown", which bounds the series.
 REASONS = frozenset(
@@ -268,4 +273,5 @@ WRITERS: Mapping[str, Callable[[Table, Sequence[Json]], None]] = {
     "PodDisruptionBudget": write_budgets,
     "HorizontalPodAutoscaler": write_autoscalers,
     "ResourceQuota": write_quotas,
+    "LimitRange": write_limit_ranges,
 }
