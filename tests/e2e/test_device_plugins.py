@@ -77,7 +77,8 @@ def test_the_end_of_a_plugin_leaves_its_pods_running(node: Node, plugin: Plugin)
     plugin.kill()
     node.wait(lambda: amounts(node) == ("2", "0"), "the devices to be unhealthy")
     node.apply("second.yaml", wanting("second"))
-    node.wait(lambda: f"Insufficient {DONGLE}" in node.cli("why", "second").out, "the second pod to wait")
+    words = f"2 of 2 devices of {DONGLE} are unhealthy."
+    node.wait(lambda: words in node.cli("why", "second").out, "the second pod to wait")
     os.kill(node.pid("first"), signal.SIGKILL)
     node.wait(lambda: node.container("first").get("restartCount") == 1, "the container to be restarted")
     node.wait_status("first", "Running")
@@ -99,7 +100,8 @@ def test_a_killed_daemon_knows_who_has_which_device(node: Node, plugin: Plugin, 
     node.apply("second.yaml", wanting("second"))
     node.start()
     if not with_plugin:
-        node.wait(lambda: f"Insufficient {DONGLE}" in node.cli("why", "second").out, "the second pod to wait")
+        words = f"No device plugin of {DONGLE} is registered."
+        node.wait(lambda: words in node.cli("why", "second").out, "the second pod to wait")
         assert amounts(node) == ("0", "0")
         plugin.start()
     node.wait_status("second", "Running")

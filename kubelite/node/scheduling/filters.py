@@ -288,12 +288,27 @@ def _short(reservation: Reservation, node: NodeFacts, ledger: Ledger) -> _No | N
         if room is not None and used + wanted <= room:
             continue
         if room is None or "/" in name:  # kubelet does not check these: the scheduler makes the pod wait
-            return _No(f"Insufficient {name}", False)
+            return _No(f"Insufficient {name}", False, _unhealthy(name, node))
         numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
         sentence = f"Pod was rejected: Node didn't have enough resource: {name}, {numbers}"
         words = "Too many pods" if name == "pods" else f"Insufficient {name}"
         return _No(words, False, out=ScheduleResult(f"OutOf{name}", sentence, rejected=True))
     return None
+
+
+def _unhealthy(name: str, node: NodeFacts) -> str:
+    """Why the node has fewer devices than one would think; "" if all are healthy, or the resource has no plugin."""
+    total = node.devices.get(name)
+    if total is None:
+        return ""
+    if not total:
+        return f" No device plugin of {name} is registered."
+    broken = total - node.allocatable.get(name, 0)
+    return (
+        f" {broken} of {total} devices of {name} {'is' if broken == 1 else 'are'} unhealthy."
+        if broken
+        else ""
+    )
 
 
 def _volumes(reservation: Reservation, alone: Collection[str], ledger: Ledger) -> _No | None:

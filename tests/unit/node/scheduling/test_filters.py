@@ -280,6 +280,25 @@ def test_extended_resources_are_waited_for() -> None:
         assert "Insufficient example.com/gpu" in found.message
 
 
+@pytest.mark.parametrize(
+    "total, healthy, words",
+    [
+        (3, 3, "No preemption victims found for incoming pod."),
+        (3, 2, " 1 of 3 devices of example.com/gpu is unhealthy."),
+        (3, 0, " 3 of 3 devices of example.com/gpu are unhealthy."),
+        (0, 0, " No device plugin of example.com/gpu is registered."),
+    ],
+)
+def test_a_pod_that_waits_for_devices_is_told_why_there_are_so_few(
+    total: int, healthy: int, words: str
+) -> None:
+    allocatable = {**NODE.allocatable, "example.com/gpu": healthy}
+    node = replace(NODE, allocatable=allocatable, devices={"example.com/gpu": total})
+    one = asking(**{"example.com/gpu": "4"})
+    found = schedule_pod(one, reservation_of(one), node, ledger())
+    assert "1 Insufficient example.com/gpu. " in found.message and found.message.endswith(words)
+
+
 def test_resource_requests_that_fit() -> None:
     other = asking("db", cpu="2", memory="2Gi")
     for one in (asking(cpu="2", memory="6Gi"), pod()):
