@@ -12,9 +12,10 @@ No process of the node is killed, because its successor would start with fresh m
 end, a least-squares line through the second half of the measures gives the growth per hour. A measure grows if that is
 more than its limit in `LIMITS` and more than two standard errors. Every ten minutes it prints the verdict so far.
 
-Two things grow by design until they are full: history up to `history_size`, which is small here so that it is full
-after some minutes, and events, which are kept for an hour. Only a run of two hours judges memory and database without
-them.
+Three things grow by design until they are full: history up to `history_size`, which is small here so that it is full
+after some minutes; the changes that watches resume from (`state.store.HISTORY`), which are complete after half an hour;
+and events, which are kept for an hour. Only a run of two hours judges memory and database without them. Questions to
+the node from outside change the result: an answer with all events leaves half a megabyte of heap.
 """
 
 from __future__ import annotations
