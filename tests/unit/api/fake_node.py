@@ -6,17 +6,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
-import pty
 import socket
-import struct
-import subprocess
-import sys
 import tempfile
-import termios
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from fcntl import ioctl
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,9 +30,10 @@ from kubelite.sources.diff import DiffEntry
 from kubelite.sources.ownership import NONE_GIVEN, Owners, Ownership, with_managers
 from kubelite.telemetry.sampling.processes import process
 from manifests.yaml.loader import Loaded, load_file
-from runtime.errors import ImageError, StartError
+from runtime.errors import ImageError
 from state.batch import same
 from state.store import Record, Store
+from tests.unit.api.fake_session import FakeSession
 
 NOW = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -107,14 +102,6 @@ def event_doc(name: str, pod: str, reason: str, message: str, *, kind: str = "No
     }
 
 
-TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios\n"
-    "os.setsid()\n"
-    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-    "os.execvp(sys.argv[1], sys.argv[1:])\n"
-)
-
-
 class FakePages:
     names = ("", "agent", "cadvisor")
 
@@ -124,67 +111,6 @@ class FakePages:
 
     async def summary(self) -> Json:
         return {"node": {"nodeName": "here"}, "pods": []}
-
-
-class FakeSession:
-    """A local process in place of an exec: with pipes, or on a pty."""
-
-    def __init__(self, command: list[str], *, tty: bool, width: int, height: int) -> None:
-        self.tty = tty
-        self.stdin: int | None
-        self.stdout: int | None
-        self.stderr: int | None = None
-        try:
-            if tty:
-                master, slave = pty.openpty()
-                self._master = master
-                if width:
-                    self._size(width, height)
-                # a controlling terminal has to be taken by the process itself
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", TAKE_TERMINAL, *command], stdin=slave, stdout=slave, stderr=slave
-                )
-                os.close(slave)
-                self.stdin = self.stdout = master
-            else:
-                pipes = subprocess.PIPE
-                self._process = subprocess.Popen(command, stdin=pipes, stdout=pipes, stderr=pipes, bufsize=0)
-                assert self._process.stdin and self._process.stdout and self._process.stderr
-                self.stdin = os.dup(self._process.stdin.fileno())
-                self.stdout = os.dup(self._process.stdout.fileno())
-                self.stderr = os.dup(self._process.stderr.fileno())
-                for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-                    stream.close()
-        except FileNotFoundError as error:
-            raise StartError(f'exec: "{command[0]}": executable file not found in $PATH') from error
-
-    def _size(self, width: int, height: int) -> None:
-        ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-
-    def close_stdin(self) -> None:
-        if self.stdin is not None and not self.tty:
-            os.close(self.stdin)
-            self.stdin = None
-
-    async def resize(self, width: int, height: int) -> None:
-        if self.tty:
-            self._size(width, height)
-
-    async def wait(self) -> int:
-        while self._process.poll() is None:
-            await asyncio.sleep(0.005)
-        code = self._process.returncode
-        return code if code >= 0 else 128 - code
-
-    async def close(self, *, kill: bool = True) -> None:
-        if kill and self._process.poll() is None:
-            self._process.kill()
-        for fd in {self.stdin, self.stdout, self.stderr} - {None}:
-            assert fd is not None
-            os.close(fd)
-        self.stdin = self.stdout = self.stderr = None
-        while self._process.poll() is None:
-            await asyncio.sleep(0.005)
 
 
 class FakeNode:

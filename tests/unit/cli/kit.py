@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.api.fake_node import TAKE_TERMINAL, event_doc, pod_doc
+from tests.unit.api.fake_node import event_doc, pod_doc
+from tests.unit.api.fake_session import TAKE_TERMINAL
 from tests.unit.api.server import Served
 from tests.waiting import SECONDS
 

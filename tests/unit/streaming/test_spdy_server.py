@@ -23,7 +23,7 @@ from kubelite.streaming.spdy.frames import (
     SynReply,
     SynStream,
 )
-from tests.unit.api.fake_node import FakeSession
+from tests.unit.api.fake_session import FakeSession
 from tests.unit.api.server import Served, served
 from tests.unit.streaming.client import Client, upgrade
 from tests.waiting import until
