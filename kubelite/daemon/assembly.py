@@ -21,10 +21,10 @@ from kubelite.daemon.cluster.node_cluster import run_cluster
 from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config, worker_memory
-from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.plugins.node_devices import NodeDevices
 from kubelite.daemon.relist import measured_directories, relist, remove_orphans
 from kubelite.daemon.serving.pod_access import PodAccess
+from kubelite.daemon.shutdown.node_shutdown import ShutdownManager, recreate_pods
 from kubelite.daemon.workloads import (
     run_autoscaler,
     run_controllers,

@@ -50,7 +50,7 @@ from kubelite.sources.ownership import NONE_GIVEN, Owners, Ownership
 from kubelite.sources.plan import KINDS, Key, ManifestState, Problem, bound, created, failed, merged, plan
 from kubelite.sources.refused import Refused
 from kubelite.sources.services import Allocate
-from kubelite.sources.watching import follow
+from kubelite.sources.watch.watching import follow
 from kubelite.sources.workloads import without_effect
 from manifests.types.core import Pod, PodSpec
 from manifests.yaml.loader import load_text

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kubelite.daemon.plugins.sockets import LazyServer
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
-from kubelite.node.model.devices import (
+from kubelite.node.devices.model import (
     ALLOCATION,
     NOTHING,
     ContainerDevices,

@@ -9,8 +9,8 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from kubelite.node.devices.model import Device
 from kubelite.node.model.capacity import parse_cpus
-from kubelite.node.model.devices import Device
 from kubelite.node.model.resources import is_sidecar
 from kubelite.node.scheduling.scheduler import Scheduler
 from kubelite.plugins.device_messages import NUMANode, TopologyInfo

@@ -17,8 +17,8 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from kubelite.daemon.plugins.known_resources import remember
+from kubelite.node.devices.model import Device
 from kubelite.node.model.capacity import parse_extended
-from kubelite.node.model.devices import Device
 from kubelite.node.scheduling.scheduler import Scheduler
 from kubelite.plugins.calls import PluginChannel, PluginError, PluginGone
 from kubelite.plugins.device_messages import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kubelite.node.model.devices import Device
+from kubelite.node.devices.model import Device
 from kubelite.node.model.resources import is_sidecar
 from kubelite.node.scheduling.cpu_policy import NotEnough
 from manifests.types.core import Container, Pod

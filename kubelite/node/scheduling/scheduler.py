@@ -16,9 +16,9 @@ from typing import Any
 from kubelite.kube.json import Json
 from kubelite.kube.objects import TERMINAL_PHASES, is_of_cluster, mark_deleting
 from kubelite.kube.times import rfc3339
+from kubelite.node.devices.model import ALLOCATION
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import ObservedPod
-from kubelite.node.model.devices import ALLOCATION
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState, Offer
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reservation, Resize, ScheduleResult

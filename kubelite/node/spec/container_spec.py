@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kubelite.kube.expansion import expand
+from kubelite.node.devices.model import DeviceMount
 from kubelite.node.model import resources
 from kubelite.node.model.cri import ObservedImage, ObservedSandbox
-from kubelite.node.model.devices import DeviceMount
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import lsm

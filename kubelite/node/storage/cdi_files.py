@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterable, Sequence
 
 from kubelite.kube.json import Json
+from kubelite.node.devices.cdi import CdiFile, resolve
 from kubelite.node.model.errors import CreateError
-from kubelite.node.spec.cdi import CdiFile, resolve
 
 log = logging.getLogger(__name__)
 

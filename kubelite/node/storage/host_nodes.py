@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kubelite.node.model.devices import DeviceNode
+from kubelite.node.devices.model import DeviceNode
 from kubelite.node.model.errors import CreateError
 from kubelite.node.spec.container_spec import HostNode
 from kubelite.node.spec.users import ResolvedUser

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kubelite.kube.objects import is_of_cluster
+from kubelite.node.devices.model import DeviceSource
 from kubelite.node.model.actions import Facts
-from kubelite.node.model.devices import DeviceSource
 from kubelite.node.scheduling.scheduler import Scheduler, not_allocated
 from manifests.types.core import Pod
 

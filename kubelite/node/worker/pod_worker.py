@@ -23,6 +23,7 @@ from kubelite.node.decide.decision_state import recorded
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.decide.pod_status import compute_pod_status, must_be_on_disk
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
+from kubelite.node.devices.model import DeviceSource, NoDevices
 from kubelite.node.model.actions import (
     Facts,
     PodActions,
@@ -31,7 +32,6 @@ from kubelite.node.model.actions import (
 )
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.cri import ContainerState, Cri, ObservedPod
-from kubelite.node.model.devices import DeviceSource, NoDevices
 from kubelite.node.model.ephemeral import every_container
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer

@@ -18,6 +18,8 @@ from typing import Any
 
 from kubelite.node.decide.pod_conditions import RESIZING
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
+from kubelite.node.devices import cdi
+from kubelite.node.devices.model import ContainerDevices, DeviceSource, NoDevices
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.model.cri import (
@@ -29,13 +31,12 @@ from kubelite.node.model.cri import (
     SandboxRequest,
     host_ports,
 )
-from kubelite.node.model.devices import ContainerDevices, DeviceSource, NoDevices
 from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
-from kubelite.node.spec import cdi, container_spec, env, hashes, limits, netfiles, users, volume_plans
+from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
 from kubelite.node.spec.bandwidth import pod_bandwidth
 from kubelite.node.spec.cluster_objects import find_for
 from kubelite.node.spec.tokens import NoTokens, TokenSource

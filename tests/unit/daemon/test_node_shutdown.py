@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kubelite.daemon import logind as module
-from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
-from kubelite.daemon.node_shutdown import terminated_by_shutdown
+from kubelite.daemon.shutdown import logind as module
+from kubelite.daemon.shutdown.logind import Logind, requested_delay, withdraw_delay
+from kubelite.daemon.shutdown.node_shutdown import terminated_by_shutdown
 from kubelite.kube.objects import CLUSTER
 from kubelite.node.decide.shutdown_order import MESSAGE, group_pods, shutdown_groups
 from kubelite.node.model.cri import ContainerState

@@ -13,7 +13,7 @@ import pytest
 
 from kubelite.sources import directory as directory_module
 from kubelite.sources.directory import Sources
-from kubelite.sources.tree_watch import link_directories
+from kubelite.sources.watch.tree_watch import link_directories
 from manifests.yaml.loader import Loaded, load_text
 from state.store import Store
 from tests.unit.sources.kit import directory, image, names, pod, sources, web

@@ -13,7 +13,7 @@ import pytest
 from kubelite.daemon.plugins.node_devices import container_devices
 from kubelite.daemon.plugins.registry import device, problem
 from kubelite.daemon.plugins.sockets import discard, listen
-from kubelite.node.model.devices import NOTHING, Device, DeviceMount, DeviceNode
+from kubelite.node.devices.model import NOTHING, Device, DeviceMount, DeviceNode
 from kubelite.plugins.device_messages import (
     CDIDevice,
     ContainerAllocateResponse,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.node.model.devices import Device
+from kubelite.node.devices.model import Device
 from kubelite.node.model.resources import pod_requests
 from kubelite.node.scheduling.cpu_policy import NotEnough
 from kubelite.node.scheduling.devices import DeviceBook, Question, assignment_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node.model.devices import DeviceNode
+from kubelite.node.devices.model import DeviceNode
 from kubelite.node.model.errors import CreateError
 from kubelite.node.spec.users import ResolvedUser
 from kubelite.node.storage.host_nodes import host_nodes

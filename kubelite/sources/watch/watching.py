@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from kubelite.sources.files import identity_of, readable_name
-from kubelite.sources.tree_watch import TreeWatch
+from kubelite.sources.watch.tree_watch import TreeWatch
 
 log = logging.getLogger(__name__)
 

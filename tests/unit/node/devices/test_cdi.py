@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from kubelite.node.devices.cdi import CdiFile, edited, resolve
 from kubelite.node.model.errors import CreateError
-from kubelite.node.spec.cdi import CdiFile, edited, resolve
 from kubelite.node.storage.cdi_files import cdi_edits
 
 SPEC: dict[str, Any] = {

@@ -15,7 +15,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
+from kubelite.daemon.shutdown.logind import Logind, requested_delay, withdraw_delay
 from kubelite.kube.objects import belongs_to_cluster, mark_deleting
 from kubelite.node.decide.shutdown_order import SHUTDOWN_REASONS, Group, group_pods, shutdown_groups
 from runtime.errors import RuntimeFault

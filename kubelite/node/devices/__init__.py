@@ -1,0 +1,1 @@
+"""The devices of device plugins, as containers get them. Pure."""

@@ -1,0 +1,1 @@
+"""How changes of the manifests directory are noticed."""
