@@ -20,7 +20,7 @@ NOTES: Final = (
 
 #: Programs that are built on clients, and what was tried; {what}: the results.
 PROGRAMS: Final = {
-    "Helm": "with `--server-side=false`: {what}.",
+    "Helm": "with server-side apply, its default: {what}.",
     "Prometheus": "`kubernetes_sd_configs` with the roles {what}. The node has no port of a kubelet, so the address of "
     "a target with the role `node` has none either.",
     "kubernetes.core": "the collection of Ansible: a playbook with the modules {what}.",

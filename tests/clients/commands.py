@@ -148,6 +148,11 @@ COMMANDS = (
         "configmap/other pruned",
         "apply --prune",
     ),
+    Command(
+        "apply --server-side -f {file}/other.yaml",
+        "configmap/other serverside-applied",
+        "apply --server-side",
+    ),
     Command("apply -k {file}", "configmap/k-applied created", "apply -k"),
     Command("auth reconcile -f {file}/role.yaml", "role.rbac.authorization.k8s.io/reconciled reconciled"),
     Command("wait --for=condition=Ready pod/single --timeout=60s", "pod/single condition met"),

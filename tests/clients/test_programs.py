@@ -137,13 +137,13 @@ spec:
 _WAIT = "--wait --timeout 60s"
 #: Commands of Helm, in this order, and a part of what each answers.
 HELM = (
-    (f"install tiny CHART --server-side=false {_WAIT}", "STATUS: deployed"),
+    (f"install tiny CHART {_WAIT}", "STATUS: deployed"),
     ("list", "deployed"),
     ("status tiny", "STATUS: deployed"),
-    (f"upgrade tiny CHART --set word=two --server-side=false {_WAIT}", "has been upgraded"),
+    (f"upgrade tiny CHART --set word=two {_WAIT}", "has been upgraded"),
     ("history tiny", "superseded"),
     ("get values tiny", "word: two"),
-    (f"rollback tiny 1 --server-side=false {_WAIT}", "Rollback was a success"),
+    (f"rollback tiny 1 {_WAIT}", "Rollback was a success"),
     ("get manifest tiny", 'word: "one"'),
     (f"uninstall tiny {_WAIT}", "uninstalled"),
 )
