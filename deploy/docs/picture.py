@@ -98,6 +98,7 @@ NODE: Final = (
     ("scheduling", "does it fit"),
     ("decide", "what to do, status"),
     ("storage", "claims, volumes"),
+    ("devices", "device plugins"),
     ("cri", "door to the engine"),
     ("probing", "probes"),
     ("worker", "one task a pod"),
