@@ -62,7 +62,7 @@ PROCESSES: Final = (("daemon", 1, 3), ("forkserver", 4, 4), ("shim", 5, 5), ("co
 #: The floors of `kubelite`, top to bottom: a floor may use those below.
 FLOORS: Final = (
     (
-        ("daemon", "starts and joins everything"),
+        ("daemon", "starts everything"),
         ("cluster", "the node as a member"),
         ("cli", "the commands"),
         ("ui", "the terminal"),
@@ -86,7 +86,7 @@ FLOORS: Final = (
         ("history", "versions, undo"),
         ("images", "pulls, builds"),
         ("streaming", "SPDY/3.1"),
-        ("plugins", "gRPC of device plugins"),
+        ("plugins", "gRPC for devices"),
         ("ingress", "HTTP from outside"),
         ("network_policies", "NetworkPolicy"),
         ("settings", "flags, file"),
@@ -116,6 +116,7 @@ ENGINE: Final = (
     ("cgroups", "v1, v2, statistics"),
     ("security", "seccomp, capabilities"),
 )
+_BESIDE: Final = 5  # rooms beside each other, so that their names fit
 BESIDE: Final = (("manifests", "types, validation, YAML"), ("state", "SQLite: objects, watches, history"))
 
 
@@ -123,7 +124,7 @@ def drawing() -> str:
     """The whole file."""
     chain = list(_chain(40))
     rooms = list(_rooms(214))
-    height = 620
+    height = 708
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="The way of a manifest to the kernel, and the packages of the source tree">'
@@ -176,22 +177,23 @@ def _rooms(top: float) -> Iterator[str]:
     right = 300.0
     left = WIDTH - 2 * MARGIN - gap - right
     yield _text(MARGIN, top - 12, "The source tree", "title", "start")
-    yield from _panel(MARGIN, top, left, 388, name="kubelite", said="the node agent")
+    yield from _panel(MARGIN, top, left, 476, name="kubelite", said="the node agent")
     y = top + 34
-    for floor in FLOORS:
-        yield from _row(MARGIN + 12, y, left - 24, 38, floor)
+    rows = [floor[at : at + _BESIDE] for floor in FLOORS for at in range(0, len(floor), _BESIDE)]
+    for row in rows:
+        yield from _row(MARGIN + 12, y, left - 24, 38, row)
         y += 44
     yield from _panel(MARGIN + 12, y, left - 24, 120, name="node", said="what a kubelet does")
     yield from _row(MARGIN + 22, y + 30, left - 44, 38, NODE[:5])
     yield from _row(MARGIN + 22, y + 74, left - 44, 38, NODE[5:])
     yield from _row(MARGIN + 12, y + 128, left - 24, 38, (GROUND,))
     x = MARGIN + left + gap
-    yield from _panel(x, top, right, 280, name="runtime", said="usable without kubelite")
+    yield from _panel(x, top, right, 368, name="runtime", said="usable without kubelite")
     for index, room in enumerate(ENGINE):
-        yield from _line(x + 12, top + 31 + index * 30, right - 24, 26, room)
-    yield from _panel(x, top + 294, right, 94, name="", said="used by kubelite")
+        yield from _line(x + 12, top + 31 + index * 37, right - 24, 26, room)
+    yield from _panel(x, top + 382, right, 94, name="", said="used by kubelite")
     for index, room in enumerate(BESIDE):
-        yield from _line(x + 12, top + 323 + index * 31, right - 24, 26, room)
+        yield from _line(x + 12, top + 411 + index * 31, right - 24, 26, room)
 
 
 def _panel(x: float, y: float, width: float, height: float, *, name: str, said: str) -> Iterator[str]:
