@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeAlias
 
 from kubelite.daemon.api_server import serve_api
-from kubelite.daemon.apparmor import load_default_profile
 from kubelite.daemon.cluster.node_cluster import run_cluster
 from kubelite.daemon.dns import ClusterDns, cluster_dns
 from kubelite.daemon.node_api import NodeAgent
@@ -54,6 +53,7 @@ from kubelite.node.pressure.oom_watch import OomWatch
 from kubelite.node.pressure.qos_cgroups import QosCgroups
 from kubelite.node.scheduling.priority_classes import keep_classes
 from kubelite.node.scheduling.scheduler import Scheduler, node_state
+from kubelite.node.spec import lsm
 from kubelite.node.spec.users import with_own_users
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
@@ -98,7 +98,10 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         meters = Meters(partial(_container_type, store))
         tracer = make_tracer(settings, meters, exporter, stack)
         config = replace(node_config(settings), cluster_dns=cluster_dns(settings, store))
-        await load_default_profile(events)
+        if lsm.apparmor():
+            from kubelite.daemon.apparmor import load_default_profile
+
+            await load_default_profile(events)
         warm_up(config)
         forkserver, own = _launched(await launch)
         images = _image_client(settings)

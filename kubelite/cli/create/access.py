@@ -189,8 +189,8 @@ def serviceaccount(ctx: click.Context, /, name: str, **options: Any) -> None:
     "--bound-object-kind",
     default="",
     type=click.Choice(["", "Pod", "Secret", "Node"]),
-    metavar="Pod|Secret|Node",
-    help="Kind of the object with which the token ends.",
+    metavar="KIND",
+    help="Kind of the object with which the token ends: Pod, Secret or Node.",
 )
 @click.option("--bound-object-name", default="", metavar="NAME", help="Name of that object.")
 @click.option("--bound-object-uid", default="", metavar="UID", help="Uid of that object.")

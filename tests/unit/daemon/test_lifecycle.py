@@ -105,7 +105,11 @@ class FakeAgent(SimpleNamespace):
         (tmp_path / "pods").mkdir()
         settings = SimpleNamespace(relist_seconds=0.01, root=str(tmp_path), run_dir=str(tmp_path))
         store = SimpleNamespace(
-            list=lambda _kind: [], get_uid=lambda _uid: None, pods_with_containers=lambda: ()
+            list=lambda _kind: [],
+            get_uid=lambda _uid: None,
+            pods_with_containers=lambda: (),
+            resource_version=1,
+            forget_changes=lambda _version: None,
         )
         nothing: dict[str, Any] = {"fail": [], "done": [], "running": set(), "meters": Meters()}
         super().__init__(settings=settings, store=store, **nothing, **more)

@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.logs import open_log, pick_container
-from kubelite.api.kube.proxy import location
 from kubelite.api.kube.resources import RESOURCES, list_document, read_list, read_one
 from kubelite.api.kube.routes import flag, log_query, node_of
 from kubelite.api.stream import Stream
@@ -24,6 +23,8 @@ _SERVED = "stats/summary, metrics, metrics/cadvisor, metrics/resource, metrics/p
 
 async def _node(request: Request) -> Response:
     """Answer for the node. Raises ApiError."""
+    from kubelite.api.kube.proxy import location
+
     node = node_of(request)
     wanted = location.given(request.path_params["name"], "node")
     if wanted.name != node.node_name:
