@@ -58,11 +58,13 @@ def _element(text: object) -> str:
         raise InvalidFields(f"{text!r} is no element of a path: it begins with f:, k:, v: or i:")
     try:
         value = json.loads(rest)
-    except ValueError as error:
-        raise InvalidFields(f"{text!r} is no element of a path: {error}") from error
+        found = kind + compact(value)
+        found.encode()  # an escape may be half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise InvalidFields(f"{str(text)[:100]!r} is no element of a path: {error}") from error
     if kind == KEYS and not isinstance(value, dict):
         raise InvalidFields(f"{text!r} is no element of a path: the keys are not an object")
-    return kind + compact(value)
+    return found
 
 
 def encoded(fields: Iterable[Path]) -> Json:

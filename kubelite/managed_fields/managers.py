@@ -8,11 +8,13 @@ Source: sigs.k8s.io/structured-merge-diff merge/update.go; apimachinery pkg/util
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from kubelite.kube.json import Json
+from kubelite.kube.times import parse_time
 from kubelite.managed_fields.fields import (
     FIELD,
     NOTHING,
@@ -27,10 +29,11 @@ from kubelite.managed_fields.schema import Node
 from kubelite.managed_fields.values import MISSING, difference, fields_of, merged, removed, with_structs
 
 FIELDS_TYPE = "FieldsV1"
-LONGEST_NAME = 128  # characters of a manager's name
+LONGEST_NAME = 128  # bytes of a manager's name
 MOST_UPDATERS = 10  # entries of updates; the oldest ones are merged
 MANIFESTS = "kubelite-directory"  # the manager of what is edited in a manifest by other means than the API
 _OLD = "ancient-changes"  # the manager of merged entries
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _IDENTITY = (
     "creationTimestamp",
     "generation",
@@ -99,10 +102,13 @@ def _conflict_message(found: Sequence[tuple[Manager, Path]]) -> str:
     if len(found) == 1:
         manager, path = found[0]
         return f"Apply failed with 1 conflict: conflict with {manager.words}: {display(path)}"
+    paths: dict[Manager, list[Path]] = {}
+    for manager, path in found:
+        paths.setdefault(manager, []).append(path)
     lines: list[str] = []
-    for manager in sorted({manager for manager, _ in found}):
+    for manager in sorted(paths):
         lines.append(f"conflicts with {manager.words}:")
-        lines += [f"- {display(path)}" for one, path in found if one == manager]
+        lines += [f"- {display(path)}" for path in paths[manager]]
     return f"Apply failed with {len(found)} conflicts: " + "\n".join(lines)
 
 
@@ -138,10 +144,22 @@ def _parsed(entry: object) -> tuple[Manager, Owned]:
     name, version, subresource, time = words
     if not version:
         raise InvalidManagers("apiVersion must not be empty")
+    if wrong := name_error(name):
+        raise InvalidManagers(f"manager: {wrong}")
+    if time and (_RFC3339.fullmatch(time) is None or parse_time(time) is None):
+        raise InvalidManagers("time is not an RFC 3339 time")  # clients could not read the object
     operation = Operation(entry["operation"])
     manager = Manager(name, operation, "" if operation is Operation.APPLY else version, subresource)
     fields = entry.get("fieldsV1")
-    return manager, Owned(version, decoded({} if fields is None else fields), time)
+    return manager, Owned(version, decoded({} if fields is None else fields) - _UNOWNED, time)
+
+
+def name_error(name: str) -> str:
+    """Return why this is no name of a manager; "" if it is one. Source: apimachinery
+    pkg/apis/meta/v1/validation (ValidateFieldManager)."""
+    if len(name.encode()) > LONGEST_NAME:
+        return f"Too long: may not be more than {LONGEST_NAME} bytes"
+    return "" if name.isprintable() else "Invalid value: should only contain printable characters"
 
 
 def is_reset(entries: object) -> bool:
@@ -289,6 +307,7 @@ __all__ = [
     "entries_of",
     "is_reset",
     "managers_of",
+    "name_error",
     "owner_of_all",
     "updated",
 ]

@@ -40,6 +40,9 @@ def test_keys_have_one_form_whatever_the_client_sends() -> None:
         ({"spec": {}}, "'spec' is no element of a path"),
         ({"k:{": {}}, "is no element of a path"),
         ({"k:[1]": {}}, "the keys are not an object"),
+        ({'v:"\\ud800"': {}}, "surrogates not allowed"),
+        ({'k:{"\\ud800":1}': {}}, "surrogates not allowed"),
+        ({f"v:{'[' * 200_000}{']' * 200_000}": {}}, "maximum recursion depth"),
     ],
 )
 def test_other_documents_are_refused(document: object, words: str) -> None:

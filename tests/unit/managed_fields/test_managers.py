@@ -237,6 +237,10 @@ def test_a_subresource_is_a_manager_of_its_own() -> None:
     assert by.words == '"scaler" with subresource "scale" using v1'
 
 
+def entry(**given: Any) -> Json:
+    return {"manager": "a", "operation": "Apply", "fieldsType": "FieldsV1", "apiVersion": "v1", **given}
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
@@ -250,11 +254,41 @@ def test_a_subresource_is_a_manager_of_its_own() -> None:
             [{"operation": "Apply", "fieldsType": "FieldsV1", "apiVersion": "v1", "fieldsV1": {"x": {}}}],
             "'x' is no element",
         ),
+        ([entry(time="yesterday")], "time is not an RFC 3339 time"),
+        ([entry(time="2026-13-01T00:00:00Z")], "time is not an RFC 3339 time"),
+        ([entry(manager="é" * 65)], "manager: Too long: may not be more than 128 bytes"),
+        ([entry(manager="a\nb")], "manager: Invalid value"),
     ],
 )
 def test_other_entries_are_refused(entries: object, words: str) -> None:
     with pytest.raises(InvalidManagers, match=words):
         managers_of(entries)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"f:metadata": {}},
+        {"f:metadata": {".": {}, "f:name": {}, "f:namespace": {}, "f:uid": {}}},
+        {"f:apiVersion": {}, "f:kind": {}},
+    ],
+)
+def test_nobody_can_say_that_they_own_what_an_object_is(fields: Json) -> None:
+    it = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "it", "namespace": "default"}}
+    world = World().apply("a", {**it, **data(x="1")})
+    world.managers = managers_of([entry(fieldsV1={**fields, "f:data": {"f:x": {}}})])
+    world.apply("a", {**it, **data(y="1")})
+    assert world.value == {**it, **data(y="1")}
+    assert world.owned() == {"a": {"f:y": {}}}
+
+
+def test_conflicts_are_told_for_each_manager() -> None:
+    world = World().apply("b", data(x="1", y="1")).apply("a", data(x="1"))
+    with pytest.raises(Conflicts) as caught:
+        world.apply("c", data(x="2", y="2"))
+    assert str(caught.value) == (
+        'Apply failed with 3 conflicts: conflicts with "a":\n- .data.x\nconflicts with "b":\n- .data.x\n- .data.y'
+    )
 
 
 def test_a_reset_is_an_empty_list_or_an_empty_entry() -> None:

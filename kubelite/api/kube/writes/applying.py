@@ -132,7 +132,7 @@ def _options(request: Request) -> tuple[str, bool]:
 async def _sent(request: Request, version: str, kind: str, name: str) -> Json:
     """Return the object in the body, with its name. Raises BadRequest."""
     sent = await data_of(request)
-    if not isinstance(sent, dict) or not isinstance(sent.get("metadata") or {}, dict):
+    if not isinstance(sent, dict) or not isinstance(sent.get("metadata"), dict | None):
         raise bad_request("the body is not an object with metadata")
     for key, wanted, words in (
         ("apiVersion", version, "version"),

@@ -26,6 +26,7 @@ from kubelite.managed_fields.managers import (
     entries_of,
     is_reset,
     managers_of,
+    name_error,
     updated,
 )
 from kubelite.managed_fields.schema import Struct, of_kind
@@ -39,16 +40,13 @@ Views = Callable[[], tuple[Json, Json]]
 def manager_name(request: Request) -> str:
     """Return the field manager of a write: `fieldManager`, else the first word of the User-Agent. Raises Invalid."""
     given = request.query_params.get("fieldManager", "")
-    if len(given) > LONGEST_NAME:
-        words = f"fieldManager: Too long: may not be more than {LONGEST_NAME} bytes"
-        raise ApiError("Invalid", f"the options of the request are invalid: {words}")
-    if not given.isprintable():
-        words = "fieldManager: Invalid value: should only contain printable characters"
-        raise ApiError("Invalid", f"the options of the request are invalid: {words}")
+    if wrong := name_error(given):
+        raise ApiError("Invalid", f"the options of the request are invalid: fieldManager: {wrong}")
     if given:
         return given
     program = request.headers.get("user-agent", "").partition("/")[0]
-    return "".join(letter for letter in program if letter.isprintable())[:LONGEST_NAME] or "unknown"
+    name = "".join(letter for letter in program if letter.isprintable())
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore") or "unknown"
 
 
 def tree_of(resource: Resource) -> Struct:

@@ -173,6 +173,13 @@ def test_a_dry_run_changes_nothing(http: Http) -> None:
         ("[]", {}, 400, "the body is not an object"),
         ("{", {}, 400, "the body cannot be read"),
         ({**settings(), "apiVersion": "v2"}, {}, 400, "Incorrect version specified in apply patch"),
+        (
+            settings(),
+            {"fieldManager": "é" * 65},
+            422,
+            "fieldManager: Too long: may not be more than 128 bytes",
+        ),
+        ({**settings(), "metadata": []}, {}, 400, "the body is not an object with metadata"),
         ({"apiVersion": "v1", "metadata": {}}, {}, 400, "Incorrect kind specified in apply patch"),
         (settings("other"), {}, 400, "does not match the name on the URL"),
         ({**settings(), "metadata": {"managedFields": []}}, {}, 400, "metadata.managedFields must be nil"),

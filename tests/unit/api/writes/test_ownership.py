@@ -172,3 +172,32 @@ def test_managers_that_cannot_be_read_are_ignored(http: Http) -> None:
         )
         assert answer.status_code == 200
         assert list(managers(answer.json())) == ["maker Update"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"f:metadata": {}},
+        {"f:metadata": {"f:name": {}}, "f:kind": {}},
+        {'v:"\\ud800"': {}},
+        {f"v:{'[' * 200_000}{']' * 200_000}": {}},
+    ],
+    ids=["metadata", "name", "surrogate", "deep"],
+)
+def test_made_up_managers_do_not_break_later_writes(http: Http, fields: dict[str, Any]) -> None:
+    http.post(f"{MAPS}?fieldManager=maker", json=settings(a="1"))
+    entry = {
+        "manager": "m",
+        "operation": "Apply",
+        "apiVersion": "v1",
+        "fieldsType": "FieldsV1",
+        "fieldsV1": fields,
+    }
+    doc = settings(a="1")
+    sent = {**doc, "metadata": {**doc["metadata"], "managedFields": [entry]}}
+    assert http.request("PUT", f"{MAPS}/shop", json=sent).status_code == 200
+    apply = {"content-type": "application/apply-patch+yaml"}
+    done = http.request(
+        "PATCH", f"{MAPS}/shop?fieldManager=m&force=true", json=settings(b="2"), headers=apply
+    )
+    assert (done.status_code, done.json()["data"]) == (200, {"a": "1", "b": "2"})
