@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from kubelite.kube.json import Json
-from kubelite.sources.patches import MERGE_KEYS
+from kubelite.sources.patches import identity
 from manifests.yaml.document import SyntaxProblem, read_documents
 
 Path = tuple[str | int, ...]
@@ -127,9 +127,12 @@ def differences(old: Any, new: Any, path: Path = (), *, by_item: bool = False) -
 
 def _item_changes(old: list[Any], new: list[Any], path: Path) -> list[Change] | None:
     """Return the changes of a list by its items: some are changed, some removed, some appended. None if that is not the
-    difference, or if the items cannot be told apart."""
-    keys = MERGE_KEYS.get(str(path[-1]), ()) if path else ()
-    before, after = (_identities(items, keys) for items in (old, new))
+    difference, or if the items cannot be told apart. Items without a merge key are told apart by their content."""
+    name_of = identity(str(path[-1]), old, new) if path else None
+    before, after = (
+        [json.dumps(one if name_of is None else name_of(one), sort_keys=True) for one in items]
+        for items in (old, new)
+    )
     stay = [one for one in before if one in after]
     if not stay or len(stay) > len(after) or after[: len(stay)] != stay or len(set(before)) < len(before):
         return None
@@ -144,12 +147,6 @@ def _item_changes(old: list[Any], new: list[Any], path: Path) -> list[Change] | 
         Change((*path, at), REMOVED) for at in reversed(gone)
     ]  # from the end: positions before it stay true
     return found + [Change((*path, at), new[at]) for at in range(len(stay), len(new))]
-
-
-def _identities(items: list[Any], keys: Sequence[str]) -> list[str]:
-    """Return what tells the items of a list apart: their merge key if they have one, otherwise all of their content."""
-    key = next((key for key in keys if all(isinstance(one, dict) and key in one for one in items)), None)
-    return [json.dumps(one if key is None else one[key], sort_keys=True) for one in items]
 
 
 def _read(text: str) -> Any:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kubelite.kube.json import Json
@@ -52,6 +53,28 @@ class CannotPatch(Exception):
 
 class TooLarge(CannotPatch):
     """The patch has too many operations, or copies too much."""
+
+
+def identity(name: str, *lists: Sequence[Any]) -> Callable[[Json], object] | None:
+    """Return what tells the items of lists of this name apart: their merge key, that of ports with the protocol if the
+    number is there twice. None if nothing does."""
+    for key in MERGE_KEYS.get(name, ()):
+        for other in ("", "protocol") if name == "ports" else ("",):
+            found = partial(_identity, key, other)
+            if all(_told_apart(list(map(found, items))) for items in lists):
+                return found
+    return None
+
+
+def _identity(key: str, other: str, item: Any) -> object:
+    value = item.get(key) if isinstance(item, dict) else None
+    if not other or value is None:
+        return value
+    return f"{value}/{item.get(other) or 'TCP'}"
+
+
+def _told_apart(values: Sequence[object]) -> bool:
+    return all(isinstance(one, str | int) for one in values) and len(set(values)) == len(values)
 
 
 def patched(document: Json, patch: Any, kind: str) -> Json:

@@ -182,6 +182,16 @@ def test_items_of_a_list_come_and_go_in_their_lines(
     assert changed(LISTS, differences(read(LISTS), wanted, by_item=True)) == LISTS.replace(old, new)
 
 
+def test_ports_of_one_number_and_two_protocols_keep_their_lines() -> None:
+    text = "ports:\n- {port: 53, protocol: UDP}  # short questions\n- {port: 53}  # long ones\n"
+    wanted = read(text)
+    wanted["ports"][1]["name"] = "dns"
+    wanted["ports"].append({"port": 80})
+    assert changed(text, differences(read(text), wanted, by_item=True)) == (
+        'ports:\n- {port: 53, protocol: UDP}  # short questions\n- {name: "dns", port: 53}  # long ones\n- port: 80\n'
+    )
+
+
 @pytest.mark.parametrize("by_item", [False, True])
 @pytest.mark.parametrize("style", [False, None, True])
 def test_any_document_becomes_any_other(style: bool | None, by_item: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.sources.patches import MERGE_KEYS
+from kubelite.sources.patches import identity
 
 
 def carried(mine: Any, old: Any, new: Any, *, field: str = "") -> Any:
@@ -33,21 +33,12 @@ def carried(mine: Any, old: Any, new: Any, *, field: str = "") -> Any:
 
 
 def _items(mine: list[Any], old: list[Any], new: list[Any], field: str) -> list[Any]:
-    identity = next((key for key in MERGE_KEYS.get(field, ()) if _identified(key, mine, old, new)), None)
-    if identity is None:
+    name_of = identity(field, mine, old, new)
+    if name_of is None:
         return new
-    said = {item[identity]: item for item in mine}
-    seen = {item[identity]: item for item in old}
+    said = {name_of(item): item for item in mine}
+    seen = {name_of(item): item for item in old}
     return [
-        carried(said[name], seen[name], item) if (name := item[identity]) in said and name in seen else item
+        carried(said[name], seen[name], item) if (name := name_of(item)) in said and name in seen else item
         for item in new
     ]
-
-
-def _identified(key: str, *lists: list[Any]) -> bool:
-    """Whether each item of the lists has the key, and none of a list has the value of another one."""
-    for items in lists:
-        names = [item.get(key) if isinstance(item, dict) else None for item in items]
-        if not all(isinstance(name, str | int) for name in names) or len(set(names)) < len(names):
-            return False
-    return True

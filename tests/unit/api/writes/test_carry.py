@@ -41,6 +41,12 @@ VALUES = st.recursive(
             },
             {"containers": [{"name": "b"}, {"name": "c"}, {"name": "a", "image": "2"}]},
         ),
+        (
+            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]},
+            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP", "name": "dns"}]},
+            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "name": "dns"}]},
+        ),
     ],
 )
 def test_the_manifest_gets_the_difference(mine: Any, old: Any, new: Any, expected: Any) -> None:
