@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -26,7 +27,15 @@ from kubelite.managed_fields.fields import (
     encoded,
 )
 from kubelite.managed_fields.schema import Node
-from kubelite.managed_fields.values import MISSING, difference, fields_of, merged, removed, with_structs
+from kubelite.managed_fields.values import (
+    MISSING,
+    Misfit,
+    difference,
+    fields_of,
+    merged,
+    removed,
+    with_structs,
+)
 
 FIELDS_TYPE = "FieldsV1"
 LONGEST_NAME = 128  # bytes of a manager's name
@@ -131,6 +140,16 @@ def managers_of(entries: object) -> Managers:
     return found
 
 
+def recorded_managers(entries: Iterable[Json]) -> Managers:
+    """Return the managers of a recorded object. What cannot be read of them belongs to nobody."""
+    found: dict[Manager, Owned] = {}
+    for entry in entries:
+        with suppress(InvalidFields, InvalidManagers):
+            manager, owned = _parsed(entry)
+            found[manager] = owned
+    return found
+
+
 def _parsed(entry: object) -> tuple[Manager, Owned]:
     if not isinstance(entry, dict):
         raise InvalidManagers("is not an object")
@@ -194,8 +213,14 @@ def _entry(manager: Manager, owned: Owned) -> Json:
 
 
 def updated(managers: Managers, old: Any, new: Any, node: Node, *, by: Manager, time: str) -> Managers:
-    """Return the managers after a write that is no apply. `old`: MISSING for an object that is created."""
-    found = difference(old, new, node)
+    """Return the managers after a write that is no apply. `old`: MISSING for an object that is created.
+
+    A list may have items without the keys that identify them, such as `secrets: [{kind: Secret}]` of a ServiceAccount.
+    Such a write changes no owner, as in an API server (fieldmanager.go, UpdateNoErrors)."""
+    try:
+        found = difference(old, new, node)
+    except Misfit:
+        return managers
     taken = (found.modified | found.added) - _UNOWNED
     left = _without(managers, found.modified | found.added | found.removed)
     if taken:
@@ -309,5 +334,6 @@ __all__ = [
     "managers_of",
     "name_error",
     "owner_of_all",
+    "recorded_managers",
     "updated",
 ]

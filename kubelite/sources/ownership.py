@@ -59,7 +59,7 @@ def _edited_by_hand(old: Json, new: Json, now: float) -> list[Json]:
         Manager,
         Operation,
         entries_of,
-        managers_of,
+        recorded_managers,
         updated,
     )
     from kubelite.managed_fields.schema import of_kind
@@ -72,4 +72,4 @@ def _edited_by_hand(old: Json, new: Json, now: float) -> list[Json]:
         return before
     by = Manager(MANIFESTS, Operation.UPDATE, new["apiVersion"])
     views = (stripped(old), stripped(new))
-    return entries_of(updated(managers_of(before), *views, of_kind(kind), by=by, time=rfc3339(now)))
+    return entries_of(updated(recorded_managers(before), *views, of_kind(kind), by=by, time=rfc3339(now)))

@@ -20,6 +20,7 @@ from kubelite.managed_fields.managers import (
     is_reset,
     managers_of,
     owner_of_all,
+    recorded_managers,
     updated,
 )
 from kubelite.managed_fields.schema import Struct, of_kind
@@ -304,3 +305,16 @@ def test_the_oldest_updates_are_merged() -> None:
     assert len(owned) == MOST_UPDATERS
     assert owned["ancient-changes"].keys() == {".", *(f"f:key-{number}" for number in range(6))}
     assert f"program-{MOST_UPDATERS + 4}" in owned
+
+
+def test_a_write_of_items_that_nothing_identifies_changes_no_owner() -> None:
+    node = of_kind(KINDS["v1", "ServiceAccount"])
+    world = World(node).update("a", {"secrets": [{"name": "x"}]})
+    before = world.managers
+    assert world.update("b", {"secrets": [{"kind": "Secret"}]}).managers == before
+    assert World(node).update("b", {"secrets": [{"kind": "Secret"}]}).managers == {}
+
+
+def test_recorded_entries_that_cannot_be_read_belong_to_nobody() -> None:
+    entries = [entry(manager="a"), entry(manager="b", time="yesterday"), entry(fieldsV1={"x": {}})]
+    assert [manager.name for manager in recorded_managers(entries)] == ["a"]

@@ -8,6 +8,8 @@ apimachinery pkg/util/managedfields; the rules are in kubelite/managed_fields.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -36,8 +38,8 @@ from kubelite.managed_fields.managers import (
     Operation,
     applied,
     entries_of,
-    managers_of,
     owner_of_all,
+    recorded_managers,
 )
 from kubelite.managed_fields.values import Misfit
 from kubelite.sources import edits
@@ -204,11 +206,12 @@ def _known_managers(node: NodeApi, wanted: _Apply) -> Managers:
     )
     text = next((chunk.text for chunk in chunks if key in chunk.keys), "")
     by = Manager(MANIFESTS, Operation.UPDATE, wanted.resource.group_version)
-    try:
-        said = stripped(_with_data(edits.content_of(text)))
-        return owner_of_all(said, tree_of(wanted.resource), by=by, time=now())
-    except (Misfit, AttributeError):  # a manifest of an older version, in another form
-        return owner_of_all(stripped(record.doc), tree_of(wanted.resource), by=by, time=now())
+    doc = record.doc
+    readings: tuple[Callable[[], Json], ...] = (lambda: _with_data(edits.content_of(text)), lambda: doc)
+    for said in readings:
+        with suppress(Misfit, AttributeError):  # a manifest of an older version, in another form
+            return owner_of_all(stripped(said()), tree_of(wanted.resource), by=by, time=now())
+    return {}
 
 
 def _with_data(said: Json) -> Json:
@@ -221,7 +224,7 @@ def _with_data(said: Json) -> Json:
 
 def _merged(wanted: _Apply, current: Json, unrecorded: Managers) -> Json:
     """Return an object with what is applied, and its managers. Raises Conflict, BadRequest."""
-    managers = managers_of(entries(current)) or unrecorded
+    managers = recorded_managers(entries(current)) or unrecorded
     live = stripped(current)
     found = _applied(wanted, live, managers)
     value = found.value

@@ -27,6 +27,7 @@ from kubelite.managed_fields.managers import (
     is_reset,
     managers_of,
     name_error,
+    recorded_managers,
     updated,
 )
 from kubelite.managed_fields.schema import Struct, of_kind
@@ -98,4 +99,4 @@ def _given(current: Json, new: Json, subresource: str) -> Managers:
                 return found
         except InvalidManagers:
             pass
-    return managers_of(entries(current))
+    return recorded_managers(entries(current))

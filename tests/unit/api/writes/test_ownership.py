@@ -201,3 +201,15 @@ def test_made_up_managers_do_not_break_later_writes(http: Http, fields: dict[str
         "PATCH", f"{MAPS}/shop?fieldManager=m&force=true", json=settings(b="2"), headers=apply
     )
     assert (done.status_code, done.json()["data"]) == (200, {"a": "1", "b": "2"})
+
+
+def test_items_that_nothing_identifies_are_written_but_not_merged(http: Http) -> None:
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    doc = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "builder"}}
+    made = http.post(accounts, json={**doc, "secrets": [{"kind": "Secret"}]})
+    assert made.status_code == 201, made.text
+    apply = {"content-type": "application/apply-patch+yaml"}
+    labels = {**doc, "metadata": {"name": "builder", "labels": {"a": "1"}}}
+    done = http.request("PATCH", f"{accounts}/builder?fieldManager=m", json=labels, headers=apply)
+    assert done.status_code == 400
+    assert ".secrets[0]: an item needs name, which identifies it" in done.json()["message"]
