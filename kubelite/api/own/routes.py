@@ -164,7 +164,7 @@ def admitted(request: Request, node: NodeApi, applied: list[edits.Chunk]) -> dic
     for (_, name), no in refused_services(documents, node.store, node.settings).items():
         words = f'Service "{name}" is invalid: {no.field}: {no.message}'
         causes = [{"reason": "FieldValueInvalid", "message": no.message, "field": no.field}]
-        raise ApiError("Invalid", words, details={"causes": causes})
+        raise ApiError("Invalid", words, details={"name": name, "kind": "Service", "causes": causes})
     security = node.pod_security.declaring(security_labels(documents))
     if security.open:
         return {}

@@ -314,7 +314,10 @@ def test_a_service_that_cannot_have_what_it_asks_for_leaves_nothing(http: Http) 
     )
     services = "/api/v1/namespaces/default/services"
     for query in ("", "?dryRun=All"):
-        assert words(http.post(services + query, json=REQUIRED)) == (422, said)
+        answer = http.post(services + query, json=REQUIRED)
+        assert words(answer) == (422, said)
+        details = answer.json()["details"]  # kubectl names the object by it
+        assert (details["kind"], details["name"]) == ("Service", "web")
     applied = http.post("/kubelite/v1/apply", params={"file": "web.yaml"}, content=json.dumps(REQUIRED))
     assert words(applied) == (422, said)
     assert not list(Path(http.node.manifests_dir).iterdir())
