@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 # For the whole of create. Each step that waits for the init has its own, shorter limit (HANDSHAKE_SECONDS).
 CREATE_SECONDS: Final = 180.0
 _PACKET: Final = 1 << 17
+# Characters of a text in a packet, of which JSON takes up to 12 bytes each. A packet has several texts. No path of a
+# program is longer (PATH_MAX).
+_TEXT: Final = 4096
 _FDS: Final = 3  # the init's pidfd, the socket to it, and the master of its terminal
 
 
@@ -77,14 +80,19 @@ def create(request: CreateContainer, ends: streams.Ends, procfs: Procfs | None) 
         theirs.close()
         ours.settimeout(CREATE_SECONDS)
         try:
-            packet, fds, _, _ = socket.recv_fds(ours, _PACKET, _FDS)
+            packet, fds, flags, _ = socket.recv_fds(ours, _PACKET, _FDS)
         except TimeoutError:
-            packet, fds = b"", []
+            packet, fds, flags = b"", [], 0
         except BaseException:
             _abandon(request, pidfd)
             raise
         for fd in fds:
             os.set_inheritable(fd, False)
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):  # the second: no more descriptors may be open
+            for fd in fds:
+                os.close(fd)
+            _abandon(request, pidfd)
+            raise StateError(f"container {request.container_id}: the shim could not receive its descriptors")
         if not packet:
             _abandon(request, pidfd)
             raise StateError(f"container {request.container_id}: the process that creates it was killed")
@@ -170,8 +178,8 @@ def _tell(channel: socket.socket, made: engine.Container, ends: streams.Ends) ->
     message = {
         "pid": made.pid,
         "cgroup": made.cgroup.path,
-        "program": made.spec["process"]["args"][0],
-        "warnings": made.warnings,
+        "program": made.spec["process"]["args"][0][:_TEXT],
+        "warnings": [warning[:_TEXT] for warning in made.warnings],
         "times": made.times,
         "mounted": made.mounted,
         "own_pid_namespace": oci.namespaces(made.spec).get("pid") == "",
@@ -190,15 +198,16 @@ def _tell(channel: socket.socket, made: engine.Container, ends: streams.Ends) ->
 def _described(error: BaseException) -> dict[str, Any]:
     """An error as JSON, from which `_rebuilt` makes one of the same class."""
     known = isinstance(error, RuntimeFault)
+    message = str(error) if known or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     return {
         "class": type(error).__name__ if known else "OSError" if isinstance(error, OSError) else "",
-        "message": str(error) if known or isinstance(error, OSError) else f"{type(error).__name__}: {error}",
+        "message": message[:_TEXT],
         "reason": getattr(error, "reason", RuntimeFault.reason),
         "retriable": getattr(error, "retriable", False),
         "errno": getattr(error, "errno", None) or 0,
         "call": getattr(error, "call", ""),
-        "about": getattr(error, "about", ""),
-        "notes": getattr(error, "__notes__", []),
+        "about": str(getattr(error, "about", ""))[:_TEXT],
+        "notes": [note[:_TEXT] for note in getattr(error, "__notes__", [])],
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runtime.errors import SpecError, StateError
+from runtime.errors import SpecError, StartError, StateError
 from runtime.shim.client import ShimGone, reap_dead
 from runtime.shim.warm.immortal import supported
 from tests.kernel.shim_kit import Node, Pod, node
@@ -144,6 +144,24 @@ def test_errors_come_back_as_they_were(node: Node) -> None:
             os.unlink(f"{request.bundle}/config.json")
             await pod.client.create(request)
         await until(lambda: children(pod.record.pid) == [])
+
+    node.run(story)
+
+
+@pytest.mark.parametrize("length", [140_000, 250_000], ids=["above the packet", "above the socket's buffer"])
+def test_a_program_with_a_very_long_name_leaves_nothing(node: Node, length: int) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        descriptors = f"/proc/{pod.record.pid}/fd"
+        before = len(os.listdir(descriptors))
+        container = await pod.create("x" * length)
+        with pytest.raises(StartError, match="executable file not found"):
+            await pod.client.start(container)
+        await pod.client.delete(container)
+        await until(lambda: children(pod.record.pid) == [])
+        assert len(os.listdir(descriptors)) == before
+        with pytest.raises(SpecError, match="cwd"):
+            await pod.create("true", process={"cwd": "x" * length})
 
     node.run(story)
 
