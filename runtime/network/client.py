@@ -76,12 +76,8 @@ class _Helper:
     @classmethod
     async def start(cls, config: NetworkConfig, fork: Fork | None = None) -> tuple[Self, list[str]]:
         """Start a helper. Returns it and the warnings of its set-up. Raises RuntimeFault."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            pid = await _forked(config, theirs, fork) or _spawned(config, theirs)
-            theirs.close()
-            ours.setblocking(False)
-            connection = socket.socket(fileno=ours.detach())
+        pid, connection = await _forked(config, fork) or _spawned(config)
+        connection.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 24)
         helper = cls(pid, reader, writer)
         try:
@@ -190,34 +186,50 @@ class _Helper:
                 answer.set_exception(_HelperGone())
 
 
-async def _forked(config: NetworkConfig, connection: socket.socket, fork: Fork | None) -> int:
-    """The pid of a helper that `fork` has made; 0 if there is none."""
+async def _forked(config: NetworkConfig, fork: Fork | None) -> tuple[int, socket.socket] | None:
+    """Pid and connection of a helper that `fork` has made; None if there is none.
+
+    The connection is not used for another helper: a `fork` that has failed for us may have made a helper nevertheless,
+    or make it later. It exits because nobody has the other end.
+    """
     if fork is None:
-        return 0
+        return None
     program = {
         "module": "runtime.network.helper",
         "path": _import_path(),
         "title": "kubelite-net runtime.network.helper",
         "arguments": [config.to_json()],
     }
-    try:
-        return await fork(program, connection)
-    except (RuntimeFault, OSError) as error:
-        log.warning("the network helper is started by itself, which takes more memory: %s", error)
-        return 0
+    with contextlib.ExitStack() as undo:
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        with theirs:
+            try:
+                pid = await fork(program, theirs)
+            except (RuntimeFault, OSError) as error:
+                log.warning("the network helper is started by itself, which takes more memory: %s", error)
+                return None
+        undo.pop_all()
+        return pid, ours
 
 
-def _spawned(config: NetworkConfig, connection: socket.socket) -> int:
-    """The pid of a helper in an interpreter of its own."""
+def _spawned(config: NetworkConfig) -> tuple[int, socket.socket]:
+    """Pid and connection of a helper in an interpreter of its own."""
     arguments = [str(_HELPER_FD), json.dumps(config.to_json()), json.dumps(_import_path())]
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],
-        {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
-        file_actions=[(os.POSIX_SPAWN_DUP2, connection.fileno(), _HELPER_FD)],
-        setsigmask=[],
-        setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP],
-    )
+    with contextlib.ExitStack() as undo:
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        with theirs:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],
+                {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), _HELPER_FD)],
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP],
+            )
+        undo.pop_all()
+        return pid, ours
 
 
 def _import_path() -> list[str]:

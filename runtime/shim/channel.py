@@ -154,18 +154,20 @@ class Calls:
     def forget(self, number: int) -> None:
         self._waiting.pop(number, None)
 
-    def answer(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Deliver an answer. If the request was cancelled or has timed out, drop the answer and close its
-        descriptors."""
+    def answer(self, message: dict[str, Any], fds: list[int]) -> bool:
+        """Deliver an answer. If the request was cancelled or has timed out, drop the answer, close its descriptors, and
+        return False."""
         number = message.get("id")
         future = self._waiting.pop(number, None) if isinstance(number, int) else None
         if future is None or future.done():
             close_fds(fds)
-        elif "error" in message:
+            return False
+        if "error" in message:
             close_fds(fds)
             future.set_exception(_fault(message["error"]))
         else:
             future.set_result((message.get("ok") or {}, fds))
+        return True
 
     def fail_all(self, make: Callable[[], RuntimeFault]) -> None:
         waiting, self._waiting = self._waiting, {}

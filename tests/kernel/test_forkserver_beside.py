@@ -16,6 +16,7 @@ import pytest
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
+from runtime.shim.warm import forkserver_client
 from runtime.shim.warm.forkserver_client import Forkserver
 from tests.kernel.netlab import Lab, lab
 from tests.waiting import until_async as until
@@ -158,5 +159,45 @@ def test_a_helper_that_cannot_be_forked_is_an_interpreter_of_its_own(world: Lab,
             await client.teardown()
         finally:
             await client.close()
+
+    world.play(scenario)
+
+
+def children() -> set[int]:
+    """Also those that are zombies."""
+    files = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for file in files for pid in file.read_text().split()}
+
+
+def test_a_helper_that_is_forked_too_late_goes(
+    world: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forkserver hangs, a helper is started by itself, and then the forkserver goes on and forks one as well."""
+
+    async def scenario() -> None:
+        before = children()
+        forkserver = Forkserver()
+        await forkserver.start()
+        client = await NetworkClient.start(world.config(), forkserver.fork)
+        try:
+            os.kill(forkserver.pid, signal.SIGSTOP)
+            os.kill(client.helper_pid, signal.SIGKILL)
+            with monkeypatch.context() as patch:
+                patch.setattr(forkserver_client, "_FORK_SECONDS", 0.5)
+                assert await client.list() == []
+            own = client.helper_pid
+            os.kill(forkserver.pid, signal.SIGCONT)
+            ours, theirs = socket.socketpair()
+            with ours, theirs:  # once this is forked, the late one is
+                marker = await forkserver.fork(program(tmp_path, "no_such_module"), theirs)
+            assert await ended(marker) == 1
+            await until(lambda: children() - before == {own, forkserver.pid})
+            os.kill(own, signal.SIGKILL)
+            async with asyncio.timeout(10):  # its end is noticed: nobody else has its end of the connection
+                assert await client.list() == []
+            await client.teardown()
+        finally:
+            await client.close()
+            await forkserver.close()
 
     world.play(scenario)

@@ -119,8 +119,8 @@ class Forkserver:
             self._on_warning(f"forkserver: {message['warning']}")
         elif "spare" in message:
             self.spare = int(message["spare"]["pid"])
-        else:
-            self._calls.answer(message, [])
+        elif not self._calls.answer(message, []) and (late := (message.get("ok") or {}).get("pid")):
+            _reap_soon(late, kill=True)  # of `fork`, which has given up
 
     def _gone(self, pid: int) -> None:
         """The forkserver's socket is closed: it has died or is about to, and its spare with it."""
