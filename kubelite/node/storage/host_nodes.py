@@ -20,6 +20,8 @@ def host_nodes(wanted: Iterable[DeviceNode], user: ResolvedUser) -> list[HostNod
 
 
 def _nodes(one: DeviceNode, user: ResolvedUser) -> Iterator[tuple[str, dict[str, Any]]]:
+    if "\0" in one.host_path:  # the functions of os raise ValueError
+        raise CreateError(f"device {one.host_path!r} of a device plugin: the path contains a NUL byte")
     host, path = os.path.realpath(one.host_path), one.path or one.host_path
     try:
         found = os.stat(host)

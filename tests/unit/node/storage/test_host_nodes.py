@@ -48,3 +48,5 @@ def test_what_is_no_device_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CreateError, match="neither a device nor a directory"):
         host_nodes([DeviceNode("/dev/x", str(tmp_path / "file"), "rw")], ROOT)
+    with pytest.raises(CreateError, match=r"device '/dev/null\\x00' of a device plugin: .* a NUL byte"):
+        host_nodes([DeviceNode("/dev/x", "/dev/null\0", "rw")], ROOT)
