@@ -46,7 +46,7 @@ def _read(path: str, priority: int) -> CdiFile | None:
     try:
         with open(path, encoding="utf-8") as file:
             doc = yaml.safe_load(file)  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date, or UTF-8
         log.warning("CDI file %s cannot be read: %s", path, error)
         return None
     if not isinstance(doc, dict) or not isinstance(doc.get("devices"), list):

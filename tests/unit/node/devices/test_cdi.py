@@ -114,6 +114,16 @@ def test_unknown_hooks_are_refused() -> None:
         edited(SPEC, [{"hooks": [{"hookName": "someday", "path": "/x"}]}])
 
 
+@pytest.mark.parametrize(
+    "text", [b"at: 2024-99-99", b"\xff", b"{", b"[" * 5000], ids=["a date", "not UTF-8", "cut off", "deep"]
+)
+def test_a_file_that_cannot_be_read_does_not_keep_others_from_being_used(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "bad.yaml").write_bytes(text)
+    good = {"kind": "v.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=0"]}}]}
+    (tmp_path / "good.json").write_text(json.dumps(good))
+    assert [made["env"] for made in cdi_edits(["v.com/gpu=0"], [str(tmp_path)])] == [["A=0"]]
+
+
 def test_files_are_read_and_completed_from_the_host(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "other.yaml").write_text("kind: a\n")
