@@ -366,6 +366,8 @@ async def carry_out(
 async def _owned(node: NodeApi, resource: Resource, key: edits.Key, managers: list[Json]) -> Json:
     """Return an object as it is, with its managers. They are recorded here if nothing else of it has changed, or if the
     node has read its file before it was told who wrote it."""
+    if read_one(node, resource, key.namespace, key.name) is None:
+        await node.rescan({key: managers})  # the old object is gone already, such as a Job that is replaced
     found = _present(node, resource, key)
     uid = found["metadata"].get("uid")
     if entries(found) == managers or node.store.get(*key) is None or uid is None:

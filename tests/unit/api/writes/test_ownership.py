@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.sources.ownership import NONE_GIVEN
 from tests.unit.api.test_api import Http, http, node
 
 __all__ = ["http", "node"]
@@ -213,3 +214,26 @@ def test_items_that_nothing_identifies_are_written_but_not_merged(http: Http) ->
     done = http.request("PATCH", f"{accounts}/builder?fieldManager=m", json=labels, headers=apply)
     assert done.status_code == 400
     assert ".secrets[0]: an item needs name, which identifies it" in done.json()["message"]
+
+
+def test_a_write_that_replaces_the_object_is_answered_with_its_successor(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http.post(f"{MAPS}?fieldManager=maker", json=settings(a="1"))
+    first = http.get(f"{MAPS}/shop").json()["metadata"]["uid"]
+    scanned, gone = http.node.rescan, list[str]()
+
+    async def rescan(owners: Any = NONE_GIVEN) -> None:
+        await scanned(owners)
+        if owners and not gone:  # as a Job that was edited goes
+            gone.append(first)
+            await http.node.store.delete(first)
+
+    monkeypatch.setattr(http.node, "rescan", rescan)
+    apply = {"content-type": "application/apply-patch+yaml"}
+    url = f"{MAPS}/shop?fieldManager=m&force=true"
+    done = http.request("PATCH", url, json=settings(a="2"), headers=apply)
+    assert done.status_code == 200, done.text
+    assert done.json()["data"] == {"a": "2"}
+    assert "m Apply" in managers(done.json())
+    assert gone == [first]
