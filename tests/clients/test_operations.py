@@ -63,8 +63,8 @@ def test_a_python_client(served: Served, client: str) -> None:
 
 
 def test_the_javascript_client(served: Served) -> None:
-    if missing("node"):
-        pytest.skip("needs node")
+    if missing("node", "npm"):
+        pytest.skip("needs npm")
     modules = Path(needed(PLACE / "npm"))
     package = modules / "node_modules/@kubernetes/client-node/package.json"
     version = json.loads(package.read_text())["version"]
